@@ -1,0 +1,94 @@
+/** `npm run build`: the release module into build/, `index.js` and its `.wasm`, by worker-build. */
+import { createHash } from 'node:crypto';
+import { readFile, readdir, rm, stat, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { gzipSync } from 'node:zlib';
+import { type CargoTool, ensureCargoTools } from './cargo_tools.ts';
+import { buildFolder, cargoTool, npmPackage, root } from './paths.ts';
+import { run } from './run_program.ts';
+import { ensureRustToolchain } from './rust_toolchain.ts';
+import { Failure, runScript, step } from './steps.ts';
+
+/** Says what the module in build/ was made of; written last, so that a build that broke off is not taken for a whole one. */
+const stampFile = join(buildFolder, '.built-from');
+
+/** Brings build/ up to date; when nothing that it is made of has changed, that takes a fraction of a second. */
+export async function build(): Promise<void> {
+  await ensureRustToolchain();
+  const tools = await ensureCargoTools();
+  const stamp = await readFile(stampFile, 'utf8').catch(() => '');
+  if (stamp === (await fingerprint(tools))) return;
+  await step('building the release module into build/ (worker-build)', async () => {
+    const start = Date.now();
+    await rm(stampFile, { force: true });
+    const { ok, output } = await run(cargoTool('worker-build'), ['--release'], {
+      // With all three named it downloads nothing.
+      env: {
+        WASM_BINDGEN_BIN: cargoTool('wasm-bindgen'),
+        WASM_OPT_BIN: npmPackage('binaryen', 'bin/wasm-opt'),
+        ESBUILD_BIN: npmPackage('esbuild', 'bin/esbuild'),
+        // Its own backtrace tells nothing about an error in the crate.
+        RUST_BACKTRACE: '0',
+        ...(process.stderr.isTTY ? { CARGO_TERM_COLOR: 'always' } : {}),
+      },
+    });
+    if (!ok) {
+      // worker-build would take what it leaves behind for a build that still runs, and wait.
+      await rm(join(buildFolder, '.tmp'), { recursive: true, force: true });
+      process.stderr.write(output);
+      throw new Failure("The module could not be built: see the compiler's message above.");
+    }
+    // A file that was saved while the compiler ran may not be in the module: then the next build makes it anew.
+    if (!(await changedSince(start))) await writeFile(stampFile, await fingerprint(tools));
+  });
+}
+
+async function fingerprint(tools: CargoTool[]): Promise<string> {
+  const hash = createHash('sha256');
+  for (const { crate, version } of tools) hash.update(`${crate} ${version}\n`);
+  for (const file of await inputs()) hash.update(`${file}\n`).update(await readFile(file));
+  return hash.digest('hex');
+}
+
+async function changedSince(time: number): Promise<boolean> {
+  const changes = await Promise.all((await inputs()).map(async (file) => (await stat(file)).mtimeMs > time));
+  return changes.includes(true);
+}
+
+/** Everything that the module is made of: the crate, what it includes from outside src/ (cargo's list), the npm tools. */
+async function inputs(): Promise<string[]> {
+  const sources = (await readdir(join(root, 'src'), { recursive: true, withFileTypes: true }))
+    .filter((entry) => entry.isFile())
+    .map((entry) => join(entry.parentPath, entry.name));
+  const targetFolder = process.env['CARGO_TARGET_DIR'] ?? join(root, 'target');
+  const listed = await readFile(join(targetFolder, 'wasm32-unknown-unknown/release/ai_sessions.d'), 'utf8').catch(() => '');
+  const included = listed.split(/(?<!\\)\s+/).slice(1).map((file) => file.replaceAll('\\ ', ' '));
+  const settings = ['Cargo.toml', 'Cargo.lock', 'rust-toolchain.toml'].map((file) => join(root, file));
+  const npmTools = ['binaryen', 'esbuild'].map((name) => npmPackage(name, 'package.json'));
+  const files = [...new Set([...sources, ...included, ...settings, ...npmTools])].filter((file) => file !== '').sort();
+  const present = await Promise.all(files.map((file) => stat(file).then(() => true, () => false)));
+  return files.filter((_, index) => present[index]);
+}
+
+/** The sizes that count for a Worker: what is uploaded is gzipped. */
+async function sizes(): Promise<string> {
+  const measured = await Promise.all(
+    ['index.js', 'index_bg.wasm'].map(async (name) => {
+      const bytes = await readFile(join(buildFolder, name));
+      return { name, raw: bytes.length, gzipped: gzipSync(bytes, { level: 9 }).length };
+    }),
+  );
+  const sum = (key: 'raw' | 'gzipped') => measured.reduce((total, file) => total + file[key], 0);
+  return [...measured, { name: 'together', raw: sum('raw'), gzipped: sum('gzipped') }]
+    .map(({ name, raw, gzipped }) => `  ${name.padEnd(14)} ${kilobytes(raw)}  ${kilobytes(gzipped)} gzipped`)
+    .join('\n');
+}
+
+const kilobytes = (bytes: number) => `${(bytes / 1000).toFixed(1).padStart(7)} kB`;
+
+if (import.meta.main) {
+  await runScript(async () => {
+    await build();
+    console.log(`build/ is up to date:\n${await sizes()}`);
+  });
+}

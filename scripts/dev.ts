@@ -1,0 +1,110 @@
+/**
+ * `npm run dev`: the whole service on this machine, with cards from a sample text to show that it works; stays up and
+ * follows the sources until Ctrl-C. `npm run dev -- --once` ends after the cards, with 0 if there were any.
+ */
+import { startWorld, type World } from '../tests/support/world.ts';
+import { build } from './build.ts';
+import { type DevSettings, readDevSettings } from './dev_settings.ts';
+import { folderOfPort, freePort, launchLocalWorker } from './local_worker.ts';
+import { curlLine, makeSampleCards, writeSampleRequest } from './sample_cards.ts';
+import { watchSources } from './source_watch.ts';
+import { Failure, messageOf, runScript, step } from './steps.ts';
+
+const wantedPort = 8787;
+
+/** What has to be ended, in the order of its start. */
+const open: (() => Promise<void> | void)[] = [];
+
+await runScript(async () => {
+  const session = runSession(process.argv.includes('--once'));
+  try {
+    await Promise.race([session, interruption()]);
+  } finally {
+    for (const close of open.toReversed()) await Promise.resolve(close()).catch((error: unknown) => console.error(messageOf(error)));
+  }
+});
+// What was still starting when the session was interrupted is ended by its own exit handlers.
+process.exit();
+
+/** The first Ctrl-C asks for an end in good order, a second one does not wait for it. */
+function interruption(): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  let asked = false;
+  const ask = () => {
+    if (asked) process.exit(1);
+    asked = true;
+    console.log('\nStopping …');
+    resolve();
+  };
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, ask);
+  return promise;
+}
+
+async function runSession(endAfterCards: boolean): Promise<void> {
+  const settings = await readDevSettings();
+  await build();
+  const world = await step('starting what the service has around it', () => {
+    const starting = startWorld({ database: !settings.realSupabase, model: !settings.realModel });
+    open.push(async () => (await starting).close());
+    return starting;
+  });
+
+  const port = await freePort(wantedPort);
+  if (port !== wantedPort) console.log(`Port ${wantedPort} is taken: the Worker gets ${port}.`);
+  const vars = { ...settings.vars, ...localVars(settings, world) };
+  const worker = await step(`starting the Worker on port ${port} (wrangler dev)`, async () => {
+    const launched = await launchLocalWorker(port, vars);
+    open.push(launched.stop);
+    await launched.ready();
+    return launched;
+  });
+  console.log(`\n${whatIsReal(settings, world)}\n`);
+
+  const user = settings.realSupabase ? undefined : await world.auth.createUser();
+  const newToken = () => (user === undefined ? settings.accessToken : world.auth.token(user));
+  const cards = showCards(worker.url, folderOfPort(port), newToken);
+  if (endAfterCards) return cards;
+  await cards.catch((error: unknown) => console.error(messageOf(error)));
+  if (!settings.realSupabase) console.log(`\nTo look into the database: psql '${world.databaseUrl}'`);
+
+  const watch = watchSources(() => build().catch((error: unknown) => console.error(`${messageOf(error)} The Worker before it stays up.`)));
+  open.push(watch.close);
+  console.log(`\n${worker.url} is up and follows src/. Ctrl-C ends it.`);
+  await worker.ended;
+  throw new Failure('wrangler dev has ended: see its message above.');
+}
+
+/** Makes cards once, then prints the command that makes them again. */
+async function showCards(workerUrl: string, folder: string, newToken: () => string | undefined): Promise<void> {
+  const requestFile = await writeSampleRequest(folder, workerUrl);
+  const token = newToken();
+  if (token === undefined) {
+    console.log('A token of your own Supabase project is needed. Get one by signing in:\n');
+    console.log(`  curl -sS "$SUPABASE_URL/auth/v1/token?grant_type=password" -H "apikey: $SUPABASE_ANON_KEY" -H 'Content-Type: application/json' --data '{"email":"…","password":"…"}'\n`);
+    console.log('Put its access_token into the environment as ACCESS_TOKEN, then start again, or make cards with:\n');
+    console.log(`  ${curlLine(workerUrl, '$ACCESS_TOKEN', requestFile)}`);
+    throw new Failure('No cards were made: ACCESS_TOKEN is not set.');
+  }
+  try {
+    console.log(await makeSampleCards(workerUrl, token, requestFile));
+  } finally {
+    console.log(`\nMake cards again, in bash, in the project's folder:\n\n${curlLine(workerUrl, newToken() ?? token, requestFile)}`);
+  }
+}
+
+/** What the Worker has to know of the local world. */
+function localVars(settings: DevSettings, world: World): Record<string, string> {
+  return {
+    ...(settings.realSupabase ? {} : { SUPABASE_URL: world.supabaseUrl, SUPABASE_ANON_KEY: world.anonKey }),
+    ...(settings.realModel ? {} : { OPENROUTER_BASE_URL: world.openrouter.url, OPENROUTER_API_KEY: world.openrouter.key }),
+  };
+}
+
+function whatIsReal({ realSupabase, realModel, vars }: DevSettings, world: World): string {
+  const supabase = vars['SUPABASE_URL'];
+  return [
+    realSupabase ? `sign-in   real: ${supabase}` : `sign-in   STAND-IN for Supabase Auth at ${world.supabaseUrl}/auth/v1 (SUPABASE_URL and SUPABASE_ANON_KEY for your own project)`,
+    realSupabase ? `database  real: ${supabase}` : `database  real, on this machine: a Postgres and a PostgREST of this session, with the migrations`,
+    realModel ? `model     real: ${vars['OPENROUTER_BASE_URL'] ?? 'OpenRouter'}` : `model     STAND-IN for OpenRouter at ${world.openrouter.url} (OPENROUTER_API_KEY for the real one)`,
+  ].join('\n');
+}

@@ -1,0 +1,51 @@
+/** What `npm run dev` was told by the environment and by .dev.vars: which services are the real ones. */
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { parseEnv } from 'node:util';
+import { root } from './paths.ts';
+import { Failure } from './steps.ts';
+
+export interface DevSettings {
+  /** Variables for the Worker, above those of wrangler.toml. */
+  vars: Record<string, string>;
+  realSupabase: boolean;
+  realModel: boolean;
+  /** A user's token for a real Supabase, where none can be made here. */
+  accessToken: string | undefined;
+}
+
+/** Taken from the environment too; every other variable of the service is its own only when it stands in .dev.vars. */
+const fromEnvironment = [
+  'SUPABASE_URL',
+  'SUPABASE_ANON_KEY',
+  'SUPABASE_JWT_SECRET',
+  'OPENROUTER_API_KEY',
+  'OPENROUTER_BASE_URL',
+  'ALLOWED_MODELS',
+  'ACCESS_TOKEN',
+];
+
+/** The environment goes before the file: it is what was said last. */
+export async function readDevSettings(): Promise<DevSettings> {
+  const file = parseEnv(await readFile(join(root, '.dev.vars'), 'utf8').catch(() => ''));
+  const environment = fromEnvironment.map((name) => [name, process.env[name]] as const);
+  const given = [...Object.entries(file), ...environment].filter(([, value]) => value !== undefined && value !== '');
+  const { ACCESS_TOKEN: accessToken, ...vars } = Object.fromEntries(given) as Record<string, string>;
+
+  const realSupabase = togetherOrNot(vars, 'SUPABASE_URL', 'SUPABASE_ANON_KEY');
+  // A secret of another project would let its tokens into the local world.
+  if (!realSupabase) delete vars['SUPABASE_JWT_SECRET'];
+  const realModel = vars['OPENROUTER_API_KEY'] !== undefined;
+  if (!realModel && vars['OPENROUTER_BASE_URL'] !== undefined) {
+    throw new Failure('OPENROUTER_BASE_URL is set without OPENROUTER_API_KEY: set both (a model server of your own takes any key), or neither.');
+  }
+  return { vars, realSupabase, realModel, accessToken };
+}
+
+function togetherOrNot(vars: Record<string, string>, one: string, other: string): boolean {
+  const [has, hasOther] = [vars[one] !== undefined, vars[other] !== undefined];
+  if (has !== hasOther) {
+    throw new Failure(`${has ? one : other} is set without ${has ? other : one}: set both for your own Supabase project, or neither for a local one.`);
+  }
+  return has;
+}

@@ -1,0 +1,37 @@
+/** `npm run lint`: every check runs, whatever the ones before it found; it fails if one of them did. */
+import { npmPackage } from './paths.ts';
+import { type Ended, run, runRust } from './run_program.ts';
+import { ensureRustToolchain } from './rust_toolchain.ts';
+import { Failure, runScript, step } from './steps.ts';
+
+const warningsAreErrors = ['--', '-D', 'warnings'];
+
+const checks: [fact: string, check: () => Promise<Ended>][] = [
+  ["the Rust code has rustfmt's form", () => runRust('cargo', ['fmt', '--check'])],
+  [
+    'clippy has nothing against the core and its tests',
+    () => runRust('cargo', ['clippy', '--locked', '--all-targets', ...warningsAreErrors]),
+  ],
+  [
+    'clippy has nothing against the Worker',
+    () => runRust('cargo', ['clippy', '--locked', '--lib', '--target', 'wasm32-unknown-unknown', ...warningsAreErrors]),
+  ],
+  ['the TypeScript types agree', () => run(process.execPath, [npmPackage('typescript', 'bin/tsc')])],
+];
+
+await runScript(async () => {
+  await ensureRustToolchain();
+  const broken: string[] = [];
+  for (const [fact, check] of checks) {
+    await step(fact, async () => {
+      const { ok, output } = await check();
+      if (ok) return;
+      process.stderr.write(output);
+      throw new Failure(fact);
+    }).catch((error: unknown) => {
+      if (!(error instanceof Failure)) throw error;
+      broken.push(error.message);
+    });
+  }
+  if (broken.length > 0) throw new Failure(`Not so: ${broken.join('; ')}. See the messages above.`);
+});

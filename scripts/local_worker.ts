@@ -1,0 +1,115 @@
+/** The Worker in workerd on this machine, by `wrangler dev`, which loads it anew when build/ changes. */
+import { spawn } from 'node:child_process';
+import { mkdir, rm, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { localFolder, programEnvironment, root } from './paths.ts';
+import { Failure } from './steps.ts';
+import { quietWrangler, wranglerProgram } from './wrangler.ts';
+
+export interface LocalWorker {
+  url: string;
+  /** Settles when it answers; fails when it has ended or takes too long. */
+  ready(): Promise<void>;
+  /** Settles when wrangler has ended, whoever ended it. */
+  ended: Promise<void>;
+  stop(): Promise<void>;
+}
+
+const startDeadlineMs = 60_000;
+const stopDeadlineMs = 5_000;
+
+/** Starts it; `ready` says when it is up, and `stop` may be called before that. */
+export async function launchLocalWorker(port: number, vars: Record<string, string>): Promise<LocalWorker> {
+  const folder = folderOfPort(port);
+  await mkdir(folder, { recursive: true });
+  // A file, because what is on a command line can be read by everyone on the machine.
+  const varsFile = join(folder, 'worker.env');
+  await writeFile(varsFile, envFile(vars), { mode: 0o600 });
+  const wrangler = spawn(
+    process.execPath,
+    [
+      wranglerProgram,
+      'dev',
+      ...['--ip', '127.0.0.1', '--port', String(port)],
+      ...['--env-file', varsFile, '--persist-to', join(folder, 'state')],
+      '--show-interactive-dev-session=false',
+    ],
+    {
+      cwd: root,
+      stdio: ['ignore', 'inherit', 'inherit'],
+      env: programEnvironment({
+        ...quietWrangler,
+        // It would ask a host on the internet where this machine is.
+        CLOUDFLARE_CF_FETCH_ENABLED: 'false',
+        WRANGLER_REGISTRY_PATH: join(folder, 'registry'),
+      }),
+      // A process group of its own: a Ctrl-C reaches it when the session says so, and workerd goes with it.
+      detached: true,
+    },
+  );
+  const { promise: ended, resolve: setEnded } = Promise.withResolvers<void>();
+  wrangler.on('error', () => setEnded()).on('close', () => setEnded());
+  let running = true;
+  void ended.then(() => (running = false));
+  const kill = (signal: NodeJS.Signals) => {
+    if (wrangler.pid === undefined) return;
+    try {
+      process.kill(-wrangler.pid, signal);
+    } catch {
+      // The group is gone already.
+    }
+  };
+  const killNow = () => kill('SIGKILL');
+  process.once('exit', killNow);
+
+  const stop = async () => {
+    kill('SIGTERM');
+    await Promise.race([ended, delay(stopDeadlineMs, undefined, { ref: false })]);
+    killNow();
+    process.off('exit', killNow);
+    await rm(varsFile, { force: true });
+  };
+  const url = `http://127.0.0.1:${port}`;
+  const ready = async () => {
+    const deadline = performance.now() + startDeadlineMs;
+    while (!(await answers(`${url}/health`))) {
+      if (!running || performance.now() > deadline) throw new Failure('wrangler dev did not start the Worker: see its message above.');
+      await delay(100);
+    }
+  };
+  return { url, ready, ended, stop };
+}
+
+/** What belongs to the Worker on this port: two sessions at once do not share state. */
+export const folderOfPort = (port: number) => join(localFolder, String(port));
+
+/** The wanted port, or the next one that is free. */
+export async function freePort(wanted: number): Promise<number> {
+  for (let port = wanted; port < wanted + 100; port += 1) if (await isFree(port)) return port;
+  throw new Failure(`All ports from ${wanted} to ${wanted + 99} are taken: end a program that listens there.`);
+}
+
+function isFree(port: number): Promise<boolean> {
+  const { promise, resolve } = Promise.withResolvers<boolean>();
+  const server = createServer();
+  server.once('error', () => resolve(false));
+  server.listen(port, '127.0.0.1', () => server.close(() => resolve(true)));
+  return promise;
+}
+
+const answers = (url: string) =>
+  fetch(url, { signal: AbortSignal.timeout(2000) }).then(
+    (response) => response.ok,
+    () => false,
+  );
+
+/** In the form that wrangler reads: it would take a bare `$` for another variable's name. */
+function envFile(vars: Record<string, string>): string {
+  const quoted = (value: string) => {
+    const quote = ["'", '"', '`'].find((mark) => !value.includes(mark)) ?? "'";
+    return `${quote}${value.replaceAll('$', '\\$')}${quote}`;
+  };
+  return Object.entries(vars).map(([name, value]) => `${name}=${quoted(value)}\n`).join('');
+}

@@ -1,0 +1,30 @@
+/** Where things are: the one place that knows the project's folders. */
+import { homedir } from 'node:os';
+import { delimiter, dirname, join } from 'node:path';
+
+export const root = join(import.meta.dirname, '..');
+
+/** The module that is built: `main` of wrangler.toml. */
+export const buildFolder = join(root, 'build');
+
+/** Cargo-installed tools of pinned versions; ignored by git. */
+export const toolsFolder = join(root, '.tools');
+
+/** What `npm run dev` keeps, a folder for each port; ignored by git. */
+export const localFolder = join(root, '.local');
+
+/** A file of an npm package, e.g. `npmPackage("wrangler", "bin/wrangler.js")`. */
+export const npmPackage = (name: string, path: string) => join(root, 'node_modules', name, path);
+
+/** A program that `cargo install` put there. */
+export const cargoTool = (name: string) => join(toolsFolder, 'bin', name);
+
+/**
+ * The environment for every program that the scripts start: the project's Node is the first `node` on the PATH (npm's
+ * programs start with `#!/usr/bin/env node`), and cargo is found in a shell that rustup's installer has not reached yet.
+ */
+export function programEnvironment(more: Record<string, string> = {}): Record<string, string | undefined> {
+  const cargoHome = process.env['CARGO_HOME'] ?? join(homedir(), '.cargo');
+  const path = [dirname(process.execPath), process.env['PATH'] ?? '', join(cargoHome, 'bin')].join(delimiter);
+  return { ...process.env, PATH: path, ...more };
+}

@@ -1,0 +1,60 @@
+/** Starts a program, waits for its end and keeps what it printed. */
+import { spawn } from 'node:child_process';
+import { programEnvironment, root } from './paths.ts';
+import { Failure } from './steps.ts';
+
+export interface Ended {
+  ok: boolean;
+  /** What it printed, stdout and stderr as they came. */
+  output: string;
+  /** Of that, what was meant for a reader that is a program. */
+  stdout: string;
+}
+
+export interface RunOptions {
+  env?: Record<string, string>;
+  /** `live` shows the output as it comes; without it the output is only kept, for whoever finds that it went wrong. */
+  show?: 'live';
+  /** The sentence for a program that is not there. */
+  ifMissing?: string;
+}
+
+export const RUST_IS_MISSING =
+  'Rust is missing: install rustup as https://rustup.rs says, open a new shell and run the command again.';
+
+export function run(program: string, args: string[], options: RunOptions = {}): Promise<Ended> {
+  const { promise, resolve, reject } = Promise.withResolvers<Ended>();
+  const child = spawn(program, args, {
+    cwd: root,
+    env: programEnvironment(options.env),
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  const pieces: Buffer[] = [];
+  const stdout: Buffer[] = [];
+  child.stdout.on('data', (piece: Buffer) => {
+    pieces.push(piece);
+    stdout.push(piece);
+    if (options.show === 'live') process.stdout.write(piece);
+  });
+  child.stderr.on('data', (piece: Buffer) => {
+    pieces.push(piece);
+    if (options.show === 'live') process.stderr.write(piece);
+  });
+  const stop = () => child.kill();
+  process.once('exit', stop);
+  child.on('error', (error: NodeJS.ErrnoException) => {
+    const missing = options.ifMissing ?? `${program} is missing: install it and run the command again.`;
+    reject(error.code === 'ENOENT' ? new Failure(missing) : error);
+  });
+  child.on('close', (code) => {
+    process.off('exit', stop);
+    resolve({ ok: code === 0, output: Buffer.concat(pieces).toString(), stdout: Buffer.concat(stdout).toString() });
+  });
+  return promise;
+}
+
+/** Rust's own programs; their output passes through a pipe, so they are told whether it ends in a terminal. */
+export function runRust(program: 'cargo' | 'rustc' | 'rustup', args: string[], options: RunOptions = {}): Promise<Ended> {
+  const env = { ...(process.stdout.isTTY ? { CARGO_TERM_COLOR: 'always' } : { TERM: 'dumb' }), ...options.env };
+  return run(program, args, { ...options, env, ifMissing: RUST_IS_MISSING });
+}

@@ -1,0 +1,55 @@
+/** Cards from the sample text, asked for as any client would: over HTTP, with a user's token. */
+import { readFile, writeFile } from 'node:fs/promises';
+import { join, relative } from 'node:path';
+import { root } from './paths.ts';
+import { Failure } from './steps.ts';
+
+interface Candidate {
+  front: string;
+  back: string;
+  prompt: string;
+}
+
+const sampleFile = 'examples/sample-text.txt';
+
+/** Longer than the service's own deadline: it has the first word on what took too long. */
+const answerDeadlineMs = 120_000;
+
+/** Writes the request's body into `folder`, for this script and for curl; answers its path as seen from the project's root. */
+export async function writeSampleRequest(folder: string, workerUrl: string): Promise<string> {
+  const file = join(folder, 'sample-request.json');
+  const text = await readFile(join(root, sampleFile), 'utf8');
+  await writeFile(file, `${JSON.stringify({ input_text: text, model: await defaultModel(workerUrl) })}\n`);
+  return relative(root, file);
+}
+
+export async function makeSampleCards(workerUrl: string, token: string, requestFile: string): Promise<string> {
+  const response = await fetch(`${workerUrl}/ai-sessions`, {
+    method: 'POST',
+    headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' },
+    body: await readFile(join(root, requestFile)),
+    signal: AbortSignal.timeout(answerDeadlineMs),
+  });
+  const answer = await response.text();
+  if (response.status !== 201) throw new Failure(`No cards: the Worker answered ${response.status} ${answer}`);
+  const { candidates } = JSON.parse(answer) as { candidates: Candidate[] };
+  const cards = candidates.map(({ front, back, prompt }, index) => {
+    const number = `${index + 1}.`.padStart(5);
+    return `${number} ${front}\n      ${back}\n      (${prompt})`;
+  });
+  return `${candidates.length} ${candidates.length === 1 ? 'card' : 'cards'} from ${sampleFile}:\n\n${cards.join('\n')}`;
+}
+
+/** For bash, in the project's root. */
+export function curlLine(workerUrl: string, token: string, requestFile: string): string {
+  return `curl -sS ${workerUrl}/ai-sessions -H "Authorization: Bearer ${token}" -H 'Content-Type: application/json' --data-binary @${requestFile}`;
+}
+
+async function defaultModel(workerUrl: string): Promise<string> {
+  const response = await fetch(`${workerUrl}/models`);
+  if (!response.ok) throw new Failure(`The Worker answered ${response.status} for /models: ${await response.text()}`);
+  const { models } = (await response.json()) as { models: { id: string; default: boolean }[] };
+  const model = models.find((each) => each.default);
+  if (model === undefined) throw new Failure('The Worker names no default model: put at least one into ALLOWED_MODELS.');
+  return model.id;
+}

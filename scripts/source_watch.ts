@@ -1,0 +1,42 @@
+/** Calls back when the crate's sources change, once for a burst of changes and never twice at the same time. */
+import { type FSWatcher, watch } from 'node:fs';
+import { join } from 'node:path';
+import { root } from './paths.ts';
+
+/** Editors and git write several files in one go. */
+const quietMs = 100;
+
+export function watchSources(changed: () => Promise<void>): { close(): void } {
+  let timer: NodeJS.Timeout | undefined;
+  let running = false;
+  let again = false;
+  const call = async () => {
+    if (running) {
+      again = true;
+      return;
+    }
+    running = true;
+    do {
+      again = false;
+      await changed();
+    } while (again);
+    running = false;
+  };
+  const soon = () => {
+    clearTimeout(timer);
+    timer = setTimeout(() => void call(), quietMs);
+  };
+  const watchers: FSWatcher[] = [
+    watch(join(root, 'src'), { recursive: true }, soon),
+    // The folder, not the file: an editor that saves by renaming would leave the watch on the old file.
+    watch(root, (_, name) => {
+      if (name === 'Cargo.toml') soon();
+    }),
+  ];
+  return {
+    close() {
+      clearTimeout(timer);
+      for (const watcher of watchers) watcher.close();
+    },
+  };
+}

@@ -1,0 +1,72 @@
+//! The JSON documents of the contract that are not errors.
+
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::desk::record::KeptCandidate;
+use crate::generation::usage::Usage;
+
+/// The answer of `POST /ai-sessions`.
+#[derive(Debug, Serialize)]
+pub struct Created<'a> {
+    /// The session.
+    pub id: Uuid,
+    /// Whether the model's answer broke off.
+    pub partial: bool,
+    /// 1 to `MAX_CANDIDATES`.
+    pub candidates: &'a [KeptCandidate],
+}
+
+/// The answer of `GET /ai-sessions/{id}`.
+#[derive(Debug, Serialize)]
+pub struct Session<'a> {
+    /// The session.
+    pub id: Uuid,
+    /// `generating`, `completed`, `failed`.
+    pub status: &'a str,
+    /// The asked-for model.
+    pub model: &'a str,
+    /// Whether the model's answer broke off.
+    pub partial: bool,
+    /// The code of a failure.
+    pub error: Option<&'a str>,
+    /// RFC 3339, UTC.
+    pub created_at: &'a str,
+    /// RFC 3339, UTC.
+    pub ended_at: Option<&'a str>,
+    /// What was billed.
+    pub usage: Option<Usage>,
+    /// Empty unless completed.
+    pub candidates: &'a [KeptCandidate],
+}
+
+/// The answer of `GET /models`.
+#[derive(Debug, Serialize)]
+pub struct Models<'a> {
+    /// The default first.
+    pub models: Vec<Model<'a>>,
+}
+
+/// One allowed model.
+#[derive(Debug, Serialize)]
+pub struct Model<'a> {
+    /// As OpenRouter names it.
+    pub id: &'a str,
+    /// Whether it is the default.
+    pub default: bool,
+}
+
+/// The answer of `GET /health`.
+#[derive(Debug, Serialize)]
+pub struct Health {
+    /// Always `ok`.
+    pub status: &'static str,
+    /// Of this crate.
+    pub version: &'static str,
+}
+
+/// Structs of strings and numbers: serde_json has nothing that could fail in them.
+#[must_use]
+pub fn to_json(document: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(document).unwrap_or_default()
+}

@@ -1,0 +1,169 @@
+//! The sign-in service's public keys (RFC 7517), as far as they can verify a token here.
+
+use serde::{Deserialize, Serialize};
+
+/// How a signature is made. The key has one, and it decides; the token's `alg` only has to agree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Algorithm {
+    /// ECDSA with P-256 and SHA-256.
+    Es256,
+    /// RSASSA-PKCS1-v1_5 with SHA-256.
+    Rs256,
+    /// Ed25519.
+    EdDsa,
+    /// HMAC with SHA-256, by the project's shared secret; never by a published key.
+    Hs256,
+}
+
+impl Algorithm {
+    /// By the name in a token's header, which is case-sensitive (RFC 7515, section 4.1.1).
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "ES256" => Some(Self::Es256),
+            "RS256" => Some(Self::Rs256),
+            "EdDSA" => Some(Self::EdDsa),
+            "HS256" => Some(Self::Hs256),
+            _ => None,
+        }
+    }
+}
+
+/// One public key that can verify.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublicKey {
+    /// `kid`.
+    pub id: String,
+    /// What the key is for.
+    pub algorithm: Algorithm,
+    /// Only the members that make the key, as JSON: what a host imports, and what tells two keys apart.
+    pub jwk: String,
+}
+
+/// More keys than any project has, at a rotation or otherwise.
+const KEYS_MAX: usize = 32;
+
+/// Reads a key set; keys of other kinds, uses or sizes are passed over.
+///
+/// # Errors
+/// `None` when it is not a key set at all.
+#[must_use]
+pub fn read_key_set(document: &[u8]) -> Option<Vec<PublicKey>> {
+    let set: KeySet = serde_json::from_slice(document).ok()?;
+    Some(set.keys.into_iter().filter_map(read_key).take(KEYS_MAX).collect())
+}
+
+#[derive(Deserialize)]
+struct KeySet {
+    keys: Vec<serde_json::Value>,
+}
+
+#[derive(Deserialize)]
+struct RawKey {
+    kty: String,
+    kid: Option<String>,
+    alg: Option<String>,
+    #[serde(rename = "use")]
+    usage: Option<String>,
+    key_ops: Option<Vec<String>>,
+    crv: Option<String>,
+    x: Option<String>,
+    y: Option<String>,
+    n: Option<String>,
+    e: Option<String>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Material<'a> {
+    Curve { kty: &'a str, crv: &'a str, x: &'a str, y: &'a str },
+    Edwards { kty: &'a str, crv: &'a str, x: &'a str },
+    Rsa { kty: &'a str, n: &'a str, e: &'a str },
+}
+
+/// 32 bytes as base64url without padding: a coordinate of P-256, a key of Ed25519.
+const COORDINATE_CHARS: usize = 43;
+/// 2048 to 8192 bits; shorter ones are not safe, longer ones are a way to make us work.
+const MODULUS_CHARS: std::ops::RangeInclusive<usize> = 342..=1366;
+
+fn read_key(raw: serde_json::Value) -> Option<PublicKey> {
+    let key: RawKey = serde_json::from_value(raw).ok()?;
+    if key.usage.as_deref().is_some_and(|usage| usage != "sig")
+        || key.key_ops.as_ref().is_some_and(|ops| !ops.iter().any(|op| op == "verify"))
+    {
+        return None;
+    }
+    let coordinate = |text: &Option<String>| text.clone().filter(|text| text.len() == COORDINATE_CHARS);
+    let (algorithm, jwk) = match (key.kty.as_str(), key.crv.as_deref()) {
+        ("EC", Some(crv @ "P-256")) => {
+            let (x, y) = (coordinate(&key.x)?, coordinate(&key.y)?);
+            (Algorithm::Es256, serde_json::to_string(&Material::Curve { kty: "EC", crv, x: &x, y: &y }))
+        }
+        ("OKP", Some(crv @ "Ed25519")) => {
+            let x = coordinate(&key.x)?;
+            (Algorithm::EdDsa, serde_json::to_string(&Material::Edwards { kty: "OKP", crv, x: &x }))
+        }
+        ("RSA", None) => {
+            let n = key.n.filter(|n| MODULUS_CHARS.contains(&n.len()))?;
+            let e = key.e.filter(|e| !e.is_empty() && e.len() <= 8)?;
+            (Algorithm::Rs256, serde_json::to_string(&Material::Rsa { kty: "RSA", n: &n, e: &e }))
+        }
+        _ => return None,
+    };
+    if key.alg.is_some_and(|alg| Algorithm::from_name(&alg) != Some(algorithm)) {
+        return None;
+    }
+    Some(PublicKey { id: key.kid.filter(|kid| !kid.is_empty())?, algorithm, jwk: jwk.ok()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ids(document: &str) -> Option<Vec<(String, Algorithm)>> {
+        read_key_set(document.as_bytes())
+            .map(|keys| keys.into_iter().map(|key| (key.id, key.algorithm)).collect())
+    }
+
+    #[test]
+    fn only_keys_that_can_verify_are_taken() {
+        let (x, n) = ("A".repeat(43), "A".repeat(342));
+        let good = format!(
+            r#"{{"keys":[
+            {{"kty":"EC","crv":"P-256","kid":"ec","x":"{x}","y":"{x}","alg":"ES256","use":"sig","key_ops":["verify"],"ext":true}},
+            {{"kty":"RSA","kid":"rsa","n":"{n}","e":"AQAB"}},
+            {{"kty":"OKP","crv":"Ed25519","kid":"ed","x":"{x}"}}]}}"#
+        );
+        assert_eq!(
+            ids(&good),
+            Some(vec![
+                ("ec".to_owned(), Algorithm::Es256),
+                ("rsa".to_owned(), Algorithm::Rs256),
+                ("ed".to_owned(), Algorithm::EdDsa)
+            ])
+        );
+        for passed_over in [
+            r#"{"kty":"oct","kid":"a","k":"c2VjcmV0","alg":"HS256"}"#.to_owned(),
+            format!(r#"{{"kty":"EC","crv":"P-384","kid":"a","x":"{x}","y":"{x}"}}"#),
+            format!(r#"{{"kty":"EC","crv":"P-256","kid":"a","x":"{x}"}}"#),
+            format!(r#"{{"kty":"EC","crv":"P-256","kid":"a","x":"{x}A","y":"{x}"}}"#),
+            format!(r#"{{"kty":"EC","crv":"P-256","kid":"a","x":"{x}","y":"{x}","alg":"HS256"}}"#),
+            format!(r#"{{"kty":"EC","crv":"P-256","kid":"a","x":"{x}","y":"{x}","use":"enc"}}"#),
+            format!(r#"{{"kty":"EC","crv":"P-256","kid":"a","x":"{x}","y":"{x}","key_ops":["sign"]}}"#),
+            format!(r#"{{"kty":"EC","crv":"P-256","x":"{x}","y":"{x}"}}"#),
+            r#"{"kty":"RSA","kid":"a","n":"AQAB","e":"AQAB"}"#.to_owned(),
+            r#"{"kty":"new"}"#.to_owned(),
+            "5".to_owned(),
+        ] {
+            assert_eq!(ids(&format!(r#"{{"keys":[{passed_over}]}}"#)), Some(Vec::new()), "{passed_over}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_key_set_is_told() {
+        for document in ["", "<html></html>", "[]", "{}", r#"{"keys":{}}"#, "null"] {
+            assert_eq!(ids(document), None, "{document}");
+        }
+        assert_eq!(ids(r#"{"keys":[]}"#), Some(Vec::new()));
+    }
+}

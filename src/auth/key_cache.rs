@@ -1,0 +1,192 @@
+//! Which key, and when to ask for new ones: fresh, stale, cool-down.
+//!
+//! ```text
+//! age of the keys   0 ──────── 10 min ──────────────── 24 h ────►
+//! kid is known      use        use, refresh behind     ask, wait
+//! kid is unknown    ask and wait, at most once in 30 s
+//! ```
+//! Not for: fetching (`supabase::keys`), nor for the Cache API, which the host looks into before it asks.
+
+use super::Refused;
+use super::jwk::{Algorithm, PublicKey};
+
+/// As long as Supabase's own edge keeps them.
+pub const FRESH_MS: u64 = 10 * 60 * 1000;
+/// The contract's limit for keys that cannot be refreshed.
+pub const STALE_MS: u64 = 24 * 60 * 60 * 1000;
+/// Between two refreshes that a caller can cause: forged tokens must not drive traffic to the sign-in service.
+pub const COOL_DOWN_MS: u64 = 30 * 1000;
+/// The same while there is no key at all: short, because nobody can come in meanwhile.
+pub const COOL_DOWN_EMPTY_MS: u64 = 1000;
+
+/// The keys that this isolate knows.
+#[derive(Debug, Default)]
+pub struct KeyCache {
+    keys: Vec<PublicKey>,
+    fetched_ms: Option<u64>,
+    attempted_ms: Option<u64>,
+}
+
+/// What to do for a token's key.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Lookup {
+    /// Verify with this one.
+    Use(PublicKey),
+    /// Verify with this one, and refresh the keys behind the answer.
+    UseAndRefresh(PublicKey),
+    /// Ask for the keys, then look again with [`KeyCache::look_up_again`].
+    Ask,
+    /// Nobody comes in.
+    Refuse(Refused),
+}
+
+impl KeyCache {
+    /// What to do for a token that claims to be signed with this key.
+    #[must_use]
+    pub fn look_up(&self, key_id: Option<&str>, algorithm: Algorithm, now_ms: u64) -> Lookup {
+        let age_ms = self.age_ms(now_ms);
+        let usable = age_ms.is_some_and(|age_ms| age_ms <= STALE_MS);
+        let cool_down_ms = if usable { COOL_DOWN_MS } else { COOL_DOWN_EMPTY_MS };
+        let may_ask = self.attempted_ms.is_none_or(|at_ms| now_ms.saturating_sub(at_ms) >= cool_down_ms);
+        match self.find(key_id, algorithm, now_ms) {
+            Ok(key) if age_ms.is_some_and(|age_ms| age_ms > FRESH_MS) && may_ask => {
+                Lookup::UseAndRefresh(key)
+            }
+            Ok(key) => Lookup::Use(key),
+            Err(_) if may_ask => Lookup::Ask,
+            Err(refused) => Lookup::Refuse(refused),
+        }
+    }
+
+    /// The same after the keys were asked for.
+    ///
+    /// # Errors
+    /// [`Refused::Invalid`] for a key that does not exist or is for another algorithm, [`Refused::NoKeys`] without
+    /// keys that are at most 24 h old.
+    pub fn look_up_again(
+        &self,
+        key_id: Option<&str>,
+        algorithm: Algorithm,
+        now_ms: u64,
+    ) -> Result<PublicKey, Refused> {
+        self.find(key_id, algorithm, now_ms)
+    }
+
+    fn find(&self, key_id: Option<&str>, algorithm: Algorithm, now_ms: u64) -> Result<PublicKey, Refused> {
+        if self.age_ms(now_ms).is_none_or(|age_ms| age_ms > STALE_MS) {
+            return Err(Refused::NoKeys);
+        }
+        let key_id = key_id.ok_or(Refused::Invalid)?;
+        let key = self.keys.iter().find(|key| key.id == key_id && key.algorithm == algorithm);
+        key.cloned().ok_or(Refused::Invalid)
+    }
+
+    fn age_ms(&self, now_ms: u64) -> Option<u64> {
+        self.fetched_ms.map(|at_ms| now_ms.saturating_sub(at_ms))
+    }
+
+    /// Says that the keys are being asked for, before the question goes out: others that come meanwhile do not ask.
+    pub fn asking(&mut self, now_ms: u64) {
+        self.attempted_ms = Some(now_ms);
+    }
+
+    /// Takes the keys that came. `fetched_ms` is when they left the sign-in service, which is earlier than now when
+    /// they come from a cache.
+    pub fn learn(&mut self, keys: Vec<PublicKey>, fetched_ms: u64) {
+        if self.fetched_ms.is_none_or(|at_ms| fetched_ms >= at_ms) {
+            self.keys = keys;
+            self.fetched_ms = Some(fetched_ms);
+        }
+    }
+
+    /// Whether nothing was ever learned: the moment to look into a cache that other isolates filled.
+    #[must_use]
+    pub const fn is_cold(&self) -> bool {
+        self.fetched_ms.is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const T: u64 = 1_800_000_000_000;
+
+    fn key(id: &str) -> PublicKey {
+        PublicKey { id: id.to_owned(), algorithm: Algorithm::Es256, jwk: id.to_owned() }
+    }
+
+    fn warm() -> KeyCache {
+        let mut cache = KeyCache::default();
+        cache.asking(T);
+        cache.learn(vec![key("a")], T);
+        cache
+    }
+
+    #[test]
+    fn keys_are_fresh_then_stale_then_gone() {
+        let cache = warm();
+        let look_up = |now_ms| cache.look_up(Some("a"), Algorithm::Es256, now_ms);
+        assert_eq!(look_up(T), Lookup::Use(key("a")));
+        assert_eq!(look_up(T + FRESH_MS), Lookup::Use(key("a")));
+        assert_eq!(look_up(T + FRESH_MS + 1), Lookup::UseAndRefresh(key("a")));
+        assert_eq!(look_up(T + STALE_MS), Lookup::UseAndRefresh(key("a")));
+        assert_eq!(look_up(T + STALE_MS + 1), Lookup::Ask);
+    }
+
+    #[test]
+    fn a_failing_refresh_is_not_repeated_for_every_request() {
+        let mut cache = warm();
+        let stale = T + FRESH_MS + 1;
+        cache.asking(stale);
+        assert_eq!(
+            cache.look_up(Some("a"), Algorithm::Es256, stale + COOL_DOWN_MS - 1),
+            Lookup::Use(key("a"))
+        );
+        assert_eq!(
+            cache.look_up(Some("a"), Algorithm::Es256, stale + COOL_DOWN_MS),
+            Lookup::UseAndRefresh(key("a"))
+        );
+    }
+
+    #[test]
+    fn an_unknown_key_asks_at_most_once_in_thirty_seconds() {
+        let mut cache = warm();
+        let unknown = |cache: &KeyCache, now_ms| cache.look_up(Some("b"), Algorithm::Es256, now_ms);
+        assert_eq!(unknown(&cache, T + COOL_DOWN_MS - 1), Lookup::Refuse(Refused::Invalid));
+        assert_eq!(unknown(&cache, T + COOL_DOWN_MS), Lookup::Ask);
+        cache.asking(T + COOL_DOWN_MS);
+        assert_eq!(unknown(&cache, T + COOL_DOWN_MS + 1), Lookup::Refuse(Refused::Invalid));
+        cache.learn(vec![key("a"), key("b")], T + COOL_DOWN_MS + 2);
+        assert_eq!(unknown(&cache, T + COOL_DOWN_MS + 3), Lookup::Use(key("b")));
+    }
+
+    #[test]
+    fn a_key_is_only_for_its_algorithm() {
+        let cache = warm();
+        for algorithm in [Algorithm::Hs256, Algorithm::Rs256, Algorithm::EdDsa] {
+            assert_eq!(cache.look_up(Some("a"), algorithm, T), Lookup::Refuse(Refused::Invalid));
+        }
+        assert_eq!(cache.look_up(None, Algorithm::Es256, T), Lookup::Refuse(Refused::Invalid));
+    }
+
+    #[test]
+    fn without_any_key_nobody_comes_in_and_the_service_is_asked_again_soon() {
+        let mut cache = KeyCache::default();
+        assert_eq!(cache.look_up(Some("a"), Algorithm::Es256, T), Lookup::Ask);
+        cache.asking(T);
+        assert_eq!(cache.look_up_again(Some("a"), Algorithm::Es256, T + 1), Err(Refused::NoKeys));
+        assert_eq!(
+            cache.look_up(Some("a"), Algorithm::Es256, T + COOL_DOWN_EMPTY_MS - 1),
+            Lookup::Refuse(Refused::NoKeys)
+        );
+        assert_eq!(cache.look_up(Some("a"), Algorithm::Es256, T + COOL_DOWN_EMPTY_MS), Lookup::Ask);
+    }
+
+    #[test]
+    fn an_older_answer_does_not_replace_a_newer_one() {
+        let mut cache = warm();
+        cache.learn(vec![key("old")], T - 1);
+        assert_eq!(cache.look_up(Some("a"), Algorithm::Es256, T), Lookup::Use(key("a")));
+    }
+}

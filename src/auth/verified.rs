@@ -1,0 +1,79 @@
+//! Tokens whose signature was found to hold, remembered for as long as they live: a page sends the same one with
+//! every request, and a signature check is the dearest part of a small answer.
+//!
+//! Keyed by the SHA-256 of the whole token, so that no token is kept, and none that differs in one bit is taken
+//! for a known one.
+
+use std::collections::VecDeque;
+
+use sha2::{Digest, Sha256};
+
+use super::{User, bearer::BearerToken, claims::LEEWAY_S};
+
+/// Some 64 bytes each; more users at a time than one isolate sees.
+const TOKENS_MAX: usize = 1024;
+
+/// The tokens that this isolate has verified.
+#[derive(Debug, Default)]
+pub struct VerifiedTokens {
+    /// INVARIANT: the oldest first, at most `TOKENS_MAX`.
+    known: VecDeque<([u8; 32], User)>,
+}
+
+impl VerifiedTokens {
+    /// Whose token this is, when it was verified before and has not expired since.
+    #[must_use]
+    pub fn find(&self, token: BearerToken<'_>, now_ms: u64) -> Option<User> {
+        let hash = hash(token);
+        let (_, user) = self.known.iter().rev().find(|(known, _)| *known == hash)?;
+        let leeway_ms = u64::try_from(LEEWAY_S).unwrap_or(0).saturating_mul(1000);
+        (now_ms <= user.expires_ms.saturating_add(leeway_ms)).then(|| user.clone())
+    }
+
+    /// Remembers a token; the one that was verified longest ago makes room.
+    pub fn remember(&mut self, token: BearerToken<'_>, user: &User) {
+        if self.known.len() >= TOKENS_MAX {
+            self.known.pop_front();
+        }
+        self.known.push_back((hash(token), user.clone()));
+    }
+}
+
+fn hash(token: BearerToken<'_>) -> [u8; 32] {
+    Sha256::digest(token.as_str().as_bytes()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn token(header: &str) -> BearerToken<'_> {
+        BearerToken::read(Some(header)).expect("it may be a token")
+    }
+
+    #[test]
+    fn a_token_is_known_for_its_life_and_no_longer() {
+        let mut verified = VerifiedTokens::default();
+        let user = User { id: Uuid::from_u128(1), expires_ms: 1_000_000 };
+        verified.remember(token("Bearer a.b.c"), &user);
+        assert_eq!(verified.find(token("Bearer a.b.c"), 1_030_000), Some(user));
+        assert_eq!(verified.find(token("Bearer a.b.c"), 1_030_001), None);
+        assert_eq!(verified.find(token("Bearer a.b.d"), 0), None);
+    }
+
+    #[test]
+    fn the_memory_is_bounded_and_the_oldest_makes_room() {
+        let mut verified = VerifiedTokens::default();
+        let header = |number: usize| format!("Bearer a.b.{number}");
+        for number in 0..=TOKENS_MAX {
+            let user = User { id: Uuid::from_u128(1), expires_ms: u64::MAX };
+            verified.remember(token(&header(number)), &user);
+        }
+        assert_eq!(verified.known.len(), TOKENS_MAX);
+        assert_eq!(verified.find(token(&header(0)), 0), None);
+        assert!(verified.find(token(&header(1)), 0).is_some());
+        assert!(verified.find(token(&header(TOKENS_MAX)), 0).is_some());
+    }
+}

@@ -1,0 +1,112 @@
+//! The host at the edge: the ports of a request that has come in from outside.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use wasm_bindgen::JsCast;
+use wasm_bindgen_futures::JsFuture;
+use web_sys::{Cache, ReadableStream, RequestInit};
+use worker::{Context, Env};
+
+use super::outgoing::{OutgoingBody, response};
+use super::platform::{OnWorkers, Settings, settings};
+use super::web_crypto;
+use crate::desk::ask::{Ask, FACTS_HEADER};
+use crate::ports::{
+    AuthMemory, AuthState, Background, DESK_HEADERS, DeskReply, Desks, SharedCache, Unreachable, VerifyKey,
+    VerifySignature,
+};
+
+thread_local! {
+    static AUTH: RefCell<AuthState> = RefCell::default();
+}
+
+/// Cheap to clone: work that goes on after the answer has one of its own.
+#[derive(Clone)]
+pub(super) struct EdgeHost(Rc<Inner>);
+
+struct Inner {
+    env: Env,
+    context: Context,
+    settings: Settings,
+}
+
+impl EdgeHost {
+    pub(super) fn new(env: Env, context: Context) -> Self {
+        let settings = settings(&env);
+        Self(Rc::new(Inner { env, context, settings }))
+    }
+}
+
+impl OnWorkers for EdgeHost {
+    fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+}
+
+impl VerifySignature for EdgeHost {
+    async fn verify(&self, key: VerifyKey<'_>, message: &[u8], signature: &[u8]) -> bool {
+        web_crypto::verify(key, message, signature).await
+    }
+}
+
+impl AuthMemory for EdgeHost {
+    fn with_auth<T>(&self, look: impl FnOnce(&mut AuthState) -> T) -> T {
+        AUTH.with_borrow_mut(look)
+    }
+}
+
+impl Background for EdgeHost {
+    fn after_answer(&self, work: impl Future<Output = ()> + 'static) {
+        self.0.context.wait_until(work);
+    }
+}
+
+/// `caches.default`, of which `web-sys` knows nothing.
+fn default_cache() -> Option<Cache> {
+    let caches = js_sys::Reflect::get(&js_sys::global(), &"caches".into()).ok()?;
+    js_sys::Reflect::get(&caches, &"default".into()).ok()?.dyn_into().ok()
+}
+
+impl SharedCache for EdgeHost {
+    async fn get(&self, url: &str) -> Option<Vec<u8>> {
+        let found = JsFuture::from(default_cache()?.match_with_str(url)).await.ok()?;
+        let found: web_sys::Response = found.dyn_into().ok()?;
+        let bytes = JsFuture::from(found.array_buffer().ok()?).await.ok()?;
+        Some(js_sys::Uint8Array::new(&bytes).to_vec())
+    }
+
+    async fn put(&self, url: &str, document: &[u8], max_age_s: u64) {
+        let Some(cache) = default_cache() else { return };
+        let headers = [("cache-control", ["public, max-age=", &max_age_s.to_string()].concat())];
+        let Ok(kept) = response(200, &headers, OutgoingBody::Bytes(document.to_vec())) else { return };
+        // A cache that does not take it costs another fetch, no more.
+        let _ = JsFuture::from(cache.put_with_str(url, &kept)).await;
+    }
+}
+
+impl Desks for EdgeHost {
+    type Stream = Option<ReadableStream>;
+
+    async fn ask(&self, ask: &Ask) -> Result<DeskReply<Self::Stream>, Unreachable> {
+        let reply = self.try_ask(ask).await.map_err(|_| Unreachable)?;
+        let header = |name: &str| reply.headers().get(name).ok().flatten();
+        let headers =
+            DESK_HEADERS.iter().filter_map(|name| header(name).map(|value| (*name, value))).collect();
+        // The object answers everything itself; without its facts it was the platform that spoke.
+        let facts =
+            header(FACTS_HEADER).and_then(|facts| serde_json::from_str(&facts).ok()).ok_or(Unreachable)?;
+        Ok(DeskReply { status: reply.status(), headers, facts, body: reply.body() })
+    }
+}
+
+impl EdgeHost {
+    async fn try_ask(&self, ask: &Ask) -> worker::Result<web_sys::Response> {
+        let stub = self.0.env.durable_object("USER_SESSIONS")?.get_by_name(&ask.user_id.to_string())?;
+        let init = RequestInit::new();
+        init.set_method("POST");
+        init.set_body(&serde_json::to_string(ask)?.into());
+        let request = web_sys::Request::new_with_str_and_init("https://desk/", &init)?;
+        Ok(stub.fetch_with_request(request.into()).await?.into())
+    }
+}

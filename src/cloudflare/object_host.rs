@@ -1,0 +1,143 @@
+//! The host inside a user's object: its desk in memory and in storage, and the generations that it runs.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use uuid::Uuid;
+use wasm_bindgen_futures::spawn_local;
+use worker::{Env, State};
+
+use super::object_storage::{load, store};
+use super::platform::{OnWorkers, Settings, settings};
+use crate::desk::record::Settled;
+use crate::desk::{Desk, Effects};
+use crate::ports::{Clock, DeskHost, StorageFailed};
+use crate::routes::generate;
+
+/// Cheap to clone: every generation has one of its own.
+#[derive(Clone)]
+pub(super) struct ObjectHost(Rc<Inner>);
+
+struct Inner {
+    state: State,
+    settings: Settings,
+    /// INVARIANT: `None`, or what the storage holds: dropped as soon as storing fails.
+    desk: RefCell<Option<Desk>>,
+    running: RefCell<HashMap<Uuid, Rc<Watch>>>,
+    /// When the alarm is known to be set.
+    alarm_ms: Cell<Option<u64>>,
+}
+
+/// Where the readers of a generation wait. All events of one object share one context, so one may wake another.
+#[derive(Default)]
+struct Watch {
+    ended: Cell<bool>,
+    settled: RefCell<Option<Rc<Settled>>>,
+    wakers: RefCell<Vec<Waker>>,
+}
+
+impl ObjectHost {
+    pub(super) fn new(state: State, env: &Env) -> Self {
+        Self(Rc::new(Inner {
+            state,
+            settings: settings(env),
+            desk: RefCell::default(),
+            running: RefCell::default(),
+            alarm_ms: Cell::default(),
+        }))
+    }
+
+    /// The alarm has gone off: whatever is needed next has to be set again.
+    pub(super) fn alarm_is_over(&self) {
+        self.0.alarm_ms.set(None);
+    }
+
+    /// Deletes the storage of an object that has nothing to remember.
+    pub(super) async fn delete_if_empty(&self) -> worker::Result<()> {
+        let is_empty = self.0.desk.borrow().as_ref().is_some_and(Desk::is_empty);
+        if is_empty && self.0.running.borrow().is_empty() {
+            self.0.desk.take();
+            self.0.state.storage().delete_all().await?;
+        }
+        Ok(())
+    }
+
+    fn set_alarm(&self, desk: &Desk) {
+        let now_ms = self.now_ms();
+        let Some(wanted_ms) = desk.alarm_ms(|id| self.is_busy(id), now_ms) else { return };
+        if self.0.alarm_ms.get().is_some_and(|set_ms| set_ms <= wanted_ms) {
+            return;
+        }
+        self.0.alarm_ms.set(Some(wanted_ms));
+        let storage = self.0.state.storage();
+        spawn_local(async move {
+            // Refused only when the object is being torn down; the storage then still has the alarm before.
+            let _ = storage.set_alarm(Duration::from_millis(wanted_ms.saturating_sub(now_ms))).await;
+        });
+    }
+}
+
+impl OnWorkers for ObjectHost {
+    fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+}
+
+impl DeskHost for ObjectHost {
+    fn with_desk<T>(&self, decide: impl FnOnce(&mut Desk) -> (T, Effects)) -> Result<T, StorageFailed> {
+        let sql = self.0.state.storage().sql();
+        let mut memory = self.0.desk.borrow_mut();
+        let mut desk = match memory.take() {
+            Some(desk) => desk,
+            None => load(&sql).map_err(|()| StorageFailed)?,
+        };
+        let (decided, effects) = decide(&mut desk);
+        // What is not stored is not kept in memory either.
+        store(&sql, &desk, &effects).map_err(|()| StorageFailed)?;
+        if effects != Effects::default() {
+            self.set_alarm(&desk);
+        }
+        *memory = Some(desk);
+        Ok(decided)
+    }
+
+    fn is_busy(&self, id: Uuid) -> bool {
+        self.0.running.borrow().contains_key(&id)
+    }
+
+    fn start(&self, id: Uuid) {
+        let watch = Rc::new(Watch::default());
+        self.0.running.borrow_mut().insert(id, Rc::clone(&watch));
+        let host = self.clone();
+        spawn_local(async move {
+            let settled = match host.settings().as_ref() {
+                Ok(config) => generate::run(&host, config, id).await.ok().flatten(),
+                Err(_) => None,
+            };
+            host.0.running.borrow_mut().remove(&id);
+            *watch.settled.borrow_mut() = settled.map(Rc::new);
+            watch.ended.set(true);
+            for waker in watch.wakers.take() {
+                waker.wake();
+            }
+        });
+    }
+
+    async fn settled(&self, id: Uuid) -> Option<Rc<Settled>> {
+        let watch = self.0.running.borrow().get(&id).cloned()?;
+        poll_fn(|context| {
+            if watch.ended.get() {
+                return Poll::Ready(());
+            }
+            watch.wakers.borrow_mut().push(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
+        let settled = watch.settled.borrow();
+        settled.clone()
+    }
+}

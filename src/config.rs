@@ -1,0 +1,398 @@
+//! Every variable of the deployment, read once into one typed value; all that is missing or senseless is
+//! reported at once.
+//!
+//! A value never appears in an error: it may be a secret that was put under a wrong name.
+
+use crate::quota::{Policies, Quota};
+
+/// The deployment's settings. README.md, "Configuration", is this in words; a test compares the two.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Sign-in and database.
+    pub supabase: Supabase,
+    /// The model API.
+    pub model_api: ModelApi,
+    /// What one user may use.
+    pub rate_limit: Policies,
+    /// Which pages may call from a browser.
+    pub allowed_origins: AllowedOrigins,
+    /// Whether Supabase's anonymous sign-ins are let in.
+    pub allow_anonymous_users: bool,
+    /// What is logged.
+    pub log_level: LogLevel,
+}
+
+/// The Supabase project.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Supabase {
+    /// `https://….supabase.co`, without a slash at the end.
+    pub url: String,
+    /// The anon or publishable key: says which project is meant, gives no rights of its own.
+    pub anon_key: String,
+    /// Only for projects that still sign with HS256.
+    pub jwt_secret: Option<String>,
+}
+
+/// The model API: OpenRouter, or a server that speaks as it does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelApi {
+    /// Without a slash at the end.
+    pub base_url: String,
+    /// Its key. Also keys the hashes that this service makes ([`crate::generation::prompt`]).
+    pub api_key: String,
+    /// The first is the default; never empty.
+    pub allowed_models: Vec<String>,
+    /// Whether the other allowed models are named as fallbacks.
+    pub fallback: bool,
+    /// For the whole, retries included; 1000 to 600000, default 60000.
+    pub timeout_ms: u64,
+    /// For silence; 100 to 600000, default 15000.
+    pub idle_timeout_ms: u64,
+    /// 1 to 10, default 3.
+    pub attempts_max: u32,
+    /// 1 to 100, default 20.
+    pub candidates_max: usize,
+    /// 0 (off) to 86400.
+    pub cache_ttl_s: u32,
+}
+
+/// Which origins a browser may call from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AllowedOrigins {
+    /// `*`: any page, never with credentials.
+    Any,
+    /// These and no others; may be empty.
+    Exactly(Vec<String>),
+}
+
+/// The least level that is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogLevel {
+    /// Everything.
+    Debug,
+    /// A line per request.
+    Info,
+    /// What went wrong.
+    Warn,
+    /// What an operator must act on.
+    Error,
+}
+
+/// What is wrong with one variable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    /// Its name.
+    pub variable: &'static str,
+    /// What it must be.
+    pub expected: &'static str,
+}
+
+/// The names of all variables, for the test that compares them with the README.
+pub const VARIABLES: &[&str] = &[
+    "SUPABASE_URL",
+    "SUPABASE_ANON_KEY",
+    "SUPABASE_JWT_SECRET",
+    "OPENROUTER_API_KEY",
+    "OPENROUTER_BASE_URL",
+    "ALLOWED_MODELS",
+    "ALLOWED_ORIGINS",
+    "MAX_CANDIDATES",
+    "RATE_LIMIT_BURST",
+    "RATE_LIMIT_GENERATIONS",
+    "RATE_LIMIT_CONCURRENT",
+    "AI_TIMEOUT_MS",
+    "AI_IDLE_TIMEOUT_MS",
+    "AI_MAX_ATTEMPTS",
+    "AI_FALLBACK",
+    "AI_CACHE_TTL_S",
+    "ALLOW_ANONYMOUS_USERS",
+    "LOG_LEVEL",
+];
+
+const DEFAULT_BASE_URL: &str = "https://openrouter.ai/api/v1";
+/// Small, cheap models that honour a strict JSON schema; `wrangler.toml` states the same list.
+const DEFAULT_MODELS: &str = "openai/gpt-4o-mini,google/gemini-2.5-flash,anthropic/claude-haiku-4.5,mistralai/mistral-small-3.2-24b-instruct";
+
+const URL_EXPECTED: &str = "must be an absolute http(s) URL";
+const SET_EXPECTED: &str = "must be set";
+
+impl Config {
+    /// Reads the settings through `variable`, which gives the text of a variable, or `None` where it is not set.
+    /// A variable that is set to nothing but white space counts as not set.
+    ///
+    /// # Errors
+    /// All that is missing or senseless.
+    pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, Vec<ConfigError>> {
+        let mut reader = Reader { variable, errors: Vec::new() };
+        let config = Self {
+            supabase: Supabase {
+                url: reader.url("SUPABASE_URL", None),
+                anon_key: reader.required("SUPABASE_ANON_KEY"),
+                jwt_secret: reader.text("SUPABASE_JWT_SECRET"),
+            },
+            model_api: ModelApi {
+                base_url: reader.url("OPENROUTER_BASE_URL", Some(DEFAULT_BASE_URL)),
+                api_key: reader.required("OPENROUTER_API_KEY"),
+                allowed_models: reader.models(),
+                fallback: reader.switch("AI_FALLBACK"),
+                timeout_ms: reader.number("AI_TIMEOUT_MS", 1000, 600_000, 60_000, "must be 1000 to 600000"),
+                idle_timeout_ms: reader.number(
+                    "AI_IDLE_TIMEOUT_MS",
+                    100,
+                    600_000,
+                    15_000,
+                    "must be 100 to 600000",
+                ),
+                attempts_max: reader.number("AI_MAX_ATTEMPTS", 1, 10, 3, "must be 1 to 10"),
+                candidates_max: reader.number("MAX_CANDIDATES", 1, 100, 20, "must be 1 to 100"),
+                cache_ttl_s: reader.number("AI_CACHE_TTL_S", 0, 86_400, 0, "must be 0 to 86400"),
+            },
+            rate_limit: Policies {
+                burst: reader.quota("RATE_LIMIT_BURST", Quota { count: 10, window_s: 60 }),
+                generations: reader.quota("RATE_LIMIT_GENERATIONS", Quota { count: 50, window_s: 86_400 }),
+                concurrent: reader.number("RATE_LIMIT_CONCURRENT", 1, 100, 2, "must be 1 to 100"),
+            },
+            allowed_origins: reader.origins(),
+            allow_anonymous_users: reader.switch("ALLOW_ANONYMOUS_USERS"),
+            log_level: reader.log_level(),
+        };
+        if reader.errors.is_empty() { Ok(config) } else { Err(reader.errors) }
+    }
+}
+
+struct Reader<V> {
+    variable: V,
+    errors: Vec<ConfigError>,
+}
+
+impl<V: Fn(&str) -> Option<String>> Reader<V> {
+    fn refuse(&mut self, variable: &'static str, expected: &'static str) {
+        self.errors.push(ConfigError { variable, expected });
+    }
+
+    fn text(&self, variable: &'static str) -> Option<String> {
+        let text = (self.variable)(variable)?;
+        let text = text.trim();
+        (!text.is_empty()).then(|| text.to_owned())
+    }
+
+    fn required(&mut self, variable: &'static str) -> String {
+        self.text(variable).unwrap_or_else(|| {
+            self.refuse(variable, SET_EXPECTED);
+            String::new()
+        })
+    }
+
+    fn url(&mut self, variable: &'static str, default: Option<&str>) -> String {
+        let Some(text) = self.text(variable).or_else(|| default.map(str::to_owned)) else {
+            self.refuse(variable, SET_EXPECTED);
+            return String::new();
+        };
+        let text = text.trim_end_matches('/').to_owned();
+        let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+        if rest.is_none_or(|host| host.is_empty() || host.starts_with('/') || host.contains([' ', '?', '#']))
+        {
+            self.refuse(variable, URL_EXPECTED);
+        }
+        text
+    }
+
+    fn number<T: TryFrom<u64>>(
+        &mut self,
+        variable: &'static str,
+        min: u64,
+        max: u64,
+        default: T,
+        expected: &'static str,
+    ) -> T {
+        let Some(text) = self.text(variable) else { return default };
+        let number = text.parse().ok().filter(|number| (min..=max).contains(number));
+        if let Some(number) = number.and_then(|number| T::try_from(number).ok()) {
+            return number;
+        }
+        self.refuse(variable, expected);
+        default
+    }
+
+    fn switch(&mut self, variable: &'static str) -> bool {
+        match self.text(variable).as_deref() {
+            None | Some("0") => false,
+            Some("1") => true,
+            Some(_) => {
+                self.refuse(variable, "must be 0 or 1");
+                false
+            }
+        }
+    }
+
+    fn quota(&mut self, variable: &'static str, default: Quota) -> Quota {
+        let Some(text) = self.text(variable) else { return default };
+        let quota = text.split_once('/').and_then(|(count, window_s)| {
+            let count = count.parse().ok().filter(|count| (1..=1_000_000).contains(count))?;
+            let window_s = window_s.parse().ok().filter(|window_s| (1..=2_678_400).contains(window_s))?;
+            Some(Quota { count, window_s })
+        });
+        quota.unwrap_or_else(|| {
+            self.refuse(variable, "must be count/seconds: 1 to 1000000 in 1 to 2678400 seconds");
+            default
+        })
+    }
+
+    fn models(&mut self) -> Vec<String> {
+        const VARIABLE: &str = "ALLOWED_MODELS";
+        // Here, and here only, a variable that is set to nothing is not the same as one that is not set: somebody
+        // who empties the list does not want the default one.
+        let text = (self.variable)(VARIABLE).unwrap_or_else(|| DEFAULT_MODELS.to_owned());
+        let mut models: Vec<String> = Vec::new();
+        for model in list(&text) {
+            if model.chars().count() > 200 || model.chars().any(|c| c.is_whitespace() || c.is_control()) {
+                self.refuse(VARIABLE, "must be model ids of at most 200 characters without white space");
+                return Vec::new();
+            }
+            if !models.iter().any(|known| known == model) {
+                models.push(model.to_owned());
+            }
+        }
+        if models.is_empty() {
+            self.refuse(VARIABLE, "must name at least one model");
+        }
+        models
+    }
+
+    fn origins(&mut self) -> AllowedOrigins {
+        const VARIABLE: &str = "ALLOWED_ORIGINS";
+        let text = self.text(VARIABLE).unwrap_or_default();
+        if text == "*" {
+            return AllowedOrigins::Any;
+        }
+        let mut origins = Vec::new();
+        for origin in list(&text) {
+            let host = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
+            if host.is_none_or(|host| host.is_empty() || host.contains(['/', ' ', '*', '?', '#'])) {
+                self.refuse(VARIABLE, "must be * alone, or exact origins such as https://cards.example");
+            }
+            origins.push(origin.to_ascii_lowercase());
+        }
+        AllowedOrigins::Exactly(origins)
+    }
+
+    fn log_level(&mut self) -> LogLevel {
+        match self.text("LOG_LEVEL").as_deref() {
+            Some("debug") => LogLevel::Debug,
+            None | Some("info") => LogLevel::Info,
+            Some("warn") => LogLevel::Warn,
+            Some("error") => LogLevel::Error,
+            Some(_) => {
+                self.refuse("LOG_LEVEL", "must be debug, info, warn or error");
+                LogLevel::Info
+            }
+        }
+    }
+}
+
+fn list(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|item| !item.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEAST: &[(&str, &str)] = &[
+        ("SUPABASE_URL", "https://project.supabase.co/"),
+        ("SUPABASE_ANON_KEY", "anon"),
+        ("OPENROUTER_API_KEY", "key"),
+    ];
+
+    fn read(more: &[(&str, &str)]) -> Result<Config, Vec<ConfigError>> {
+        Config::read(|name| {
+            more.iter().chain(LEAST).find(|(known, _)| *known == name).map(|(_, text)| (*text).to_owned())
+        })
+    }
+
+    fn refused(variable: &'static str, text: &str) -> bool {
+        read(&[(variable, text)]).is_err_and(|errors| errors.iter().all(|error| error.variable == variable))
+    }
+
+    #[test]
+    fn three_variables_are_enough() {
+        let config = read(&[]).expect("the rest has defaults");
+        assert_eq!(config.supabase.url, "https://project.supabase.co");
+        assert_eq!(config.model_api.base_url, DEFAULT_BASE_URL);
+        assert_eq!(config.model_api.allowed_models.len(), 4);
+        assert_eq!(config.rate_limit.burst, Quota { count: 10, window_s: 60 });
+        assert_eq!(config.rate_limit.generations, Quota { count: 50, window_s: 86_400 });
+        assert_eq!(config.allowed_origins, AllowedOrigins::Exactly(Vec::new()));
+    }
+
+    #[test]
+    fn all_that_is_missing_is_told_at_once() {
+        let errors = Config::read(|_| None).expect_err("nothing is set");
+        let variables: Vec<_> = errors.iter().map(|error| error.variable).collect();
+        assert_eq!(variables, ["SUPABASE_URL", "SUPABASE_ANON_KEY", "OPENROUTER_API_KEY"]);
+    }
+
+    #[test]
+    fn what_is_senseless_is_refused() {
+        for (variable, texts) in [
+            (
+                "SUPABASE_URL",
+                &["project.supabase.co", "https://", "ftp://a", "https://a b", "https://a?b"][..],
+            ),
+            ("OPENROUTER_BASE_URL", &["openrouter.ai"]),
+            ("ALLOWED_MODELS", &["", " , ", "a b"]),
+            ("ALLOWED_ORIGINS", &["cards.example", "https://a/b", "https://*.a", "*,https://a", "null"]),
+            ("MAX_CANDIDATES", &["0", "101", "-1", "x", "1.5"]),
+            (
+                "RATE_LIMIT_BURST",
+                &["10", "0/60", "10/0", "0/0", "1000001/60", "10/2678401", "10/-1", "a/b", "10/60/60"],
+            ),
+            ("RATE_LIMIT_GENERATIONS", &["50/"]),
+            ("RATE_LIMIT_CONCURRENT", &["0", "101"]),
+            ("AI_TIMEOUT_MS", &["999", "600001", "-5"]),
+            ("AI_IDLE_TIMEOUT_MS", &["99"]),
+            ("AI_MAX_ATTEMPTS", &["0", "11"]),
+            ("AI_FALLBACK", &["yes"]),
+            ("AI_CACHE_TTL_S", &["86401"]),
+            ("ALLOW_ANONYMOUS_USERS", &["true"]),
+            ("LOG_LEVEL", &["loud"]),
+        ] {
+            for text in texts {
+                assert!(refused(variable, text), "{variable}={text:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_set_is_read() {
+        let config = read(&[
+            ("ALLOWED_MODELS", " b/two, a/one ,b/two"),
+            ("ALLOWED_ORIGINS", "https://Cards.example, http://localhost:4321"),
+            ("RATE_LIMIT_BURST", "1000000/2678400"),
+            ("RATE_LIMIT_CONCURRENT", "1"),
+            ("AI_TIMEOUT_MS", "1000"),
+            ("AI_FALLBACK", "1"),
+            ("LOG_LEVEL", "warn"),
+            ("SUPABASE_JWT_SECRET", " "),
+        ])
+        .expect("all of it makes sense");
+        assert_eq!(config.model_api.allowed_models, ["b/two", "a/one"]);
+        assert_eq!(
+            config.allowed_origins,
+            AllowedOrigins::Exactly(vec![
+                "https://cards.example".to_owned(),
+                "http://localhost:4321".to_owned()
+            ])
+        );
+        assert_eq!(config.rate_limit.burst, Quota { count: 1_000_000, window_s: 2_678_400 });
+        assert_eq!(config.rate_limit.concurrent, 1);
+        assert_eq!(config.model_api.timeout_ms, 1000);
+        assert!(config.model_api.fallback);
+        assert_eq!(config.log_level, LogLevel::Warn);
+        assert_eq!(config.supabase.jwt_secret, None);
+        assert_eq!(
+            read(&[("ALLOWED_ORIGINS", "*")]).map(|config| config.allowed_origins),
+            Ok(AllowedOrigins::Any)
+        );
+    }
+}

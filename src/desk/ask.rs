@@ -1,0 +1,79 @@
+//! What the edge asks a user's desk, and what it tells the log beside its answer: both sides of the wire between
+//! the Worker and the object.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::generation::usage::Usage;
+use crate::problem::Code;
+
+/// A request to the desk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ask {
+    /// Who asks, verified.
+    pub user_id: Uuid,
+    /// The user's access token.
+    pub token: String,
+    /// When it ends.
+    pub token_expires_ms: u64,
+    /// The request's id, for the problem document.
+    pub request_id: String,
+    /// The service's own origin (`https://host`).
+    pub origin: String,
+    /// W3C Trace Context.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
+    /// What is asked.
+    pub wish: Wish,
+}
+
+/// What is asked of the desk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Wish {
+    /// Count a request whose body does not hold; 204 when it is within the limit.
+    Count,
+    /// Start a generation and answer with its cards.
+    Generate {
+        /// Sanitized.
+        input_text: String,
+        /// One of the allowed models.
+        model: String,
+        /// `Cache-Control: no-cache` was sent.
+        no_cache: bool,
+    },
+    /// Tell the state of a session that the database does not have as ended; 404 when it is not on this desk.
+    Read {
+        /// The session.
+        id: Uuid,
+    },
+}
+
+/// The header of the desk's answer that carries [`Facts`] to the edge, which takes it off.
+pub const FACTS_HEADER: &str = "x-desk-facts";
+
+/// What the log line and `Server-Timing` want to know of a generation.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Facts {
+    /// The error of the answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<Code>,
+    /// The session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_id: Option<Uuid>,
+    /// The asked-for model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// Model calls made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempts: Option<u32>,
+    /// What was billed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
+    /// Milliseconds from the acceptance to the end of the model's answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model_ms: Option<u64>,
+    /// Milliseconds of the completing transaction.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database_ms: Option<u64>,
+}

@@ -1,0 +1,314 @@
+//! A user's desk: what one user has used, which generations run, and what of them is not yet in the database. One
+//! Durable Object holds one desk, so every decision here is made by one place, one at a time.
+//!
+//! ```text
+//!            admit                    advance(Ended)                advance(Written)
+//!  request ────────► Running ─────────────────────────► Unwritten ────────────────────► forgotten
+//!                       ▲  candidates, opened               │  ▲
+//!                       └── wake: taken up after a death    └──┘ wake: written again
+//! ```
+//! Pure: load → decide → store. Each function changes the desk and says in [`Effects`] what has to be stored in the
+//! same transaction. Not for: the order of things in a request (`routes::user_desk`), the storage (`cloudflare`).
+
+pub mod ask;
+pub mod record;
+
+use uuid::Uuid;
+
+use crate::problem::Code;
+use crate::quota::{BURST, CONCURRENT, GENERATIONS, Ledger, Policies, Refusal};
+use record::{Accepted, Ending, Generation, KeptCandidate};
+
+/// An object that has no request is evicted after 70 to 140 s even while a fetch is pending, and one that died is
+/// woken by its next alarm: this is how long a generation lies untouched after a death. Every alarm is a billed
+/// request, so not much shorter.
+pub const HEARTBEAT_MS: u64 = 10_000;
+/// What was paid for and could not be written is kept for this long.
+pub const KEEP_UNWRITTEN_MS: u64 = 24 * 60 * 60 * 1000;
+/// Between two attempts to write: doubles from the first to the second.
+const REWRITE_MS: std::ops::RangeInclusive<u64> = 2_000..=300_000;
+/// Less than this before the deadline, a model is not asked again after a death.
+const LEAST_FOR_A_CALL_MS: u64 = 1_000;
+/// A lease ends by itself this long after the deadline, in case that nobody gives it back.
+const LEASE_GRACE_MS: u64 = 30_000;
+
+/// One user's state.
+#[derive(Debug, Default)]
+pub struct Desk {
+    /// What was used.
+    pub ledger: Ledger,
+    /// INVARIANT: in the order of their acceptance; each is either running (no ending) or unwritten.
+    pub generations: Vec<Generation>,
+    /// When the event log was last told of each policy's limit: one entry a policy.
+    pub told_limited: Vec<(String, u64)>,
+}
+
+/// What must be stored, in one transaction.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Effects {
+    /// The ledger.
+    pub ledger: bool,
+    /// The record of this generation, without its candidates.
+    pub generation: Option<Uuid>,
+    /// The candidates of this generation from this position on.
+    pub candidates: Option<(Uuid, usize)>,
+    /// Everything of this generation goes.
+    pub forget: Option<Uuid>,
+    /// Everything goes.
+    pub clear: bool,
+}
+
+/// What an accepted generation tells the desk.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// Its row is in the database.
+    Opened,
+    /// These candidates are complete.
+    Found(Vec<KeptCandidate>),
+    /// The model is asked, for the so-manieth time.
+    Attempt(u32),
+    /// Nobody ran it any more, and somebody does again: an attempt was on its way, whether or not it was stored.
+    TakenUp,
+    /// It has ended, and this is what has to be written.
+    Ended(Ending),
+    /// The database has it.
+    Written,
+    /// The database did not take it.
+    NotWritten,
+}
+
+/// What the alarm has to see to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Chore {
+    /// Nobody runs this generation any more: take it up.
+    TakeUp(Uuid),
+    /// Try again to write it.
+    Write(Uuid),
+    /// It could not be written for 24 h: give it up. Worth an error in the log.
+    GiveUp(Uuid),
+}
+
+impl Desk {
+    /// Counts a request, whatever its body says.
+    ///
+    /// # Errors
+    /// [`Refusal`] by `burst`; nothing is counted then.
+    pub fn count(&mut self, policies: &Policies, now_ms: u64) -> Result<Effects, Refusal> {
+        self.ledger.count_request(policies, now_ms)?;
+        Ok(Effects { ledger: true, ..Effects::default() })
+    }
+
+    /// Accepts a generation: reserves its unit and its lease. To be called after [`Desk::count`], in the same
+    /// transaction.
+    ///
+    /// # Errors
+    /// [`Refusal`] by `generations` or `concurrent`; nothing is reserved then.
+    pub fn admit(
+        &mut self,
+        policies: &Policies,
+        accepted: Accepted,
+        timeout_ms: u64,
+        now_ms: u64,
+    ) -> Result<Effects, Refusal> {
+        let id = accepted.id;
+        let unit = self.ledger.reserve(policies, id, timeout_ms.saturating_add(LEASE_GRACE_MS), now_ms)?;
+        self.generations.push(Generation {
+            accepted,
+            started_ms: now_ms,
+            deadline_ms: now_ms.saturating_add(timeout_ms),
+            unit: Some(unit),
+            opened: false,
+            attempts: 0,
+            ending: None,
+            writes: 0,
+            write_at_ms: 0,
+            candidates: Vec::new(),
+        });
+        Ok(Effects { ledger: true, generation: Some(id), ..Effects::default() })
+    }
+
+    /// The generation of that id, while it runs or is unwritten.
+    #[must_use]
+    pub fn find(&self, id: Uuid) -> Option<&Generation> {
+        self.generations.iter().find(|generation| generation.accepted.id == id)
+    }
+
+    /// Takes in what a generation tells.
+    ///
+    /// A unit goes back with the ending, not later, so that the answer's fields show it; only once, because only an
+    /// ending without one before it counts.
+    pub fn advance(&mut self, id: Uuid, event: Event, now_ms: u64) -> Effects {
+        let Some(index) = self.generations.iter().position(|generation| generation.accepted.id == id) else {
+            return Effects::default();
+        };
+        let Some(generation) = self.generations.get_mut(index) else { return Effects::default() };
+        let mut effects = Effects { generation: Some(id), ..Effects::default() };
+        match event {
+            Event::Opened => {
+                // Not stored: after a death the completing function finds out by itself.
+                generation.opened = true;
+                return Effects::default();
+            }
+            Event::Attempt(attempt) => {
+                generation.attempts = attempt;
+                if attempt <= 1 {
+                    return Effects::default(); // what `TakenUp` assumes anyway
+                }
+            }
+            Event::TakenUp => generation.attempts = generation.attempts.max(1),
+            Event::Found(candidates) => {
+                effects.generation = None;
+                effects.candidates = Some((id, generation.candidates.len()));
+                generation.candidates.extend(candidates);
+            }
+            Event::Ended(ending) => {
+                if generation.ending.is_some() {
+                    return Effects::default();
+                }
+                let refunded = ending.code.is_some_and(|code| code != Code::AiRefused);
+                if let Some(unit) = generation.unit.take().filter(|_| refunded) {
+                    self.ledger.give_back(unit);
+                }
+                self.ledger.release(id);
+                effects.ledger = true;
+                generation.ending = Some(ending);
+            }
+            Event::Written => {
+                self.generations.remove(index);
+                return Effects { forget: Some(id), ..Effects::default() };
+            }
+            Event::NotWritten => {
+                let doubled = REWRITE_MS.start().saturating_mul(1 << generation.writes.min(16));
+                generation.writes = generation.writes.saturating_add(1);
+                generation.write_at_ms = now_ms.saturating_add(doubled.min(*REWRITE_MS.end()));
+            }
+        }
+        effects
+    }
+
+    /// The owner is here, and brings a token: what is unwritten can be written now, whatever its backoff says.
+    /// Gives the ids. Only held in memory: the next heartbeat has a token of its own to try with.
+    pub fn owner_is_here(&mut self, token: &str, expires_ms: u64, now_ms: u64) -> Vec<Uuid> {
+        let mut to_write = Vec::new();
+        for generation in self.generations.iter_mut().filter(|generation| generation.ending.is_some()) {
+            if expires_ms > generation.accepted.token_expires_ms {
+                token.clone_into(&mut generation.accepted.token);
+                generation.accepted.token_expires_ms = expires_ms;
+            }
+            generation.write_at_ms = now_ms;
+            to_write.push(generation.accepted.id);
+        }
+        to_write
+    }
+
+    /// What there is to see to, given which generations somebody in this object is busy with.
+    #[must_use]
+    pub fn chores(&self, is_busy: impl Fn(Uuid) -> bool, now_ms: u64) -> Vec<Chore> {
+        let mut chores = Vec::new();
+        for generation in &self.generations {
+            let id = generation.accepted.id;
+            if is_busy(id) {
+                continue;
+            }
+            match &generation.ending {
+                None => chores.push(Chore::TakeUp(id)),
+                Some(_) if generation.keep_until_ms() <= now_ms => chores.push(Chore::GiveUp(id)),
+                Some(_) if generation.write_at_ms <= now_ms && generation.token_lives(now_ms) => {
+                    chores.push(Chore::Write(id));
+                }
+                Some(_) => {}
+            }
+        }
+        chores
+    }
+
+    /// How to go on with a generation that nobody runs any more, because the process died: `None` to ask the model
+    /// again inside the deadline, else how it has ended. Complete cards are kept; a second call is never paid for
+    /// when there are any.
+    #[must_use]
+    pub fn taken_up(generation: &Generation, attempts_max: u32, now_ms: u64) -> Option<Ending> {
+        let has_cards = !generation.candidates.is_empty();
+        let may_ask = generation.attempts.max(1) < attempts_max
+            && now_ms.saturating_add(LEAST_FOR_A_CALL_MS) <= generation.deadline_ms;
+        if !has_cards && may_ask {
+            return None;
+        }
+        Some(Ending {
+            code: (!has_cards).then_some(Code::AiTimeout),
+            partial: has_cards,
+            usage: None,
+            served_model: None,
+            attempts: generation.attempts,
+            dropped: 0,
+            ended_ms: now_ms,
+            retry_after_s: None,
+        })
+    }
+
+    /// When the object must be woken at the latest.
+    #[must_use]
+    pub fn alarm_ms(&self, is_busy: impl Fn(Uuid) -> bool, now_ms: u64) -> Option<u64> {
+        let of_one = |generation: &Generation| match &generation.ending {
+            None => now_ms.saturating_add(HEARTBEAT_MS),
+            Some(_) if is_busy(generation.accepted.id) => now_ms.saturating_add(HEARTBEAT_MS),
+            Some(_) if generation.token_lives(generation.write_at_ms) => {
+                generation.write_at_ms.min(generation.keep_until_ms())
+            }
+            Some(_) => generation.keep_until_ms(),
+        };
+        let soonest = self.generations.iter().map(of_one).min();
+        // A millisecond later, because a window's last one still counts.
+        soonest.or_else(|| (!self.is_empty()).then(|| self.ledger.idle_at_ms().max(now_ms).saturating_add(1)))
+    }
+
+    /// Whether nothing is left that would matter tomorrow: the storage can go.
+    #[must_use]
+    pub fn is_idle(&self, now_ms: u64) -> bool {
+        self.generations.is_empty() && self.ledger.is_idle(now_ms)
+    }
+
+    /// Whether there is nothing at all on it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.generations.is_empty() && self.ledger == Ledger::default()
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) -> Effects {
+        *self = Self::default();
+        Effects { clear: true, ..Effects::default() }
+    }
+
+    /// Which of the violated policies the event log has not been told of in this window; they count as told then.
+    pub fn to_tell_limited(
+        &mut self,
+        policies: &Policies,
+        refusal: &Refusal,
+        now_ms: u64,
+    ) -> Vec<&'static str> {
+        let mut fresh = Vec::new();
+        for policy in &refusal.violated {
+            let window_s = match *policy {
+                BURST => policies.burst.window_s,
+                GENERATIONS => policies.generations.window_s,
+                CONCURRENT => CONCURRENT_WINDOW_S,
+                _ => continue,
+            };
+            let window_ms = u64::from(window_s).saturating_mul(1000);
+            let told = self.told_limited.iter_mut().find(|(known, _)| known == policy);
+            match told {
+                Some((_, at_ms)) if now_ms.saturating_sub(*at_ms) < window_ms => continue,
+                Some((_, at_ms)) => *at_ms = now_ms,
+                None => self.told_limited.push(((*policy).to_owned(), now_ms)),
+            }
+            fresh.push(*policy);
+        }
+        fresh
+    }
+}
+
+/// `concurrent` has no window of its own; its limit is told as often as that of `burst` by default.
+const CONCURRENT_WINDOW_S: u32 = 60;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,382 @@
+//! Flashcard candidates: the type, its limits, and the list that takes only what holds to them.
+//!
+//! ```text
+//! {"front": "1 to 200", "back": "1 to 500", "prompt": "1 to 500", …}     characters, other members ignored
+//! ```
+//! A card that is unreadable, empty, too long, of a wrong type or a duplicate is dropped alone and counted;
+//! it is never cut to fit, and never takes the others with it.
+//!
+//! Not for: finding the cards ([`super::candidate_reader`]), ids (the session gives them).
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{Deserializer, Error, Visitor};
+use serde::{Deserialize, Serialize};
+
+use crate::input::sanitize::sanitize;
+
+/// The most characters (Unicode scalar values, after sanitizing) of each field; the least is 1. The checks in
+/// `migrations/` repeat them.
+pub const CHARS_MAX: [(&str, usize); 3] = [("front", 200), ("back", 500), ("prompt", 500)];
+
+/// A flashcard that the model proposes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Candidate {
+    /// The question or cue; 1 to 200 characters.
+    pub front: String,
+    /// The answer; 1 to 500 characters.
+    pub back: String,
+    /// What this card tests, in one short sentence; 1 to 500 characters.
+    pub prompt: String,
+}
+
+/// Why a card was dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dropped {
+    /// No JSON object with the three members as strings, each once.
+    Unreadable,
+    /// A field has nothing in it.
+    Empty,
+    /// A field is over its limit.
+    TooLong,
+    /// Its front is that of a card before it, but for case and white space.
+    Duplicate,
+    /// There are as many as there may be.
+    TooMany,
+}
+
+/// The cards of one answer.
+#[derive(Debug)]
+pub struct Candidates {
+    list: Vec<Candidate>,
+    /// INVARIANT: the folded front of each card of `list`, in its order.
+    folded_fronts: Vec<String>,
+    count_max: usize,
+    dropped_count: u32,
+}
+
+impl Candidates {
+    /// None yet, and never more than `count_max`.
+    #[must_use]
+    pub const fn new(count_max: usize) -> Self {
+        Self { list: Vec::new(), folded_fronts: Vec::new(), count_max, dropped_count: 0 }
+    }
+
+    /// Takes the JSON of one card, as it came (also with broken UTF-8 or lone surrogates in its strings: each
+    /// becomes one U+FFFD).
+    ///
+    /// # Errors
+    /// [`Dropped`], when it does not hold to the contract; it is counted then.
+    pub fn take(&mut self, json: &[u8]) -> Result<&Candidate, Dropped> {
+        let checked = Self::read(json).and_then(|candidate| {
+            let folded = fold(&candidate.front);
+            if self.folded_fronts.contains(&folded) {
+                return Err(Dropped::Duplicate);
+            }
+            if self.list.len() >= self.count_max {
+                return Err(Dropped::TooMany);
+            }
+            Ok((candidate, folded))
+        });
+        match checked {
+            Ok((candidate, folded)) => {
+                self.folded_fronts.push(folded);
+                Ok(self.list.push_mut(candidate))
+            }
+            Err(reason) => {
+                self.dropped_count = self.dropped_count.saturating_add(1);
+                Err(reason)
+            }
+        }
+    }
+
+    fn read(json: &[u8]) -> Result<Candidate, Dropped> {
+        let card: Card<'_> = serde_json::from_slice(json).map_err(|_| Dropped::Unreadable)?;
+        let [(_, front_max), (_, back_max), (_, prompt_max)] = CHARS_MAX;
+        Ok(Candidate {
+            front: check(&card.front.0, front_max)?,
+            back: check(&card.back.0, back_max)?,
+            prompt: check(&card.prompt.0, prompt_max)?,
+        })
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// How many were dropped.
+    #[must_use]
+    pub const fn dropped_count(&self) -> u32 {
+        self.dropped_count
+    }
+
+    /// The cards, in the order in which they came.
+    #[must_use]
+    pub fn into_list(self) -> Vec<Candidate> {
+        self.list
+    }
+}
+
+fn check(text: &str, chars_max: usize) -> Result<String, Dropped> {
+    let clean = sanitize(text);
+    if clean.is_empty() {
+        return Err(Dropped::Empty);
+    }
+    if clean.chars().nth(chars_max).is_some() {
+        return Err(Dropped::TooLong);
+    }
+    Ok(clean.into_owned())
+}
+
+/// Upper case first: "ß" and "SS", "ς" and "σ" meet there.
+fn fold(front: &str) -> String {
+    let mut folded = String::with_capacity(front.len());
+    for word in front.split_whitespace() {
+        if !folded.is_empty() {
+            folded.push(' ');
+        }
+        folded.push_str(word);
+    }
+    folded.to_uppercase().to_lowercase()
+}
+
+/// A card as the model wrote it. Members that are missing, or there twice, or no strings: unreadable.
+#[derive(Deserialize)]
+struct Card<'a> {
+    #[serde(borrow)]
+    front: Text<'a>,
+    #[serde(borrow)]
+    back: Text<'a>,
+    #[serde(borrow)]
+    prompt: Text<'a>,
+}
+
+struct Text<'a>(Cow<'a, str>);
+
+/// By way of bytes: `serde_json` refuses a lone surrogate in a `str`, but gives it as WTF-8 among bytes.
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Bytes;
+        impl<'de> Visitor<'de> for Bytes {
+            type Value = Text<'de>;
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a string")
+            }
+            fn visit_borrowed_bytes<E: Error>(self, bytes: &'de [u8]) -> Result<Self::Value, E> {
+                Ok(Text(text_of(bytes)))
+            }
+            fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Self::Value, E> {
+                Ok(Text(Cow::Owned(text_of(bytes).into_owned())))
+            }
+        }
+        deserializer.deserialize_bytes(Bytes)
+    }
+}
+
+/// Bytes that were meant as text. A surrogate pair of which each half came on its own, as WTF-8, becomes its
+/// character; a half without the other, and any other sequence that is no UTF-8, becomes one U+FFFD.
+fn text_of(bytes: &[u8]) -> Cow<'_, str> {
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        return Cow::Borrowed(text);
+    }
+    let mut text = String::with_capacity(bytes.len());
+    let mut rest = bytes;
+    while let Some(chunk) = rest.utf8_chunks().next() {
+        text.push_str(chunk.valid());
+        rest = rest.get(chunk.valid().len()..).unwrap_or_default();
+        let (c, length) = match (surrogate(rest), rest.get(3..).and_then(surrogate)) {
+            _ if rest.is_empty() => break,
+            (Some(high @ 0xD800..=0xDBFF), Some(low @ 0xDC00..=0xDFFF)) => {
+                (char::from_u32(0x1_0000 + ((high - 0xD800) << 10) + (low - 0xDC00)), 6)
+            }
+            (Some(_), _) => (None, 3),
+            (None, _) => (None, chunk.invalid().len()),
+        };
+        text.push(c.unwrap_or(char::REPLACEMENT_CHARACTER));
+        rest = rest.get(length..).unwrap_or_default();
+    }
+    Cow::Owned(text)
+}
+
+/// The surrogate that these bytes begin with: three bytes that would be UTF-8 if surrogates were characters.
+fn surrogate(bytes: &[u8]) -> Option<u32> {
+    match *bytes {
+        [0xED, second @ 0xA0..=0xBF, third @ 0x80..=0xBF, ..] => {
+            Some(0xD000 | (u32::from(second & 0x3F) << 6) | u32::from(third & 0x3F))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn card(front: &str, back: &str, prompt: &str) -> Vec<u8> {
+        serde_json::to_vec(&serde_json::json!({ "front": front, "back": back, "prompt": prompt }))
+            .expect("it is JSON")
+    }
+
+    fn taken(json: &[u8]) -> Result<Candidate, Dropped> {
+        Candidates::new(20).take(json).cloned()
+    }
+
+    #[test]
+    fn a_card_is_taken_as_it_is() {
+        let expected = Candidate { front: "f".to_owned(), back: "b".to_owned(), prompt: "p".to_owned() };
+        for json in [
+            r#"{"front":"f","back":"b","prompt":"p"}"#,
+            r#" { "prompt" : "p" , "extra" : { "front": [1, "x", {}] } , "back" : "b" , "front" : "f" , "n" : null } "#,
+            r#"{"\u0066ront":"\u0066","back":" b\r\n","prompt":"\u0000p\u0000"}"#,
+            "{\"front\":\"\n f\",\"back\":\"b\",\"prompt\":\"\u{feff}p\"}",
+        ] {
+            assert_eq!(taken(json.as_bytes()), Ok(expected.clone()), "{json}");
+        }
+    }
+
+    #[test]
+    fn a_card_that_breaks_the_contract_is_dropped_with_its_reason() {
+        for (json, reason) in [
+            (r#"{"front":"f","back":"b"}"#, Dropped::Unreadable),
+            (r#"{"front":"f","back":"b","prompt":null}"#, Dropped::Unreadable),
+            (r#"{"front":1,"back":"b","prompt":"p"}"#, Dropped::Unreadable),
+            (r#"{"front":["f"],"back":"b","prompt":"p"}"#, Dropped::Unreadable),
+            (r#"{"front":[102],"back":"b","prompt":"p"}"#, Dropped::Unreadable),
+            (r#"{"front":{"a":"f"},"back":"b","prompt":"p"}"#, Dropped::Unreadable),
+            (r#"{"front":true,"back":"b","prompt":"p"}"#, Dropped::Unreadable),
+            (r#"{"front":"f","front":"g","back":"b","prompt":"p"}"#, Dropped::Unreadable),
+            (r#"{"Front":"f","back":"b","prompt":"p"}"#, Dropped::Unreadable),
+            (r#"{"front":"f","back":"b","prompt":"p""#, Dropped::Unreadable),
+            (r#"{"front":"f" "back":"b","prompt":"p"}"#, Dropped::Unreadable),
+            (r#"{"front":"\x","back":"b","prompt":"p"}"#, Dropped::Unreadable),
+            (r#"{"front":"f","back":"b","prompt":"p"} x"#, Dropped::Unreadable),
+            (r#"{}"#, Dropped::Unreadable),
+            ("", Dropped::Unreadable),
+            (r#"{"front":"","back":"b","prompt":"p"}"#, Dropped::Empty),
+            (r#"{"front":"f","back":" \u0000\n\ufeff","prompt":"p"}"#, Dropped::Empty),
+        ] {
+            assert_eq!(taken(json.as_bytes()), Err(reason), "{json}");
+        }
+    }
+
+    #[test]
+    fn a_field_may_be_as_long_as_its_limit_in_characters_and_not_one_longer() {
+        for c in ["x", "\u{1f600}", "\u{301}"] {
+            let of = |count: usize| c.repeat(count);
+            assert!(taken(&card(&of(200), &of(500), &of(500))).is_ok());
+            assert!(taken(&card(&[" ", &of(200), "\n"].concat(), "b", "p")).is_ok());
+            assert_eq!(taken(&card(&of(201), "b", "p")), Err(Dropped::TooLong));
+            assert_eq!(taken(&card("f", &of(501), "p")), Err(Dropped::TooLong));
+            assert_eq!(taken(&card("f", "b", &of(501))), Err(Dropped::TooLong));
+        }
+    }
+
+    #[test]
+    fn no_two_fronts_are_the_same_after_folding() {
+        for (first, second, reason) in [
+            ("What is it?", "what  IS\n it?", Err(Dropped::Duplicate)),
+            ("Stra\u{df}e", "STRASSE", Err(Dropped::Duplicate)),
+            (
+                "\u{3a3}\u{3af}\u{3c3}\u{3c5}\u{3c6}\u{3bf}\u{3c2}",
+                "\u{3a3}\u{38a}\u{3a3}\u{3a5}\u{3a6}\u{39f}\u{3a3}",
+                Err(Dropped::Duplicate),
+            ),
+            ("a\u{a0}b", "A B", Err(Dropped::Duplicate)),
+            ("a b", "ab", Ok(())),
+            ("What is it?", "What is it", Ok(())),
+        ] {
+            let mut candidates = Candidates::new(20);
+            candidates.take(&card(first, "b", "p")).expect("the first is taken");
+            assert_eq!(candidates.take(&card(second, "c", "q")).map(|_| ()), reason, "{first} {second}");
+        }
+    }
+
+    #[test]
+    fn there_are_never_more_than_the_maximum_and_what_is_dropped_is_counted() {
+        let mut candidates = Candidates::new(2);
+        assert!(candidates.is_empty());
+        let outcomes = ["a", "", "A", "b", "c", "a", "d"]
+            .map(|front| candidates.take(&card(front, "b", "p")).map(|_| ()));
+        assert_eq!(
+            outcomes,
+            [
+                Ok(()),
+                Err(Dropped::Empty),
+                Err(Dropped::Duplicate),
+                Ok(()),
+                Err(Dropped::TooMany),
+                Err(Dropped::Duplicate),
+                Err(Dropped::TooMany),
+            ]
+        );
+        assert_eq!(candidates.dropped_count(), 5);
+        let fronts: Vec<_> = candidates.into_list().into_iter().map(|candidate| candidate.front).collect();
+        assert_eq!(fronts, ["a", "b"]);
+    }
+
+    #[test]
+    fn what_is_no_utf_8_becomes_one_replacement_character_each() {
+        for (front, expected) in [
+            (b"a\\ud83db".as_slice(), "a\u{fffd}b"),
+            (b"a\\ude00b", "a\u{fffd}b"),
+            (b"\\ud83d\\ud83d\\ude00\\ude00", "\u{fffd}\u{1f600}\u{fffd}"),
+            (b"\\ud83d\\n", "\u{fffd}"),
+            (b"\\ud83d\\ude00", "\u{1f600}"),
+            (b"\xED\xA0\xBD\xED\xB8\x80", "\u{1f600}"),
+            (b"\xED\xA0\xBD\\ude00", "\u{1f600}"),
+            (b"\\ud83d\xED\xB8\x80", "\u{1f600}"),
+            (b"a\xED\xA0\xBDb", "a\u{fffd}b"),
+            (b"\xED\xB8\x80\xED\xA0\xBD", "\u{fffd}\u{fffd}"),
+            (b"a\xFFb", "a\u{fffd}b"),
+            (b"a\xE6\x97b\xC3", "a\u{fffd}b\u{fffd}"),
+            (b"\xF0\x9F\x98\x80\xC3\xA9\xFF", "\u{1f600}\u{e9}\u{fffd}"),
+        ] {
+            let json = [b"{\"front\":\"".as_slice(), front, b"\",\"back\":\"b\",\"prompt\":\"p\"}"].concat();
+            assert_eq!(
+                taken(&json).map(|candidate| candidate.front),
+                Ok(expected.to_owned()),
+                "{}",
+                front.escape_ascii()
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn text_is_kept_and_its_utf_16_halves_are_joined(text in any::<String>()) {
+            let mut halves = Vec::new();
+            for unit in text.encode_utf16() {
+                match char::from_u32(u32::from(unit)) {
+                    Some(c) => halves.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
+                    None => halves.extend([0xED, 0x80 | u8::try_from(unit >> 6 & 0x3F)?, 0x80 | u8::try_from(unit & 0x3F)?]),
+                }
+            }
+            prop_assert_eq!(text_of(&halves), text.as_str());
+            prop_assert_eq!(text_of(text.as_bytes()), text.as_str());
+        }
+
+        #[test]
+        fn bytes_without_surrogates_read_as_the_standard_library_reads_them(
+            bytes in proptest::collection::vec(prop_oneof![any::<u8>(), 0xC0u8..=0xFF], 0..40)
+                .prop_filter("no surrogate", |bytes| !bytes.windows(2).any(|two| two[0] == 0xED && two[1] >= 0xA0)),
+        ) {
+            prop_assert_eq!(text_of(&bytes), String::from_utf8_lossy(&bytes));
+        }
+
+        #[test]
+        fn what_is_taken_holds_to_the_contract_whatever_comes(json in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let framed = [b"{\"front\":\"".as_slice(), &json, b"\",\"back\":\"b\",\"prompt\":\"p\"}"].concat();
+            for json in [&json, &framed] {
+                if let Ok(candidate) = taken(json) {
+                    prop_assert!((1..=200).contains(&candidate.front.chars().count()));
+                    prop_assert_eq!(sanitize(&candidate.front), candidate.front.as_str());
+                }
+            }
+        }
+    }
+}

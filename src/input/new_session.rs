@@ -1,0 +1,406 @@
+//! The body of `POST /ai-sessions`: strict JSON, then the sanitizer, then the limits.
+//!
+//! ```text
+//! bytes ─► RawBody (which members, of which type) ─► NewSession (sanitized) ─► validated
+//! ```
+//! Strict means: UTF-8 without a byte order mark, no member twice, none that is unknown, no lone surrogate, nothing
+//! after the end. All that is wrong with the fields is told at once.
+
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use validator::{Validate, ValidateArgs as _, ValidationError};
+
+use super::sanitize::sanitize;
+use crate::problem::{Code, FieldError, Problem};
+
+/// The least number of characters (Unicode scalar values) of `input_text` after sanitizing.
+pub const INPUT_TEXT_MIN: u64 = 1000;
+/// The most. `migrations/` states both again as a check.
+pub const INPUT_TEXT_MAX: u64 = 10_000;
+
+/// The most bytes that a body may have: 10000 characters in their longest JSON form (`\ud83d\ude00`, 12 bytes)
+/// are 120000 bytes, and twice that leaves room for a client that escapes what will be removed again.
+pub const BODY_BYTES_MAX: usize = 256 * 1024;
+
+/// How many field errors are told at most, and how much of a foreign field name: an answer must not grow with
+/// what was sent.
+const ERRORS_MAX: usize = 16;
+const NAME_CHARS_MAX: usize = 64;
+
+/// What a learner asks for, within the limits.
+#[derive(Debug, Clone, PartialEq, Eq, Validate)]
+#[validate(context = "AllowedModels<'v_a>")]
+pub struct NewSession {
+    /// Sanitized; 1000 to 10000 characters.
+    #[validate(length(min = "INPUT_TEXT_MIN", max = "INPUT_TEXT_MAX"))]
+    pub input_text: String,
+    /// One of the allowed models.
+    #[validate(custom(function = "is_allowed", use_context))]
+    pub model: String,
+}
+
+/// What the check of `model` needs to know.
+#[derive(Debug, Clone, Copy)]
+pub struct AllowedModels<'a>(&'a [String]);
+
+fn is_allowed(model: &str, allowed: &AllowedModels<'_>) -> Result<(), ValidationError> {
+    if allowed.0.iter().any(|allowed| allowed == model) {
+        Ok(())
+    } else {
+        Err(ValidationError::new("not_allowed"))
+    }
+}
+
+impl NewSession {
+    /// Reads a whole body.
+    ///
+    /// # Errors
+    /// `malformed_json`: it is not strict JSON, or has a member twice. `validation_failed`: a field is missing,
+    /// unknown, of another type or outside its limits.
+    pub fn read(body: &[u8], allowed_models: &[String]) -> Result<Self, Problem> {
+        let raw: RawBody = serde_json::from_slice(body).map_err(|error| {
+            let place = format!("line {}, column {}", error.line(), error.column());
+            Problem::new(Code::MalformedJson, ["the body is not strict JSON at ", &place].concat())
+        })?;
+        if let Some(name) = raw.duplicate {
+            let mut problem = Problem::new(Code::MalformedJson, "a member stands twice in the body");
+            problem.errors.push(field_error(&name, "duplicate", "must stand once".to_owned()));
+            return Err(problem);
+        }
+        let mut errors = Vec::new();
+        if !raw.is_object {
+            errors.push(field_error("", "type", "the body must be an object".to_owned()));
+        }
+        let input_text = text_field(raw.input_text, "input_text", raw.is_object, &mut errors);
+        let model = text_field(raw.model, "model", raw.is_object, &mut errors);
+        for name in raw.unknown {
+            errors.push(field_error(&name, "unknown", "is not a field of this request".to_owned()));
+        }
+        let new = Self { input_text: sanitize(&input_text).into_owned(), model };
+        new.tell_limits(allowed_models, &mut errors);
+        if errors.is_empty() {
+            return Ok(new);
+        }
+        errors.truncate(ERRORS_MAX);
+        let detail = match errors.first() {
+            Some(error) if error.field.is_empty() => error.message.clone(),
+            Some(error) => [&error.field, " ", &error.message].concat(),
+            None => String::new(),
+        };
+        let mut problem = Problem::new(Code::ValidationFailed, detail);
+        problem.errors = errors;
+        Err(problem)
+    }
+
+    /// Adds what the limits refuse, but for fields that have an error already.
+    fn tell_limits(&self, allowed_models: &[String], errors: &mut Vec<FieldError>) {
+        let Err(refused) = self.validate_with_args(&AllowedModels(allowed_models)) else { return };
+        let refused = refused.field_errors();
+        let is_new = |errors: &[FieldError], field: &str| {
+            errors.iter().all(|error| error.field != field && !error.field.is_empty())
+        };
+        if refused.contains_key("input_text") && is_new(errors, "input_text") {
+            let actual = u64::try_from(self.input_text.chars().count()).unwrap_or(u64::MAX);
+            errors.push(FieldError {
+                min: Some(INPUT_TEXT_MIN),
+                max: Some(INPUT_TEXT_MAX),
+                actual: Some(actual),
+                ..field_error(
+                    "input_text",
+                    "length",
+                    format!("has {actual} characters, {INPUT_TEXT_MIN} to {INPUT_TEXT_MAX} are allowed"),
+                )
+            });
+        }
+        if refused.contains_key("model") && is_new(errors, "model") {
+            errors.push(field_error(
+                "model",
+                "not_allowed",
+                "is not an allowed model, see GET /models".to_owned(),
+            ));
+        }
+    }
+}
+
+fn field_error(field: &str, code: &'static str, message: String) -> FieldError {
+    let field = sanitize(field).chars().take(NAME_CHARS_MAX).collect();
+    FieldError { field, code, message, min: None, max: None, actual: None }
+}
+
+fn text_field(raw: Option<RawField>, field: &str, is_object: bool, errors: &mut Vec<FieldError>) -> String {
+    match raw {
+        Some(RawField::Text(text)) => return text,
+        Some(RawField::Other) => errors.push(field_error(field, "type", "must be a string".to_owned())),
+        None if is_object => errors.push(field_error(field, "required", "is required".to_owned())),
+        None => {}
+    }
+    String::new()
+}
+
+/// The members of the body, before any rule but JSON's own.
+#[derive(Default)]
+struct RawBody {
+    is_object: bool,
+    input_text: Option<RawField>,
+    model: Option<RawField>,
+    unknown: Vec<String>,
+    duplicate: Option<String>,
+}
+
+enum RawField {
+    Text(String),
+    Other,
+}
+
+impl<'de> Deserialize<'de> for RawBody {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members;
+
+        impl<'de> Visitor<'de> for Members {
+            type Value = RawBody;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<RawBody, A::Error> {
+                let mut body = RawBody { is_object: true, ..RawBody::default() };
+                while let Some(name) = members.next_key::<String>()? {
+                    let known = match name.as_str() {
+                        "input_text" => Some(&mut body.input_text),
+                        "model" => Some(&mut body.model),
+                        _ => None,
+                    };
+                    match known {
+                        Some(field) => {
+                            if field.replace(members.next_value()?).is_some() {
+                                body.duplicate.get_or_insert(name);
+                            }
+                        }
+                        None => {
+                            members.next_value::<IgnoredAny>()?;
+                            if body.unknown.contains(&name) {
+                                body.duplicate.get_or_insert(name);
+                            } else if body.unknown.len() < ERRORS_MAX {
+                                body.unknown.push(name);
+                            }
+                        }
+                    }
+                }
+                Ok(body)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<RawBody, A::Error> {
+                while items.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(RawBody::default())
+            }
+
+            fn visit_bool<E>(self, _: bool) -> Result<RawBody, E> {
+                Ok(RawBody::default())
+            }
+            fn visit_i64<E>(self, _: i64) -> Result<RawBody, E> {
+                Ok(RawBody::default())
+            }
+            fn visit_u64<E>(self, _: u64) -> Result<RawBody, E> {
+                Ok(RawBody::default())
+            }
+            fn visit_f64<E>(self, _: f64) -> Result<RawBody, E> {
+                Ok(RawBody::default())
+            }
+            fn visit_str<E>(self, _: &str) -> Result<RawBody, E> {
+                Ok(RawBody::default())
+            }
+            fn visit_unit<E>(self) -> Result<RawBody, E> {
+                Ok(RawBody::default())
+            }
+        }
+
+        deserializer.deserialize_any(Members)
+    }
+}
+
+impl<'de> Deserialize<'de> for RawField {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Value;
+
+        impl<'de> Visitor<'de> for Value {
+            type Value = RawField;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a string")
+            }
+            fn visit_str<E>(self, text: &str) -> Result<RawField, E> {
+                Ok(RawField::Text(text.to_owned()))
+            }
+            fn visit_string<E>(self, text: String) -> Result<RawField, E> {
+                Ok(RawField::Text(text))
+            }
+            fn visit_bool<E>(self, _: bool) -> Result<RawField, E> {
+                Ok(RawField::Other)
+            }
+            fn visit_i64<E>(self, _: i64) -> Result<RawField, E> {
+                Ok(RawField::Other)
+            }
+            fn visit_u64<E>(self, _: u64) -> Result<RawField, E> {
+                Ok(RawField::Other)
+            }
+            fn visit_f64<E>(self, _: f64) -> Result<RawField, E> {
+                Ok(RawField::Other)
+            }
+            fn visit_unit<E>(self) -> Result<RawField, E> {
+                Ok(RawField::Other)
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<RawField, A::Error> {
+                while items.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(RawField::Other)
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<RawField, A::Error> {
+                while members.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                Ok(RawField::Other)
+            }
+        }
+
+        deserializer.deserialize_any(Value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(body: &[u8]) -> Result<NewSession, Problem> {
+        NewSession::read(body, &["a/one".to_owned(), "b/two".to_owned()])
+    }
+
+    fn body(text: &str) -> Vec<u8> {
+        serde_json::to_vec(&serde_json::json!({ "input_text": text, "model": "a/one" })).expect("it is JSON")
+    }
+
+    fn told(result: Result<NewSession, Problem>) -> (Code, Vec<(String, &'static str)>) {
+        let problem = result.expect_err("it is refused");
+        (problem.code, problem.errors.into_iter().map(|error| (error.field, error.code)).collect())
+    }
+
+    #[test]
+    fn characters_are_scalar_values_counted_after_sanitizing() {
+        for (text, accepted) in [
+            ("x".repeat(999), false),
+            ("x".repeat(1000), true),
+            ("x".repeat(10_000), true),
+            ("x".repeat(10_001), false),
+            ("\u{1f600}".repeat(999), false),
+            ("\u{1f600}".repeat(1000), true),
+            ("\u{1f600}".repeat(10_000), true),
+            ("\u{1f600}".repeat(10_001), false),
+            (format!("  {}\r\n", "x".repeat(999)), false),
+            (format!("  {}\r\n", "x".repeat(10_000)), true),
+            (format!("{}\0{}", "x".repeat(500), "x".repeat(499)), false),
+            (format!("{}\r\n{}", "x".repeat(5000), "x".repeat(5000)), false),
+            (format!("{}\r\n{}", "x".repeat(5000), "x".repeat(4999)), true),
+        ] {
+            assert_eq!(read(&body(&text)).is_ok(), accepted, "{} characters", text.chars().count());
+        }
+    }
+
+    #[test]
+    fn a_text_outside_its_limits_is_told_with_the_limits_and_its_size() {
+        let problem = read(&body(&"\u{1f600}".repeat(999))).expect_err("one too few");
+        assert_eq!(problem.code, Code::ValidationFailed);
+        let error = problem.errors.first().expect("one error");
+        assert_eq!((error.field.as_str(), error.code), ("input_text", "length"));
+        assert_eq!((error.min, error.max, error.actual), (Some(1000), Some(10_000), Some(999)));
+    }
+
+    #[test]
+    fn what_is_kept_is_the_sanitized_text() {
+        let text = format!("\u{feff} a\r\nb\0{} ", "x".repeat(1000));
+        let new = read(&body(&text)).expect("it is long enough");
+        assert_eq!(new.input_text, format!("a\nb{}", "x".repeat(1000)));
+    }
+
+    #[test]
+    fn all_that_is_wrong_is_told_at_once() {
+        assert_eq!(
+            told(read(br#"{"input_text":5,"modle":"a/one"}"#)),
+            (
+                Code::ValidationFailed,
+                vec![
+                    ("input_text".to_owned(), "type"),
+                    ("model".to_owned(), "required"),
+                    ("modle".to_owned(), "unknown")
+                ]
+            )
+        );
+        assert_eq!(
+            told(read(br#"{"input_text":"short","model":"c/three"}"#)),
+            (
+                Code::ValidationFailed,
+                vec![("input_text".to_owned(), "length"), ("model".to_owned(), "not_allowed")]
+            )
+        );
+        for not_an_object in ["[]", "[1,{}]", "null", "true", "12", "-1", "1.5", "\"x\""] {
+            assert_eq!(
+                told(read(not_an_object.as_bytes())),
+                (Code::ValidationFailed, vec![(String::new(), "type")]),
+                "{not_an_object}"
+            );
+        }
+    }
+
+    #[test]
+    fn json_is_read_strictly() {
+        let long = "x".repeat(1000);
+        let good = format!(r#"{{"input_text":"{long}","model":"a/one"}}"#);
+        assert!(read(good.as_bytes()).is_ok());
+        let mut with_mark = vec![0xef, 0xbb, 0xbf];
+        with_mark.extend_from_slice(good.as_bytes());
+        for bad in [
+            b"".to_vec(),
+            b"{".to_vec(),
+            b"{}x".to_vec(),
+            with_mark,
+            format!("{good} ,").into_bytes(),
+            format!("{good}\0").into_bytes(),
+            format!(r#"{{"input_text":"{long}","model":"a/one",}}"#).into_bytes(),
+            format!(r#"{{'input_text':"{long}","model":"a/one"}}"#).into_bytes(),
+            format!(r#"{{"input_text":"{long}\ud83d","model":"a/one"}}"#).into_bytes(),
+            format!(r#"{{"input_text":"\udc00{long}","model":"a/one"}}"#).into_bytes(),
+            format!("{{\"input_text\":\"{long}\n\",\"model\":\"a/one\"}}").into_bytes(),
+            [br#"{"input_text":""#, &[0xff][..], br#"","model":"a/one"}"#].concat(),
+            [br#"{"input_text":""#, &[0xed, 0xa0, 0x80][..], br#"","model":"a/one"}"#].concat(),
+            "[".repeat(200_000).into_bytes(),
+        ] {
+            assert_eq!(
+                told(read(&bad)).0,
+                Code::MalformedJson,
+                "{:?}",
+                String::from_utf8_lossy(&bad).get(..40)
+            );
+        }
+        for twice in [
+            format!(r#"{{"input_text":"{long}","model":"a/one","model":"a/one"}}"#),
+            format!(r#"{{"input_text":"{long}","model":"a/one","x":1,"x":2}}"#),
+            format!(r#"{{"input_text":"{long}","m\u006fdel":"a/one","model":"b/two"}}"#),
+        ] {
+            let (code, errors) = told(read(twice.as_bytes()));
+            assert_eq!((code, errors.first().map(|error| error.1)), (Code::MalformedJson, Some("duplicate")));
+        }
+    }
+
+    #[test]
+    fn an_answer_does_not_grow_with_what_was_sent() {
+        let names: Vec<String> =
+            (0..1000).map(|number| format!(r#""{}{number}":0"#, "n".repeat(500))).collect();
+        let problem =
+            read(format!("{{{}}}", names.join(",")).as_bytes()).expect_err("nothing in it is known");
+        assert_eq!(problem.errors.len(), ERRORS_MAX);
+        assert!(problem.errors.iter().all(|error| error.field.chars().count() <= NAME_CHARS_MAX));
+    }
+
+    #[test]
+    fn a_deep_value_is_refused_like_any_other() {
+        let deep = format!(r#"{{"model":{}{}}}"#, "[".repeat(100), "]".repeat(100));
+        assert_eq!(told(read(deep.as_bytes())).0, Code::ValidationFailed);
+    }
+}

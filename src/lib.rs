@@ -1,0 +1,35 @@
+//! Turns a learner's text into flashcards at the edge.
+//!
+//! One `POST /ai-sessions`, walked through the modules in the order in which it meets them:
+//!
+//! 1. `cloudflare` (Wasm only) takes it from the platform and hands it, with the platform's abilities as [`ports`],
+//!    to [`routes::answer`]. The settings are one typed value ([`config`]).
+//! 2. [`auth`] makes a user of the `Authorization` header, with keys from [`supabase`]`::keys`.
+//! 3. [`input`] makes a [`input::new_session::NewSession`] of the body.
+//! 4. [`desk`], inside the user's own object, counts it ([`quota`]) and accepts a generation, in one transaction.
+//! 5. [`routes::generate`] opens the row ([`supabase`]) and asks the model ([`openrouter`]) at the same time;
+//!    [`generation`] reads cards out of the answer as they come.
+//! 6. One database transaction ends the session; [`answer`] says so in JSON, [`problem`] whatever went wrong.
+//!
+//! Four layers, imports point left only: pure stages ← vendors ← routes ← hosts. `tests/core/architecture.rs` checks
+//! it.
+
+pub mod config;
+pub mod http;
+pub mod ports;
+pub mod problem;
+
+pub mod answer;
+pub mod auth;
+pub mod desk;
+pub mod generation;
+pub mod input;
+pub mod quota;
+
+pub mod openrouter;
+pub mod supabase;
+
+pub mod routes;
+
+#[cfg(target_arch = "wasm32")]
+mod cloudflare;

@@ -1,0 +1,250 @@
+//! The model call: attempts inside a deadline, each card told the moment it is complete.
+//!
+//! ```text
+//! attempt ──► head, within the silence that is borne ──► pieces ──► cards … closed ──► usage, a little longer
+//!    ▲                                                                │
+//!    └── backoff ◄── failed, without a card, and may be tried again ◄─┘
+//! ```
+//! An answer that broke off after a card is kept as it is, and never asked for again: the caller may have
+//! seen the card.
+//!
+//! Not for: sessions, the desk, the database.
+
+use std::pin::pin;
+
+use futures_util::FutureExt;
+
+use super::alarm::Alarm;
+use super::failure::Failure;
+use super::reading::{End, Ended, Reading, TakeCard, Wants};
+use super::request::{Ask, build, wants_reuse};
+use crate::config::ModelApi;
+use crate::generation::candidate::{Candidate, Candidates};
+use crate::generation::retry;
+use crate::generation::usage::Usage;
+use crate::ports::{Body, Clock, Fetch, Head, Incoming, Random, Timer, Unreachable};
+use crate::problem::Code;
+
+/// How long the connection is listened to when the cards are complete, in milliseconds. The usage comes right
+/// after them; a server that never ends its stream must not keep the caller from cards that are there.
+pub const REST_MS: u64 = 2_000;
+/// How long a bite may take, in milliseconds, before what has come is taken as it is.
+const BITE_MS: u64 = 1_000;
+/// The first bite of more than one byte.
+const BITE_BYTES_MIN: usize = 256;
+/// What a caller is told to wait after the model API's 429 that does not say how long, in seconds.
+const RATE_LIMIT_S: u64 = 10;
+
+/// What happens while a call goes on.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Progress<'a> {
+    /// An attempt begins; its number, from 1, those before a restart included.
+    Attempt(u32),
+    /// A card is complete and valid.
+    Candidate(&'a Candidate),
+}
+
+/// An answer that can be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// The answer was closed.
+    Whole,
+    /// It broke off; the complete cards in it were kept.
+    Partial,
+}
+
+/// What a call came to.
+#[derive(Debug, PartialEq)]
+pub struct Answer {
+    /// How much of an answer there is (at least one candidate), or what the caller is told instead.
+    pub outcome: Result<Extent, Code>,
+    /// In the order in which they came; at most the deployment's maximum.
+    pub candidates: Vec<Candidate>,
+    /// Cards that did not hold to the contract, over all attempts.
+    pub dropped: u32,
+    /// Over all attempts; `None` when none told.
+    pub usage: Option<Usage>,
+    /// The model that served last, as the API names it.
+    pub model: Option<String>,
+    /// The last generation's id at the model API.
+    pub generation_id: Option<String>,
+    /// Whether the answer was one that was given before; `None` when that was not asked for, or not told.
+    pub was_reused: Option<bool>,
+    /// Attempts, those before a restart included.
+    pub attempts: u32,
+    /// Whole seconds after which it is worth another try; only with a code that can be tried again.
+    pub retry_after_s: Option<u64>,
+    /// For the log: what went wrong last, as in `rate_limit_exceeded 429`; empty when nothing did. Holds no
+    /// text of the other side.
+    pub operator_note: String,
+}
+
+/// Asks the model. Ends at `ask.deadline_ms` at the latest.
+pub async fn call<H>(
+    host: &H,
+    settings: &ModelApi,
+    ask: &Ask<'_>,
+    mut on_progress: impl FnMut(Progress<'_>),
+) -> Answer
+where
+    H: Fetch + Timer + Clock + Random,
+{
+    let mut candidates = Candidates::new(settings.candidates_max);
+    let mut answer = Answer {
+        outcome: Ok(Extent::Whole),
+        candidates: Vec::new(),
+        dropped: 0,
+        usage: None,
+        model: None,
+        generation_id: None,
+        was_reused: None,
+        attempts: ask.attempts_made,
+        retry_after_s: None,
+        operator_note: String::new(),
+    };
+    let mut failure = None;
+    loop {
+        if answer.attempts >= settings.attempts_max {
+            failure = failure.or(Some(Failure::NO_ATTEMPT_LEFT));
+            break;
+        }
+        if host.now_ms() >= ask.deadline_ms {
+            failure = Some(Failure::DEADLINE);
+            break;
+        }
+        answer.attempts = answer.attempts.saturating_add(1);
+        on_progress(Progress::Attempt(answer.attempts));
+        let mut take = |json: &[u8]| {
+            candidates.take(json).map(|candidate| on_progress(Progress::Candidate(candidate))).is_ok()
+        };
+        let (ended, was_reused) = attempt(host, settings, ask, failure.is_none(), &mut take).await;
+        answer.usage = match (answer.usage, ended.usage) {
+            (Some(before), Some(now)) => Some(before.plus(now)),
+            (before, now) => now.or(before),
+        };
+        answer.model = ended.model.or(answer.model);
+        answer.generation_id = ended.id.or(answer.generation_id);
+        answer.was_reused = was_reused;
+        failure = ended.failure;
+        let Some(failed) = failure.filter(|failed| failed.may_retry && candidates.is_empty()) else { break };
+        let failed = retry::Failed {
+            attempts: answer.attempts,
+            attempts_max: settings.attempts_max,
+            now_ms: host.now_ms(),
+            deadline_ms: ask.deadline_ms,
+            retry_after_s: failed.retry_after_s,
+        };
+        let Some(wait_ms) = retry::wait_ms(failed, host.random_bits()) else { break };
+        host.sleep(wait_ms).await;
+    }
+    if let Some(failure) = failure {
+        answer.operator_note = failure.note();
+        answer.outcome = if candidates.is_empty() { Err(failure.code) } else { Ok(Extent::Partial) };
+        if candidates.is_empty() && failure.code.retryable() == Some(true) {
+            answer.retry_after_s = failure.retry_after_s.or(failure.is_rate_limit().then_some(RATE_LIMIT_S));
+        }
+    }
+    answer.dropped = candidates.dropped_count();
+    answer.candidates = candidates.into_list();
+    answer
+}
+
+/// One attempt, and whether its answer was one that was given before.
+async fn attempt<H>(
+    host: &H,
+    settings: &ModelApi,
+    ask: &Ask<'_>,
+    is_first: bool,
+    take: &mut TakeCard<'_>,
+) -> (Ended, Option<bool>)
+where
+    H: Fetch + Timer + Clock,
+{
+    let mut alarm = Alarm::new(host);
+    let silent_ms = host.now_ms().saturating_add(settings.idle_timeout_ms);
+    let due_ms = silent_ms.min(ask.deadline_ms);
+    let head = alarm.until(due_ms, pin!(host.fetch(build(settings, ask, is_first)))).await;
+    let mut incoming = match head {
+        Some(Ok(incoming)) => incoming,
+        Some(Err(Unreachable)) => return (Ended::without_answer(Failure::UNREACHABLE), None),
+        None if host.now_ms() >= ask.deadline_ms => return (Ended::without_answer(Failure::DEADLINE), None),
+        None => return (Ended::without_answer(Failure::SILENCE), None),
+    };
+    let content_type = incoming.header("content-type").unwrap_or_default();
+    let retry_after = incoming.header("retry-after");
+    let was_reused = (is_first && wants_reuse(settings, ask))
+        .then(|| incoming.header("x-openrouter-cache-status"))
+        .flatten()
+        .map(|status| status.eq_ignore_ascii_case("hit"));
+    let mut reading = Reading::new(incoming.status(), &content_type, retry_after.as_deref());
+    let end = read(host, settings, ask, &mut alarm, &mut incoming, &mut reading, take).await;
+    drop(incoming); // closes the connection: nothing more is billed
+    (reading.end(end, take), was_reused)
+}
+
+/// Reads until nothing more is wanted, or until the time is over: for the whole, for silence, for the rest.
+async fn read<H: Timer + Clock>(
+    host: &H,
+    settings: &ModelApi,
+    ask: &Ask<'_>,
+    alarm: &mut Alarm<'_, H>,
+    body: &mut impl Body,
+    reading: &mut Reading,
+    take: &mut TakeCard<'_>,
+) -> End {
+    let mut now_ms = host.now_ms();
+    let mut heard_ms = now_ms;
+    let mut rest_until_ms = u64::MAX;
+    let mut bite_bytes = 1;
+    loop {
+        match reading.wants() {
+            Wants::Cards => {}
+            Wants::Rest => {
+                rest_until_ms = rest_until_ms.min(now_ms.saturating_add(REST_MS));
+                bite_bytes = 1; // the end of the stream may never come: take what is there
+            }
+            Wants::Nothing => return End::Regular,
+        }
+        let silent_ms = heard_ms.saturating_add(settings.idle_timeout_ms);
+        if now_ms >= rest_until_ms {
+            return End::Regular;
+        }
+        if now_ms >= ask.deadline_ms {
+            return End::Deadline;
+        }
+        if now_ms >= silent_ms {
+            return End::Silent;
+        }
+        let mut due_ms = rest_until_ms.min(ask.deadline_ms).min(silent_ms);
+        if bite_bytes > 1 {
+            due_ms = due_ms.min(now_ms.saturating_add(bite_ms(settings)));
+        }
+        let began_ms = now_ms;
+        let mut piece = alarm.until(due_ms, pin!(body.next(bite_bytes))).await;
+        now_ms = host.now_ms();
+        if piece.is_none() && bite_bytes > 1 {
+            // The bite did not fill. What there is of it was said all the same.
+            piece = body.next(1).now_or_never();
+        }
+        match piece {
+            Some(Ok(Some(piece))) => {
+                heard_ms = now_ms;
+                reading.push(&piece, take);
+            }
+            Some(Ok(None)) => return End::Regular,
+            Some(Err(Unreachable)) => return End::Cut,
+            None => {}
+        }
+        bite_bytes = if now_ms.saturating_sub(began_ms) < bite_ms(settings) / 4 {
+            bite_bytes.saturating_mul(4).max(BITE_BYTES_MIN).min(ask.bite_bytes.max(1))
+        } else {
+            1
+        };
+    }
+}
+
+/// Well within the silence that is borne: a stream of comments alone is alive, however long it takes to fill
+/// a bite. Bites grow while they fill fast, and shrink to single pieces when they do not.
+fn bite_ms(settings: &ModelApi) -> u64 {
+    BITE_MS.min(settings.idle_timeout_ms / 4)
+}

@@ -1,0 +1,610 @@
+//! One answer while it is read: from the connection's bytes to cards, and what it came to.
+//!
+//! ```text
+//! text/event-stream   bytes → events → chunks → content → cards   as they come
+//! anything else       bytes → one document → content → cards      at the end: JSON, an error, or unreadable
+//! ```
+//! Not for: time and connections. [`super::call`] brings the bytes, and says how they ended.
+
+use super::chunk::{Chunk, DONE, Finish};
+use super::failure::{Failure, Told};
+use crate::generation::candidate_reader::CandidateReader;
+use crate::generation::event_stream::EventStream;
+use crate::generation::usage::Usage;
+
+/// The longest answer on the wire. Each piece of content comes in some 200 bytes of chunk: 4 MiB hold twenty
+/// cards fifty times over.
+pub const RAW_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// The longest error document.
+const ERROR_BYTES_MAX: usize = 64 * 1024;
+
+/// Gets the JSON of each card, and says whether it took it.
+pub type TakeCard<'a> = dyn FnMut(&[u8]) -> bool + 'a;
+
+/// An answer that is being read.
+#[derive(Debug)]
+pub struct Reading {
+    /// Unless it is a success.
+    http_status: Option<u16>,
+    retry_after_s: Option<u64>,
+    form: Form,
+    raw_bytes: usize,
+    is_too_large: bool,
+    heard: Heard,
+}
+
+#[derive(Debug)]
+enum Form {
+    Stream(EventStream),
+    Document(Vec<u8>),
+}
+
+/// What the chunks said so far.
+#[derive(Debug, Default)]
+struct Heard {
+    reader: CandidateReader,
+    finish: Option<Finish>,
+    failure: Option<Failure>,
+    is_done: bool,
+    is_refusal: bool,
+    is_unreadable: bool,
+    usage: Option<Usage>,
+    model: Option<String>,
+    id: Option<String>,
+}
+
+/// What is worth waiting for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wants {
+    /// Cards.
+    Cards,
+    /// Only what comes after them, the usage and the end; or an error document: worth a moment, not a wait.
+    Rest,
+    /// Nothing: the connection can be closed.
+    Nothing,
+}
+
+/// How the bytes ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// As they should, or because nothing more was wanted.
+    Regular,
+    /// The connection broke.
+    Cut,
+    /// Nothing came for too long.
+    Silent,
+    /// The time for the whole was over.
+    Deadline,
+}
+
+/// What an answer came to.
+#[derive(Debug, PartialEq)]
+pub struct Ended {
+    /// Why it failed, or broke off; `None` when it is whole and has a card.
+    pub failure: Option<Failure>,
+    /// What was used, if it was told.
+    pub usage: Option<Usage>,
+    /// The model that served.
+    pub model: Option<String>,
+    /// The generation's id at the model API.
+    pub id: Option<String>,
+}
+
+impl Ended {
+    /// There was nothing to read.
+    #[must_use]
+    pub const fn without_answer(failure: Failure) -> Self {
+        Self { failure: Some(failure), usage: None, model: None, id: None }
+    }
+}
+
+impl Reading {
+    /// An answer with this head.
+    #[must_use]
+    pub fn new(status: u16, content_type: &str, retry_after: Option<&str>) -> Self {
+        let is_success = (200..300).contains(&status);
+        let media_type = content_type.split(';').next().unwrap_or_default().trim();
+        Self {
+            http_status: (!is_success).then_some(status),
+            // RFC 9110, section 10.2.3: seconds or a date; the date is not used by the APIs this is for.
+            retry_after_s: retry_after.and_then(|seconds| seconds.trim().parse().ok()),
+            form: if is_success && media_type.eq_ignore_ascii_case("text/event-stream") {
+                Form::Stream(EventStream::default())
+            } else {
+                Form::Document(Vec::new())
+            },
+            raw_bytes: 0,
+            is_too_large: false,
+            heard: Heard::default(),
+        }
+    }
+
+    /// Takes the next bytes.
+    pub fn push(&mut self, piece: &[u8], take: &mut TakeCard<'_>) {
+        let bytes_max = if self.http_status.is_some() { ERROR_BYTES_MAX } else { RAW_BYTES_MAX };
+        self.raw_bytes = self.raw_bytes.saturating_add(piece.len());
+        if self.raw_bytes > bytes_max {
+            self.is_too_large = true;
+            return;
+        }
+        let heard = &mut self.heard;
+        match &mut self.form {
+            Form::Stream(stream) => {
+                if stream.push(piece, |data| heard.hear_event(data, take)).is_err() {
+                    self.is_too_large = true;
+                }
+            }
+            Form::Document(document) => document.extend_from_slice(piece),
+        }
+    }
+
+    /// What is worth waiting for now.
+    #[must_use]
+    pub const fn wants(&self) -> Wants {
+        let heard = &self.heard;
+        let is_broken =
+            heard.failure.is_some() || heard.is_unreadable || self.is_too_large || heard.reader.is_full();
+        let is_complete = heard.is_done || (heard.finish.is_some() && heard.usage.is_some());
+        let has_cards = heard.reader.is_closed() && heard.reader.has_card();
+        if is_broken || is_complete {
+            Wants::Nothing
+        } else if has_cards || heard.finish.is_some() || heard.is_refusal || self.http_status.is_some() {
+            Wants::Rest
+        } else {
+            Wants::Cards
+        }
+    }
+
+    /// No more bytes come.
+    pub fn end(self, end: End, take: &mut TakeCard<'_>) -> Ended {
+        let mut heard = self.heard;
+        let is_stream = matches!(self.form, Form::Stream(_));
+        match self.form {
+            Form::Stream(stream) if !heard.is_unreadable && !self.is_too_large => {
+                stream.finish(|data| heard.hear_event(data, take));
+                // A last event that is no JSON was cut, whatever was behind it.
+                heard.is_unreadable = false;
+            }
+            Form::Document(document) if end == End::Regular && !self.is_too_large => {
+                heard.hear(&document, self.http_status, self.retry_after_s, take);
+            }
+            _ => {}
+        }
+        let by_status = self.http_status.map(|status| {
+            let http_status = Some(status);
+            Failure::told(&Told { http_status, retry_after_s: self.retry_after_s, ..Told::default() })
+        });
+        let failure = if heard.reader.is_closed() && heard.reader.has_card() {
+            None
+        } else if by_status.is_some() {
+            heard.failure.or(by_status)
+        } else {
+            Some(heard.failure(end, self.is_too_large, is_stream))
+        };
+        Ended { failure, usage: heard.usage, model: heard.model, id: heard.id }
+    }
+}
+
+impl Heard {
+    fn hear_event(&mut self, data: &[u8], take: &mut TakeCard<'_>) {
+        let data = data.trim_ascii();
+        if data.is_empty() || self.is_done || self.is_unreadable || self.failure.is_some() {
+            return;
+        }
+        if data == DONE {
+            self.is_done = true;
+        } else {
+            self.hear(data, None, None, take);
+        }
+    }
+
+    fn hear(
+        &mut self,
+        json: &[u8],
+        http_status: Option<u16>,
+        retry_after_s: Option<u64>,
+        take: &mut TakeCard<'_>,
+    ) {
+        let Some(chunk) = Chunk::read(json, http_status, retry_after_s) else {
+            // What was in it is missing now: reading on could join the two ends of a gap to a card that
+            // nobody wrote.
+            self.is_unreadable = true;
+            return;
+        };
+        self.reader.push(&chunk.content, take);
+        self.is_refusal |= chunk.is_refusal;
+        self.finish = self.finish.or(chunk.finish);
+        self.failure = chunk.failure;
+        self.usage = chunk.usage.or(self.usage);
+        if self.model.is_none() {
+            self.model = chunk.model.map(|model| model.into_owned());
+        }
+        if self.id.is_none() {
+            self.id = chunk.id.map(|id| id.into_owned());
+        }
+    }
+
+    /// Why this is not a whole answer with a card.
+    fn failure(&self, end: End, is_too_large: bool, is_stream: bool) -> Failure {
+        if self.is_refusal || self.finish == Some(Finish::ContentFilter) {
+            return Failure::REFUSED;
+        }
+        if self.reader.is_closed() {
+            return Failure::NO_CARD;
+        }
+        if let Some(failure) = self.failure {
+            return failure;
+        }
+        if is_too_large || self.reader.is_full() {
+            return Failure::TOO_LARGE;
+        }
+        if self.is_unreadable {
+            return Failure::UNREADABLE;
+        }
+        match end {
+            End::Cut => Failure::CUT,
+            End::Silent => Failure::SILENCE,
+            End::Deadline => Failure::DEADLINE,
+            End::Regular if self.finish == Some(Finish::Length) => Failure::LENGTH,
+            End::Regular if is_stream && !self.is_done && self.finish.is_none() => Failure::CUT,
+            End::Regular if self.reader.has_card() => Failure::NOT_CLOSED,
+            End::Regular => Failure::NO_CARD,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+    use crate::generation::candidate::Candidates;
+    use crate::problem::Code;
+
+    /// The fronts of the cards that were taken, and what the answer came to.
+    fn read<'a>(
+        content_type: &str,
+        pieces: impl IntoIterator<Item = &'a [u8]>,
+        end: End,
+    ) -> (Vec<String>, Ended) {
+        let mut candidates = Candidates::new(20);
+        let mut take = |json: &[u8]| candidates.take(json).is_ok();
+        let mut reading = Reading::new(200, content_type, None);
+        for piece in pieces {
+            reading.push(piece, &mut take);
+        }
+        let ended = reading.end(end, &mut take);
+        (candidates.into_list().into_iter().map(|candidate| candidate.front).collect(), ended)
+    }
+
+    const STREAM: &str = "text/event-stream";
+    const CONTENT: &str = concat!(
+        "Sure:\n```json\n{\"candidates\":[{\"front\":\"caf\u{e9} \u{1f600}\",\"back\":\"}\\\"{\",\"prompt\":\"p\"},",
+        "{\"front\":\"\\ud83d\\ude00\\n\u{65e5}\",\"back\":\"b\",\"prompt\":\"p\"}]}\n```",
+    );
+    const FRONTS: [&str; 2] = ["caf\u{e9} \u{1f600}", "\u{1f600}\n\u{65e5}"];
+
+    /// A stream in which the content comes in pieces of so many UTF-16 units: halves of pairs stand alone, as
+    /// escapes.
+    fn stream_of(content: &str, units: usize, line_end: &str) -> Vec<u8> {
+        let mut stream = [": OPENROUTER PROCESSING", line_end, line_end].concat();
+        let units_of_content: Vec<u16> = content.encode_utf16().collect();
+        for piece in units_of_content.chunks(units) {
+            let mut quoted = String::new();
+            for unit in char::decode_utf16(piece.iter().copied()) {
+                match unit {
+                    Ok('"') => quoted.push_str("\\\""),
+                    Ok('\\') => quoted.push_str("\\\\"),
+                    Ok('\n') => quoted.push_str("\\n"),
+                    Ok(c) => quoted.push(c),
+                    Err(half) => quoted.push_str(&format!("\\u{:04x}", half.unpaired_surrogate())),
+                }
+            }
+            let event = [
+                r#"data: {"id":"gen-1","model":"m/served","choices":[{"index":0,"delta":{"role":"assistant","content":""#,
+                &quoted,
+                r#""},"finish_reason":null}]}"#,
+            ];
+            stream.push_str(&[&event.concat(), line_end, line_end].concat());
+        }
+        let last = r#"data: {"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":9,"cost":0.5}}"#;
+        stream.push_str(&[last, line_end, line_end, "data: [DONE]", line_end, line_end].concat());
+        stream.into_bytes()
+    }
+
+    #[test]
+    fn borders_of_pieces_and_of_chunks_change_nothing() {
+        for units in [1, 2, 3, 7, 20, usize::MAX] {
+            let stream = stream_of(CONTENT, units, "\r\n");
+            let (fronts, whole) = read(STREAM, [stream.as_slice()], End::Regular);
+            assert_eq!(fronts, FRONTS, "{units}");
+            assert_eq!(whole.failure, None);
+            assert_eq!(whole.usage, Some(Usage { prompt_tokens: 7, completion_tokens: 9, cost: 0.5 }));
+            assert_eq!((whole.model.as_deref(), whole.id.as_deref()), (Some("m/served"), Some("gen-1")));
+            for size in (1..=12).chain([64, 333, 1000]) {
+                let (split_fronts, split) = read(STREAM, stream.chunks(size), End::Regular);
+                assert_eq!((&split_fronts, &split), (&fronts, &whole), "{units} by {size}");
+            }
+        }
+        let stream = stream_of(CONTENT, 20, "\n");
+        let whole = read(STREAM, [stream.as_slice()], End::Regular);
+        for at in 0..=stream.len() {
+            let (head, tail) = stream.split_at(at);
+            assert_eq!(read(STREAM, [head, tail], End::Regular), whole, "{at}");
+        }
+    }
+
+    #[test]
+    fn a_stream_cut_at_any_byte_keeps_its_complete_cards_and_is_whole_only_when_its_json_was_closed() {
+        const CONTENT: &str =
+            r#"[{"front":"a","back":"\u00e9","prompt":"p"},{"front":"b","back":"b","prompt":"p"}]"#;
+        let chunks: Vec<_> = CONTENT.split_inclusive(|_| true).map(said).collect();
+        let stream = chunks.concat().into_bytes();
+        let mut counts = Vec::new();
+        for at in 0..=stream.len() {
+            for end in [End::Cut, End::Regular, End::Silent, End::Deadline] {
+                let (fronts, ended) = read(STREAM, [&stream[..at]], end);
+                assert_eq!(fronts, ["a", "b"][..fronts.len()]);
+                let failure = match end {
+                    End::Cut | End::Regular => Failure::CUT,
+                    End::Silent => Failure::SILENCE,
+                    End::Deadline => Failure::DEADLINE,
+                };
+                if fronts.len() < 2 {
+                    assert_eq!(ended.failure, Some(failure), "{at}");
+                } else {
+                    assert!(ended.failure.is_none() || ended.failure == Some(failure), "{at}");
+                }
+                if end == End::Cut {
+                    counts.push((fronts.len(), ended.failure.is_none()));
+                }
+            }
+        }
+        counts.dedup();
+        assert_eq!(counts, [(0, false), (1, false), (2, false), (2, true)]);
+    }
+
+    const CARD: &str = r#"{"front":"f","back":"b","prompt":"p"}"#;
+
+    fn event(value: &serde_json::Value) -> String {
+        format!("data: {value}\n\n")
+    }
+
+    fn said(content: &str) -> String {
+        event(&json!({ "choices": [{ "delta": { "content": content } }] }))
+    }
+
+    fn stopped(reason: &str) -> String {
+        event(&json!({ "choices": [{ "delta": {}, "finish_reason": reason }] }))
+    }
+
+    #[test]
+    fn each_end_of_a_stream_is_told_apart() {
+        let done = "data: [DONE]\n\n";
+        let closed = said(&["[", CARD, "]"].concat());
+        let open = said(&["{\"candidates\":[", CARD].concat());
+        let empty = said("{\"candidates\":[]}");
+        let error = event(&json!({ "error": { "code": 502, "message": "m" }, "choices": [] }));
+        let overloaded = Failure { status: Some(502), ..Failure::seen("status", Code::AiUnavailable, true) };
+        for (stream, count, failure) in [
+            (vec![&*closed, done], 1, None),
+            (vec![&closed], 1, None),
+            (vec![&closed, &error], 1, None),
+            (vec![&closed, &stopped("length")], 1, None),
+            (vec![&closed, &stopped("content_filter")], 1, None),
+            (vec![&closed, "data: <html>\n\n"], 1, None),
+            (vec![&open, &stopped("stop"), done], 1, Some(Failure::NOT_CLOSED)),
+            (vec![&open, &stopped("length"), done], 1, Some(Failure::LENGTH)),
+            (vec![&open, &stopped("content_filter"), done], 1, Some(Failure::REFUSED)),
+            (vec![&open, &error], 1, Some(overloaded)),
+            (vec![&open, "data: {\"choices\n\n", &closed], 1, Some(Failure::UNREADABLE)),
+            (vec![&open, "data: {\"choices"], 1, Some(Failure::CUT)),
+            (vec![&open], 1, Some(Failure::CUT)),
+            (vec![&stopped("stop"), done], 0, Some(Failure::NO_CARD)),
+            (vec![&stopped("tool_calls")], 0, Some(Failure::NO_CARD)),
+            (vec![&stopped("length"), done], 0, Some(Failure::LENGTH)),
+            (vec![&stopped("content_filter"), done], 0, Some(Failure::REFUSED)),
+            (vec![&stopped("error"), done], 0, Some(Failure::ERROR)),
+            (vec![&empty, done], 0, Some(Failure::NO_CARD)),
+            (vec![&empty], 0, Some(Failure::NO_CARD)),
+            (vec![&said("I cannot."), done], 0, Some(Failure::NO_CARD)),
+            (vec![&said("I cannot.")], 0, Some(Failure::CUT)),
+            (vec![done], 0, Some(Failure::NO_CARD)),
+            (vec![": OPENROUTER PROCESSING\n\n"], 0, Some(Failure::CUT)),
+            (vec![], 0, Some(Failure::CUT)),
+            (vec![&error], 0, Some(overloaded)),
+            (
+                vec![
+                    &*event(&json!({ "choices": [{ "delta": { "refusal": "I can't" } }] })),
+                    &stopped("stop"),
+                    done,
+                ],
+                0,
+                Some(Failure::REFUSED),
+            ),
+            (vec![done, &closed], 0, Some(Failure::NO_CARD)),
+        ] {
+            let stream = stream.concat();
+            let (fronts, ended) = read(STREAM, [stream.as_bytes()], End::Regular);
+            assert_eq!((fronts.len(), ended.failure), (count, failure), "{stream}");
+        }
+    }
+
+    #[test]
+    fn a_document_in_place_of_a_stream_is_read_too() {
+        let cards = ["Here: {\"candidates\":[", CARD, "]}"].concat();
+        let cut = ["{\"candidates\":[", CARD, ",{\"fro"].concat();
+        let usage = json!({ "prompt_tokens": 1, "completion_tokens": 2 });
+        for (document, count, failure) in [
+            (
+                json!({ "choices": [{ "message": { "content": cards }, "finish_reason": "stop" }], "usage": usage }),
+                1,
+                None,
+            ),
+            (
+                json!({ "choices": [{ "message": { "content": [{ "type": "text", "text": cards }] } }] }),
+                1,
+                None,
+            ),
+            (
+                json!({ "choices": [{ "message": { "content": cut }, "finish_reason": "length" }] }),
+                1,
+                Some(Failure::LENGTH),
+            ),
+            (
+                json!({ "choices": [{ "message": { "content": cut }, "finish_reason": "stop" }] }),
+                1,
+                Some(Failure::NOT_CLOSED),
+            ),
+            (
+                json!({ "choices": [{ "message": { "content": cut }, "finish_reason": "error", "error": { "code": 502 } }] }),
+                1,
+                Some(Failure { status: Some(502), ..Failure::seen("status", Code::AiUnavailable, true) }),
+            ),
+            (
+                json!({ "choices": [{ "message": { "content": null, "refusal": "no" } }] }),
+                0,
+                Some(Failure::REFUSED),
+            ),
+            (
+                json!({ "choices": [{ "message": { "content": "no" }, "finish_reason": "content_filter" }] }),
+                0,
+                Some(Failure::REFUSED),
+            ),
+            (json!({ "choices": [] }), 0, Some(Failure::NO_CARD)),
+            (json!({}), 0, Some(Failure::NO_CARD)),
+            (json!({ "error": "model not found" }), 0, Some(Failure::ERROR)),
+            (json!([cards]), 0, Some(Failure::UNREADABLE)),
+        ] {
+            for content_type in ["application/json", "application/json; charset=utf-8", "text/plain", ""] {
+                let (fronts, ended) =
+                    read(content_type, document.to_string().as_bytes().chunks(7), End::Regular);
+                assert_eq!((fronts.len(), ended.failure), (count, failure), "{document}");
+            }
+            let (_, ended) = read("", [document.to_string().as_bytes()], End::Cut);
+            assert_eq!(ended.failure, Some(Failure::CUT), "a document that was cut says nothing");
+        }
+        for html in ["<!doctype html><title>502</title>", "", "data: {}\n\n", "{\"choices\":"] {
+            assert_eq!(
+                read("text/html", [html.as_bytes()], End::Regular).1.failure,
+                Some(Failure::UNREADABLE),
+                "{html}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_media_type_is_read_whatever_its_case_and_parameters() {
+        let stream = [&*said(&["[", CARD, "]"].concat()), "data: [DONE]\n\n"].concat();
+        for content_type in [
+            "text/event-stream",
+            "Text/Event-Stream; charset=utf-8",
+            "text/event-stream;x=y",
+            " text/event-stream ",
+        ] {
+            assert_eq!(read(content_type, [stream.as_bytes()], End::Regular).0.len(), 1, "{content_type}");
+        }
+    }
+
+    #[test]
+    fn an_error_document_says_more_than_its_status_and_a_status_says_enough() {
+        let read = |status: u16, retry_after: Option<&str>, document: &str, end| {
+            let mut reading = Reading::new(status, "application/json", retry_after);
+            assert_eq!(reading.wants(), Wants::Rest, "an error is not waited for as cards are");
+            let mut take = |_: &[u8]| panic!("there is no card in an error");
+            reading.push(document.as_bytes(), &mut take);
+            reading.end(end, &mut take).failure.expect("it is a failure")
+        };
+        let told =
+            r#"{"error":{"code":400,"message":"m","metadata":{"error_type":"content_policy_violation"}}}"#;
+        assert_eq!(read(400, None, told, End::Regular).code, Code::AiRefused);
+        assert_eq!(read(400, None, told, End::Cut).code, Code::AiMisconfigured);
+        for document in ["", "<html>", "{\"err", "{}", "[]", "null"] {
+            for (status, code) in [
+                (401, Code::AiMisconfigured),
+                (403, Code::AiRefused),
+                (408, Code::AiTimeout),
+                (500, Code::AiUnavailable),
+            ] {
+                assert_eq!(read(status, None, document, End::Regular).code, code, "{status} {document}");
+            }
+        }
+        for (retry_after, seconds) in [
+            ("7", Some(7)),
+            (" 7 ", Some(7)),
+            ("Wed, 21 Oct 2026 07:28:00 GMT", None),
+            ("-1", None),
+            ("", None),
+        ] {
+            assert_eq!(
+                read(429, Some(retry_after), "{}", End::Regular).retry_after_s,
+                seconds,
+                "{retry_after}"
+            );
+            assert_eq!(
+                read(503, Some(retry_after), "<html>", End::Regular).retry_after_s,
+                seconds,
+                "{retry_after}"
+            );
+        }
+    }
+
+    #[test]
+    fn nothing_is_wanted_after_the_end_and_little_after_the_cards() {
+        let mut reading = Reading::new(200, STREAM, None);
+        let mut take = |_: &[u8]| true;
+        for (event, wants) in [
+            (": OPENROUTER PROCESSING\n\n", Wants::Cards),
+            (&*said("{\"candidates\":[]} "), Wants::Cards),
+            (&said(&["[", CARD].concat()), Wants::Cards),
+            (&said("]"), Wants::Rest),
+            (&stopped("stop"), Wants::Rest),
+            (&event(&json!({ "choices": [], "usage": { "prompt_tokens": 1 } })), Wants::Nothing),
+        ] {
+            reading.push(event.as_bytes(), &mut take);
+            assert_eq!(reading.wants(), wants, "{event}");
+        }
+        for last in ["data: [DONE]\n\n", "data: {\"error\":{}}\n\n", "data: <html>\n\n"] {
+            let mut reading = Reading::new(200, STREAM, None);
+            reading.push(last.as_bytes(), &mut take);
+            assert_eq!(reading.wants(), Wants::Nothing, "{last}");
+        }
+    }
+
+    #[test]
+    fn an_answer_without_end_is_cut_off() {
+        let comment = [b": ".as_slice(), &[b'x'; 1022]].concat();
+        for (content_type, piece) in [
+            (STREAM, comment.as_slice()),
+            (STREAM, said(&"x".repeat(1000)).as_bytes()),
+            (STREAM, &b": x\n\n".repeat(50)),
+            ("application/json", &[b' '; 1000]),
+        ] {
+            let mut reading = Reading::new(200, content_type, None);
+            let mut bytes = 0;
+            while reading.wants() == Wants::Cards {
+                reading.push(piece, &mut |_| true);
+                bytes += piece.len();
+                assert!(bytes <= RAW_BYTES_MAX + piece.len());
+            }
+            assert_eq!(reading.end(End::Regular, &mut |_| true).failure, Some(Failure::TOO_LARGE));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_are_survived_and_no_splitting_changes_what_they_say(
+            stream in proptest::collection::vec(prop_oneof![
+                Just(b"data: {\"choices\":[{\"delta\":{\"content\":\"".to_vec()), Just(b"\"}}]}\n\n".to_vec()), Just(b"data: ".to_vec()),
+                Just(b"[{\\\"front\\\":\\\"f\\\",\\\"back\\\":\\\"b\\\",\\\"prompt\\\":\\\"p\\\"}]".to_vec()), Just(b"\n\n".to_vec()),
+                Just(b"{\"error\":{\"code\":".to_vec()), Just(b"}}".to_vec()), Just(b"[DONE]".to_vec()), any::<u8>().prop_map(|byte| vec![byte]),
+            ], 0..30).prop_map(|parts| parts.concat()),
+            size in 1usize..50,
+            content_type in prop_oneof![Just(STREAM), Just("application/json")],
+        ) {
+            let whole = read(content_type, [stream.as_slice()], End::Regular);
+            prop_assert_eq!(read(content_type, stream.chunks(size), End::Regular), whole);
+        }
+    }
+}

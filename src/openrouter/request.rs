@@ -1,0 +1,281 @@
+//! The request for a generation.
+//!
+//! ```text
+//! POST {base_url}/chat/completions
+//! authorization: Bearer …        x-session-id: …        http-referer: …      x-openrouter-title: …
+//! {"model":"…" | "models":["…",…],"messages":[{system},{user}],"stream":true,"usage":{"include":true},
+//!  "response_format":{strict JSON schema},"provider":{"require_parameters":true},"user":"…",
+//!  "temperature":0.2,"max_tokens":…}
+//! ```
+//! INVARIANT: the body depends on user, model and text alone (and on the deployment): the same question is
+//! the same bytes, so that the model API can give the same answer again. What belongs to one request goes
+//! into the headers.
+//!
+//! A stream is asked for even where the caller wants a plain answer: only then does closing the connection
+//! stop the bill.
+
+use crate::config::ModelApi;
+use crate::generation::prompt::{ANSWER_SCHEMA, pseudonym, system_message, user_message};
+use crate::http::Request;
+
+/// OpenRouter: "'models' array must have 3 items or fewer", with status 400.
+const MODELS_MAX: usize = 3;
+/// What a card may use of `max_tokens`, markup included. A card of 300 characters has 100 tokens in English,
+/// 300 in a script of which the tokenizer knows little.
+const CARD_TOKENS_MAX: usize = 400;
+/// What is left for what is no card: prose, fences, and the thoughts of models that bill them as output.
+const OTHER_TOKENS_MAX: usize = 1_000;
+/// The least upper end of output among the models that are commonly allowed; above it, providers refuse the
+/// request.
+const TOKENS_MAX: usize = 16_000;
+/// Names this service in the model API's own statistics.
+const TITLE: &str = "ai-sessions";
+
+/// What is asked for, by whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ask<'a> {
+    /// Groups the attempts of a session at the model API.
+    pub session_id: &'a str,
+    /// Never sent: the model API gets a pseudonym.
+    pub user_id: &'a str,
+    /// One of the allowed models.
+    pub model: &'a str,
+    /// Sanitized.
+    pub text: &'a str,
+    /// The end of the whole, in milliseconds since the Unix epoch.
+    pub deadline_ms: u64,
+    /// Attempts that were made before (by a process that died); 0 for a first call.
+    pub attempts_made: u32,
+    /// How many bytes of the answer are waited for at once: 1 where somebody waits for single cards.
+    pub bite_bytes: usize,
+    /// The caller does not want an answer that was given before.
+    pub no_cache: bool,
+    /// W3C Trace Context, passed on.
+    pub traceparent: Option<&'a str>,
+    /// The service's own origin; empty: not sent.
+    pub referer: &'a str,
+}
+
+/// The request. With `may_reuse` the model API is asked for an answer that it has given before, if the
+/// deployment wants it to; not after an attempt that failed, because what failed may be what was kept.
+#[must_use]
+pub fn build(settings: &ModelApi, ask: &Ask<'_>, may_reuse: bool) -> Request {
+    let mut headers = vec![
+        ("authorization", ["Bearer ", &settings.api_key].concat()),
+        ("content-type", "application/json".to_owned()),
+        ("accept", "text/event-stream".to_owned()),
+        ("x-session-id", ask.session_id.to_owned()),
+        ("x-openrouter-title", TITLE.to_owned()),
+        ("x-title", TITLE.to_owned()), // the name of the same before 2026; gateways still look for it
+    ];
+    if !ask.referer.is_empty() {
+        headers.push(("http-referer", ask.referer.to_owned()));
+    }
+    if let Some(traceparent) = ask.traceparent {
+        headers.push(("traceparent", traceparent.to_owned()));
+    }
+    if may_reuse && wants_reuse(settings, ask) {
+        headers.push(("x-openrouter-cache", "true".to_owned()));
+        headers.push(("x-openrouter-cache-ttl", settings.cache_ttl_s.to_string()));
+    }
+    Request {
+        method: "POST",
+        url: [&settings.base_url, "/chat/completions"].concat(),
+        headers,
+        body: body(settings, ask).into_bytes(),
+    }
+}
+
+/// Whether an answer that was given before would do.
+#[must_use]
+pub const fn wants_reuse(settings: &ModelApi, ask: &Ask<'_>) -> bool {
+    settings.cache_ttl_s > 0 && !ask.no_cache
+}
+
+/// Written out rather than built from types: so every byte that is sent can be seen here.
+fn body(settings: &ModelApi, ask: &Ask<'_>) -> String {
+    let cards = settings.candidates_max.saturating_mul(CARD_TOKENS_MAX);
+    let tokens_max = cards.saturating_add(OTHER_TOKENS_MAX).min(TOKENS_MAX);
+    [
+        "{",
+        &model_or_models(settings, ask.model),
+        r#","messages":[{"role":"system","content":"#,
+        &quoted(&system_message(settings.candidates_max)),
+        r#"},{"role":"user","content":"#,
+        &quoted(&user_message(&settings.api_key, ask.text)),
+        r#"}],"stream":true,"usage":{"include":true},"response_format":{"type":"json_schema","json_schema":"#,
+        r#"{"name":"flashcards","strict":true,"schema":"#,
+        ANSWER_SCHEMA,
+        // Without it a provider that knows no schema may serve the request and ignore the schema.
+        r#"}},"provider":{"require_parameters":true},"user":"#,
+        &quoted(&pseudonym(&settings.api_key, ask.user_id)),
+        // Low: the text decides what the cards say. Not 0, with which some models repeat themselves without
+        // end.
+        r#","temperature":0.2,"max_tokens":"#,
+        &tokens_max.to_string(),
+        "}",
+    ]
+    .concat()
+}
+
+fn model_or_models(settings: &ModelApi, model: &str) -> String {
+    if !settings.fallback {
+        return [r#""model":"#, &quoted(model)].concat();
+    }
+    let others = settings.allowed_models.iter().map(String::as_str).filter(|other| *other != model);
+    let models: Vec<_> = std::iter::once(model).chain(others).take(MODELS_MAX).map(quoted).collect();
+    [r#""models":["#, &models.join(","), "]"].concat()
+}
+
+/// A JSON string.
+fn quoted(text: &str) -> String {
+    // A string has nothing in it that serde_json could fail at.
+    serde_json::to_string(text).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn settings() -> ModelApi {
+        ModelApi {
+            base_url: "https://model.example/api/v1".to_owned(),
+            api_key: "key".to_owned(),
+            allowed_models: ["a/1", "b/2", "c/3", "d/4"].map(str::to_owned).to_vec(),
+            fallback: false,
+            timeout_ms: 60_000,
+            idle_timeout_ms: 15_000,
+            attempts_max: 3,
+            candidates_max: 20,
+            cache_ttl_s: 0,
+        }
+    }
+
+    const ASK: Ask<'_> = Ask {
+        session_id: "018f3a3e-0000-7000-8000-00000000000a",
+        user_id: "018f3a3e-0000-7000-8000-000000000001",
+        model: "b/2",
+        text: "some text \"quoted\"\n\u{1f600}",
+        deadline_ms: 60_000,
+        attempts_made: 0,
+        bite_bytes: 1,
+        no_cache: false,
+        traceparent: None,
+        referer: "https://cards.example",
+    };
+
+    fn body_of(settings: &ModelApi, ask: &Ask<'_>) -> Value {
+        serde_json::from_slice(&build(settings, ask, true).body).expect("it is JSON")
+    }
+
+    #[test]
+    fn the_body_asks_for_what_the_contract_says_and_nothing_else() {
+        assert_eq!(
+            body_of(&settings(), &ASK),
+            json!({
+                "model": "b/2",
+                "messages": [
+                    { "role": "system", "content": system_message(20) },
+                    { "role": "user", "content": user_message("key", ASK.text) },
+                ],
+                "stream": true,
+                "usage": { "include": true },
+                "response_format": {
+                    "type": "json_schema",
+                    "json_schema": {
+                        "name": "flashcards",
+                        "strict": true,
+                        "schema": serde_json::from_str::<Value>(ANSWER_SCHEMA).expect("it is JSON"),
+                    },
+                },
+                "provider": { "require_parameters": true },
+                "user": pseudonym("key", ASK.user_id),
+                "temperature": 0.2,
+                "max_tokens": 9_000,
+            })
+        );
+    }
+
+    #[test]
+    fn the_body_depends_on_user_model_and_text_alone() {
+        let first = build(&settings(), &ASK, true);
+        let other = Ask {
+            session_id: "another",
+            deadline_ms: 1,
+            attempts_made: 2,
+            bite_bytes: 4096,
+            no_cache: true,
+            traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+            referer: "",
+            ..ASK
+        };
+        assert_eq!(build(&settings(), &other, false).body, first.body);
+        for other in [Ask { user_id: "u", ..ASK }, Ask { model: "a/1", ..ASK }, Ask { text: "t", ..ASK }] {
+            assert_ne!(build(&settings(), &other, true).body, first.body);
+        }
+    }
+
+    #[test]
+    fn the_user_id_is_never_sent() {
+        let request = build(&settings(), &ASK, true);
+        assert!(!String::from_utf8_lossy(&request.body).contains(ASK.user_id));
+        assert!(request.headers.iter().all(|(_, value)| !value.contains(ASK.user_id)));
+    }
+
+    #[test]
+    fn fallbacks_follow_the_model_that_was_asked_for_and_are_no_more_than_the_api_takes() {
+        let mut settings = settings();
+        settings.fallback = true;
+        let body = body_of(&settings, &ASK);
+        assert_eq!(body["models"], json!(["b/2", "a/1", "c/3"]));
+        assert_eq!(body.get("model"), None);
+    }
+
+    #[test]
+    fn the_length_of_an_answer_is_bounded_by_the_number_of_cards() {
+        for (candidates_max, tokens_max) in [(1, 1_400), (20, 9_000), (100, 16_000), (usize::MAX, 16_000)] {
+            let body = body_of(&ModelApi { candidates_max, ..settings() }, &ASK);
+            assert_eq!(body["max_tokens"], tokens_max);
+        }
+    }
+
+    #[test]
+    fn what_belongs_to_one_request_goes_into_the_headers() {
+        let request = build(&settings(), &ASK, true);
+        assert_eq!(
+            (request.method, request.url.as_str()),
+            ("POST", "https://model.example/api/v1/chat/completions")
+        );
+        let expected = [
+            ("authorization", "Bearer key"),
+            ("content-type", "application/json"),
+            ("accept", "text/event-stream"),
+            ("x-session-id", ASK.session_id),
+            ("x-openrouter-title", "ai-sessions"),
+            ("x-title", "ai-sessions"),
+            ("http-referer", "https://cards.example"),
+        ];
+        assert_eq!(request.headers, expected.map(|(name, value)| (name, value.to_owned())));
+
+        let traced = build(&settings(), &Ask { traceparent: Some("00-1-2-01"), referer: "", ..ASK }, true);
+        assert!(traced.headers.contains(&("traceparent", "00-1-2-01".to_owned())));
+        assert!(!traced.headers.iter().any(|(name, _)| *name == "http-referer"));
+    }
+
+    #[test]
+    fn an_answer_is_reused_only_where_the_deployment_and_the_caller_want_it() {
+        let on = ModelApi { cache_ttl_s: 300, ..settings() };
+        let cache_headers = |settings: &ModelApi, ask: &Ask<'_>, may_reuse| {
+            let headers = build(settings, ask, may_reuse).headers;
+            headers.into_iter().filter(|(name, _)| name.contains("cache")).collect::<Vec<_>>()
+        };
+        let expected =
+            [("x-openrouter-cache", "true".to_owned()), ("x-openrouter-cache-ttl", "300".to_owned())];
+        assert_eq!(cache_headers(&on, &ASK, true), expected);
+        assert_eq!(cache_headers(&on, &ASK, false), []);
+        assert_eq!(cache_headers(&on, &Ask { no_cache: true, ..ASK }, true), []);
+        assert_eq!(cache_headers(&settings(), &ASK, true), []);
+    }
+}

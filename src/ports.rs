@@ -1,0 +1,227 @@
+//! What a host must give, as small traits: everything that the pure stages may not have.
+//!
+//! A function asks for the least that it needs, so that its signature tells what it can touch. The hosts are
+//! `cloudflare` (Wasm only) and the scripted one of `tests/core`. One thread: no future here is `Send`.
+
+#![expect(async_fn_in_trait, reason = "the traits are for this crate's hosts, all of them single-threaded")]
+
+use std::pin::pin;
+use std::rc::Rc;
+
+use futures_util::future::{Either, select};
+use uuid::Uuid;
+
+use crate::auth::{jwk::PublicKey, key_cache::KeyCache, verified::VerifiedTokens};
+use crate::config::LogLevel;
+use crate::desk::ask::{Ask, Facts};
+use crate::desk::record::Settled;
+use crate::desk::{Desk, Effects};
+use crate::http::Request;
+
+/// The time.
+pub trait Clock {
+    /// Milliseconds since the Unix epoch. On Workers it stands still while the CPU works.
+    fn now_ms(&self) -> u64;
+}
+
+/// Waiting.
+pub trait Timer {
+    /// Ends after `ms` milliseconds, never before.
+    async fn sleep(&self, ms: u64);
+}
+
+/// Randomness.
+pub trait Random {
+    /// 128 bits from the platform's cryptographic generator.
+    fn random_bits(&self) -> u128;
+}
+
+/// The head of a message that has come in.
+pub trait Head {
+    /// The value of a header, by its name in lower case; several lines of one name are joined by `, `
+    /// (RFC 9110, section 5.3).
+    fn header(&self, name: &str) -> Option<String>;
+}
+
+/// The body of a message that is coming in.
+pub trait Body {
+    /// The next bytes, or `None` at the regular end. Waits until there are `at_least` of them, or the body ends:
+    /// 1 where somebody waits for every piece, more where nobody does (each bite costs a crossing).
+    ///
+    /// # Errors
+    /// [`Unreachable`] when the connection broke before the end.
+    async fn next(&mut self, at_least: usize) -> Result<Option<Vec<u8>>, Unreachable>;
+}
+
+/// The answer of a neighbour, its body still coming. Dropping it closes the connection.
+pub trait Incoming: Head + Body {
+    /// 100 to 599.
+    fn status(&self) -> u16;
+}
+
+/// The way out: every request to a neighbour goes through this one port.
+pub trait Fetch {
+    /// What comes back.
+    type Incoming: Incoming;
+    /// Sends a request; ends when the head of the answer is there. Redirects are not followed. Dropping the future
+    /// before its end closes the connection.
+    ///
+    /// # Errors
+    /// [`Unreachable`] when no answer came.
+    async fn fetch(&self, request: Request) -> Result<Self::Incoming, Unreachable>;
+}
+
+/// No connection, or one that broke. Says no more: a platform's error text is nothing that a caller may see and
+/// nothing that a decision could rest on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unreachable;
+
+/// What a signature is checked with.
+#[derive(Debug, Clone, Copy)]
+pub enum VerifyKey<'a> {
+    /// A published key.
+    Public(&'a PublicKey),
+    /// The project's shared secret, for HS256.
+    Secret(&'a str),
+}
+
+/// Checking signatures. The host has a faster way than Wasm: WebCrypto needs 0.09 ms for ES256, the same in Wasm
+/// 1.4 ms and 100 KB more of a module.
+pub trait VerifySignature {
+    /// Whether `signature` holds for `message` under `key`; `false` for whatever the platform refuses.
+    async fn verify(&self, key: VerifyKey<'_>, message: &[u8], signature: &[u8]) -> bool;
+}
+
+/// A cache that outlives the isolate (the Cache API), for public documents only.
+pub trait SharedCache {
+    /// What was kept under this URL.
+    async fn get(&self, url: &str) -> Option<Vec<u8>>;
+    /// Keeps it for `max_age_s` seconds, or less.
+    async fn put(&self, url: &str, document: &[u8], max_age_s: u64);
+}
+
+/// The log.
+pub trait Log {
+    /// One line of JSON.
+    fn log(&self, level: LogLevel, line: &str);
+}
+
+/// Runs a future for at most `ms` milliseconds.
+///
+/// # Errors
+/// [`TimedOut`]; the future is dropped, and with it what it had open.
+pub async fn within<T>(timer: &impl Timer, ms: u64, future: impl Future<Output = T>) -> Result<T, TimedOut> {
+    match select(pin!(future), pin!(timer.sleep(ms))).await {
+        Either::Left((value, _)) => Ok(value),
+        Either::Right(_) => Err(TimedOut),
+    }
+}
+
+/// The time was over first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimedOut;
+
+/// Reads a body to its end.
+///
+/// # Errors
+/// [`BodyError::TooLarge`] as soon as there is more than `bytes_max`: the rest is not read.
+pub async fn read_whole(body: &mut impl Body, bytes_max: usize) -> Result<Vec<u8>, BodyError> {
+    let mut whole = Vec::new();
+    while let Some(piece) = body.next(bytes_max.saturating_add(1)).await.map_err(|_| BodyError::Broken)? {
+        if whole.len().saturating_add(piece.len()) > bytes_max {
+            return Err(BodyError::TooLarge);
+        }
+        if whole.is_empty() {
+            whole = piece;
+        } else {
+            whole.extend_from_slice(&piece);
+        }
+    }
+    Ok(whole)
+}
+
+/// Why a body was not read to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BodyError {
+    /// It is larger than what is read.
+    TooLarge,
+    /// The connection broke.
+    Broken,
+}
+
+/// A request that has come in from outside.
+pub trait Inbound: Head + Body {
+    /// In capitals.
+    fn method(&self) -> &str;
+    /// Absolute, as it was sent.
+    fn url(&self) -> &str;
+}
+
+/// Work that goes on after the answer.
+pub trait Background: Clone {
+    /// Runs it to its end, whatever happens to the request.
+    fn after_answer(&self, work: impl Future<Output = ()> + 'static);
+}
+
+/// What an isolate remembers between requests about who may come in.
+pub trait AuthMemory {
+    /// Looks into it, or changes it.
+    fn with_auth<T>(&self, look: impl FnOnce(&mut AuthState) -> T) -> T;
+}
+
+/// Keys and verified tokens of an isolate.
+#[derive(Debug, Default)]
+pub struct AuthState {
+    /// The sign-in service's keys.
+    pub keys: KeyCache,
+    /// Tokens that were verified.
+    pub verified: VerifiedTokens,
+}
+
+/// The way to a user's desk.
+pub trait Desks {
+    /// A body that is passed on to the caller as it comes.
+    type Stream;
+    /// Asks the desk of that user.
+    ///
+    /// # Errors
+    /// [`Unreachable`] when the object gave no answer.
+    async fn ask(&self, ask: &Ask) -> Result<DeskReply<Self::Stream>, Unreachable>;
+}
+
+/// What a desk answers.
+#[derive(Debug)]
+pub struct DeskReply<S> {
+    /// The HTTP status.
+    pub status: u16,
+    /// Those of [`DESK_HEADERS`] that it has.
+    pub headers: Vec<(&'static str, String)>,
+    /// For the log.
+    pub facts: Facts,
+    /// Passed on untouched.
+    pub body: S,
+}
+
+/// The headers of a desk's answer that belong to the caller.
+pub const DESK_HEADERS: &[&str] =
+    &["content-type", "cache-control", "location", "retry-after", "ratelimit-policy", "ratelimit"];
+
+/// One desk, from the inside of its object.
+pub trait DeskHost: Clock + Random + Log {
+    /// Load, decide, store: what `decide` says in its [`Effects`] is stored in one transaction with all other calls
+    /// of the same turn, before anything that was sent can be seen outside (Durable Objects: output gate).
+    ///
+    /// # Errors
+    /// [`StorageFailed`]; then nothing that `decide` changed holds.
+    fn with_desk<T>(&self, decide: impl FnOnce(&mut Desk) -> (T, Effects)) -> Result<T, StorageFailed>;
+    /// Whether somebody in this object runs or writes that generation now.
+    fn is_busy(&self, id: Uuid) -> bool;
+    /// Runs `routes::generate::run` for it; the object, not the request, owns it.
+    fn start(&self, id: Uuid);
+    /// Waits until it is settled. `None` when nobody is busy with it.
+    async fn settled(&self, id: Uuid) -> Option<Rc<Settled>>;
+}
+
+/// The storage refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StorageFailed;

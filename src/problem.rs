@@ -1,0 +1,266 @@
+//! Every error that a caller can see, in one table, and its form on the wire: `application/problem+json`
+//! (RFC 9457).
+//!
+//! ```text
+//! { "type": "https://…/docs#validation_failed", "title": "…", "status": 400, "detail": "…", "code": "…",
+//!   "request_id": "…", "retryable": false, "errors": [ … ], "violated-policies": [ … ] }
+//! ```
+//! Not for: what an operator reads. No text of a neighbour, no token and no key ever gets in here: `detail` is
+//! written by this service, `code` is a row of the table.
+
+use std::borrow::Cow;
+
+use serde::de::{Deserialize, Deserializer, Error as _};
+use serde::{Serialize, Serializer};
+
+use crate::http::{Answer, PROBLEM_JSON};
+
+macro_rules! table {
+    ($($code:ident $name:literal $status:literal $retryable:expr, $title:literal;)+) => {
+        /// The rows of the table.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Code { $(#[doc = $title] $code),+ }
+
+        impl Code {
+            /// Every row, for the documents and the tests that compare them.
+            pub const ALL: &'static [Self] = &[$(Self::$code),+];
+
+            /// The word on the wire.
+            #[must_use]
+            pub const fn name(self) -> &'static str { match self { $(Self::$code => $name),+ } }
+            /// The HTTP status.
+            #[must_use]
+            pub const fn status(self) -> u16 { match self { $(Self::$code => $status),+ } }
+            /// RFC 9457: "a short, human-readable summary of the problem type".
+            #[must_use]
+            pub const fn title(self) -> &'static str { match self { $(Self::$code => $title),+ } }
+            /// Whether the same request can succeed later; only said of failures that cost a generation.
+            #[must_use]
+            pub const fn retryable(self) -> Option<bool> { match self { $(Self::$code => $retryable),+ } }
+
+            /// The row of that name.
+            #[must_use]
+            pub fn from_name(name: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|code| code.name() == name)
+            }
+        }
+    };
+}
+
+table! {
+    MalformedJson "malformed_json" 400 None, "The body is not strict JSON";
+    ValidationFailed "validation_failed" 400 None, "A field is outside its limits";
+    InvalidParameter "invalid_parameter" 400 None, "A parameter of the URL or a header is outside its limits";
+    MissingToken "missing_token" 401 None, "An access token is required";
+    InvalidToken "invalid_token" 401 None, "The access token is not valid";
+    ExpiredToken "expired_token" 401 None, "The access token has expired";
+    AnonymousNotAllowed "anonymous_not_allowed" 401 None, "Anonymous sign-ins are not allowed";
+    NotFound "not_found" 404 None, "There is no such thing here";
+    MethodNotAllowed "method_not_allowed" 405 None, "This path has no such method";
+    IdempotencyInProgress "idempotency_in_progress" 409 None, "A request with this key is still running";
+    NotRunning "not_running" 409 None, "The generation does not run any more";
+    Cancelled "cancelled" 409 Some(true), "The generation was stopped";
+    BodyTooLarge "body_too_large" 413 None, "The body is too large";
+    UnsupportedMediaType "unsupported_media_type" 415 None, "The body must be application/json";
+    IdempotencyKeyReused "idempotency_key_reused" 422 None, "This key was used with another body";
+    RateLimited "rate_limited" 429 None, "The limit is reached";
+    AiUnavailable "ai_unavailable" 500 Some(true), "The model cannot be reached";
+    AiTimeout "ai_timeout" 500 Some(true), "The model took too long";
+    AiInvalidResponse "ai_invalid_response" 500 Some(true), "The model's answer had no usable flashcard";
+    AiRefused "ai_refused" 500 Some(false), "The model refused this text";
+    AiMisconfigured "ai_misconfigured" 500 Some(false), "The model is not set up correctly";
+    DatabaseError "database_error" 500 Some(true), "The database did not answer as it should";
+    RateLimiterUnavailable "rate_limiter_unavailable" 500 None, "The limits cannot be checked now";
+    AuthUnavailable "auth_unavailable" 500 None, "Access tokens cannot be checked now";
+    Internal "internal" 500 None, "Something here is broken";
+}
+
+impl Serialize for Code {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+impl<'de> Deserialize<'de> for Code {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        Self::from_name(&name).ok_or_else(|| D::Error::custom("no such code"))
+    }
+}
+
+/// draft-ietf-httpapi-ratelimit-headers-11, section 5.1: the problem type of a request over its quota.
+const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#quota-exceeded";
+
+/// What is wrong with one field.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FieldError {
+    /// The field's name as the caller wrote it, or as the contract names it.
+    pub field: String,
+    /// `required`, `type`, `length`, `not_allowed`, `unknown`.
+    pub code: &'static str,
+    /// For a person.
+    pub message: String,
+    /// The least that is allowed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min: Option<u64>,
+    /// The most that is allowed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max: Option<u64>,
+    /// What was sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub actual: Option<u64>,
+}
+
+/// One error, as it will be told to the caller.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The row of the table.
+    pub code: Code,
+    /// What happened this time, for a person; lower case, no full stop.
+    pub detail: Cow<'static, str>,
+    /// Field by field, for `validation_failed` and `invalid_parameter`.
+    pub errors: Vec<FieldError>,
+    /// The names of the policies that were violated, for `rate_limited`.
+    pub violated_policies: Vec<&'static str>,
+    /// Whole seconds after which it is worth another try.
+    pub retry_after_s: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    r#type: &'a str,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+    code: &'a str,
+    request_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retryable: Option<bool>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    errors: &'a [FieldError],
+    #[serde(rename = "violated-policies", skip_serializing_if = "<[_]>::is_empty")]
+    violated_policies: &'a [&'static str],
+}
+
+impl Problem {
+    /// A problem with no more to say than its detail.
+    #[must_use]
+    pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            code,
+            detail: detail.into(),
+            errors: Vec::new(),
+            violated_policies: Vec::new(),
+            retry_after_s: None,
+        }
+    }
+
+    /// The document, for an answer or for the `error` event of a stream. `origin` is the service's own
+    /// (`https://host`), where `/docs` explains the codes.
+    #[must_use]
+    pub fn to_json(&self, origin: &str, request_id: &str) -> Vec<u8> {
+        let anchor;
+        let kind = if self.code == Code::RateLimited {
+            QUOTA_EXCEEDED
+        } else {
+            anchor = [origin, "/docs#", self.code.name()].concat();
+            &anchor
+        };
+        let document = Document {
+            r#type: kind,
+            title: self.code.title(),
+            status: self.code.status(),
+            detail: &self.detail,
+            code: self.code.name(),
+            request_id,
+            retryable: self.code.retryable(),
+            errors: &self.errors,
+            violated_policies: &self.violated_policies,
+        };
+        // A struct of strings and numbers: serde_json has nothing that could fail in it.
+        serde_json::to_vec(&document).unwrap_or_default()
+    }
+
+    /// The whole answer. RFC 6750, section 3: "the resource server MUST include the HTTP `WWW-Authenticate`
+    /// response header field"; without a token "the resource server SHOULD NOT include an error code".
+    #[must_use]
+    pub fn to_answer(&self, origin: &str, request_id: &str) -> Answer {
+        let answer = Answer::new(self.code.status(), PROBLEM_JSON, self.to_json(origin, request_id))
+            .with("cache-control", "no-store");
+        let answer = match self.code {
+            Code::MissingToken => answer.with("www-authenticate", "Bearer realm=\"ai-sessions\""),
+            Code::InvalidToken | Code::ExpiredToken | Code::AnonymousNotAllowed => {
+                answer.with("www-authenticate", "Bearer realm=\"ai-sessions\", error=\"invalid_token\"")
+            }
+            _ => answer,
+        };
+        match self.retry_after_s {
+            Some(seconds) => answer.with("retry-after", seconds.to_string()),
+            None => answer,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_lead_back_to_their_row() {
+        for code in Code::ALL {
+            assert_eq!(Code::from_name(code.name()), Some(*code));
+        }
+    }
+
+    #[test]
+    fn a_document_has_the_members_of_the_contract() {
+        let mut problem = Problem::new(Code::ValidationFailed, "input_text has 12 characters");
+        problem.errors.push(FieldError {
+            field: "input_text".to_owned(),
+            code: "length",
+            message: "1000 to 10000 characters are allowed".to_owned(),
+            min: Some(1000),
+            max: Some(10000),
+            actual: Some(12),
+        });
+        let document: serde_json::Value =
+            serde_json::from_slice(&problem.to_json("https://cards.example", "r")).expect("it is JSON");
+        assert_eq!(
+            document,
+            serde_json::json!({
+                "type": "https://cards.example/docs#validation_failed",
+                "title": "A field is outside its limits",
+                "status": 400,
+                "detail": "input_text has 12 characters",
+                "code": "validation_failed",
+                "request_id": "r",
+                "errors": [{ "field": "input_text", "code": "length",
+                    "message": "1000 to 10000 characters are allowed", "min": 1000, "max": 10000, "actual": 12 }],
+            })
+        );
+    }
+
+    #[test]
+    fn a_limit_reached_is_the_registered_problem_type() {
+        let mut problem = Problem::new(Code::RateLimited, "10 requests in 60 seconds are allowed");
+        problem.violated_policies.push("burst");
+        problem.retry_after_s = Some(7);
+        let answer = problem.to_answer("https://cards.example", "r");
+        assert_eq!(answer.header("retry-after"), Some("7"));
+        let document: serde_json::Value = serde_json::from_slice(&answer.body).expect("it is JSON");
+        assert_eq!(document["type"], QUOTA_EXCEEDED);
+        assert_eq!(document["violated-policies"], serde_json::json!(["burst"]));
+    }
+
+    #[test]
+    fn a_refused_token_is_told_by_the_rules_of_bearer() {
+        for (code, expected) in [
+            (Code::MissingToken, "Bearer realm=\"ai-sessions\""),
+            (Code::InvalidToken, "Bearer realm=\"ai-sessions\", error=\"invalid_token\""),
+            (Code::ExpiredToken, "Bearer realm=\"ai-sessions\", error=\"invalid_token\""),
+        ] {
+            let answer = Problem::new(code, "x").to_answer("", "r");
+            assert_eq!(answer.header("www-authenticate"), Some(expected));
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! The fields that tell a client what is left (draft-ietf-httpapi-ratelimit-headers-11), as structured fields
+//! (RFC 9651): a list of strings with integer parameters.
+//!
+//! ```text
+//! RateLimit-Policy: "burst";q=10;w=60, "generations";q=50;w=86400
+//! RateLimit: "burst";r=9;t=6, "generations";r=49;t=512
+//! ```
+//! `q` units in any window of `w` seconds; `r` of them remain, more in `t` seconds. `concurrent` is not told: it has
+//! no window.
+
+use super::ledger::{BURST, GENERATIONS, Ledger, Policies};
+use super::window::{Quota, Standing, seconds_until};
+
+/// Both fields, their names in lower case.
+#[must_use]
+pub fn fields(ledger: &Ledger, policies: &Policies, now_ms: u64) -> [(&'static str, String); 2] {
+    [("ratelimit-policy", rate_limit_policy(policies)), ("ratelimit", rate_limit(ledger, policies, now_ms))]
+}
+
+/// The value of `RateLimit-Policy`.
+#[must_use]
+pub fn rate_limit_policy(policies: &Policies) -> String {
+    let member = |name: &str, quota: Quota| format!("\"{name}\";q={};w={}", quota.count, quota.window_s);
+    [member(BURST, policies.burst), member(GENERATIONS, policies.generations)].join(", ")
+}
+
+/// The value of `RateLimit`. `t` is the draft's "number of seconds until additional quota […] is made available",
+/// rounded up; it is left out when nothing is used.
+#[must_use]
+pub fn rate_limit(ledger: &Ledger, policies: &Policies, now_ms: u64) -> String {
+    let member = |name: &str, standing: Standing| {
+        let remaining = format!("\"{name}\";r={}", standing.remaining);
+        match standing.more_at_ms {
+            Some(at_ms) => format!("{remaining};t={}", seconds_until(at_ms, now_ms)),
+            None => remaining,
+        }
+    };
+    [
+        member(BURST, ledger.burst.standing(policies.burst, now_ms)),
+        member(GENERATIONS, ledger.generations.standing(policies.generations, now_ms)),
+    ]
+    .join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    const POLICIES: Policies = Policies {
+        burst: Quota { count: 10, window_s: 60 },
+        generations: Quota { count: 50, window_s: 86_400 },
+        concurrent: 2,
+    };
+
+    /// RFC 9651, as much of it as these fields use: a list of strings, each with integer parameters.
+    fn read(field: &str) -> Vec<(String, Vec<(String, u64)>)> {
+        let member = |member: &str| {
+            let (name, parameters) = member.strip_prefix('"')?.split_once('"')?;
+            let parameters = parameters.strip_prefix(';').into_iter().flat_map(|all| all.split(';'));
+            let parameters = parameters.map(|parameter| {
+                let (key, value) = parameter.split_once('=')?;
+                let is_key = key.len() == 1 && key.starts_with(|c: char| c.is_ascii_lowercase());
+                let is_integer = value.len() <= 15 && value.bytes().all(|b| b.is_ascii_digit());
+                (is_key && is_integer).then_some((key.to_owned(), value.parse().ok()?))
+            });
+            let is_string = name.bytes().all(|b| matches!(b, b' '..=b'~') && b != b'\\');
+            is_string.then_some((name.to_owned(), parameters.collect::<Option<_>>()?))
+        };
+        field.split(", ").map(|text| member(text).expect(text)).collect()
+    }
+
+    #[test]
+    fn the_policies_are_told_as_the_contract_writes_them() {
+        assert_eq!(rate_limit_policy(&POLICIES), r#""burst";q=10;w=60, "generations";q=50;w=86400"#);
+    }
+
+    #[test]
+    fn what_is_left_is_told_with_the_time_until_it_is_more() {
+        let mut ledger = Ledger::default();
+        assert_eq!(rate_limit(&ledger, &POLICIES, 0), r#""burst";r=10, "generations";r=50"#);
+        ledger.count_request(&POLICIES, 0).expect("there is room");
+        ledger.reserve(&POLICIES, Uuid::nil(), 1, 0).expect("there is room");
+        for (now_ms, field) in [
+            (0, r#""burst";r=9;t=61, "generations";r=49;t=87264"#), // 60.6 s
+            (55_000, r#""burst";r=9;t=6, "generations";r=49;t=87209"#),
+            (59_600, r#""burst";r=9;t=1, "generations";r=49;t=87205"#),
+            (60_599, r#""burst";r=9;t=1, "generations";r=49;t=87204"#),
+            (60_600, r#""burst";r=10, "generations";r=49;t=87204"#),
+        ] {
+            assert_eq!(rate_limit(&ledger, &POLICIES, now_ms), field, "{now_ms}");
+        }
+    }
+
+    #[test]
+    fn the_time_until_more_is_the_retry_after_of_a_refusal() {
+        let mut ledger = Ledger::default();
+        for now_ms in 0..10 {
+            ledger.count_request(&POLICIES, now_ms * 1_000).expect("there is room");
+        }
+        let refusal = ledger.count_request(&POLICIES, 10_000).expect_err("the burst is used up");
+        assert_eq!(refusal.retry_after_s, 51);
+        assert_eq!(rate_limit(&ledger, &POLICIES, 10_000), r#""burst";r=0;t=51, "generations";r=50"#);
+    }
+
+    #[test]
+    fn both_are_structured_fields_even_at_the_largest_numbers() {
+        let most = Quota { count: u32::MAX, window_s: u32::MAX };
+        let policies = Policies { burst: most, generations: most, concurrent: u32::MAX };
+        let mut ledger = Ledger::default();
+        ledger.count_request(&policies, u64::MAX / 2).expect("there is room");
+        let [(policy_name, policy), (name, left)] = fields(&ledger, &policies, u64::MAX / 2);
+        assert_eq!((policy_name, name), ("ratelimit-policy", "ratelimit"));
+        for (name, parameters) in read(&policy) {
+            let most = u64::from(u32::MAX);
+            assert_eq!(parameters, [("q".to_owned(), most), ("w".to_owned(), most)], "{name}");
+        }
+        let left = read(&left);
+        assert_eq!(left[0].1.len(), 2);
+        assert_eq!(left[1], ("generations".to_owned(), vec![("r".to_owned(), u64::from(u32::MAX))]));
+    }
+}

@@ -1,0 +1,149 @@
+//! Leases: what is in flight, each with a time at which it ends by itself, so that nothing that died holds a place
+//! for ever.
+//!
+//! As JSON: `[[id, expires_ms], …]`. A clock that steps back makes a lease last longer by as much, never shorter.
+
+use serde::{Deserialize, Serialize, Serializer};
+use uuid::Uuid;
+
+/// The leases of one user. INVARIANT: at most one for an id.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Leases(Vec<Lease>);
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+struct Lease {
+    id: Uuid,
+    /// Milliseconds since the epoch; at this moment it has ended.
+    expires_ms: u64,
+}
+
+impl Serialize for Lease {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        (self.id, self.expires_ms).serialize(serializer)
+    }
+}
+
+impl Leases {
+    /// Takes a lease of `lease_ms`, if fewer than `concurrent` others are in use. One that `id` has already is
+    /// renewed. Whether it was taken.
+    pub fn take(&mut self, concurrent: u32, id: Uuid, lease_ms: u64, now_ms: u64) -> bool {
+        if self.room_at_ms(concurrent, id, now_ms).is_none_or(|at_ms| at_ms > now_ms) {
+            return false;
+        }
+        self.0.retain(|lease| lease.expires_ms > now_ms && lease.id != id);
+        self.0.push(Lease { id, expires_ms: now_ms.saturating_add(lease_ms) });
+        true
+    }
+
+    /// Ends the lease of `id`; does nothing when it has none.
+    pub fn release(&mut self, id: Uuid) {
+        self.0.retain(|lease| lease.id != id);
+    }
+
+    /// How many are in use.
+    #[must_use]
+    pub fn in_use(&self, now_ms: u64) -> usize {
+        self.0.iter().filter(|lease| lease.expires_ms > now_ms).count()
+    }
+
+    /// The first moment, `now_ms` or later, at which `id` can have a lease if none is released before; `None` when
+    /// `concurrent` is 0.
+    #[must_use]
+    pub fn room_at_ms(&self, concurrent: u32, id: Uuid, now_ms: u64) -> Option<u64> {
+        let concurrent = usize::try_from(concurrent).unwrap_or(usize::MAX);
+        let mut ends_ms: Vec<u64> = self
+            .0
+            .iter()
+            .filter(|lease| lease.id != id && lease.expires_ms > now_ms)
+            .map(|lease| lease.expires_ms)
+            .collect();
+        if ends_ms.len() < concurrent {
+            return Some(now_ms);
+        }
+        ends_ms.sort_unstable();
+        ends_ms.get(ends_ms.len().saturating_sub(concurrent)).copied()
+    }
+
+    /// The moment at which the last lease ends; 0 when there is none.
+    #[must_use]
+    pub fn idle_at_ms(&self) -> u64 {
+        self.0.iter().map(|lease| lease.expires_ms).max().unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: Uuid = Uuid::from_u128(1);
+    const B: Uuid = Uuid::from_u128(2);
+    const C: Uuid = Uuid::from_u128(3);
+
+    /// A until 5000, B until 9000.
+    fn two() -> Leases {
+        let mut leases = Leases::default();
+        assert!(leases.take(2, A, 5_000, 0));
+        assert!(leases.take(2, B, 8_000, 1_000));
+        leases
+    }
+
+    #[test]
+    fn as_many_as_are_allowed_and_not_one_more() {
+        let mut leases = two();
+        assert!(!leases.take(2, C, 5_000, 1_000));
+        assert_eq!(leases.in_use(1_000), 2);
+        assert!(leases.take(3, C, 5_000, 1_000));
+        assert_eq!(leases.in_use(1_000), 3);
+    }
+
+    #[test]
+    fn a_lease_ends_by_itself_at_its_moment_and_not_before() {
+        for (now_ms, in_use, is_let_in) in
+            [(4_999, 2, false), (5_000, 1, true), (8_999, 1, true), (9_000, 0, true)]
+        {
+            let mut leases = two();
+            assert_eq!(leases.in_use(now_ms), in_use, "{now_ms}");
+            assert_eq!(leases.take(2, C, 1, now_ms), is_let_in, "{now_ms}");
+        }
+    }
+
+    #[test]
+    fn a_lease_is_released_as_often_as_one_likes() {
+        let mut leases = two();
+        leases.release(A);
+        leases.release(A);
+        leases.release(C);
+        assert_eq!(leases.in_use(1_000), 1);
+        assert!(leases.take(2, C, 5_000, 1_000));
+    }
+
+    #[test]
+    fn a_lease_that_is_taken_again_is_renewed() {
+        let mut leases = two();
+        assert!(leases.take(2, A, 5_000, 4_000));
+        assert_eq!(leases.in_use(4_000), 2);
+        assert_eq!(leases.in_use(8_999), 2);
+        leases.release(A);
+        assert_eq!(leases.in_use(4_000), 1);
+    }
+
+    #[test]
+    fn room_comes_when_enough_have_ended() {
+        for (concurrent, room_at_ms) in [(3, Some(1_000)), (2, Some(5_000)), (1, Some(9_000)), (0, None)] {
+            assert_eq!(two().room_at_ms(concurrent, C, 1_000), room_at_ms, "{concurrent}");
+            let mut other_order = two();
+            other_order.release(A);
+            assert!(other_order.take(2, A, 4_000, 1_000));
+            assert_eq!(other_order.room_at_ms(concurrent, C, 1_000), room_at_ms, "{concurrent}");
+        }
+    }
+
+    #[test]
+    fn what_has_ended_is_not_kept() {
+        let mut leases = two();
+        assert!(leases.take(2, C, 1, 9_000));
+        assert_eq!(leases.0.len(), 1);
+        assert_eq!(leases.idle_at_ms(), 9_001);
+    }
+}

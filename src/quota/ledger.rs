@@ -1,0 +1,343 @@
+//! What one user has used, under all three policies, and whether there is room for more.
+//!
+//! A request goes through in two steps of one transaction: [`Ledger::count_request`] before its body is looked at,
+//! [`Ledger::reserve`] when it is about to start a generation. The generation's end calls [`Ledger::release`], and
+//! [`Ledger::give_back`] when it failed through no fault of the user's.
+//!
+//! As JSON: `[burst, generations, leases]`, see [`Window`] and [`Leases`]; `[]` is a fresh one.
+
+use serde::{Deserialize, Serialize, Serializer};
+use uuid::Uuid;
+
+use super::lease::Leases;
+use super::window::{Quota, Unit, Window, seconds_until};
+
+/// The name of the policy on every request.
+pub const BURST: &str = "burst";
+/// The name of the policy on accepted generations.
+pub const GENERATIONS: &str = "generations";
+/// The name of the policy on generations in flight.
+pub const CONCURRENT: &str = "concurrent";
+
+/// Longest wait that is asked for when only `concurrent` refuses: most generations end well before their lease.
+const CONCURRENT_WAIT_S_MAX: u64 = 10;
+
+/// The three policies, as they are configured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policies {
+    /// Requests that passed authentication.
+    pub burst: Quota,
+    /// Accepted generations.
+    pub generations: Quota,
+    /// Generations in flight; 1 or more. With 0 none is ever let in.
+    pub concurrent: u32,
+}
+
+/// Why a request is not let in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The names of the policies that have no room, in the order [`BURST`], [`GENERATIONS`], [`CONCURRENT`].
+    pub violated: Vec<&'static str>,
+    /// Whole seconds, 1 or more: a client that waits for exactly that long is let in, one that waits for a second
+    /// less is not. When only [`CONCURRENT`] is violated: an estimate of 1 to 10.
+    pub retry_after_s: u64,
+}
+
+/// What one user has used.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Ledger {
+    /// Requests.
+    pub burst: Window,
+    /// Accepted generations.
+    pub generations: Window,
+    /// Generations in flight.
+    pub leases: Leases,
+}
+
+impl Serialize for Ledger {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        (&self.burst, &self.generations, &self.leases).serialize(serializer)
+    }
+}
+
+impl Ledger {
+    /// Counts a request. A refused one counts nowhere.
+    ///
+    /// # Errors
+    /// When `burst` has no room. The wait is for `generations` too, since a client that comes back only to be
+    /// refused by the next policy was not let in.
+    pub fn count_request(&mut self, policies: &Policies, now_ms: u64) -> Result<(), Refusal> {
+        if self.burst.take(policies.burst, now_ms).is_some() {
+            return Ok(());
+        }
+        // Also when it refuses: units that a step of the clock has moved stay moved, so that the wait stays true.
+        self.generations.settle(policies.generations, now_ms);
+        let burst_at_ms = self.burst.room_at_ms(policies.burst, now_ms);
+        let generations_at_ms = self.generations.room_at_ms(policies.generations, now_ms);
+        let mut violated = vec![BURST];
+        if generations_at_ms > now_ms {
+            violated.push(GENERATIONS);
+        }
+        Err(Refusal { violated, retry_after_s: seconds_until(burst_at_ms.max(generations_at_ms), now_ms) })
+    }
+
+    /// Takes a unit of `generations` and a lease of `lease_ms` for the generation `id`, or nothing of either.
+    /// The request itself has been counted before.
+    ///
+    /// # Errors
+    /// When `generations` or `concurrent` has no room. The wait is for `burst` too, in which this request has been
+    /// counted and the next one will have to be.
+    pub fn reserve(
+        &mut self,
+        policies: &Policies,
+        id: Uuid,
+        lease_ms: u64,
+        now_ms: u64,
+    ) -> Result<Unit, Refusal> {
+        self.generations.settle(policies.generations, now_ms); // as above
+        let generations_at_ms = self.generations.room_at_ms(policies.generations, now_ms);
+        let lease_at_ms = self.leases.room_at_ms(policies.concurrent, id, now_ms);
+        let has_lease = lease_at_ms.is_some_and(|at_ms| at_ms <= now_ms);
+        if has_lease && let Some(unit) = self.generations.take(policies.generations, now_ms) {
+            self.leases.take(policies.concurrent, id, lease_ms, now_ms);
+            return Ok(unit);
+        }
+        let burst_at_ms = self.burst.room_at_ms(policies.burst, now_ms);
+        let lease_at_ms =
+            lease_at_ms.unwrap_or_else(|| now_ms.saturating_add(CONCURRENT_WAIT_S_MAX.saturating_mul(1000)));
+        let wait_s = seconds_until(burst_at_ms.max(generations_at_ms).max(lease_at_ms), now_ms);
+        let mut violated = Vec::new();
+        if generations_at_ms > now_ms {
+            violated.push(GENERATIONS);
+        }
+        if !has_lease {
+            violated.push(CONCURRENT);
+        }
+        let is_estimate = violated == [CONCURRENT];
+        let retry_after_s = if is_estimate { wait_s.clamp(1, CONCURRENT_WAIT_S_MAX) } else { wait_s };
+        Err(Refusal { violated, retry_after_s })
+    }
+
+    /// Gives a unit of `generations` back. Does nothing when it was given back before, or has left the window.
+    pub fn give_back(&mut self, unit: Unit) {
+        self.generations.give_back(unit);
+    }
+
+    /// Ends the lease of the generation `id`; does nothing when it has none.
+    pub fn release(&mut self, id: Uuid) {
+        self.leases.release(id);
+    }
+
+    /// Whether nothing is left that a decision could depend on: the ledger can be deleted, together with every
+    /// [`Unit`] that is kept beside it (a fresh ledger numbers its units from the start).
+    #[must_use]
+    pub fn is_idle(&self, now_ms: u64) -> bool {
+        self.idle_at_ms() <= now_ms
+    }
+
+    /// The moment at which the ledger will be idle if nothing happens before; 0 when nothing is in it.
+    #[must_use]
+    pub fn idle_at_ms(&self) -> u64 {
+        self.burst.idle_at_ms().max(self.generations.idle_at_ms()).max(self.leases.idle_at_ms())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POLICIES: Policies = Policies {
+        burst: Quota { count: 3, window_s: 60 },           // buckets of 600 ms
+        generations: Quota { count: 2, window_s: 86_400 }, // buckets of 864 s
+        concurrent: 2,
+    };
+    const LEASE_MS: u64 = 120_000;
+
+    fn id(number: u128) -> Uuid {
+        Uuid::from_u128(number)
+    }
+
+    /// A ledger of `requests` requests and of as many generations that have ended, all at the moment 0.
+    fn used(requests: u32, generations: u32) -> Ledger {
+        let mut ledger = Ledger::default();
+        for _ in 0..requests {
+            ledger.count_request(&POLICIES, 0).expect("there is room");
+        }
+        for _ in 0..generations {
+            ledger.reserve(&POLICIES, id(0), LEASE_MS, 0).expect("there is room");
+            ledger.release(id(0));
+        }
+        ledger
+    }
+
+    /// What a client that comes at `now_ms` is told.
+    fn come(ledger: &Ledger, now_ms: u64) -> Result<(), Refusal> {
+        let mut ledger = ledger.clone();
+        ledger.count_request(&POLICIES, now_ms)?;
+        ledger.reserve(&POLICIES, id(99), LEASE_MS, now_ms).map(|_| ())
+    }
+
+    #[test]
+    fn a_request_over_the_burst_is_told_when_to_come_back() {
+        let mut ledger = used(3, 0);
+        let refusal = ledger.count_request(&POLICIES, 500).expect_err("the burst is used up");
+        // Room at 60600 ms.
+        assert_eq!(refusal, Refusal { violated: vec![BURST], retry_after_s: 61 });
+        assert!(come(&ledger, 60_500).is_err());
+        assert_eq!(come(&ledger, 61_500), Ok(()));
+    }
+
+    #[test]
+    fn a_refused_request_counts_nowhere() {
+        let mut ledger = used(3, 0);
+        for now_ms in 0..100 {
+            ledger.count_request(&POLICIES, now_ms).expect_err("the burst is used up");
+        }
+        assert_eq!(ledger.burst, used(3, 0).burst);
+        assert_eq!(ledger.generations.used(POLICIES.generations, 99), 0);
+        assert_eq!(ledger.leases.in_use(99), 0);
+    }
+
+    #[test]
+    fn a_wait_for_the_burst_is_a_wait_for_the_generations_too() {
+        let mut ledger = used(3, 2);
+        let refusal = ledger.count_request(&POLICIES, 0).expect_err("the burst is used up");
+        assert_eq!(refusal, Refusal { violated: vec![BURST, GENERATIONS], retry_after_s: 101 * 864 });
+    }
+
+    #[test]
+    fn a_wait_for_a_generation_is_a_wait_for_the_burst_too() {
+        let mut ledger = used(0, 2);
+        let at_ms = 101 * 864_000 - 1_000;
+        for _ in 0..3 {
+            ledger.count_request(&POLICIES, at_ms).expect("there is room");
+        }
+        let refusal = ledger.reserve(&POLICIES, id(1), LEASE_MS, at_ms).expect_err("no generation is left");
+        // A generation is back after 1 s, but the three requests leave the burst after 61 s at the latest.
+        assert_eq!(refusal.violated, [GENERATIONS]);
+        assert!((60..=61).contains(&refusal.retry_after_s), "{refusal:?}");
+        assert!(come(&ledger, at_ms + (refusal.retry_after_s - 1) * 1000).is_err());
+        assert_eq!(come(&ledger, at_ms + refusal.retry_after_s * 1000), Ok(()));
+    }
+
+    #[test]
+    fn what_is_refused_by_one_policy_takes_nothing_of_the_other() {
+        let mut full = used(0, 0);
+        full.reserve(&POLICIES, id(1), LEASE_MS, 0).expect("there is room");
+        let one = Policies { concurrent: 1, ..POLICIES };
+        let before = full.clone();
+        full.reserve(&one, id(2), LEASE_MS, 0).expect_err("one is in flight");
+        assert_eq!(full, before);
+
+        let mut spent = used(0, 2);
+        let before = spent.clone();
+        spent.reserve(&POLICIES, id(1), LEASE_MS, 0).expect_err("no generation is left");
+        assert_eq!(spent, before);
+    }
+
+    #[test]
+    fn a_wait_for_a_running_generation_is_an_estimate_of_1_to_10_seconds() {
+        for (now_ms, retry_after_s) in
+            [(0, 10), (109_000, 10), (110_000, 10), (111_000, 9), (118_999, 2), (119_000, 1), (119_999, 1)]
+        {
+            let one = Policies { concurrent: 1, ..POLICIES };
+            let mut ledger = Ledger::default();
+            ledger.reserve(&one, id(1), LEASE_MS, 0).expect("there is room");
+            let refusal = ledger.reserve(&one, id(2), LEASE_MS, now_ms).expect_err("one is in flight");
+            assert_eq!(refusal, Refusal { violated: vec![CONCURRENT], retry_after_s }, "{now_ms}");
+        }
+    }
+
+    #[test]
+    fn when_both_refuse_the_wait_is_for_the_lease_too() {
+        let policies = Policies { generations: Quota { count: 2, window_s: 60 }, ..POLICIES };
+        let mut ledger = Ledger::default();
+        for number in [1, 2] {
+            ledger.reserve(&policies, id(number), LEASE_MS, 0).expect("there is room");
+        }
+        let refusal = ledger.reserve(&policies, id(3), LEASE_MS, 0).expect_err("two are in flight");
+        assert_eq!(refusal, Refusal { violated: vec![GENERATIONS, CONCURRENT], retry_after_s: 120 });
+    }
+
+    #[test]
+    fn after_a_step_of_the_clock_the_wait_that_is_told_is_the_wait_that_is_kept() {
+        let policies = Policies { generations: Quota { count: 2, window_s: 60 }, ..POLICIES };
+        for (requests, running, violated) in [
+            (3, 0, vec![BURST, GENERATIONS]),
+            (2, 0, vec![GENERATIONS]),
+            (2, 2, vec![GENERATIONS, CONCURRENT]),
+        ] {
+            let mut ledger = Ledger::default();
+            for _ in 0..requests {
+                ledger.count_request(&policies, 6_000).expect("there is room");
+            }
+            for number in [1, 2] {
+                ledger.reserve(&policies, id(number), 10_000, 6_000).expect("there is room");
+                if running == 0 {
+                    ledger.release(id(number));
+                }
+            }
+            let come = |ledger: &mut Ledger, now_ms| {
+                ledger.count_request(&policies, now_ms)?;
+                ledger.reserve(&policies, id(3), 10_000, now_ms)
+            };
+            // All of it is read as taken now: it leaves at 60600 ms, not at 66600.
+            let refusal = come(&mut ledger, 599).expect_err("no generation is left");
+            assert_eq!(refusal, Refusal { violated, retry_after_s: 61 });
+            assert!(come(&mut ledger.clone(), 60_599).is_err());
+            assert!(come(&mut ledger, 61_599).is_ok());
+        }
+    }
+
+    #[test]
+    fn where_nothing_is_allowed_the_wait_is_still_a_sensible_number() {
+        let none = Policies { concurrent: 0, ..POLICIES };
+        let mut ledger = Ledger::default();
+        let refusal = ledger.reserve(&none, id(1), LEASE_MS, u64::MAX).expect_err("none is allowed");
+        assert_eq!(refusal, Refusal { violated: vec![CONCURRENT], retry_after_s: 1 });
+        let refusal = ledger.reserve(&none, id(1), LEASE_MS, 0).expect_err("none is allowed");
+        assert_eq!(refusal, Refusal { violated: vec![CONCURRENT], retry_after_s: 10 });
+    }
+
+    #[test]
+    fn a_generation_that_failed_is_given_back_once_and_its_lease_released() {
+        let mut ledger = Ledger::default();
+        let failed = ledger.reserve(&POLICIES, id(1), LEASE_MS, 0).expect("there is room");
+        ledger.reserve(&POLICIES, id(2), LEASE_MS, 0).expect("there is room");
+        for _ in 0..2 {
+            ledger.give_back(failed);
+            ledger.release(id(1));
+        }
+        assert_eq!(ledger.generations.used(POLICIES.generations, 0), 1);
+        assert_eq!(ledger.leases.in_use(0), 1);
+        assert_eq!(come(&ledger, 0), Ok(()));
+    }
+
+    #[test]
+    fn it_is_idle_when_the_last_of_all_has_left() {
+        let mut ledger = Ledger::default();
+        assert!(ledger.is_idle(0));
+        ledger.count_request(&POLICIES, 0).expect("there is room");
+        assert_eq!(ledger.idle_at_ms(), 60_600);
+        let unit = ledger.reserve(&POLICIES, id(1), LEASE_MS, 0).expect("there is room");
+        assert_eq!(ledger.idle_at_ms(), 101 * 864_000);
+        ledger.give_back(unit);
+        assert_eq!(ledger.idle_at_ms(), LEASE_MS);
+        assert!(!ledger.is_idle(LEASE_MS - 1));
+        assert!(ledger.is_idle(LEASE_MS));
+    }
+
+    #[test]
+    fn on_the_disk_it_is_an_array_and_an_empty_one_is_a_fresh_ledger() {
+        let mut ledger = used(2, 1);
+        ledger.reserve(&POLICIES, id(7), LEASE_MS, 0).expect("there is room");
+        let text = serde_json::to_string(&ledger).expect("it is JSON");
+        assert_eq!(
+            text,
+            r#"[[60,2,[[0,0,2]],[]],[86400,2,[[0,0,2]],[]],[["00000000-0000-0000-0000-000000000007",120000]]]"#
+        );
+        assert_eq!(serde_json::from_str::<Ledger>(&text).expect("it reads"), ledger);
+        assert_eq!(serde_json::from_str::<Ledger>("[]").expect("it reads"), Ledger::default());
+    }
+}

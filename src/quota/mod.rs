@@ -1,0 +1,22 @@
+//! How much a user may still do: three policies, decided together, in one [`Ledger`] per user.
+//!
+//! | policy | counts | unit comes back |
+//! | --- | --- | --- |
+//! | `burst` | every request that passed authentication | when it has left the window |
+//! | `generations` | accepted generations | when it has left the window, or given back at once by a failure |
+//! | `concurrent` | generations in flight | when the generation ends, or its lease does |
+//!
+//! Pure: the time comes in as `now_ms`, what was decided goes out as a value. Not for: where the ledger is kept and
+//! what makes two decisions one transaction (the user's object), nor the problem document of a refusal
+//! ([`crate::problem`]).
+
+pub mod headers;
+mod lease;
+mod ledger;
+#[cfg(test)]
+mod promises;
+mod window;
+
+pub use lease::Leases;
+pub use ledger::{BURST, CONCURRENT, GENERATIONS, Ledger, Policies, Refusal};
+pub use window::{Quota, Standing, Unit, Window};

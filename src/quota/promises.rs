@@ -1,0 +1,342 @@
+//! The promises of the contract, held against a slow oracle that keeps every unit with its exact time.
+//!
+//! "A window" here is closed at both ends: the strictest reading of "any window of that length".
+
+use proptest::prelude::*;
+use proptest::sample::Index;
+use uuid::Uuid;
+
+use super::*;
+
+const NOON_MS: u64 = 1_785_585_600_000;
+const LEASE_MS: u64 = 3_000;
+
+/// The moments at which units were taken, without those that were given back.
+#[derive(Debug, Default)]
+struct Oracle(Vec<u64>);
+
+impl Oracle {
+    /// Units that are at most so old.
+    fn as_old_as(&self, age_ms: u64, now_ms: u64) -> usize {
+        self.0.iter().filter(|taken_ms| now_ms - **taken_ms <= age_ms).count()
+    }
+
+    /// How many must count, and how many may: a hundredth of the window later all have left.
+    fn bounds(&self, quota: Quota, now_ms: u64) -> (usize, usize) {
+        let window_ms = u64::from(quota.window_s) * 1000;
+        (self.as_old_as(window_ms, now_ms), self.as_old_as(window_ms + window_ms / 100 - 1, now_ms))
+    }
+
+    fn give_back(&mut self, taken_ms: u64) {
+        let position = self.0.iter().position(|other_ms| *other_ms == taken_ms).expect("it was taken");
+        self.0.remove(position);
+    }
+}
+
+fn size(count: u32) -> usize {
+    usize::try_from(count).expect("a small number")
+}
+
+/// Through the storage and back.
+fn stored<T: serde::Serialize + serde::de::DeserializeOwned>(value: &T) -> T {
+    serde_json::from_str(&serde_json::to_string(value).expect("it is JSON")).expect("it reads")
+}
+
+/// Small windows, so that a few hundred steps see many of them.
+fn quota() -> impl Strategy<Value = Quota> {
+    (1..8_u32, 1..6_u32).prop_map(|(count, window_s)| Quota { count, window_s })
+}
+
+/// How far the clock goes between two steps: often not at all.
+fn pause_ms() -> impl Strategy<Value = u64> {
+    prop_oneof![4 => Just(0), 4 => 0..12_u64, 4 => 0..400_u64, 2 => 900..1_100_u64, 1 => 0..7_000_u64]
+}
+
+fn assert_room_comes_at_its_moment(window: &Window, quota: Quota, now_ms: u64) -> Result<(), TestCaseError> {
+    let room_at_ms = window.room_at_ms(quota, now_ms);
+    prop_assert!(stored(window).take(quota, room_at_ms - 1).is_none(), "room before its moment");
+    prop_assert!(stored(window).take(quota, room_at_ms).is_some(), "no room at its moment");
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn never_more_than_the_quota_in_any_window_and_never_stricter_than_by_a_hundredth(
+        quota in quota(),
+        pauses_ms in prop::collection::vec(pause_ms(), 1..300),
+        offset_ms in 0..10_000_u64,
+    ) {
+        let (mut window, mut oracle, mut now_ms) = (Window::default(), Oracle::default(), NOON_MS + offset_ms);
+        for pause_ms in pauses_ms {
+            now_ms += pause_ms;
+            let (at_least, at_most) = oracle.bounds(quota, now_ms);
+            let used = size(window.used(quota, now_ms));
+            prop_assert!((at_least..=at_most).contains(&used), "{at_least} <= {used} <= {at_most}");
+            if window.take(quota, now_ms).is_some() {
+                prop_assert!(at_least < size(quota.count), "one too many");
+                oracle.0.push(now_ms);
+            } else {
+                prop_assert!(at_most >= size(quota.count), "too strict");
+                assert_room_comes_at_its_moment(&window, quota, now_ms)?;
+            }
+        }
+    }
+
+    #[test]
+    fn space_is_bounded_however_long_it_runs(
+        quota in (1_000..1_000_000_u32, 1..3_u32).prop_map(|(count, window_s)| Quota { count, window_s }),
+        pauses_ms in prop::collection::vec(1..40_u64, 300..400),
+    ) {
+        let (mut window, mut now_ms) = (Window::default(), NOON_MS);
+        for pause_ms in pauses_ms {
+            now_ms += pause_ms;
+            window.take(quota, now_ms);
+        }
+        let bytes = serde_json::to_string(&window).expect("it is JSON").len();
+        // Index, number and count: at most 30 bytes for each of 101 buckets.
+        prop_assert!(bytes < 101 * 30 + 40, "{bytes} bytes");
+        let idle_at_ms = window.idle_at_ms();
+        prop_assert_eq!(window.used(quota, idle_at_ms), 0);
+        prop_assert!(window.used(quota, idle_at_ms - 1) > 0);
+    }
+
+    /// The oracle goes by the true time; the clock lags behind it more and more.
+    #[test]
+    fn a_clock_that_steps_back_never_lets_more_through(
+        quota in quota(),
+        steps in prop::collection::vec((pause_ms(), prop_oneof![9 => Just(0_u64), 1 => 0..9_000_u64]), 1..300),
+    ) {
+        let (mut window, mut oracle) = (Window::default(), Oracle::default());
+        let (mut true_ms, mut lag_ms) = (NOON_MS, 0);
+        for (pause_ms, step_back_ms) in steps {
+            true_ms += pause_ms;
+            lag_ms += step_back_ms;
+            let now_ms = true_ms - lag_ms;
+            if window.take(quota, now_ms).is_some() {
+                let (at_least, _) = oracle.bounds(quota, true_ms);
+                prop_assert!(at_least < size(quota.count), "one too many");
+                oracle.0.push(true_ms);
+            } else {
+                let wait_ms = window.room_at_ms(quota, now_ms) - now_ms;
+                prop_assert!(wait_ms <= u64::from(quota.window_s) * 1010, "longer than a window and a bucket");
+                assert_room_comes_at_its_moment(&window, quota, now_ms)?;
+            }
+        }
+    }
+
+    /// A unit counts for as long as every quota since it was taken would have counted it.
+    #[test]
+    fn a_change_of_the_quota_lets_no_unit_leave_too_early_and_keeps_none_for_ever(
+        deployments in prop::collection::vec((quota(), prop::collection::vec(pause_ms(), 1..60)), 1..6),
+    ) {
+        let (mut window, mut now_ms) = (Window::default(), NOON_MS);
+        let mut taken: Vec<(u64, u64)> = Vec::new(); // the moment, the shortest window since
+        for (quota, pauses_ms) in deployments {
+            let window_ms = u64::from(quota.window_s) * 1000;
+            for (_, shortest_ms) in &mut taken {
+                *shortest_ms = window_ms.min(*shortest_ms);
+            }
+            for pause_ms in pauses_ms {
+                now_ms += pause_ms;
+                let at_least = taken.iter().filter(|(at_ms, shortest_ms)| now_ms - at_ms <= *shortest_ms).count();
+                if window.take(quota, now_ms).is_some() {
+                    prop_assert!(at_least < size(quota.count), "one too many");
+                    taken.push((now_ms, window_ms));
+                }
+                prop_assert_eq!(window.used(quota, now_ms + window_ms + window_ms / 100), 0);
+            }
+        }
+    }
+
+    #[test]
+    fn a_ledger_keeps_every_promise_in_any_order_of_events(
+        (burst, generations, concurrent) in (quota(), quota(), 1..4_u32),
+        steps in prop::collection::vec((step(), pause_ms()), 1..200),
+    ) {
+        let mut user = User::new(Policies { burst, generations, concurrent });
+        for (step, pause_ms) in steps {
+            user.now_ms += pause_ms;
+            user.go(&step)?;
+            user.assert_the_ledger_agrees()?;
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    /// A request that wants a generation.
+    Generate,
+    /// A request whose body is refused: it counts for `burst` alone.
+    BadBody,
+    /// A generation fails: its unit comes back, its lease ends. Any that ever was, so also twice.
+    Fail(Index),
+    /// A generation ends well.
+    End(Index),
+    /// The object is evicted and read again from its storage.
+    Evict,
+    /// The alarm that deletes the storage, if the ledger is idle.
+    Alarm,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        8 => Just(Step::Generate),
+        2 => Just(Step::BadBody),
+        3 => any::<Index>().prop_map(Step::Fail),
+        4 => any::<Index>().prop_map(Step::End),
+        1 => Just(Step::Evict),
+        1 => Just(Step::Alarm),
+    ]
+}
+
+struct Generation {
+    id: Uuid,
+    unit: Unit,
+    started_ms: u64,
+    was_given_back: bool,
+    was_released: bool,
+}
+
+/// A user: the ledger, and all that the oracle knows beside it.
+struct User {
+    policies: Policies,
+    now_ms: u64,
+    ledger: Ledger,
+    requests: Oracle,
+    started: Oracle,
+    /// Those that the storage knows: they go when it is deleted.
+    generations: Vec<Generation>,
+}
+
+impl User {
+    fn new(policies: Policies) -> Self {
+        Self {
+            policies,
+            now_ms: NOON_MS,
+            ledger: Ledger::default(),
+            requests: Oracle::default(),
+            started: Oracle::default(),
+            generations: Vec::new(),
+        }
+    }
+
+    fn go(&mut self, step: &Step) -> Result<(), TestCaseError> {
+        match step {
+            Step::Generate => {
+                if self.count_request()? {
+                    self.reserve()?;
+                }
+            }
+            Step::BadBody => {
+                self.count_request()?;
+            }
+            Step::Fail(which) if !self.generations.is_empty() => {
+                let number = which.index(self.generations.len());
+                let generation = &mut self.generations[number];
+                self.ledger.give_back(generation.unit);
+                self.ledger.release(generation.id);
+                if !generation.was_given_back {
+                    self.started.give_back(generation.started_ms);
+                }
+                (generation.was_given_back, generation.was_released) = (true, true);
+            }
+            Step::End(which) if !self.generations.is_empty() => {
+                let number = which.index(self.generations.len());
+                self.ledger.release(self.generations[number].id);
+                self.generations[number].was_released = true;
+            }
+            Step::Alarm if self.ledger.is_idle(self.now_ms) => {
+                self.ledger = Ledger::default();
+                self.generations.clear();
+            }
+            Step::Fail(_) | Step::End(_) | Step::Evict | Step::Alarm => self.ledger = stored(&self.ledger),
+        }
+        Ok(())
+    }
+
+    fn count_request(&mut self) -> Result<bool, TestCaseError> {
+        let (at_least, at_most) = self.requests.bounds(self.policies.burst, self.now_ms);
+        match self.ledger.count_request(&self.policies, self.now_ms) {
+            Ok(()) => {
+                prop_assert!(at_least < size(self.policies.burst.count), "one request too many");
+                self.requests.0.push(self.now_ms);
+                Ok(true)
+            }
+            Err(refusal) => {
+                prop_assert!(at_most >= size(self.policies.burst.count), "too strict");
+                prop_assert!(refusal.violated.contains(&BURST));
+                prop_assert!(!refusal.violated.contains(&CONCURRENT));
+                self.assert_the_wait_is_exact(&refusal)?;
+                Ok(false)
+            }
+        }
+    }
+
+    fn reserve(&mut self) -> Result<(), TestCaseError> {
+        let (at_least, at_most) = self.started.bounds(self.policies.generations, self.now_ms);
+        let has_lease = self.running() < size(self.policies.concurrent);
+        let id = Uuid::from_u128(u128::try_from(self.generations.len()).expect("a small number"));
+        match self.ledger.reserve(&self.policies, id, LEASE_MS, self.now_ms) {
+            Ok(unit) => {
+                prop_assert!(at_least < size(self.policies.generations.count), "one generation too many");
+                prop_assert!(has_lease, "one too many in flight");
+                let (started_ms, was_given_back, was_released) = (self.now_ms, false, false);
+                self.started.0.push(started_ms);
+                self.generations.push(Generation { id, unit, started_ms, was_given_back, was_released });
+            }
+            Err(refusal) => {
+                prop_assert_eq!(refusal.violated.contains(&CONCURRENT), !has_lease);
+                if refusal.violated.contains(&GENERATIONS) {
+                    prop_assert!(at_most >= size(self.policies.generations.count), "too strict");
+                } else {
+                    prop_assert_eq!(&refusal.violated, &[CONCURRENT]);
+                }
+                self.assert_the_wait_is_exact(&refusal)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn running(&self) -> usize {
+        let runs = |generation: &&Generation| {
+            !generation.was_released && generation.started_ms + LEASE_MS > self.now_ms
+        };
+        self.generations.iter().filter(runs).count()
+    }
+
+    /// A client that comes at that moment, nothing having happened in between.
+    fn comes_back(&self, leases: &Leases, now_ms: u64) -> Result<(), Refusal> {
+        let mut ledger = Ledger { leases: leases.clone(), ..stored(&self.ledger) };
+        ledger.count_request(&self.policies, now_ms)?;
+        ledger.reserve(&self.policies, Uuid::max(), LEASE_MS, now_ms).map(|_| ())
+    }
+
+    fn assert_the_wait_is_exact(&self, refusal: &Refusal) -> Result<(), TestCaseError> {
+        if refusal.violated == [CONCURRENT] {
+            prop_assert!((1..=10).contains(&refusal.retry_after_s));
+            return Ok(());
+        }
+        // Whom `concurrent` did not refuse, it promises nothing: what runs has ended meanwhile.
+        let is_waited_for = refusal.violated.contains(&CONCURRENT);
+        let leases = if is_waited_for { self.ledger.leases.clone() } else { Leases::default() };
+        let back_ms = self.now_ms + refusal.retry_after_s * 1000;
+        prop_assert!(self.comes_back(&leases, back_ms - 1000).is_err(), "a second less is enough");
+        prop_assert_eq!(self.comes_back(&leases, back_ms), Ok(()));
+        Ok(())
+    }
+
+    /// Also after a refusal: it took nothing.
+    fn assert_the_ledger_agrees(&self) -> Result<(), TestCaseError> {
+        for (window, quota, oracle) in [
+            (&self.ledger.burst, self.policies.burst, &self.requests),
+            (&self.ledger.generations, self.policies.generations, &self.started),
+        ] {
+            let (at_least, at_most) = oracle.bounds(quota, self.now_ms);
+            let used = size(window.used(quota, self.now_ms));
+            prop_assert!((at_least..=at_most).contains(&used), "{at_least} <= {used} <= {at_most}");
+            prop_assert_eq!(window.used(quota, self.ledger.idle_at_ms().max(self.now_ms)), 0);
+        }
+        prop_assert_eq!(self.ledger.leases.in_use(self.now_ms), self.running());
+        Ok(())
+    }
+}

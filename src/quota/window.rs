@@ -1,0 +1,437 @@
+//! A sliding window over time buckets: never more units than the quota in *any* window of its length, never
+//! stricter than that by more than a hundredth of the window, in bounded space.
+//!
+//! ```text
+//!  a hundred buckets to a window             now
+//!  ├──┬──┬──┬ … ┬──┬──┤                       │     a unit that was taken anywhere in its bucket
+//!  │ 3│  │ 1│   │  │ 2│                       │     leaves when the whole bucket is a window old:
+//!  └──┴──┴──┴ … ┴──┴──┘                       │     after its exact time, by a bucket at most
+//! ```
+//! So at most 101 buckets can hold a unit that counts, and those without one are not kept. GCRA would need one
+//! number only, but lets up to twice the quota through in one window; a timestamp for each unit would be exact, but
+//! needs a million of them for a quota of a million.
+//!
+//! As JSON: `[window_s, next, [[index, first, count], …], [returned, …]]`.
+//!
+//! What is odd, and what happens then:
+//! - *The clock steps back.* A unit cannot have been taken later than now, so one whose bucket lies ahead is moved
+//!   into the present bucket. It seems younger than it is: never more gets through, and nobody waits longer than a
+//!   window and a bucket. (A step forward looks like time that has passed; nothing here can tell them apart.)
+//! - *The quota's count changes* between deployments: it is simply compared with the new one.
+//! - *The window's length changes*: each old bucket is read as if its units had been taken in its last millisecond
+//!   (or now, if that is earlier), which lets them stay too long by one old bucket at most, never too short. Units
+//!   that had left a shorter window are forgotten: a longer one knows of them no more.
+
+use serde::{Deserialize, Serialize, Serializer};
+
+/// Buckets to a window. 100 is the contract's "never stricter than by a hundredth of the window".
+const BUCKETS_PER_WINDOW: u64 = 100;
+
+/// How many units that were given back are remembered, so that giving one back again does nothing. A unit is given
+/// back when its generation ends; a second try comes at once or at the next alarm, not 64 failures later.
+const RETURNED_MAX: usize = 64;
+
+/// So many units in any window of so many seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quota {
+    /// Units; 1 to 1000000. With 0 there is never room.
+    pub count: u32,
+    /// Seconds; 1 to 2678400 (31 days). 0 is read as 1.
+    pub window_s: u32,
+}
+
+impl Quota {
+    const fn window_s(self) -> u32 {
+        if self.window_s == 0 { 1 } else { self.window_s }
+    }
+}
+
+/// One unit that was taken; what [`Window::give_back`] asks for. It outlives clock steps and changes of the quota.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Unit(u64);
+
+/// What a window has to tell at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// Units that can be taken now.
+    pub remaining: u32,
+    /// The moment (ms since the epoch) at which `remaining` grows, if nothing happens before; `None` when nothing
+    /// is used.
+    pub more_at_ms: Option<u64>,
+}
+
+/// The units of the last window, counted by bucket.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Window {
+    /// The length that the indices below are counted by; 0 before the first unit.
+    window_s: u32,
+    /// The number of the next unit. INVARIANT: units are numbered in the order in which they are taken.
+    next: u64,
+    /// INVARIANT: indices and numbers ascend, no count is 0.
+    buckets: Vec<Bucket>,
+    /// Numbers of units that were given back and whose bucket may still be here, oldest first.
+    returned: Vec<u64>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+struct Bucket {
+    /// Time since the epoch in bucket lengths.
+    index: u64,
+    /// The number of the first unit that was put here; those up to the next bucket's first are here too. Numbers,
+    /// not times, lead a [`Unit`] to its bucket, so buckets can be moved and merged under it.
+    first: u64,
+    /// Units that were taken and not given back.
+    count: u32,
+}
+
+// Arrays, not objects: the ledger is read and written with every request.
+impl Serialize for Window {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        (self.window_s, self.next, &self.buckets, &self.returned).serialize(serializer)
+    }
+}
+
+impl Serialize for Bucket {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        (self.index, self.first, self.count).serialize(serializer)
+    }
+}
+
+impl Window {
+    /// Takes one unit, or `None` when the quota is used up.
+    pub fn take(&mut self, quota: Quota, now_ms: u64) -> Option<Unit> {
+        self.settle(quota, now_ms);
+        if total(&self.buckets) >= quota.count {
+            return None;
+        }
+        let unit = Unit(self.next);
+        self.next = self.next.saturating_add(1);
+        let index = now_ms / bucket_ms(quota.window_s());
+        match self.buckets.last_mut() {
+            Some(newest) if newest.index >= index => newest.count = newest.count.saturating_add(1),
+            _ => self.buckets.push(Bucket { index, first: unit.0, count: 1 }),
+        }
+        Some(unit)
+    }
+
+    /// Gives one unit back. Does nothing when it was given back before, or has left the window.
+    pub fn give_back(&mut self, unit: Unit) {
+        if unit.0 >= self.next || self.returned.contains(&unit.0) {
+            return;
+        }
+        let Some(bucket) = self.buckets.iter_mut().rfind(|bucket| bucket.first <= unit.0) else {
+            return;
+        };
+        bucket.count = bucket.count.saturating_sub(1);
+        self.buckets.retain(|bucket| bucket.count > 0);
+        self.returned.push(unit.0);
+        let surplus = self.returned.len().saturating_sub(RETURNED_MAX);
+        self.returned.drain(..surplus);
+    }
+
+    /// Units that count against the quota now.
+    #[must_use]
+    pub fn used(&self, quota: Quota, now_ms: u64) -> u32 {
+        total(&self.settled(quota, now_ms))
+    }
+
+    /// The first moment, `now_ms` or later, at which there is room for one more unit if nothing happens before.
+    /// With a quota of 0, which never has room: a window from now.
+    #[must_use]
+    pub fn room_at_ms(&self, quota: Quota, now_ms: u64) -> u64 {
+        below_at_ms(&self.settled(quota, now_ms), quota, quota.count, now_ms)
+            .unwrap_or_else(|| now_ms.saturating_add(u64::from(quota.window_s()).saturating_mul(1000)))
+    }
+
+    /// What is left of the quota, and when it will be more.
+    #[must_use]
+    pub fn standing(&self, quota: Quota, now_ms: u64) -> Standing {
+        let buckets = self.settled(quota, now_ms);
+        let used = total(&buckets);
+        Standing {
+            remaining: quota.count.saturating_sub(used),
+            more_at_ms: below_at_ms(&buckets, quota, used.min(quota.count), now_ms),
+        }
+    }
+
+    /// The moment at which the last unit will have left; 0 when there is none.
+    #[must_use]
+    pub fn idle_at_ms(&self) -> u64 {
+        self.buckets.last().map_or(0, |newest| leaves_at_ms(newest.index, self.window_s))
+    }
+
+    /// Brings the window to `now_ms` and to the length that the quota has today.
+    pub(super) fn settle(&mut self, quota: Quota, now_ms: u64) {
+        self.buckets = self.settled(quota, now_ms);
+        self.window_s = quota.window_s();
+        let oldest = self.buckets.first().map_or(self.next, |bucket| bucket.first);
+        self.returned.retain(|number| *number >= oldest);
+    }
+
+    /// The buckets that count at `now_ms`, by the length that the quota has today.
+    fn settled(&self, quota: Quota, now_ms: u64) -> Vec<Bucket> {
+        let (old_ms, new_ms) = (bucket_ms(self.window_s), bucket_ms(quota.window_s()));
+        let mut settled: Vec<Bucket> = Vec::with_capacity(self.buckets.len());
+        for bucket in &self.buckets {
+            // The latest moment at which its units can have been taken. Within one length and without a clock step
+            // this leads back to the same index.
+            let last_ms = bucket.index.saturating_add(1).saturating_mul(old_ms).saturating_sub(1).min(now_ms);
+            let index = last_ms / new_ms;
+            if leaves_at_ms(index, quota.window_s()) <= now_ms {
+                continue;
+            }
+            match settled.last_mut() {
+                Some(newest) if newest.index >= index => {
+                    newest.count = newest.count.saturating_add(bucket.count);
+                }
+                _ => settled.push(Bucket { index, ..*bucket }),
+            }
+        }
+        settled
+    }
+}
+
+/// Whole seconds from now, rounded up: who waits for that long has reached `at_ms`.
+pub(super) const fn seconds_until(at_ms: u64, now_ms: u64) -> u64 {
+    at_ms.saturating_sub(now_ms).div_ceil(1000)
+}
+
+/// A window is whole seconds, so this is exact, and never 0.
+fn bucket_ms(window_s: u32) -> u64 {
+    u64::from(window_s.max(1)).saturating_mul(1000 / BUCKETS_PER_WINDOW)
+}
+
+/// The end of the bucket, and a window after it.
+fn leaves_at_ms(index: u64, window_s: u32) -> u64 {
+    index.saturating_add(1).saturating_add(BUCKETS_PER_WINDOW).saturating_mul(bucket_ms(window_s))
+}
+
+fn total(buckets: &[Bucket]) -> u32 {
+    buckets.iter().fold(0, |sum, bucket| sum.saturating_add(bucket.count))
+}
+
+/// The first moment, `now_ms` or later, at which fewer than `limit` units are left of `buckets`.
+fn below_at_ms(buckets: &[Bucket], quota: Quota, limit: u32, now_ms: u64) -> Option<u64> {
+    let mut left = total(buckets);
+    if left < limit {
+        return Some(now_ms);
+    }
+    for bucket in buckets {
+        left = left.saturating_sub(bucket.count);
+        if left < limit {
+            return Some(leaves_at_ms(bucket.index, quota.window_s()));
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: Quota = Quota { count: 2, window_s: 60 }; // buckets of 600 ms
+    const MONTH: Quota = Quota { count: 1_000_000, window_s: 31 * 86_400 };
+
+    /// A window with units taken at those moments.
+    fn taken(quota: Quota, moments_ms: &[u64]) -> (Window, Vec<Unit>) {
+        let mut window = Window::default();
+        let units =
+            moments_ms.iter().map(|at_ms| window.take(quota, *at_ms).expect("there is room")).collect();
+        (window, units)
+    }
+
+    #[test]
+    fn the_quota_is_let_in_and_not_one_more() {
+        let (mut window, _) = taken(MINUTE, &[0, 0]);
+        assert_eq!(window.take(MINUTE, 0), None);
+        assert_eq!(window.used(MINUTE, 0), 2);
+    }
+
+    #[test]
+    fn a_unit_leaves_when_its_whole_bucket_is_a_window_old() {
+        for (taken_ms, room_at_ms) in [(0, 60_600), (599, 60_600), (600, 61_200), (1_199, 61_200)] {
+            let (window, _) = taken(MINUTE, &[taken_ms, 30_000]);
+            assert_eq!(window.room_at_ms(MINUTE, 30_000), room_at_ms);
+            for (now_ms, is_let_in) in
+                [(taken_ms + 60_000, false), (room_at_ms - 1, false), (room_at_ms, true)]
+            {
+                assert_eq!(window.clone().take(MINUTE, now_ms).is_some(), is_let_in, "{taken_ms} {now_ms}");
+            }
+        }
+    }
+
+    #[test]
+    fn while_there_is_room_it_is_now() {
+        let (window, _) = taken(MINUTE, &[0]);
+        assert_eq!(window.room_at_ms(MINUTE, 7), 7);
+        assert_eq!(Window::default().room_at_ms(MINUTE, 7), 7);
+    }
+
+    #[test]
+    fn a_quota_of_nothing_never_has_room() {
+        let never = Quota { count: 0, window_s: 60 };
+        let mut window = Window::default();
+        assert_eq!(window.take(never, 0), None);
+        assert_eq!(window.room_at_ms(never, 5), 60_005);
+        assert_eq!(window.standing(never, 5), Standing { remaining: 0, more_at_ms: None });
+    }
+
+    #[test]
+    fn standing_tells_what_is_left_and_when_it_grows() {
+        let (window, _) = taken(MINUTE, &[0, 30_000]);
+        for (now_ms, remaining, more_at_ms) in
+            [(30_000, 0, Some(60_600)), (60_600, 1, Some(90_600)), (90_600, 2, None)]
+        {
+            assert_eq!(window.standing(MINUTE, now_ms), Standing { remaining, more_at_ms }, "{now_ms}");
+        }
+    }
+
+    #[test]
+    fn after_the_quota_was_lowered_the_moment_is_when_there_is_room_again() {
+        let (window, _) = taken(Quota { count: 3, ..MINUTE }, &[0, 10_000, 20_000]);
+        assert_eq!(window.standing(MINUTE, 20_000), Standing { remaining: 0, more_at_ms: Some(70_200) });
+        assert_eq!(window.room_at_ms(MINUTE, 20_000), 70_200);
+        assert_eq!(window.clone().take(MINUTE, 70_199), None);
+        assert!(window.clone().take(MINUTE, 70_200).is_some());
+    }
+
+    #[test]
+    fn a_unit_is_given_back_once() {
+        let (mut window, units) = taken(MINUTE, &[0, 0]);
+        window.give_back(units[0]);
+        window.give_back(units[0]);
+        assert_eq!(window.used(MINUTE, 0), 1);
+        window.take(MINUTE, 0).expect("one came back");
+        window.give_back(units[0]);
+        assert_eq!(window.take(MINUTE, 0), None);
+    }
+
+    #[test]
+    fn given_back_twice_it_does_not_take_a_later_unit_with_it() {
+        let (mut window, units) = taken(MINUTE, &[0]);
+        window.give_back(units[0]);
+        assert_eq!(window.idle_at_ms(), 0);
+        window.take(MINUTE, 0).expect("it came back");
+        window.give_back(units[0]);
+        assert_eq!(window.used(MINUTE, 0), 1);
+    }
+
+    #[test]
+    fn a_unit_that_has_left_takes_no_other_with_it() {
+        let (mut window, units) = taken(MINUTE, &[0, 30_000]);
+        window.take(MINUTE, 60_600).expect("the first has left");
+        window.give_back(units[0]);
+        assert_eq!(window.used(MINUTE, 60_600), 2);
+    }
+
+    #[test]
+    fn a_unit_of_another_window_is_none_of_ours() {
+        let (_, foreign) = taken(MINUTE, &[0, 0]);
+        let (mut window, _) = taken(MINUTE, &[0]);
+        window.give_back(foreign[1]);
+        assert_eq!(window.used(MINUTE, 0), 1);
+    }
+
+    #[test]
+    fn the_memory_of_what_was_given_back_is_bounded() {
+        let quota = Quota { count: 1000, window_s: 60 };
+        let (mut window, units) = taken(quota, &[0; 1000]);
+        for unit in units {
+            window.give_back(unit);
+        }
+        assert_eq!(window.used(quota, 0), 0);
+        assert_eq!(window.returned.len(), RETURNED_MAX);
+        window.settle(quota, 0);
+        assert_eq!(window.returned.len(), 0);
+    }
+
+    #[test]
+    fn a_clock_that_steps_back_lets_nobody_in_and_nobody_wait_for_longer_than_a_window() {
+        let (mut window, units) = taken(MINUTE, &[10_000_000, 10_000_000]);
+        assert_eq!(window.take(MINUTE, 1_000), None);
+        assert_eq!(window.room_at_ms(MINUTE, 1_000), 61_200);
+        assert_eq!(window.take(MINUTE, 61_199), None);
+        window.give_back(units[1]);
+        assert_eq!(window.used(MINUTE, 61_199), 1);
+        assert_eq!(window.used(MINUTE, 61_200), 0);
+    }
+
+    #[test]
+    fn a_longer_window_keeps_what_the_shorter_one_knew() {
+        let hour = Quota { count: 2, window_s: 3_600 };
+        let (window, _) = taken(MINUTE, &[1_000, 2_000]);
+        // Read as 1199 and 2399 ms, both in the first bucket of 36 s.
+        assert_eq!(window.used(hour, 3_000), 2);
+        assert_eq!(window.room_at_ms(hour, 3_000), 3_636_000);
+    }
+
+    #[test]
+    fn a_shorter_window_reads_an_old_bucket_as_taken_at_its_end_or_now() {
+        let (window, _) = taken(Quota { count: 2, window_s: 3_600 }, &[1_000, 40_000]);
+        // The first bucket ends at 36 s; the second has not ended, its units are read as taken now.
+        assert_eq!(window.room_at_ms(MINUTE, 41_000), 96_000);
+        assert_eq!(window.idle_at_ms(), 102 * 36_000);
+        let mut settled = window;
+        settled.settle(MINUTE, 41_000);
+        assert_eq!(settled.idle_at_ms(), 101_400);
+    }
+
+    #[test]
+    fn a_unit_outlives_a_change_of_the_window() {
+        let (mut window, units) = taken(Quota { count: 2, window_s: 3_600 }, &[1_000, 40_000]);
+        assert_eq!(window.take(MINUTE, 41_000), None);
+        window.give_back(units[1]);
+        assert_eq!(window.room_at_ms(MINUTE, 41_000), 41_000);
+        assert_eq!(window.idle_at_ms(), 96_000);
+    }
+
+    #[test]
+    fn a_million_units_in_a_month_fit_in_few_bytes() {
+        let (oldest, counts) = (1_700_000_000_000 / bucket_ms(MONTH.window_s), [10_000; 100]);
+        let mut window = Window { window_s: MONTH.window_s, next: 1_000_000, ..Window::default() };
+        for (index, count) in (oldest..).zip(counts) {
+            let first = (index - oldest) * 10_000;
+            window.buckets.push(Bucket { index, first, count });
+        }
+        // The 101st bucket, the most that can count at once: one unit comes back and goes out again.
+        window.give_back(Unit(0));
+        let now_ms = (oldest + 101) * bucket_ms(MONTH.window_s) - 1;
+        window.take(MONTH, now_ms).expect("one came back");
+        assert_eq!(window.buckets.len(), 101);
+        assert_eq!(window.used(MONTH, now_ms), 1_000_000);
+        assert_eq!(window.take(MONTH, now_ms), None);
+        assert!(serde_json::to_string(&window).expect("it is JSON").len() < 3_000);
+    }
+
+    #[test]
+    fn on_the_disk_it_is_an_array_and_an_empty_one_is_a_fresh_window() {
+        let (mut window, units) = taken(MINUTE, &[0, 700]);
+        window.give_back(units[0]);
+        let text = serde_json::to_string(&window).expect("it is JSON");
+        assert_eq!(text, "[60,2,[[1,1,1]],[0]]");
+        assert_eq!(serde_json::from_str::<Window>(&text).expect("it reads"), window);
+        assert_eq!(serde_json::from_str::<Window>("[]").expect("it reads"), Window::default());
+    }
+
+    #[test]
+    fn no_moment_and_no_stored_state_breaks_it() {
+        let odd =
+            "[4294967295,18446744073709551615,[[18446744073709551615,0,4294967295],[0,0,4294967295]],[9]]";
+        for text in ["[]", odd] {
+            for now_ms in [0, 1, u64::MAX] {
+                for window_s in [0, 1, u32::MAX] {
+                    let quota = Quota { count: u32::MAX, window_s };
+                    let mut window: Window = serde_json::from_str(text).expect("it reads");
+                    window.give_back(Unit(u64::MAX));
+                    window.give_back(Unit(3));
+                    assert!(window.room_at_ms(quota, now_ms) >= now_ms);
+                    window.take(quota, now_ms);
+                    assert!(window.buckets.len() <= 2);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,326 @@
+//! A generation's own way, from its acceptance to its row in the database. The object runs it; requests are only
+//! readers of it.
+//!
+//! 1. Open the session's row, and ask the model at the same time.
+//! 2. Store each batch of complete cards as they come.
+//! 3. The ending: the unit goes back where it has to, and is stored before anything else happens.
+//! 4. One database transaction: candidates, session, event.
+
+use std::cell::{Cell, RefCell};
+use std::pin::pin;
+
+use futures_util::future::{Either, select};
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::new_id;
+use super::user_desk::rfc3339;
+use crate::config::{Config, LogLevel};
+use crate::desk::record::{Ending, Generation, KeptCandidate, Settled};
+use crate::desk::{Effects, Event};
+use crate::generation::usage::Usage;
+use crate::openrouter::call::{Extent, Progress, call};
+use crate::openrouter::request::Ask;
+use crate::ports::{Clock, DeskHost, Fetch, Random, StorageFailed, Timer};
+use crate::problem::Code;
+use crate::supabase::rest::{Caller, RestError};
+use crate::supabase::sessions::{self, EndedRow, EventData, NewRow};
+
+/// Where nobody waits for single cards the answer is read in bites of this size: each one costs a crossing.
+const BITE_BYTES: usize = 4096;
+/// Complete cards are stored at most this often: a death loses less than this of them, and a fast answer costs one
+/// write.
+const STORE_EVERY_MS: u64 = 250;
+
+/// All that a generation may touch.
+pub trait GenerateHost: DeskHost + Fetch + Timer + Clock + Random {}
+impl<H: DeskHost + Fetch + Timer + Clock + Random> GenerateHost for H {}
+
+/// Runs a generation to its end, from wherever it is. `None` when the desk does not have it.
+///
+/// # Errors
+/// [`StorageFailed`]: the alarm takes it up again.
+pub async fn run(
+    host: &impl GenerateHost,
+    config: &Config,
+    id: Uuid,
+) -> Result<Option<Settled>, StorageFailed> {
+    let find = || host.with_desk(|desk| (desk.find(id).cloned(), Effects::default()));
+    let Some(generation) = find()? else { return Ok(None) };
+    if generation.ending.is_none() {
+        let ending = generate(host, config, &generation).await?;
+        // (3) The ending.
+        let now_ms = host.now_ms();
+        host.with_desk(|desk| ((), desk.advance(id, Event::Ended(ending), now_ms)))?;
+    }
+    let Some(generation) = find()? else { return Ok(None) };
+    write(host, config, generation).await.map(Some)
+}
+
+/// Steps 1 and 2.
+async fn generate(
+    host: &impl GenerateHost,
+    config: &Config,
+    generation: &Generation,
+) -> Result<Ending, StorageFailed> {
+    let accepted = &generation.accepted;
+    let (session_id, user_id) = (accepted.id.to_string(), accepted.user_id.to_string());
+    let caller = Caller { token: &accepted.token, traceparent: accepted.traceparent.as_deref() };
+    let created_at = rfc3339(generation.started_ms);
+    let row = NewRow {
+        id: accepted.id,
+        model: &accepted.model,
+        input_text: &accepted.input_text,
+        created_at: &created_at,
+    };
+
+    let found = Found {
+        host,
+        id: accepted.id,
+        pending: RefCell::default(),
+        stored_ms: Cell::new(0),
+        any: Cell::new(false),
+        failed: Cell::new(false),
+    };
+    let ask = Ask {
+        session_id: &session_id,
+        user_id: &user_id,
+        model: &accepted.model,
+        text: &accepted.input_text,
+        deadline_ms: generation.deadline_ms,
+        attempts_made: generation.attempts,
+        bite_bytes: BITE_BYTES,
+        no_cache: accepted.no_cache,
+        traceparent: accepted.traceparent.as_deref(),
+        referer: &accepted.origin,
+    };
+
+    // (1) Open the session's row, and ask the model at the same time.
+    let open = pin!(sessions::open(host, &config.supabase, caller, &row));
+    let asked = pin!(call(host, &config.model_api, &ask, |progress| found.take(progress)));
+    let answer = match select(open, asked).await {
+        Either::Left((Ok(()), asked)) => {
+            opened(host, accepted.id)?;
+            asked.await
+        }
+        Either::Left((Err(error), asked)) => {
+            log_rest(host, accepted.id, "open", &error);
+            // Nothing complete yet: closing the connection stops the bill. Else it is paid, and written later.
+            if !found.any.get() {
+                return Ok(failed(Code::DatabaseError, generation.attempts, host.now_ms()));
+            }
+            asked.await
+        }
+        Either::Right((answer, open)) => {
+            match open.await {
+                Ok(()) => opened(host, accepted.id)?,
+                Err(error) => log_rest(host, accepted.id, "open", &error),
+            }
+            answer
+        }
+    };
+    found.store();
+    if found.failed.get() {
+        return Err(StorageFailed);
+    }
+
+    let ending = Ending {
+        code: answer.outcome.err(),
+        partial: answer.outcome == Ok(Extent::Partial),
+        usage: answer.usage,
+        served_model: answer.model,
+        attempts: answer.attempts,
+        dropped: answer.dropped,
+        ended_ms: host.now_ms(),
+        retry_after_s: answer.retry_after_s,
+    };
+    log_ending(host, generation, &ending, &answer.operator_note);
+    Ok(ending)
+}
+
+/// (2) Complete cards on their way to the desk.
+struct Found<'a, H> {
+    host: &'a H,
+    id: Uuid,
+    pending: RefCell<Vec<KeptCandidate>>,
+    stored_ms: Cell<u64>,
+    any: Cell<bool>,
+    failed: Cell<bool>,
+}
+
+impl<H: DeskHost> Found<'_, H> {
+    fn take(&self, progress: Progress<'_>) {
+        let now_ms = self.host.now_ms();
+        let card = match progress {
+            Progress::Candidate(card) => card.clone(),
+            Progress::Attempt(attempt) => return self.tell(Event::Attempt(attempt)),
+        };
+        self.any.set(true);
+        self.pending.borrow_mut().push(KeptCandidate::new(new_id(now_ms, self.host), card));
+        if now_ms.saturating_sub(self.stored_ms.get()) >= STORE_EVERY_MS {
+            // The first card of a fast answer waits for the others: it is not worth a write of its own.
+            if self.stored_ms.replace(now_ms) != 0 {
+                self.store();
+            }
+        }
+    }
+
+    fn store(&self) {
+        let pending = self.pending.take();
+        if pending.is_empty() {
+            return;
+        }
+        self.stored_ms.set(self.host.now_ms());
+        self.tell(Event::Found(pending));
+    }
+
+    fn tell(&self, event: Event) {
+        let now_ms = self.host.now_ms();
+        let told = self.host.with_desk(|desk| ((), desk.advance(self.id, event, now_ms)));
+        if told.is_err() {
+            self.failed.set(true);
+        }
+    }
+}
+
+fn opened(host: &impl DeskHost, id: Uuid) -> Result<(), StorageFailed> {
+    let now_ms = host.now_ms();
+    host.with_desk(|desk| ((), desk.advance(id, Event::Opened, now_ms)))
+}
+
+fn failed(code: Code, attempts: u32, ended_ms: u64) -> Ending {
+    Ending {
+        code: Some(code),
+        partial: false,
+        usage: None,
+        served_model: None,
+        attempts,
+        dropped: 0,
+        ended_ms,
+        retry_after_s: None,
+    }
+}
+
+/// Step 4. What cannot be written stays on the desk.
+async fn write(
+    host: &impl GenerateHost,
+    config: &Config,
+    mut generation: Generation,
+) -> Result<Settled, StorageFailed> {
+    let id = generation.accepted.id;
+    let began_ms = host.now_ms();
+    let Some(ending) = generation.ending.clone() else {
+        return Ok(Settled { generation, written: false, database_ms: 0 });
+    };
+    // A row that was never opened and has nothing to keep: there is nothing to write.
+    let nothing_to_write = ending.code == Some(Code::DatabaseError) && !generation.opened;
+    let mut written = nothing_to_write;
+    if !nothing_to_write {
+        let mut outcome = finish(host, config, &generation, &ending).await;
+        if generation.opened && matches!(&outcome, Err(RestError::Refused { status: 404, .. })) {
+            // The row that was opened is not there: the completing function opens it itself.
+            generation.opened = false;
+            outcome = finish(host, config, &generation, &ending).await;
+        }
+        match outcome {
+            Ok(()) => written = true,
+            Err(error) => log_rest(host, id, "finish", &error),
+        }
+    }
+    let now_ms = host.now_ms();
+    let event = if written { Event::Written } else { Event::NotWritten };
+    host.with_desk(|desk| ((), desk.advance(id, event, now_ms)))?;
+    Ok(Settled { generation, written, database_ms: now_ms.saturating_sub(began_ms) })
+}
+
+async fn finish(
+    host: &impl GenerateHost,
+    config: &Config,
+    generation: &Generation,
+    ending: &Ending,
+) -> Result<(), RestError> {
+    let accepted = &generation.accepted;
+    let created_at = rfc3339(generation.started_ms);
+    let completed = ending.code.is_none();
+    let session = EndedRow {
+        id: accepted.id,
+        model: &accepted.model,
+        input_text: (!generation.opened).then_some(accepted.input_text.as_str()),
+        created_at: (!generation.opened).then_some(created_at.as_str()),
+        status: if completed { "completed" } else { "failed" },
+        partial: ending.partial,
+        error_code: ending.code,
+        prompt_tokens: ending.usage.map(|usage| usage.prompt_tokens),
+        completion_tokens: ending.usage.map(|usage| usage.completion_tokens),
+        cost: ending.usage.map(|usage| usage.cost),
+    };
+    let event = EventData {
+        code: ending.code,
+        attempts: ending.attempts,
+        candidates: generation.candidates.len(),
+        dropped: ending.dropped,
+        served_model: ending.served_model.as_deref(),
+        duration_ms: ending.ended_ms.saturating_sub(generation.started_ms),
+        usage: ending.usage.as_ref(),
+    };
+    let candidates = if completed { generation.candidates.as_slice() } else { &[] };
+    let caller = Caller { token: &accepted.token, traceparent: accepted.traceparent.as_deref() };
+    sessions::finish(host, &config.supabase, caller, &session, candidates, &event).await
+}
+
+/// What is logged of a generation when the model's answer has ended, whether or not anybody still waits for it.
+#[derive(Serialize)]
+struct EndingLine<'a> {
+    level: &'static str,
+    message: &'static str,
+    session_id: Uuid,
+    model: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<Code>,
+    /// What happened at the model API, in a word of ours.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    note: &'a str,
+    attempts: u32,
+    candidates_dropped: u32,
+    partial: bool,
+    duration_ms: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage: Option<Usage>,
+}
+
+fn log_ending(host: &impl DeskHost, generation: &Generation, ending: &Ending, note: &str) {
+    let (level, word) = match ending.code {
+        // Nobody but the operator can mend this, and no request succeeds until it is done.
+        Some(Code::AiMisconfigured) => (LogLevel::Error, "error"),
+        Some(_) => (LogLevel::Warn, "warn"),
+        None => (LogLevel::Info, "info"),
+    };
+    let line = EndingLine {
+        level: word,
+        message: "generation",
+        session_id: generation.accepted.id,
+        model: &generation.accepted.model,
+        code: ending.code,
+        note,
+        attempts: ending.attempts,
+        candidates_dropped: ending.dropped,
+        partial: ending.partial,
+        duration_ms: ending.ended_ms.saturating_sub(generation.started_ms),
+        usage: ending.usage,
+    };
+    host.log(level, &serde_json::to_string(&line).unwrap_or_default());
+}
+
+#[derive(Serialize)]
+struct DatabaseLine<'a> {
+    level: &'static str,
+    message: &'static str,
+    session_id: Uuid,
+    step: &'static str,
+    error: &'a str,
+}
+
+fn log_rest(host: &impl DeskHost, session_id: Uuid, step: &'static str, error: &RestError) {
+    let line = DatabaseLine { level: "warn", message: "database", session_id, step, error: &error.word() };
+    host.log(LogLevel::Warn, &serde_json::to_string(&line).unwrap_or_default());
+}

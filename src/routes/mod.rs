@@ -1,0 +1,424 @@
+//! The order of things: which route answers, and what every answer has.
+//!
+//! One file per endpoint. At the edge: [`create_session`], [`read_session`], [`models`], [`health`]. In the user's
+//! object: [`user_desk`] (what the edge asks of it) and [`generate`] (a generation's own way). Nothing here knows
+//! which host it runs in.
+
+pub mod authenticate;
+pub mod create_session;
+pub mod generate;
+pub mod health;
+pub mod models;
+pub mod read_session;
+pub mod user_desk;
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::answer::headers;
+use crate::auth::bearer::BearerToken;
+use crate::auth::{Refused, User};
+use crate::config::{AllowedOrigins, Config, ConfigError, LogLevel};
+use crate::desk::ask::{Ask, Facts, Wish};
+use crate::generation::prompt::pseudonym;
+use crate::generation::usage::Usage;
+use crate::http::Answer;
+use crate::ports::{DeskReply, Desks, Inbound, Log, Random};
+use crate::problem::{Code, Problem};
+use authenticate::AuthHost;
+
+/// All that a request at the edge may touch.
+pub trait AnswerHost: AuthHost + Desks + Random + Log {}
+impl<H: AuthHost + Desks + Random + Log> AnswerHost for H {}
+
+/// An answer, whole or passed on.
+#[derive(Debug)]
+pub enum Reply<S> {
+    /// Made here.
+    Whole(Answer),
+    /// Made at the desk; its body goes through untouched.
+    Passed {
+        /// The HTTP status.
+        status: u16,
+        /// Those of the desk and those of the edge.
+        headers: Vec<(&'static str, String)>,
+        /// As it comes.
+        body: S,
+    },
+}
+
+/// A request on its way through the edge.
+#[derive(Debug)]
+pub struct Request<I> {
+    /// As the host gives it.
+    pub inbound: I,
+    /// `X-Request-Id` of the answer.
+    pub id: String,
+    /// The service's own origin, `https://host`.
+    pub origin: String,
+    /// W3C Trace Context, when the caller sent one that holds.
+    pub traceparent: Option<String>,
+}
+
+/// Every route. A path stands once for each of its methods.
+pub const TABLE: &[(&str, &str, Route)] = &[
+    ("POST", "/ai-sessions", Route::CreateSession),
+    ("GET", "/ai-sessions/{id}", Route::ReadSession),
+    ("GET", "/models", Route::Models),
+    ("GET", "/health", Route::Health),
+];
+
+/// A row of the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Route {
+    /// `POST /ai-sessions`
+    CreateSession,
+    /// `GET /ai-sessions/{id}`
+    ReadSession,
+    /// `GET /models`
+    Models,
+    /// `GET /health`
+    Health,
+}
+
+/// What a method and a path lead to.
+#[derive(Debug, PartialEq, Eq)]
+enum Match<'a> {
+    Found { pattern: &'static str, route: Route, id: &'a str },
+    OtherMethods(Vec<&'static str>),
+    Nothing,
+}
+
+fn find<'a>(method: &str, path: &'a str) -> Match<'a> {
+    let mut methods = Vec::new();
+    for (known, pattern, route) in TABLE {
+        let id = match pattern.split_once("{id}") {
+            None if *pattern == path => "",
+            Some((before, "")) => match path.strip_prefix(before) {
+                Some(id) if !id.is_empty() && !id.contains('/') => id,
+                _ => continue,
+            },
+            _ => continue,
+        };
+        if *known == method {
+            return Match::Found { pattern, route: *route, id };
+        }
+        methods.push(*known);
+    }
+    if methods.is_empty() { Match::Nothing } else { Match::OtherMethods(methods) }
+}
+
+/// The line that is written for every request. Never the text, the token or a key: there is no field for them.
+#[derive(Serialize)]
+struct LogLine<'a> {
+    level: &'static str,
+    message: &'static str,
+    request_id: &'a str,
+    method: &'a str,
+    route: &'static str,
+    status: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<Code>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<String>,
+    duration_ms: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    auth_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    database_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session_id: Option<Uuid>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attempts: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage: Option<Usage>,
+}
+
+/// Answers a request: the outermost layer, whose answer is always complete.
+pub async fn answer<H: AnswerHost>(
+    host: &H,
+    config: &Result<Config, Vec<ConfigError>>,
+    inbound: impl Inbound,
+) -> Reply<H::Stream> {
+    let started_ms = host.now_ms();
+    let (origin, path) = split_url(inbound.url());
+    let (origin, path) = (origin.to_owned(), path.to_owned());
+    let id = request_id(inbound.header("x-request-id"), started_ms, host);
+    let traceparent = inbound.header("traceparent").filter(|field| is_traceparent(field));
+    let page = inbound.header("origin");
+    let mut request = Request { inbound, id, origin, traceparent };
+
+    let mut passed = Passed::default();
+    let answered = route(host, config, &mut request, &path, &mut passed).await;
+    let (mut reply, facts) = answered.unwrap_or_else(|problem| {
+        let answer = problem.to_answer(&request.origin, &request.id);
+        (Reply::Whole(answer), Facts { code: Some(problem.code), ..Facts::default() })
+    });
+
+    let duration_ms = host.now_ms().saturating_sub(started_ms);
+    let allowed = config.as_ref().map_or(&AllowedOrigins::Any, |config| &config.allowed_origins);
+    let timing = [
+        ("auth", passed.auth_ms),
+        ("model", facts.model_ms),
+        ("database", facts.database_ms),
+        ("total", Some(duration_ms)),
+    ];
+    let (status, reply_headers) = match &mut reply {
+        Reply::Whole(answer) => (answer.status, &mut answer.headers),
+        Reply::Passed { status, headers, .. } => (*status, headers),
+    };
+    reply_headers.push(("x-request-id", request.id.clone()));
+    reply_headers.extend(headers::cors(allowed, page.as_deref()));
+    if let Some(timing) = headers::server_timing(&timing) {
+        reply_headers.push(("server-timing", timing));
+    }
+
+    let (level, word) = level_of(facts.code);
+    let user = passed.user.as_ref().zip(config.as_ref().ok());
+    let line = LogLine {
+        level: word,
+        message: "request",
+        request_id: &request.id,
+        method: request.inbound.method(),
+        route: passed.pattern.unwrap_or("none"),
+        status,
+        code: facts.code,
+        user: user.map(|(user, config)| pseudonym(&config.model_api.api_key, &user.id.to_string())),
+        duration_ms,
+        auth_ms: passed.auth_ms,
+        model_ms: facts.model_ms,
+        database_ms: facts.database_ms,
+        session_id: facts.session_id,
+        model: facts.model.as_deref(),
+        attempts: facts.attempts,
+        usage: facts.usage,
+    };
+    host.log(level, &serde_json::to_string(&line).unwrap_or_default());
+    reply
+}
+
+/// What is known of a request when it is answered, however far it came.
+#[derive(Default)]
+struct Passed {
+    pattern: Option<&'static str>,
+    user: Option<User>,
+    auth_ms: Option<u64>,
+}
+
+async fn route<H: AnswerHost>(
+    host: &H,
+    config: &Result<Config, Vec<ConfigError>>,
+    request: &mut Request<impl Inbound>,
+    path: &str,
+    passed: &mut Passed,
+) -> Result<(Reply<H::Stream>, Facts), Problem> {
+    let (pattern, route, id) = match find(request.inbound.method(), path) {
+        Match::Found { pattern, route, id } => (pattern, route, id),
+        Match::OtherMethods(_) if request.inbound.method() == "OPTIONS" => return whole(headers::preflight()),
+        Match::OtherMethods(methods) => return method_not_allowed(request, &methods),
+        Match::Nothing => {
+            return Err(Problem::new(Code::NotFound, "there is nothing at this path; see GET /docs"));
+        }
+    };
+    passed.pattern = Some(pattern);
+    if route == Route::Health {
+        return whole(health::health());
+    }
+    let config = config.as_ref().map_err(|errors| misconfigured(host, errors))?;
+    if route == Route::Models {
+        return whole(models::models(config));
+    }
+
+    // (1) Authenticate.
+    let began_ms = host.now_ms();
+    let header = request.inbound.header("authorization");
+    let authenticated = async {
+        let token = BearerToken::read(header.as_deref())?;
+        Ok((authenticate::authenticate(host, config, token).await?, token.as_str()))
+    };
+    let (user, token) = authenticated.await.map_err(Refused::to_problem)?;
+    passed.auth_ms = Some(host.now_ms().saturating_sub(began_ms));
+    passed.user = Some(user.clone());
+
+    match route {
+        Route::CreateSession => create_session::create_session(host, config, request, &user, token).await,
+        Route::ReadSession => read_session::read_session(host, config, request, &user, token, id).await,
+        Route::Models => whole(models::models(config)),
+        Route::Health => whole(health::health()),
+    }
+}
+
+fn whole<S>(answer: Answer) -> Result<(Reply<S>, Facts), Problem> {
+    Ok((Reply::Whole(answer), Facts::default()))
+}
+
+fn method_not_allowed<S>(
+    request: &Request<impl Inbound>,
+    methods: &[&'static str],
+) -> Result<(Reply<S>, Facts), Problem> {
+    let problem = Problem::new(Code::MethodNotAllowed, "this path has other methods; see `Allow`");
+    let allow = [&methods.join(", "), ", OPTIONS"].concat();
+    let answer = problem.to_answer(&request.origin, &request.id).with("allow", allow);
+    Ok((Reply::Whole(answer), Facts { code: Some(problem.code), ..Facts::default() }))
+}
+
+fn no_session() -> Problem {
+    Problem::new(Code::NotFound, "you have no session of this id")
+}
+
+/// Tells the operator which variables are wrong, the caller only that something is.
+fn misconfigured(log: &impl Log, errors: &[ConfigError]) -> Problem {
+    let mut line = String::from(r#"{"level":"error","message":"configuration","errors":["#);
+    for (index, error) in errors.iter().enumerate() {
+        let comma = if index == 0 { "" } else { "," };
+        // Names and expectations are literals of `config.rs`: nothing in them needs escaping.
+        let _ = write!(line, r#"{comma}"{} {}""#, error.variable, error.expected);
+    }
+    line.push_str("]}");
+    log.log(LogLevel::Error, &line);
+    Problem::new(Code::Internal, "the service is not set up; see GET /health/ready")
+}
+
+async fn ask_desk<H: AnswerHost>(
+    host: &H,
+    request: &Request<impl Inbound>,
+    user: &User,
+    token: &str,
+    wish: Wish,
+) -> Result<DeskReply<H::Stream>, Problem> {
+    let ask = Ask {
+        user_id: user.id,
+        token: token.to_owned(),
+        token_expires_ms: user.expires_ms,
+        request_id: request.id.clone(),
+        origin: request.origin.clone(),
+        traceparent: request.traceparent.clone(),
+        wish,
+    };
+    host.ask(&ask).await.map_err(|_| desk_unreachable())
+}
+
+/// It guards money: an object that cannot be reached refuses.
+fn desk_unreachable() -> Problem {
+    let mut problem = Problem::new(Code::RateLimiterUnavailable, "your limits cannot be checked now");
+    problem.retry_after_s = Some(5);
+    problem
+}
+
+fn level_of(code: Option<Code>) -> (LogLevel, &'static str) {
+    match code {
+        Some(Code::AiMisconfigured | Code::Internal) => (LogLevel::Error, "error"),
+        Some(code) if code.status() >= 500 => (LogLevel::Warn, "warn"),
+        _ => (LogLevel::Info, "info"),
+    }
+}
+
+/// `https://host/path?query` → (`https://host`, `/path`).
+fn split_url(url: &str) -> (&str, &str) {
+    let after_scheme = url.find("://").map_or(0, |at| at.saturating_add(3));
+    let host_end = url.get(after_scheme..).and_then(|rest| rest.find(['/', '?', '#']));
+    let at = host_end.map_or(url.len(), |end| after_scheme.saturating_add(end));
+    let (origin, rest) = url.split_at_checked(at).unwrap_or((url, ""));
+    let path = rest.split(['?', '#']).next().unwrap_or_default();
+    (origin, if path.is_empty() { "/" } else { path })
+}
+
+/// The caller's own id if it is a UUID, so that two logs can be laid side by side; else a new one.
+fn request_id(sent: Option<String>, now_ms: u64, random: &impl Random) -> String {
+    const HYPHENATED_CHARS: usize = 36;
+    let sent = sent.filter(|id| id.len() == HYPHENATED_CHARS).and_then(|id| Uuid::try_parse(&id).ok());
+    sent.unwrap_or_else(|| new_id(now_ms, random)).to_string()
+}
+
+/// A UUIDv7 (RFC 9562, section 5.7).
+fn new_id(now_ms: u64, random: &impl Random) -> Uuid {
+    let bits = random.random_bits().to_be_bytes();
+    let mut random_bytes = [0; 10];
+    for (to, from) in random_bytes.iter_mut().zip(bits) {
+        *to = from;
+    }
+    uuid::Builder::from_unix_timestamp_millis(now_ms, &random_bytes).into_uuid()
+}
+
+/// W3C Trace Context, section 3.2: version 00, a trace id and a parent id that are not all zero.
+fn is_traceparent(field: &str) -> bool {
+    let parts: Vec<&str> = field.split('-').collect();
+    let [version, trace, parent, flags] = parts.as_slice() else { return false };
+    let is_hex = |part: &str, length| {
+        part.len() == length && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let is_set = |part: &str| part.bytes().any(|byte| byte != b'0');
+    *version == "00"
+        && is_hex(trace, 32)
+        && is_set(trace)
+        && is_hex(parent, 16)
+        && is_set(parent)
+        && is_hex(flags, 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_leads_to_its_route_or_to_its_methods() {
+        let id = "5d3e2c1b-0000-4000-8000-00000000000a";
+        for (method, path, route) in [
+            ("POST", "/ai-sessions", Some(Route::CreateSession)),
+            ("GET", &format!("/ai-sessions/{id}"), Some(Route::ReadSession)),
+            ("GET", "/health", Some(Route::Health)),
+            ("GET", "/models", Some(Route::Models)),
+        ] {
+            let Match::Found { route: found, .. } = find(method, path) else { panic!("{method} {path}") };
+            assert_eq!(Some(found), route);
+        }
+        assert_eq!(find("DELETE", "/models"), Match::OtherMethods(vec!["GET"]));
+        for path in [
+            "/",
+            "",
+            "/ai-sessions/",
+            "/ai-sessions//",
+            "/ai-sessions/a/b",
+            "/Health",
+            "/health/",
+            "//health",
+        ] {
+            assert_eq!(find("GET", path), Match::Nothing, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_url_is_taken_apart() {
+        for (url, origin, path) in [
+            ("https://a.example/b?c", "https://a.example", "/b"),
+            ("http://127.0.0.1:8787/", "http://127.0.0.1:8787", "/"),
+            ("https://a.example", "https://a.example", "/"),
+            ("https://a.example?x=/y", "https://a.example", "/"),
+            ("", "", "/"),
+        ] {
+            assert_eq!(split_url(url), (origin, path), "{url}");
+        }
+    }
+
+    #[test]
+    fn only_a_whole_trace_context_is_passed_on() {
+        assert!(is_traceparent("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"));
+        for field in [
+            "",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7",
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
+            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+            "01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-x",
+        ] {
+            assert!(!is_traceparent(field), "{field}");
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! PostgREST behind Supabase's gateway: one request, one answer, and what its failures mean here.
+
+use serde::Deserialize;
+
+use crate::config::Supabase;
+use crate::http::{JSON, Request};
+use crate::ports::{Fetch, Incoming, Timer, read_whole, within};
+
+/// A query that takes longer has gone wrong: each of ours reads or writes a handful of rows by key.
+const TIMEOUT_MS: u64 = 5000;
+/// The largest answer is a session with 100 candidates of 1200 characters.
+const ANSWER_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+/// As whom a request is made.
+#[derive(Debug, Clone, Copy)]
+pub struct Caller<'a> {
+    /// The user's own access token.
+    pub token: &'a str,
+    /// W3C Trace Context, passed on.
+    pub traceparent: Option<&'a str>,
+}
+
+/// Why a request was not answered as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RestError {
+    /// No answer, none in time, or a 5xx: may work later.
+    Unavailable,
+    /// 401: the token is not taken (any more).
+    Unauthorized,
+    /// Any other refusal. `sqlstate` where Postgres gave one.
+    Refused {
+        /// The HTTP status.
+        status: u16,
+        /// Postgres' or PostgREST's code.
+        sqlstate: Option<String>,
+    },
+}
+
+impl RestError {
+    /// Postgres' code for a row that is there already.
+    pub const UNIQUE_VIOLATION: &'static str = "23505";
+
+    /// Whether another attempt in a moment can help.
+    #[must_use]
+    pub const fn is_passing(&self) -> bool {
+        matches!(self, Self::Unavailable)
+    }
+
+    /// For the log: says what happened, holds nothing of what the database said.
+    #[must_use]
+    pub fn word(&self) -> String {
+        match self {
+            Self::Unavailable => "unavailable".to_owned(),
+            Self::Unauthorized => "unauthorized".to_owned(),
+            Self::Refused { status, sqlstate: None } => status.to_string(),
+            Self::Refused { status, sqlstate: Some(sqlstate) } => format!("{status} {sqlstate}"),
+        }
+    }
+}
+
+/// Builds a request to `/rest/v1{path}`.
+#[must_use]
+pub fn request(
+    supabase: &Supabase,
+    caller: Caller<'_>,
+    method: &'static str,
+    path: &str,
+    body: Vec<u8>,
+) -> Request {
+    let mut headers = vec![
+        ("apikey", supabase.anon_key.clone()),
+        ("authorization", ["Bearer ", caller.token].concat()),
+        ("accept", JSON.to_owned()),
+    ];
+    if !body.is_empty() {
+        headers.push(("content-type", JSON.to_owned()));
+        // `return=representation` would also need the SELECT policy, and nobody reads it.
+        headers.push(("prefer", "return=minimal".to_owned()));
+    }
+    if let Some(traceparent) = caller.traceparent {
+        headers.push(("traceparent", traceparent.to_owned()));
+    }
+    Request { method, url: [&supabase.url, "/rest/v1", path].concat(), headers, body }
+}
+
+#[derive(Deserialize)]
+struct ErrorBody {
+    code: Option<String>,
+}
+
+/// Sends it once.
+///
+/// # Errors
+/// [`RestError`].
+pub async fn send(host: &(impl Fetch + Timer), request: Request) -> Result<Vec<u8>, RestError> {
+    let answered = within(host, TIMEOUT_MS, async {
+        let mut answer = host.fetch(request).await.map_err(|_| RestError::Unavailable)?;
+        let status = answer.status();
+        if status >= 500 {
+            return Err(RestError::Unavailable);
+        }
+        let body = read_whole(&mut answer, ANSWER_BYTES_MAX).await.map_err(|_| RestError::Unavailable)?;
+        match status {
+            200..=299 => Ok(body),
+            401 => Err(RestError::Unauthorized),
+            // The gateway's own limit, and a request that took too long to arrive.
+            408 | 429 => Err(RestError::Unavailable),
+            _ => {
+                let sqlstate = serde_json::from_slice(&body).ok().and_then(|body: ErrorBody| body.code);
+                let is_code =
+                    |code: &String| code.len() <= 16 && code.bytes().all(|byte| byte.is_ascii_alphanumeric());
+                Err(RestError::Refused { status, sqlstate: sqlstate.filter(is_code) })
+            }
+        }
+    });
+    answered.await.unwrap_or(Err(RestError::Unavailable))
+}
+
+/// Waits before the second and the third attempt. Short: somebody waits for the answer, and what cannot be written
+/// now is written later by the desk.
+const BACKOFF_MS: [u64; 2] = [100, 400];
+
+/// Sends a request that may be repeated, up to three times.
+///
+/// # Errors
+/// The last [`RestError`].
+pub async fn send_repeatable(host: &(impl Fetch + Timer), request: Request) -> Result<Vec<u8>, RestError> {
+    for wait_ms in BACKOFF_MS {
+        match send(host, request.clone()).await {
+            Err(error) if error.is_passing() => host.sleep(wait_ms).await,
+            answered => return answered,
+        }
+    }
+    send(host, request).await
+}

@@ -1,0 +1,188 @@
+//! The rows of a session: one function, one round trip. The tables and the completing function are in
+//! `migrations/`.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::rest::{Caller, RestError, request, send, send_repeatable};
+use crate::config::Supabase;
+use crate::desk::record::KeptCandidate;
+use crate::generation::usage::Usage;
+use crate::ports::{Fetch, Timer};
+use crate::problem::Code;
+
+/// The row with which a session begins.
+#[derive(Debug, Serialize)]
+pub struct NewRow<'a> {
+    /// The session's id.
+    pub id: Uuid,
+    /// The asked-for model.
+    pub model: &'a str,
+    /// Sanitized.
+    pub input_text: &'a str,
+    /// RFC 3339.
+    pub created_at: &'a str,
+}
+
+/// Opens a session. A row that is there already is the one that an earlier attempt wrote without our hearing of it:
+/// nobody else makes this id.
+///
+/// # Errors
+/// [`RestError`].
+pub async fn open(
+    host: &(impl Fetch + Timer),
+    supabase: &Supabase,
+    caller: Caller<'_>,
+    row: &NewRow<'_>,
+) -> Result<(), RestError> {
+    let body = serde_json::to_vec(row).unwrap_or_default();
+    match send_repeatable(host, request(supabase, caller, "POST", "/ai_generation_sessions", body)).await {
+        Ok(_) => Ok(()),
+        Err(RestError::Refused { sqlstate: Some(code), .. }) if code == RestError::UNIQUE_VIOLATION => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// How a session ended, for the completing function.
+#[derive(Debug, Serialize)]
+pub struct EndedRow<'a> {
+    /// The session's id.
+    pub id: Uuid,
+    /// The asked-for model.
+    pub model: &'a str,
+    /// Only where the opening was not confirmed: the function then opens the row itself.
+    pub input_text: Option<&'a str>,
+    /// RFC 3339.
+    pub created_at: Option<&'a str>,
+    /// `completed` or `failed`.
+    pub status: &'a str,
+    /// Whether the model's answer broke off.
+    pub partial: bool,
+    /// Why it failed.
+    pub error_code: Option<Code>,
+    /// What was billed.
+    pub prompt_tokens: Option<u64>,
+    /// What was billed.
+    pub completion_tokens: Option<u64>,
+    /// In US dollars.
+    pub cost: Option<f64>,
+}
+
+/// What the event row keeps beside type, user and session.
+#[derive(Debug, Serialize)]
+pub struct EventData<'a> {
+    /// Why it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<Code>,
+    /// Model calls made.
+    pub attempts: u32,
+    /// Candidates kept.
+    pub candidates: usize,
+    /// Candidates dropped.
+    pub dropped: u32,
+    /// The model that served.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub served_model: Option<&'a str>,
+    /// From the acceptance to the end of the model's answer.
+    pub duration_ms: u64,
+    /// What was billed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub usage: Option<&'a Usage>,
+}
+
+/// Ends a session in one transaction: candidates, session, event. May be repeated: a session that has ended stays as
+/// it is.
+///
+/// # Errors
+/// [`RestError`].
+pub async fn finish(
+    host: &(impl Fetch + Timer),
+    supabase: &Supabase,
+    caller: Caller<'_>,
+    session: &EndedRow<'_>,
+    candidates: &[KeptCandidate],
+    event: &EventData<'_>,
+) -> Result<(), RestError> {
+    #[derive(Serialize)]
+    struct Arguments<'a> {
+        session: &'a EndedRow<'a>,
+        candidates: &'a [KeptCandidate],
+        event: &'a EventData<'a>,
+    }
+    let body = serde_json::to_vec(&Arguments { session, candidates, event }).unwrap_or_default();
+    send_repeatable(host, request(supabase, caller, "POST", "/rpc/finish_ai_session", body)).await.map(|_| ())
+}
+
+/// Tells the event log that a limit was reached.
+///
+/// # Errors
+/// [`RestError`].
+pub async fn log_rate_limited(
+    host: &(impl Fetch + Timer),
+    supabase: &Supabase,
+    caller: Caller<'_>,
+    policy: &str,
+) -> Result<(), RestError> {
+    #[derive(Serialize)]
+    struct Row<'a> {
+        r#type: &'a str,
+        data: Data<'a>,
+    }
+    #[derive(Serialize)]
+    struct Data<'a> {
+        policy: &'a str,
+    }
+    let row = Row { r#type: "ai_session.rate_limited", data: Data { policy } };
+    let body = serde_json::to_vec(&row).unwrap_or_default();
+    send(host, request(supabase, caller, "POST", "/event_logs", body)).await.map(|_| ())
+}
+
+/// A session as the database has it.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct SessionRow {
+    /// The session's id.
+    pub id: Uuid,
+    /// `generating`, `completed`, `failed`.
+    pub status: String,
+    /// The asked-for model.
+    pub model: String,
+    /// Whether the model's answer broke off.
+    pub partial: bool,
+    /// Why it failed.
+    pub error_code: Option<String>,
+    /// RFC 3339.
+    pub created_at: String,
+    /// RFC 3339.
+    pub ended_at: Option<String>,
+    /// What was billed.
+    pub prompt_tokens: Option<u64>,
+    /// What was billed.
+    pub completion_tokens: Option<u64>,
+    /// In US dollars.
+    pub cost: Option<f64>,
+    /// In their order.
+    #[serde(rename = "flashcard_candidates", default)]
+    pub candidates: Vec<KeptCandidate>,
+}
+
+/// One session with its candidates; `None` when the caller has none of this id.
+///
+/// # Errors
+/// [`RestError`].
+pub async fn read(
+    host: &(impl Fetch + Timer),
+    supabase: &Supabase,
+    caller: Caller<'_>,
+    id: Uuid,
+) -> Result<Option<SessionRow>, RestError> {
+    let path = [
+        "/ai_generation_sessions?id=eq.",
+        &id.to_string(),
+        "&select=id,status,model,partial,error_code,created_at,ended_at,prompt_tokens,completion_tokens,cost,\
+         flashcard_candidates(id,front,back,prompt)&flashcard_candidates.order=position",
+    ]
+    .concat();
+    let body = send_repeatable(host, request(supabase, caller, "GET", &path, Vec::new())).await?;
+    let rows: Vec<SessionRow> = serde_json::from_slice(&body).map_err(|_| RestError::Unavailable)?;
+    Ok(rows.into_iter().next())
+}

@@ -1,0 +1,5 @@
+//! Several modules together, without a host: one binary, so that it links once.
+
+mod architecture;
+mod model_call;
+mod scripted_host;

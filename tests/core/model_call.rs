@@ -1,0 +1,654 @@
+//! The model call against every way in which a model API fails: what the caller gets, how often the model is
+//! asked, when.
+
+use ai_sessions::config::ModelApi;
+use ai_sessions::generation::usage::Usage;
+use ai_sessions::openrouter::call::{Answer, Extent, Progress, REST_MS, call};
+use ai_sessions::openrouter::request::Ask;
+use ai_sessions::problem::Code;
+use serde_json::{Value, json};
+
+use crate::scripted_host::{Reply, ScriptedHost};
+
+const START_MS: u64 = 1_700_000_000_000;
+const TIMEOUT_MS: u64 = 60_000;
+const IDLE_MS: u64 = 15_000;
+const BITE_BYTES: usize = 4_096;
+
+const PARTIAL: Result<Extent, Code> = Ok(Extent::Partial);
+const WHOLE: Result<Extent, Code> = Ok(Extent::Whole);
+const DONE: &str = "data: [DONE]\n\n";
+const COMMENT: &str = ": OPENROUTER PROCESSING\n\n";
+
+fn settings() -> ModelApi {
+    ModelApi {
+        base_url: "https://model.example/api/v1".to_owned(),
+        api_key: "key".to_owned(),
+        allowed_models: vec!["a/1".to_owned(), "b/2".to_owned()],
+        fallback: false,
+        timeout_ms: TIMEOUT_MS,
+        idle_timeout_ms: IDLE_MS,
+        attempts_max: 3,
+        candidates_max: 20,
+        cache_ttl_s: 0,
+    }
+}
+
+const ASK: Ask<'_> = Ask {
+    session_id: "018f3a3e-0000-7000-8000-00000000000a",
+    user_id: "018f3a3e-0000-7000-8000-000000000001",
+    model: "a/1",
+    text: "some text",
+    deadline_ms: START_MS + TIMEOUT_MS,
+    attempts_made: 0,
+    bite_bytes: 1,
+    no_cache: false,
+    traceparent: None,
+    referer: "https://cards.example",
+};
+
+/// What came of a call, and when.
+struct Outcome {
+    host: ScriptedHost,
+    answer: Answer,
+    /// The front of each card, and after how many milliseconds it was told.
+    told: Vec<(String, u64)>,
+    attempts_told: Vec<u32>,
+    took_ms: u64,
+}
+
+fn calling(settings: &ModelApi, ask: &Ask<'_>, replies: impl IntoIterator<Item = Reply>) -> Outcome {
+    let host = ScriptedHost::new(START_MS);
+    for reply in replies {
+        host.on("https://model.example/api/v1/chat/completions", reply);
+    }
+    calling_on(&host, settings, ask)
+}
+
+fn calling_on(host: &ScriptedHost, settings: &ModelApi, ask: &Ask<'_>) -> Outcome {
+    use ai_sessions::ports::Clock;
+    let (mut told, mut attempts_told) = (Vec::new(), Vec::new());
+    let answer = host.run(call(host, settings, ask, |progress| match progress {
+        Progress::Attempt(number) => attempts_told.push(number),
+        Progress::Candidate(candidate) => told.push((candidate.front.clone(), host.now_ms() - START_MS)),
+    }));
+    let fronts: Vec<_> = told.iter().map(|(front, _)| front.as_str()).collect();
+    assert_eq!(fronts, answer.candidates.iter().map(|candidate| &candidate.front).collect::<Vec<_>>());
+    Outcome { answer, told, attempts_told, took_ms: host.now_ms() - START_MS, host: host.clone() }
+}
+
+/// Both as where somebody waits for single cards and as where nobody does: the outcome is the same.
+fn both_ways(settings: &ModelApi, replies: &[Reply]) -> Outcome {
+    let [single, big] =
+        [1, BITE_BYTES].map(|bite_bytes| calling(settings, &Ask { bite_bytes, ..ASK }, replies.to_vec()));
+    assert_eq!(single.answer, big.answer);
+    assert_eq!(single.attempts_told, big.attempts_told);
+    assert!(single.host.is_used_up());
+    single
+}
+
+fn card(front: &str) -> String {
+    json!({ "front": front, "back": "b", "prompt": "p" }).to_string()
+}
+
+fn event(value: &Value) -> String {
+    format!("data: {value}\n\n")
+}
+
+fn said(content: &str) -> String {
+    event(
+        &json!({ "id": "gen-1", "model": "m/served", "choices": [{ "delta": { "content": content }, "finish_reason": null }] }),
+    )
+}
+
+fn stopped(reason: &str) -> String {
+    event(&json!({ "choices": [{ "delta": {}, "finish_reason": reason }] }))
+}
+
+fn used(prompt_tokens: u64, cost: f64) -> String {
+    event(
+        &json!({ "choices": [], "usage": { "prompt_tokens": prompt_tokens, "completion_tokens": 2, "cost": cost } }),
+    )
+}
+
+fn stream() -> Reply {
+    Reply::new(200).with("content-type", "text/event-stream; charset=utf-8")
+}
+
+fn document(status: u16, value: &Value) -> Reply {
+    Reply::new(status).with("content-type", "application/json").say(value.to_string())
+}
+
+/// Two cards, told as a model tells them, and the JSON around them closed.
+fn whole() -> Reply {
+    stream()
+        .say(COMMENT)
+        .say(said("{\"candidates\":["))
+        .say(said(&card("one")))
+        .say(said(&[",", &card("two")].concat()))
+        .say(said("]}"))
+        .say(stopped("stop"))
+        .say(used(1, 0.25))
+        .say(DONE)
+}
+
+/// One complete card and the beginning of another.
+fn begun() -> Reply {
+    stream().say(said("{\"candidates\":[")).say(said(&card("one"))).say(said(",{\"front\":\"tw"))
+}
+
+#[test]
+fn a_whole_answer_gives_its_cards_usage_and_model_with_one_attempt() {
+    let outcome = both_ways(&settings(), &[whole()]);
+    assert_eq!(outcome.answer.outcome, WHOLE);
+    assert_eq!(outcome.answer.candidates.len(), 2);
+    assert_eq!(outcome.answer.usage, Some(Usage { prompt_tokens: 1, completion_tokens: 2, cost: 0.25 }));
+    assert_eq!(outcome.answer.model.as_deref(), Some("m/served"));
+    assert_eq!(outcome.answer.generation_id.as_deref(), Some("gen-1"));
+    assert_eq!((outcome.answer.attempts, outcome.attempts_told), (1, vec![1]));
+    assert_eq!((outcome.answer.dropped, outcome.answer.retry_after_s), (0, None));
+    assert_eq!(outcome.answer.operator_note, "");
+    assert_eq!(outcome.took_ms, 0);
+}
+
+#[test]
+fn each_card_is_told_the_moment_it_is_complete() {
+    let reply =
+        stream().say(said(&["[", &card("one")].concat())).wait(300).say(said(&[",", &card("two")].concat()));
+    let reply = reply.wait(400).say(said("]")).say(DONE);
+    let outcome = calling(&settings(), &ASK, [reply]);
+    assert_eq!(outcome.told, [("one".to_owned(), 0), ("two".to_owned(), 300)]);
+    assert_eq!(outcome.took_ms, 700);
+}
+
+#[test]
+fn a_failure_that_another_attempt_would_not_change_is_final() {
+    for (status, code) in [
+        (301, Code::AiMisconfigured),
+        (307, Code::AiMisconfigured),
+        (400, Code::AiMisconfigured),
+        (401, Code::AiMisconfigured),
+        (402, Code::AiMisconfigured),
+        (403, Code::AiRefused),
+        (404, Code::AiMisconfigured),
+        (405, Code::AiMisconfigured),
+        (413, Code::AiMisconfigured),
+        (422, Code::AiMisconfigured),
+    ] {
+        let error = json!({ "error": { "code": status, "message": "m" } });
+        let mut replies = vec![Reply::new(status).with("retry-after", "1"), document(status, &error)];
+        if status >= 400 {
+            replies.push(document(200, &error));
+            replies.push(stream().say(event(&error)));
+            replies.push(document(
+                200,
+                &json!({ "choices": [{ "message": { "content": "" }, "error": error["error"] }] }),
+            ));
+        }
+        for reply in replies {
+            let outcome = both_ways(&settings(), &[reply]);
+            assert_eq!(outcome.answer.outcome, Err(code), "{status}");
+            assert_eq!((outcome.answer.attempts, outcome.took_ms), (1, 0), "{status}");
+            assert_eq!(outcome.answer.retry_after_s, None);
+            assert_eq!(outcome.answer.operator_note, format!("status {status}"));
+        }
+    }
+}
+
+#[test]
+fn words_that_say_it_is_no_use_are_final_too() {
+    for (error, code) in [
+        (
+            json!({ "availability": { "code": "constraint_filtered", "retryable": true } }),
+            Code::AiMisconfigured,
+        ),
+        (json!({ "code": 502, "metadata": { "error_type": "content_policy_violation" } }), Code::AiRefused),
+        (json!({ "code": "400", "message": "m" }), Code::AiMisconfigured),
+        (json!({ "code": 503, "availability": { "code": "x", "retryable": false } }), Code::AiUnavailable),
+    ] {
+        for reply in [
+            document(503, &json!({ "error": error })),
+            document(200, &json!({ "error": error })),
+            stream().say(event(&json!({ "error": error }))),
+        ] {
+            let outcome = both_ways(&settings(), &[reply]);
+            assert_eq!((outcome.answer.outcome, outcome.answer.attempts), (Err(code), 1), "{error}");
+        }
+    }
+}
+
+/// Failures before the first card that may pass: reply, code, note.
+fn passing_failures() -> Vec<(Reply, Code, &'static str)> {
+    let error = |code: Value| json!({ "error": { "code": code, "message": "m" } });
+    let long_html =
+        Reply::new(200).with("content-type", "text/html").say("<!doctype html><title>502</title>");
+    vec![
+        (Reply::unreachable(), Code::AiUnavailable, "no connection"),
+        (Reply::new(408), Code::AiTimeout, "status 408"),
+        (Reply::new(429), Code::AiUnavailable, "status 429"),
+        (Reply::new(500).say("<html>"), Code::AiUnavailable, "status 500"),
+        (document(502, &error(json!(502))), Code::AiUnavailable, "status 502"),
+        (Reply::new(503).hang(), Code::AiUnavailable, "status 503"),
+        (Reply::new(504).say("{\"err").cut(), Code::AiTimeout, "status 504"),
+        (Reply::new(529), Code::AiUnavailable, "status 529"),
+        (document(200, &error(json!(502))), Code::AiUnavailable, "status 502"),
+        (document(200, &error(json!("429"))), Code::AiUnavailable, "status 429"),
+        (document(200, &error(json!("provider_overloaded"))), Code::AiUnavailable, "provider_overloaded"),
+        (document(200, &json!({ "error": { "message": "m", "availability": { "code": "new" } } })), Code::AiUnavailable, "error"),
+        (document(200, &json!({ "choices": [{ "message": { "content": "{\"cand" }, "finish_reason": "error", "error": { "code": 504 } }] })), Code::AiTimeout, "status 504"),
+        (document(200, &json!({ "choices": [{ "message": { "content": "" }, "finish_reason": "error" }] })), Code::AiUnavailable, "error"),
+        (stream().say(COMMENT).say(event(&error(json!(502)))), Code::AiUnavailable, "status 502"),
+        (stream().say(said("{\"candidates\":[{\"fr")).say(event(&error(json!("server")))), Code::AiUnavailable, "server"),
+        (stream().say(event(&json!({ "error": { "code": 500, "metadata": { "error_type": "timeout" } }, "choices": [] }))).hang(), Code::AiTimeout, "timeout 500"),
+        (stream(), Code::AiUnavailable, "cut"),
+        (stream().cut(), Code::AiUnavailable, "cut"),
+        (stream().say(COMMENT).say(said("{\"candidates\":[{\"front\":\"o")).cut(), Code::AiUnavailable, "cut"),
+        (stream().say(said("{\"candidates\":[{\"front\":\"o")), Code::AiUnavailable, "cut"),
+        (stream().say("data: {\"choi"), Code::AiUnavailable, "cut"),
+        (document(200, &json!({ "choices": [] })).cut(), Code::AiUnavailable, "cut"),
+        (stream().say(said("{\"candidates\":[{\"front\":\"o")).say(stopped("length")).say(DONE), Code::AiInvalidResponse, "length"),
+        (stream().say(said("{\"candidates\":[]}")).say(DONE), Code::AiInvalidResponse, "no valid card"),
+        (stream().say(said("{\"candidates\":[{\"front\":7}]}")).cut(), Code::AiInvalidResponse, "no valid card"),
+        (stream().say(said("Sorry, no.")).say(stopped("stop")).say(DONE), Code::AiInvalidResponse, "no valid card"),
+        (stream().say("data: <html>\n\n").hang(), Code::AiInvalidResponse, "unreadable"),
+        (long_html, Code::AiInvalidResponse, "unreadable"),
+        (Reply::new(204), Code::AiInvalidResponse, "unreadable"),
+        (stream().say([b'x'; 1024 * 1024 + 1]).hang(), Code::AiInvalidResponse, "too large"),
+        (stream().say(said(&"x".repeat(1024 * 1024 - 200))).say(said(&"x".repeat(1024))).hang(), Code::AiInvalidResponse, "too large"),
+        (Reply::new(200).say(vec![b' '; 5 * 1024 * 1024]).hang(), Code::AiInvalidResponse, "too large"),
+    ]
+}
+
+#[test]
+fn a_failure_before_the_first_card_that_may_pass_is_tried_again() {
+    for (reply, _, note) in passing_failures() {
+        let outcome = both_ways(&settings(), &[reply, whole()]);
+        assert_eq!(outcome.answer.outcome, WHOLE, "{note}");
+        assert_eq!(outcome.answer.candidates.len(), 2, "{note}");
+        assert_eq!((outcome.answer.attempts, outcome.attempts_told), (2, vec![1, 2]), "{note}");
+        assert_eq!(outcome.answer.operator_note, "", "{note}");
+    }
+}
+
+#[test]
+fn when_all_attempts_are_used_up_the_last_failure_is_told() {
+    for (reply, code, note) in passing_failures() {
+        let outcome = both_ways(&settings(), &[Reply::unreachable(), Reply::unreachable(), reply]);
+        assert_eq!(outcome.answer.outcome, Err(code), "{note}");
+        assert_eq!((outcome.answer.attempts, outcome.answer.operator_note.as_str()), (3, note));
+        assert_eq!(outcome.answer.candidates, []);
+    }
+}
+
+#[test]
+fn silence_is_borne_so_long_and_then_tried_again() {
+    for reply in [
+        Reply::silence(),
+        stream().hang(),
+        stream().say(said("{\"candidates\":[{")).hang(),
+        Reply::new(200).say("{").hang(),
+    ] {
+        let outcome = both_ways(&settings(), &[reply.clone(), whole()]);
+        assert_eq!((outcome.answer.outcome, outcome.answer.attempts, outcome.took_ms), (WHOLE, 2, IDLE_MS));
+
+        let outcome = both_ways(&ModelApi { attempts_max: 1, ..settings() }, &[reply]);
+        assert_eq!((outcome.answer.outcome, outcome.took_ms), (Err(Code::AiTimeout), IDLE_MS));
+        assert_eq!(outcome.answer.operator_note, "silence");
+    }
+}
+
+#[test]
+fn comments_are_signs_of_life() {
+    let mut reply = stream();
+    for _ in 0..5 {
+        reply = reply.say(COMMENT).wait(IDLE_MS - 1);
+    }
+    reply = reply.say(said(&["[", &card("one"), "]"].concat())).say(DONE);
+    let patient = ModelApi { timeout_ms: 100_000, ..settings() };
+    for bite_bytes in [1, BITE_BYTES] {
+        let ask = Ask { deadline_ms: START_MS + 100_000, bite_bytes, ..ASK };
+        let outcome = calling(&patient, &ask, [reply.clone()]);
+        assert_eq!((outcome.answer.outcome, outcome.answer.attempts), (WHOLE, 1));
+        assert_eq!(outcome.took_ms, 5 * (IDLE_MS - 1));
+    }
+}
+
+#[test]
+fn a_head_is_waited_for_as_a_piece_is() {
+    let outcome = both_ways(&settings(), &[whole().head_after(IDLE_MS - 1)]);
+    assert_eq!((outcome.answer.outcome, outcome.answer.attempts, outcome.took_ms), (WHOLE, 1, IDLE_MS - 1));
+    let outcome = both_ways(&settings(), &[whole().head_after(IDLE_MS + 1), whole()]);
+    assert_eq!((outcome.answer.outcome, outcome.answer.attempts, outcome.took_ms), (WHOLE, 2, IDLE_MS));
+}
+
+#[test]
+fn a_fast_stream_that_turns_slow_is_not_silent() {
+    // Bites have grown by then; the pieces that follow fill none of them in time.
+    let mut reply = stream().say(said("["));
+    for _ in 0..100 {
+        reply = reply.say(said(" ")).wait(1);
+    }
+    for second in 1..=40 {
+        reply = reply.wait(1_000).say(if second % 2 == 0 { COMMENT.to_owned() } else { said(" ") });
+    }
+    reply = reply.say(said(&[&card("one"), "]"].concat())).say(DONE);
+    for bite_bytes in [1, BITE_BYTES] {
+        let outcome = calling(&settings(), &Ask { bite_bytes, ..ASK }, [reply.clone()]);
+        assert_eq!((outcome.answer.outcome, outcome.answer.attempts), (WHOLE, 1), "{bite_bytes}");
+        assert_eq!(outcome.took_ms, 40_100, "{bite_bytes}");
+    }
+}
+
+#[test]
+fn an_answer_that_breaks_off_after_a_card_keeps_its_cards_and_is_not_asked_for_again() {
+    let error = event(
+        &json!({ "error": { "code": 502, "message": "m" }, "choices": [{ "delta": { "content": "" }, "finish_reason": "error" }] }),
+    );
+    let cut = ["{\"candidates\":[", &card("one"), ",{"].concat();
+    let cut_document = json!({ "choices": [{ "message": { "content": cut }, "finish_reason": "length" }] });
+    for (reply, note, took_ms) in [
+        (begun().cut(), "cut", 0),
+        (begun(), "cut", 0),
+        (begun().say("data: {\"choices\":[{\"del").cut(), "cut", 0),
+        (begun().say(&error), "status 502", 0),
+        (begun().say(&error).hang(), "status 502", 0),
+        (begun().say(event(&json!({ "error": { "code": "401" } }))), "status 401", 0),
+        (begun().say(stopped("length")).say(DONE), "length", 0),
+        (begun().say(stopped("length")).hang(), "length", REST_MS),
+        (begun().say(stopped("content_filter")).say(DONE), "refused", 0),
+        (begun().say(stopped("stop")).say(DONE), "not closed", 0),
+        (begun().say(stopped("error")).say(DONE), "error", 0),
+        (begun().say("data: <html>\n\n").say(said("\"}]}")), "unreadable", 0),
+        (begun().hang(), "silence", IDLE_MS),
+        (
+            begun().say(said(&"x".repeat(600 * 1024))).say(said(&"x".repeat(600 * 1024))).hang(),
+            "too large",
+            0,
+        ),
+        (document(200, &cut_document), "length", 0),
+    ] {
+        let outcome = both_ways(&settings(), &[reply]);
+        assert_eq!(outcome.answer.outcome, PARTIAL, "{note}");
+        assert_eq!(outcome.told, [("one".to_owned(), 0)], "{note}");
+        assert_eq!((outcome.answer.attempts, outcome.answer.operator_note.as_str()), (1, note));
+        assert_eq!((outcome.took_ms, outcome.answer.retry_after_s), (took_ms, None), "{note}");
+    }
+}
+
+#[test]
+fn what_came_before_a_hang_is_kept_however_large_the_bites_are() {
+    // Fast, so that bites grow to their full size, and then nothing: less than a bite lies on the line.
+    let mut reply = stream().say(said("["));
+    let fronts: Vec<_> = (0..20).map(|number| format!("card {number}")).collect();
+    for front in &fronts {
+        for piece in [card(front), ",".to_owned()].concat().as_bytes().chunks(7) {
+            reply = reply.say(said(&String::from_utf8_lossy(piece))).wait(1);
+        }
+    }
+    for bite_bytes in [1, BITE_BYTES, usize::MAX] {
+        let outcome = calling(&settings(), &Ask { bite_bytes, ..ASK }, [reply.clone().hang()]);
+        assert_eq!(outcome.answer.outcome, PARTIAL, "{bite_bytes}");
+        let given: Vec<_> =
+            outcome.answer.candidates.iter().map(|candidate| candidate.front.as_str()).collect();
+        assert_eq!(given, fronts, "{bite_bytes}");
+    }
+}
+
+#[test]
+fn an_answer_whose_json_is_closed_is_whole_however_its_stream_ends() {
+    let closed =
+        || stream().say(said(&["Sure: ```json\n{\"candidates\":[", &card("one"), "]}\n```"].concat()));
+    for (reply, took_ms) in [
+        (closed(), 0),
+        (closed().cut(), 0),
+        (closed().hang(), REST_MS),
+        (closed().say(DONE).hang(), 0),
+        (closed().say(stopped("length")).cut(), 0),
+        (closed().say(stopped("content_filter")).say(DONE), 0),
+        (closed().say(event(&json!({ "error": { "code": 502 } }))), 0),
+        (closed().say("data: <html>"), 0),
+        (closed().say("data: <html>\n\n").hang(), 0),
+        (closed().wait(REST_MS / 2).say(COMMENT).wait(REST_MS).say(used(1, 0.0)).hang(), REST_MS),
+    ] {
+        let outcome = both_ways(&settings(), &[reply]);
+        assert_eq!((outcome.answer.outcome, outcome.answer.attempts), (WHOLE, 1));
+        assert_eq!((outcome.answer.candidates.len(), outcome.took_ms), (1, took_ms));
+        assert_eq!(outcome.answer.operator_note, "");
+    }
+}
+
+#[test]
+fn usage_that_comes_a_little_after_the_cards_is_waited_for() {
+    let reply = stream()
+        .say(said(&["[", &card("one"), "]"].concat()))
+        .say(stopped("stop"))
+        .wait(REST_MS - 1)
+        .say(used(7, 0.5))
+        .hang();
+    let outcome = both_ways(&settings(), &[reply]);
+    assert_eq!(outcome.answer.usage.map(|usage| usage.prompt_tokens), Some(7));
+    assert_eq!(outcome.took_ms, REST_MS - 1);
+}
+
+#[test]
+fn what_failed_attempts_used_is_added_up() {
+    let empty = || stream().say(said("{\"candidates\":[]}")).say(used(10, 0.5)).say(DONE);
+    let outcome = both_ways(&settings(), &[empty(), Reply::new(503), whole()]);
+    assert_eq!(outcome.answer.usage, Some(Usage { prompt_tokens: 11, completion_tokens: 4, cost: 0.75 }));
+
+    let outcome = both_ways(&settings(), &[empty(), empty(), empty()]);
+    assert_eq!(outcome.answer.outcome, Err(Code::AiInvalidResponse));
+    assert_eq!(outcome.answer.usage, Some(Usage { prompt_tokens: 30, completion_tokens: 6, cost: 1.5 }));
+
+    let outcome = both_ways(&settings(), &[Reply::new(503), Reply::new(503), Reply::new(503)]);
+    assert_eq!(outcome.answer.usage, None);
+}
+
+#[test]
+fn a_refusal_is_final_and_keeps_what_it_used() {
+    let refusal = |place: &str| json!({ "choices": [{ place: { "content": null, "refusal": "I can't help with that." } }] });
+    for reply in [
+        stream().say(event(&refusal("delta"))).say(stopped("stop")).say(used(7, 0.5)).say(DONE),
+        stream().say(event(&refusal("delta"))).say(used(7, 0.5)).hang(),
+        stream().say(stopped("content_filter")).say(used(7, 0.5)),
+        document(200, &json!({ "choices": refusal("message")["choices"], "usage": { "prompt_tokens": 7 } })),
+    ] {
+        let outcome = both_ways(&settings(), &[reply]);
+        assert_eq!((outcome.answer.outcome, outcome.answer.attempts), (Err(Code::AiRefused), 1));
+        assert_eq!(outcome.answer.usage.map(|usage| usage.prompt_tokens), Some(7));
+        assert_eq!(outcome.answer.operator_note, "refused");
+    }
+}
+
+#[test]
+fn a_drip_past_the_deadline_keeps_what_is_complete() {
+    let drip = |content: &str| {
+        let mut reply = stream().say(said("{\"candidates\":["));
+        for piece in content.as_bytes().chunks(4) {
+            reply = reply.wait(1_000).say(said(&String::from_utf8_lossy(piece)));
+        }
+        reply
+    };
+    let cards: String = (0..20).map(|number| [&card(&number.to_string()), ","].concat()).collect();
+    let outcome = both_ways(&settings(), &[drip(&cards)]);
+    assert_eq!((outcome.answer.outcome, outcome.took_ms), (PARTIAL, TIMEOUT_MS));
+    assert_eq!((outcome.answer.candidates.len(), outcome.answer.operator_note.as_str()), (6, "deadline"));
+
+    let outcome = both_ways(&settings(), &[drip(&"x".repeat(1_000))]);
+    assert_eq!((outcome.answer.outcome, outcome.took_ms), (Err(Code::AiTimeout), TIMEOUT_MS));
+    assert_eq!((outcome.answer.attempts, outcome.answer.operator_note.as_str()), (1, "deadline"));
+
+    let busy = (0..100_000).fold(stream(), |reply, _| reply.say(COMMENT).wait(1)).hang();
+    let outcome = calling(&settings(), &ASK, [busy]);
+    assert_eq!((outcome.answer.outcome, outcome.took_ms), (Err(Code::AiTimeout), TIMEOUT_MS));
+}
+
+#[test]
+fn no_attempt_outlives_the_deadline() {
+    let outcome = calling(&ModelApi { idle_timeout_ms: 90_000, ..settings() }, &ASK, [Reply::silence()]);
+    assert_eq!((outcome.answer.outcome, outcome.took_ms), (Err(Code::AiTimeout), TIMEOUT_MS));
+    assert_eq!(outcome.answer.operator_note, "deadline");
+
+    // Four silences of 15 s are a minute: the fourth attempt would have nothing left.
+    let silences = [Reply::silence(), Reply::silence(), Reply::silence(), Reply::silence()];
+    let outcome = calling(&ModelApi { attempts_max: 10, ..settings() }, &ASK, silences);
+    assert_eq!((outcome.answer.outcome, outcome.answer.attempts), (Err(Code::AiTimeout), 4));
+    assert_eq!(outcome.took_ms, TIMEOUT_MS);
+
+    let outcome = calling(&settings(), &Ask { deadline_ms: START_MS, ..ASK }, []);
+    assert_eq!((outcome.answer.outcome, outcome.answer.attempts), (Err(Code::AiTimeout), 0));
+}
+
+#[test]
+fn waits_between_attempts_double_and_are_spread() {
+    for (random_bits, first_ms, second_ms) in [(0, 0, 0), (500, 500, 500), (1_000, 499, 1_000), (7, 7, 7)] {
+        let host = ScriptedHost::new(START_MS);
+        host.set_random_bits(random_bits);
+        host.always("/chat/completions", Reply::new(503));
+        let outcome = calling_on(&host, &settings(), &ASK);
+        let sent_ms: Vec<_> = host.sent().iter().map(|sent| sent.at_ms - START_MS).collect();
+        assert_eq!(sent_ms, [0, first_ms, first_ms + second_ms], "{random_bits}");
+        assert_eq!(outcome.took_ms, first_ms + second_ms);
+    }
+}
+
+#[test]
+fn a_retry_after_is_waited_for_if_it_fits_and_passed_on_if_it_does_not() {
+    for status in [429, 503] {
+        let outcome = both_ways(&settings(), &[Reply::new(status).with("retry-after", "7"), whole()]);
+        assert_eq!((outcome.answer.outcome, outcome.took_ms), (WHOLE, 7_000));
+
+        let outcome = both_ways(&settings(), &[Reply::new(status).with("retry-after", "3600")]);
+        assert_eq!((outcome.answer.outcome, outcome.took_ms), (Err(Code::AiUnavailable), 0));
+        assert_eq!((outcome.answer.attempts, outcome.answer.retry_after_s), (1, Some(3600)));
+    }
+    let told = json!({ "error": { "code": 503, "availability": { "code": "provider_overloaded", "retryable": true, "retry_after": 2.5 } } });
+    let outcome = both_ways(&settings(), &[document(200, &told), whole()]);
+    assert_eq!((outcome.answer.outcome, outcome.took_ms), (WHOLE, 3_000));
+}
+
+#[test]
+fn a_429_is_always_passed_on_with_a_time_to_wait() {
+    let rate_limit =
+        json!({ "error": { "message": "m", "metadata": { "error_type": "rate_limit_exceeded" } } });
+    for reply in
+        [Reply::new(429), document(200, &json!({ "error": { "code": "429" } })), document(200, &rate_limit)]
+    {
+        let outcome = both_ways(&ModelApi { attempts_max: 1, ..settings() }, &[reply]);
+        assert_eq!(outcome.answer.outcome, Err(Code::AiUnavailable));
+        assert_eq!(outcome.answer.retry_after_s, Some(10));
+    }
+    let outcome = both_ways(&ModelApi { attempts_max: 1, ..settings() }, &[Reply::new(503)]);
+    assert_eq!(outcome.answer.retry_after_s, None);
+}
+
+#[test]
+fn attempts_before_a_restart_count() {
+    let ask = Ask { attempts_made: 2, ..ASK };
+    let outcome = calling(&settings(), &ask, [Reply::new(503)]);
+    assert_eq!((outcome.answer.outcome, outcome.answer.attempts), (Err(Code::AiUnavailable), 3));
+    assert_eq!(outcome.attempts_told, [3]);
+
+    let outcome = calling(&settings(), &Ask { attempts_made: 3, ..ASK }, []);
+    assert_eq!((outcome.answer.outcome, outcome.answer.attempts), (Err(Code::AiUnavailable), 3));
+    assert_eq!(outcome.answer.operator_note, "no attempt left");
+}
+
+#[test]
+fn every_attempt_sends_the_same_bytes() {
+    let outcome = both_ways(&settings(), &[Reply::unreachable(), Reply::new(503), whole()]);
+    let sent = outcome.host.sent();
+    assert_eq!(sent.len(), 3);
+    assert!(sent.iter().all(|attempt| attempt.request == sent[0].request));
+    let body: Value = serde_json::from_slice(&sent[0].request.body).expect("it is JSON");
+    assert_eq!(body["model"], "a/1");
+    assert_eq!(sent[0].header("x-session-id"), Some(ASK.session_id));
+}
+
+#[test]
+fn an_answer_that_was_given_before_is_asked_for_once_and_never_after_a_failure() {
+    let on = ModelApi { cache_ttl_s: 300, ..settings() };
+    let empty = stream().with("x-openrouter-cache-status", "HIT").say(said("{\"candidates\":[]}")).say(DONE);
+    let outcome = both_ways(&on, &[empty, whole()]);
+    let asked: Vec<_> =
+        outcome.host.sent().iter().map(|sent| sent.header("x-openrouter-cache").is_some()).collect();
+    assert_eq!(asked, [true, false]);
+    assert_eq!(outcome.answer.was_reused, None);
+
+    for (header, was_reused) in [("HIT", Some(true)), ("hit", Some(true)), ("MISS", Some(false))] {
+        let outcome = both_ways(&on, &[whole().with("x-openrouter-cache-status", header)]);
+        assert_eq!(outcome.answer.was_reused, was_reused);
+    }
+    assert_eq!(both_ways(&on, &[whole()]).answer.was_reused, None);
+    assert_eq!(
+        calling(&on, &Ask { no_cache: true, ..ASK }, [whole()]).host.sent()[0].header("x-openrouter-cache"),
+        None
+    );
+}
+
+#[test]
+fn no_connection_is_left_open() {
+    for reply in [
+        whole(),
+        whole().hang(),
+        begun().hang(),
+        Reply::new(503).hang(),
+        Reply::silence(),
+        stream().say(event(&json!({ "error": {} }))).hang(),
+    ] {
+        let outcome = calling(&ModelApi { attempts_max: 1, ..settings() }, &ASK, [reply]);
+        assert_eq!(outcome.host.sent()[0].closed_ms, Some(START_MS + outcome.took_ms));
+    }
+}
+
+#[test]
+fn dropped_cards_are_counted_and_cost_no_other() {
+    let long = "x".repeat(201);
+    let content = [
+        "[",
+        &card("one"),
+        ",",
+        &card("ONE "),
+        ",",
+        &card(&long),
+        ",",
+        &card(""),
+        ",7,{\"front\":1},",
+        &card("a\u{0}b"),
+        "]",
+    ];
+    let outcome = both_ways(&settings(), &[stream().say(said(&content.concat())).say(DONE)]);
+    assert_eq!(outcome.answer.outcome, WHOLE);
+    assert_eq!(outcome.told.iter().map(|(front, _)| front.as_str()).collect::<Vec<_>>(), ["one", "ab"]);
+    assert_eq!(outcome.answer.dropped, 5);
+
+    let outcome = both_ways(&ModelApi { candidates_max: 1, ..settings() }, &[whole()]);
+    assert_eq!(
+        (outcome.answer.outcome, outcome.answer.candidates.len(), outcome.answer.dropped),
+        (WHOLE, 1, 1)
+    );
+}
+
+#[test]
+fn a_plain_completion_in_place_of_a_stream_is_read_too() {
+    let content = ["```json\n{\"candidates\":[", &card("one"), "]}\n```"].concat();
+    let completion = json!({
+        "id": "gen-2", "model": "llama", "usage": { "prompt_tokens": 1, "completion_tokens": 2 },
+        "choices": [{ "message": { "role": "assistant", "content": content }, "finish_reason": "stop" }],
+    });
+    let outcome = both_ways(&settings(), &[document(200, &completion)]);
+    assert_eq!((outcome.answer.outcome, outcome.answer.model.as_deref()), (WHOLE, Some("llama")));
+    assert_eq!(outcome.answer.usage, Some(Usage { prompt_tokens: 1, completion_tokens: 2, cost: 0.0 }));
+}
+
+#[test]
+fn an_answer_of_many_pieces_needs_few_timers() {
+    let mut reply = stream().say(said("["));
+    for _ in 0..500 {
+        reply = reply.wait(20).say(said(" "));
+    }
+    reply = reply.say(said(&[&card("one"), "]"].concat())).say(DONE);
+    let outcome = calling(&settings(), &ASK, [reply]);
+    assert_eq!((outcome.answer.outcome, outcome.took_ms), (WHOLE, 10_000));
+    assert!(outcome.host.slept_ms().len() <= 3, "{:?}", outcome.host.slept_ms());
+}

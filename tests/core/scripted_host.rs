@@ -1,0 +1,361 @@
+//! A host without a platform: a clock that only moves when everybody waits, neighbours that answer by script.
+//!
+//! ```text
+//! let host = ScriptedHost::new(0);
+//! host.on("/chat/completions", Reply::new(200).say("data: …\n\n").wait(400).cut());
+//! let answer = host.run(call(&host, …));
+//! assert_eq!(host.sent()[0].at_ms, 0);
+//! ```
+//! Deterministic: no thread, no timer, no real time. A future that waits for something which no script brings
+//! is a failed test and not a test that hangs.
+//!
+//! Not for: what a platform does beyond the ports.
+
+#![expect(clippy::expect_used, clippy::panic, reason = "what no script foresees is a failed test")]
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use ai_sessions::http::Request;
+use ai_sessions::ports::{Body, Clock, Fetch, Head, Incoming, Random, Timer, Unreachable};
+
+/// The host. A clone is the same host.
+#[derive(Clone)]
+pub(crate) struct ScriptedHost {
+    shared: Rc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    now_ms: Cell<u64>,
+    /// The moments that somebody waits for, since the future was last looked at.
+    awaited_ms: RefCell<Vec<u64>>,
+    random_bits: Cell<u128>,
+    routes: RefCell<Vec<Route>>,
+    sent: RefCell<Vec<Sent>>,
+    slept_ms: RefCell<Vec<u64>>,
+}
+
+struct Route {
+    url_part: &'static str,
+    once: VecDeque<Reply>,
+    always: Option<Reply>,
+}
+
+/// A request that was sent, and what became of its connection.
+#[derive(Debug, Clone)]
+pub(crate) struct Sent {
+    /// When.
+    pub(crate) at_ms: u64,
+    /// What.
+    pub(crate) request: Request,
+    /// When this side let go of the connection.
+    pub(crate) closed_ms: Option<u64>,
+}
+
+impl Sent {
+    /// The first header of that name.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.request.headers.iter().find(|(header, _)| *header == name).map(|(_, value)| value.as_str())
+    }
+}
+
+/// How a neighbour answers: a head, then what happens on its connection, each step after those before it.
+#[derive(Debug, Clone)]
+pub(crate) struct Reply {
+    head_after_ms: Option<u64>,
+    /// `None`: there is no connection.
+    status: Option<u16>,
+    headers: Vec<(&'static str, String)>,
+    steps: Vec<Step>,
+    ending: Ending,
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Say(Vec<u8>),
+    Wait(u64),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    Regular,
+    Cut,
+    Never,
+}
+
+impl Reply {
+    /// An answer with this status, without headers or body, at once.
+    pub(crate) fn new(status: u16) -> Self {
+        Self {
+            head_after_ms: Some(0),
+            status: Some(status),
+            headers: Vec::new(),
+            steps: Vec::new(),
+            ending: Ending::Regular,
+        }
+    }
+
+    /// No connection.
+    pub(crate) fn unreachable() -> Self {
+        Self { status: None, ..Self::new(0) }
+    }
+
+    /// A connection, and then nothing.
+    pub(crate) fn silence() -> Self {
+        Self { head_after_ms: None, ..Self::new(0) }
+    }
+
+    /// The head comes only after so long.
+    pub(crate) fn head_after(self, ms: u64) -> Self {
+        Self { head_after_ms: Some(ms), ..self }
+    }
+
+    /// One more header.
+    pub(crate) fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    /// The next bytes of the body.
+    pub(crate) fn say(mut self, bytes: impl AsRef<[u8]>) -> Self {
+        self.steps.push(Step::Say(bytes.as_ref().to_vec()));
+        self
+    }
+
+    /// Nothing for so long.
+    pub(crate) fn wait(mut self, ms: u64) -> Self {
+        self.steps.push(Step::Wait(ms));
+        self
+    }
+
+    /// Then the connection breaks.
+    pub(crate) fn cut(self) -> Self {
+        Self { ending: Ending::Cut, ..self }
+    }
+
+    /// Then nothing more, and no end either.
+    pub(crate) fn hang(self) -> Self {
+        Self { ending: Ending::Never, ..self }
+    }
+}
+
+impl ScriptedHost {
+    /// A host at this moment (milliseconds since the Unix epoch), without neighbours; its random bits are all
+    /// 0.
+    pub(crate) fn new(now_ms: u64) -> Self {
+        let shared = Rc::new(Shared::default());
+        shared.now_ms.set(now_ms);
+        Self { shared }
+    }
+
+    /// The next request to a URL with this part in it that has no answer yet gets this one.
+    pub(crate) fn on(&self, url_part: &'static str, reply: Reply) {
+        self.with_route(url_part, |route| route.once.push_back(reply));
+    }
+
+    /// Every request to a URL with this part in it gets this answer, when those of [`on`](Self::on) are used
+    /// up.
+    pub(crate) fn always(&self, url_part: &'static str, reply: Reply) {
+        self.with_route(url_part, |route| route.always = Some(reply));
+    }
+
+    fn with_route(&self, url_part: &'static str, change: impl FnOnce(&mut Route)) {
+        let mut routes = self.shared.routes.borrow_mut();
+        match routes.iter_mut().find(|route| route.url_part == url_part) {
+            Some(route) => change(route),
+            None => {
+                let mut route = Route { url_part, once: VecDeque::new(), always: None };
+                change(&mut route);
+                routes.push(route);
+            }
+        }
+    }
+
+    /// What the generator of random bits gives from now on.
+    pub(crate) fn set_random_bits(&self, bits: u128) {
+        self.shared.random_bits.set(bits);
+    }
+
+    /// What was sent so far.
+    pub(crate) fn sent(&self) -> Vec<Sent> {
+        self.shared.sent.borrow().clone()
+    }
+
+    /// Whether every answer that was scripted by [`on`](Self::on) was asked for.
+    pub(crate) fn is_used_up(&self) -> bool {
+        self.shared.routes.borrow().iter().all(|route| route.once.is_empty())
+    }
+
+    /// How long each timer was set for, in the order of setting.
+    pub(crate) fn slept_ms(&self) -> Vec<u64> {
+        self.shared.slept_ms.borrow().clone()
+    }
+
+    /// Runs a future to its end. Whenever it cannot go on, the clock jumps to the next moment that it waits
+    /// for.
+    pub(crate) fn run<T>(&self, future: impl Future<Output = T>) -> T {
+        let mut future = pin!(future);
+        let mut context = Context::from_waker(Waker::noop());
+        loop {
+            self.shared.awaited_ms.borrow_mut().clear();
+            if let Poll::Ready(value) = future.as_mut().poll(&mut context) {
+                return value;
+            }
+            let next_ms = self.shared.awaited_ms.borrow().iter().copied().min();
+            let next_ms = next_ms.expect("the future waits for something that no script brings");
+            assert!(next_ms > self.shared.now_ms.get(), "the future waits for what has been");
+            self.shared.now_ms.set(next_ms);
+        }
+    }
+}
+
+impl Shared {
+    fn poll_until(&self, due_ms: u64) -> Poll<()> {
+        if self.now_ms.get() >= due_ms {
+            return Poll::Ready(());
+        }
+        self.awaited_ms.borrow_mut().push(due_ms);
+        Poll::Pending
+    }
+}
+
+impl Clock for ScriptedHost {
+    fn now_ms(&self) -> u64 {
+        self.shared.now_ms.get()
+    }
+}
+
+impl Timer for ScriptedHost {
+    async fn sleep(&self, ms: u64) {
+        self.shared.slept_ms.borrow_mut().push(ms);
+        let due_ms = self.shared.now_ms.get().saturating_add(ms);
+        poll_fn(|_| self.shared.poll_until(due_ms)).await;
+    }
+}
+
+impl Random for ScriptedHost {
+    fn random_bits(&self) -> u128 {
+        self.shared.random_bits.get()
+    }
+}
+
+impl Fetch for ScriptedHost {
+    type Incoming = ScriptedIncoming;
+
+    async fn fetch(&self, request: Request) -> Result<ScriptedIncoming, Unreachable> {
+        let reply = {
+            let mut routes = self.shared.routes.borrow_mut();
+            let route = routes
+                .iter_mut()
+                .filter(|route| request.url.contains(route.url_part))
+                .max_by_key(|route| route.url_part.len());
+            let reply = route.and_then(|route| route.once.pop_front().or_else(|| route.always.clone()));
+            reply.unwrap_or_else(|| panic!("no answer is scripted for {}", request.url))
+        };
+        let connection = {
+            let mut sent = self.shared.sent.borrow_mut();
+            sent.push(Sent { at_ms: self.shared.now_ms.get(), request, closed_ms: None });
+            Connection { shared: Rc::clone(&self.shared), at: sent.len() - 1 }
+        };
+        let Some(head_after_ms) = reply.head_after_ms else { return std::future::pending().await };
+        let head_ms = self.shared.now_ms.get() + head_after_ms;
+        poll_fn(|_| self.shared.poll_until(head_ms)).await;
+        let status = reply.status.ok_or(Unreachable)?;
+
+        let mut at_ms = head_ms;
+        let mut arrivals = VecDeque::new();
+        for step in reply.steps {
+            match step {
+                Step::Wait(ms) => at_ms += ms,
+                Step::Say(bytes) => arrivals.push_back((at_ms, bytes)),
+            }
+        }
+        Ok(ScriptedIncoming {
+            connection,
+            status,
+            headers: reply.headers,
+            arrivals,
+            end_ms: at_ms,
+            ending: reply.ending,
+            arrived: Vec::new(),
+        })
+    }
+}
+
+/// An open connection; dropped, it is closed.
+struct Connection {
+    shared: Rc<Shared>,
+    at: usize,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if let Some(sent) = self.shared.sent.borrow_mut().get_mut(self.at) {
+            sent.closed_ms = Some(self.shared.now_ms.get());
+        }
+    }
+}
+
+/// An answer, its body still coming. What has come and was not taken stays: a read that is dropped loses
+/// nothing, and what came before a cut is given before it.
+pub(crate) struct ScriptedIncoming {
+    connection: Connection,
+    status: u16,
+    headers: Vec<(&'static str, String)>,
+    arrivals: VecDeque<(u64, Vec<u8>)>,
+    end_ms: u64,
+    ending: Ending,
+    arrived: Vec<u8>,
+}
+
+impl Head for ScriptedIncoming {
+    fn header(&self, name: &str) -> Option<String> {
+        let values: Vec<_> = self
+            .headers
+            .iter()
+            .filter(|(header, _)| *header == name)
+            .map(|(_, value)| value.as_str())
+            .collect();
+        (!values.is_empty()).then(|| values.join(", "))
+    }
+}
+
+impl Body for ScriptedIncoming {
+    async fn next(&mut self, at_least: usize) -> Result<Option<Vec<u8>>, Unreachable> {
+        poll_fn(|_| {
+            let shared = &self.connection.shared;
+            while let Some((_, bytes)) =
+                self.arrivals.pop_front_if(|(at_ms, _)| *at_ms <= shared.now_ms.get())
+            {
+                self.arrived.extend(bytes);
+            }
+            let is_over = self.arrivals.is_empty()
+                && shared.now_ms.get() >= self.end_ms
+                && self.ending != Ending::Never;
+            if !self.arrived.is_empty() && (is_over || self.arrived.len() >= at_least) {
+                return Poll::Ready(Ok(Some(std::mem::take(&mut self.arrived))));
+            }
+            if is_over {
+                return Poll::Ready(if self.ending == Ending::Cut { Err(Unreachable) } else { Ok(None) });
+            }
+            if let Some((at_ms, _)) = self.arrivals.front() {
+                shared.awaited_ms.borrow_mut().push(*at_ms);
+            } else if self.ending != Ending::Never {
+                shared.awaited_ms.borrow_mut().push(self.end_ms);
+            }
+            Poll::Pending
+        })
+        .await
+    }
+}
+
+impl Incoming for ScriptedIncoming {
+    fn status(&self) -> u16 {
+        self.status
+    }
+}

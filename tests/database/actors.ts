@@ -1,0 +1,93 @@
+// Who knocks at the database in these tests, and the rows that they have there.
+
+import assert from 'node:assert/strict';
+import type { Rest, RestAnswer, World } from '../support/world.ts';
+
+export type Actor = { id: string; rest: Rest };
+
+export type Actors = { owner: Actor; stranger: Actor; anonymous: Rest };
+
+/** A signed-in user who owns things, another one, and somebody with nothing but the public key. */
+export async function createActors(world: World): Promise<Actors> {
+  return { owner: await signedIn(world), stranger: await signedIn(world), anonymous: world.rest() };
+}
+
+async function signedIn(world: World): Promise<Actor> {
+  const user = await world.auth.createUser();
+  return { id: user.id, rest: world.rest(world.auth.token(user)) };
+}
+
+export const TEXT = 'The mitochondrion is the powerhouse of the cell. '.repeat(30).trim();
+
+export const SESSIONS = '/ai_generation_sessions';
+export const CANDIDATES = '/flashcard_candidates';
+export const EVENTS = '/event_logs';
+export const FINISH = '/rpc/finish_ai_session';
+
+/** Asks PostgREST for the rows that a write touched: under row level security a write of nothing reports success. */
+export const RETURN_ROWS = { prefer: 'return=representation' };
+
+export function newSession(more: object = {}): { id: string } & Record<string, unknown> {
+  return { id: crypto.randomUUID(), model: 'stand-in/model', input_text: TEXT, ...more };
+}
+
+export function newCard(more: object = {}): { id: string } & Record<string, unknown> {
+  return { id: crypto.randomUUID(), front: 'Front?', back: 'Back.', prompt: 'Tests it.', ...more };
+}
+
+/** Opens a session and answers its id. */
+export async function openSession(actor: Actor, more: object = {}): Promise<string> {
+  const session = newSession(more);
+  expectStatus(await actor.rest('POST', SESSIONS, session), 201);
+  return session.id;
+}
+
+/** The arguments of finish_ai_session for a session that was opened. */
+export function completed(id: string, candidates: object[] = [newCard(), newCard()], more: object = {}) {
+  return { session: { ...OUTCOME, id, status: 'completed', ...more }, candidates, event: { attempts: 1 } };
+}
+
+export function failed(id: string, error_code = 'ai_unavailable', more: object = {}) {
+  return { session: { ...OUTCOME, id, status: 'failed', error_code, ...more }, candidates: [], event: { attempts: 3 } };
+}
+
+const OUTCOME = {
+  model: 'stand-in/model',
+  input_text: null,
+  created_at: null,
+  partial: false,
+  error_code: null,
+  prompt_tokens: 512,
+  completion_tokens: 300,
+  cost: 0.000123,
+};
+
+export async function endedSession(actor: Actor, how: (id: string) => object = (id) => completed(id)): Promise<string> {
+  const id = await openSession(actor);
+  expectStatus(await actor.rest('POST', FINISH, how(id)), 200);
+  return id;
+}
+
+export function expectStatus(answer: RestAnswer, status: number): void {
+  assert.equal(answer.status, status, `${answer.status}: ${JSON.stringify(answer.body)}`);
+}
+
+/** No privilege, or a row that a policy forbids: 403, and 401 for who has not even a token. */
+export function expectForbidden(answer: RestAnswer): void {
+  assert.equal((answer.body as { code?: string } | null)?.code, '42501', JSON.stringify(answer.body));
+  assert.ok(answer.status === 401 || answer.status === 403, `status ${answer.status}`);
+}
+
+/** A check constraint of this name refused the row. */
+export function expectRefusedBy(answer: RestAnswer, constraint: string): void {
+  const { code, message } = answer.body as { code?: string; message?: string };
+  assert.equal(code, '23514', JSON.stringify(answer.body));
+  assert.match(message ?? '', new RegExp(`"${constraint}"`));
+}
+
+export function expectRows(answer: RestAnswer, count: number): Record<string, unknown>[] {
+  assert.ok(answer.status === 200 || answer.status === 201, `${answer.status}: ${JSON.stringify(answer.body)}`);
+  const rows = answer.body as Record<string, unknown>[];
+  assert.equal(rows.length, count, JSON.stringify(rows));
+  return rows;
+}

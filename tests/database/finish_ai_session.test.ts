@@ -1,0 +1,236 @@
+import assert from 'node:assert/strict';
+import { after, before, describe, it } from 'node:test';
+import { type RestAnswer, startWorld, type World } from '../support/world.ts';
+import {
+  type Actors,
+  CANDIDATES,
+  completed,
+  createActors,
+  EVENTS,
+  expectForbidden,
+  expectRows,
+  expectStatus,
+  failed,
+  FINISH,
+  newCard,
+  openSession,
+  SESSIONS,
+  TEXT,
+} from './actors.ts';
+
+describe('finish_ai_session', () => {
+  let world: World;
+  let actors: Actors;
+  before(async () => {
+    world = await startWorld({ model: false });
+    actors = await createActors(world);
+  });
+  after(() => world.close());
+
+  const finish = (args: object) => actors.owner.rest('POST', FINISH, args);
+
+  function expectReturned(answer: RestAnswer, status: 'completed' | 'failed'): void {
+    expectStatus(answer, 200);
+    assert.equal(answer.body, status);
+  }
+
+  /** All that there is of a session, read past row level security. */
+  async function stored(id: string) {
+    const [session] = await world.sql('select * from public.ai_generation_sessions where id = $1', [id]);
+    const cards = await world.sql('select * from public.flashcard_candidates where session_id = $1 order by position', [id]);
+    const events = await world.sql('select * from public.event_logs where session_id = $1', [id]);
+    return { session, cards, events };
+  }
+
+  it('completes a session: candidates in order, outcome, one event', async () => {
+    const id = await openSession(actors.owner);
+    const cards = [newCard({ front: 'Third?' }), newCard({ front: 'First?' }), newCard({ front: 'Second?' })];
+    expectReturned(await finish(completed(id, cards, { partial: true })), 'completed');
+
+    const { session, cards: kept, events } = await stored(id);
+    assert.equal(session?.['status'], 'completed');
+    assert.equal(session?.['partial'], true);
+    assert.equal(session?.['error_code'], null);
+    assert.equal(session?.['prompt_tokens'], 512);
+    assert.equal(session?.['completion_tokens'], 300);
+    assert.equal(session?.['cost'], '0.000123');
+    assert.ok(session?.['ended_at'] instanceof Date);
+    assert.deepEqual(
+      kept.map((card) => [card['position'], card['id'], card['front'], card['user_id']]),
+      cards.map((card, i) => [i, card.id, card['front'], actors.owner.id]),
+    );
+    assert.deepEqual(
+      events.map((event) => [event['type'], event['user_id'], event['data']]),
+      [['ai_session.completed', actors.owner.id, { attempts: 1 }]],
+    );
+  });
+
+  it('fails a session: code, no candidates, one event', async () => {
+    const id = await openSession(actors.owner);
+    const unknownUsage = { prompt_tokens: null, completion_tokens: null, cost: null };
+    expectReturned(await finish(failed(id, 'ai_timeout', unknownUsage)), 'failed');
+
+    const { session, cards, events } = await stored(id);
+    assert.equal(session?.['status'], 'failed');
+    assert.equal(session?.['error_code'], 'ai_timeout');
+    assert.equal(session?.['cost'], null);
+    assert.deepEqual(cards, []);
+    assert.deepEqual(events.map((event) => [event['type'], event['data']]), [['ai_session.failed', { attempts: 3 }]]);
+  });
+
+  it('may be called again after a lost answer: the first end stands', async () => {
+    const id = await openSession(actors.owner);
+    const args = completed(id);
+    expectReturned(await finish(args), 'completed');
+    const before = await stored(id);
+
+    expectReturned(await finish(args), 'completed');
+    expectReturned(await finish(failed(id)), 'completed');
+    expectReturned(await finish(completed(id, [newCard()], { input_text: TEXT })), 'completed');
+    assert.deepEqual(await stored(id), before);
+  });
+
+  it('called many times at once ends a session once, whoever comes first', async () => {
+    const id = await openSession(actors.owner);
+    const calls = Array.from({ length: 12 }, (_, i) => finish(i % 2 === 0 ? completed(id) : failed(id)));
+    const answers = await Promise.all(calls);
+    const { session, cards, events } = await stored(id);
+    for (const answer of answers) {
+      expectStatus(answer, 200);
+      assert.equal(answer.body, session?.['status']);
+    }
+    assert.equal(events.length, 1);
+    assert.equal(cards.length, session?.['status'] === 'completed' ? 2 : 0);
+  });
+
+  it('opens the session itself when its opening was never confirmed', async () => {
+    const id = crypto.randomUUID();
+    const opening = { input_text: TEXT, created_at: '2026-11-22T10:00:00.123Z' };
+    expectReturned(await finish(completed(id, [newCard()], opening)), 'completed');
+
+    const { session, cards, events } = await stored(id);
+    assert.equal(session?.['user_id'], actors.owner.id);
+    assert.equal(session?.['input_text'], TEXT);
+    assert.equal(session?.['model'], 'stand-in/model');
+    assert.equal((session?.['created_at'] as Date).toISOString(), '2026-11-22T10:00:00.123Z');
+    assert.equal(cards.length, 1);
+    assert.equal(events.length, 1);
+  });
+
+  it('keeps an opening that had arrived after all', async () => {
+    const id = await openSession(actors.owner);
+    const other = { input_text: `${TEXT} changed`, created_at: '2020-01-01T00:00:00Z', model: 'other/model' };
+    expectReturned(await finish(failed(id, 'ai_unavailable', other)), 'failed');
+    const { session } = await stored(id);
+    assert.equal(session?.['input_text'], TEXT);
+    assert.equal(session?.['model'], 'stand-in/model');
+  });
+
+  it('called many times at once without an opening still makes one session', async () => {
+    const id = crypto.randomUUID();
+    const args = completed(id, [newCard()], { input_text: TEXT });
+    const answers = await Promise.all(Array.from({ length: 8 }, () => finish(args)));
+    for (const answer of answers) expectReturned(answer, 'completed');
+    const { cards, events } = await stored(id);
+    assert.equal(cards.length, 1);
+    assert.equal(events.length, 1);
+  });
+
+  it('answers 404 for a session that does not exist', async () => {
+    const answer = await finish(completed(crypto.randomUUID()));
+    expectStatus(answer, 404);
+  });
+
+  it("answers 404 for a stranger's call, with and without an opening, and changes nothing", async () => {
+    for (const how of [completed, failed]) {
+      const id = await openSession(actors.owner);
+      const before = await stored(id);
+      expectStatus(await actors.stranger.rest('POST', FINISH, how(id)), 404);
+      const withOpening = how(id);
+      withOpening.session = Object.assign(withOpening.session, { input_text: TEXT });
+      expectStatus(await actors.stranger.rest('POST', FINISH, withOpening), 404);
+      assert.deepEqual(await stored(id), before);
+    }
+  });
+
+  it('tells a stranger nothing about an ended session either', async () => {
+    const id = await openSession(actors.owner);
+    expectReturned(await finish(completed(id)), 'completed');
+    expectStatus(await actors.stranger.rest('POST', FINISH, completed(id)), 404);
+  });
+
+  it('is closed to somebody without a token and to the service key', async () => {
+    const id = await openSession(actors.owner);
+    expectForbidden(await actors.anonymous('POST', FINISH, completed(id)));
+    expectForbidden(await world.rest(world.serviceKey)('POST', FINISH, completed(id)));
+  });
+
+  describe('is all or nothing', () => {
+    const bad: [string, object][] = [
+      ['a front of 201 characters', newCard({ front: 'x'.repeat(201) })],
+      ['an empty back', newCard({ back: '' })],
+      ['a missing prompt', newCard({ prompt: undefined })],
+      ['a control character', newCard({ front: 'a\u0007b' })],
+      ['U+0000', newCard({ front: 'a\u0000b' })],
+      ['an id that is no UUID', newCard({ id: 'x' })],
+    ];
+    for (const [what, card] of bad) {
+      it(`with ${what} in the second card nothing is written`, async () => {
+        const id = crypto.randomUUID();
+        const answer = await finish(completed(id, [newCard(), card], { input_text: TEXT }));
+        expectStatus(answer, 400);
+        assert.deepEqual(await stored(id), { session: undefined, cards: [], events: [] });
+      });
+    }
+
+    it('with an event that is too large nothing is written', async () => {
+      const id = await openSession(actors.owner);
+      const before = await stored(id);
+      const answer = await finish({ ...completed(id), event: { text: 'x'.repeat(9000) } });
+      expectStatus(answer, 400);
+      assert.deepEqual(await stored(id), before);
+    });
+
+    it('with a candidate id that is taken nothing is written', async () => {
+      const taken = newCard();
+      expectReturned(await finish(completed(await openSession(actors.owner), [taken])), 'completed');
+      const id = await openSession(actors.owner);
+      expectStatus(await finish(completed(id, [newCard(), taken])), 409);
+      const { session, cards } = await stored(id);
+      assert.equal(session?.['status'], 'generating');
+      assert.deepEqual(cards, []);
+    });
+  });
+
+  describe('refuses an outcome that contradicts itself', () => {
+    const contradictions: [string, (id: string) => object][] = [
+      ['completed without candidates', (id) => completed(id, [])],
+      ['failed with candidates', (id) => ({ ...failed(id), candidates: [newCard()] })],
+      ['another status', (id) => completed(id, [newCard()], { status: 'generating' })],
+      ['no status', (id) => completed(id, [newCard()], { status: null })],
+      ['no id', (id) => completed(id, [newCard()], { id: null })],
+      ['candidates that are no list', (id) => ({ ...completed(id), candidates: { 0: newCard() } })],
+      ['no candidates member', (id) => ({ ...completed(id), candidates: null })],
+    ];
+    for (const [what, args] of contradictions) {
+      it(what, async () => {
+        const id = await openSession(actors.owner);
+        const answer = await finish(args(id));
+        expectStatus(answer, 400);
+        assert.equal((answer.body as { code: string }).code, '22023');
+        assert.equal((await stored(id)).session?.['status'], 'generating');
+      });
+    }
+  });
+
+  it('takes a text and cards at their limits, in astral characters', async () => {
+    const emoji = '\u{1F600}';
+    const card = () => newCard({ front: emoji.repeat(200), back: emoji.repeat(500), prompt: emoji.repeat(500) });
+    const id = crypto.randomUUID();
+    const cards = Array.from({ length: 20 }, card);
+    expectReturned(await finish(completed(id, cards, { input_text: emoji.repeat(10_000) })), 'completed');
+    expectRows(await actors.owner.rest('GET', `${CANDIDATES}?session_id=eq.${id}`), 20);
+    expectRows(await actors.owner.rest('GET', `${EVENTS}?session_id=eq.${id}`), 1);
+    expectRows(await actors.owner.rest('GET', `${SESSIONS}?id=eq.${id}`), 1);
+  });
+});

@@ -1,0 +1,157 @@
+import assert from 'node:assert/strict';
+import { after, before, describe, it } from 'node:test';
+import { startWorld, type World } from '../support/world.ts';
+import {
+  type Actors,
+  CANDIDATES,
+  completed,
+  createActors,
+  endedSession,
+  expectForbidden,
+  expectRefusedBy,
+  expectRows,
+  expectStatus,
+  failed,
+  newCard,
+  openSession,
+  SESSIONS,
+} from './actors.ts';
+
+describe('flashcard_candidates', () => {
+  let world: World;
+  let actors: Actors;
+  before(async () => {
+    world = await startWorld({ model: false });
+    actors = await createActors(world);
+  });
+  after(() => world.close());
+
+  const cardOf = (session_id: string, more: object = {}) => newCard({ session_id, position: 0, ...more });
+
+  describe('the owner', () => {
+    it('reads them in the session that they belong to, without naming a foreign key', async () => {
+      const id = await endedSession(actors.owner);
+      const query = `${SESSIONS}?id=eq.${id}&select=id,flashcard_candidates(front,position)&flashcard_candidates.order=position`;
+      const [row] = expectRows(await actors.owner.rest('GET', query), 1);
+      assert.deepEqual(row?.['flashcard_candidates'], [
+        { front: 'Front?', position: 0 },
+        { front: 'Front?', position: 1 },
+      ]);
+    });
+
+    it('adds one while the session is generating', async () => {
+      const session_id = await openSession(actors.owner);
+      expectStatus(await actors.owner.rest('POST', CANDIDATES, cardOf(session_id)), 201);
+    });
+
+    for (const how of [completed, failed]) {
+      it(`cannot add one to a ${how.name} session`, async () => {
+        const session_id = await endedSession(actors.owner, (id) => how(id));
+        expectForbidden(await actors.owner.rest('POST', CANDIDATES, cardOf(session_id, { position: 7 })));
+      });
+    }
+
+    it('cannot add one to a session that does not exist', async () => {
+      expectForbidden(await actors.owner.rest('POST', CANDIDATES, cardOf(crypto.randomUUID())));
+    });
+
+    it("cannot give one to another user, not even in that user's session", async () => {
+      const mine = await openSession(actors.owner);
+      const theirs = await openSession(actors.stranger);
+      for (const session_id of [mine, theirs]) {
+        const forged = cardOf(session_id, { user_id: actors.stranger.id });
+        expectForbidden(await actors.owner.rest('POST', CANDIDATES, forged));
+      }
+    });
+
+    it('cannot put two at one place', async () => {
+      const session_id = await openSession(actors.owner);
+      expectStatus(await actors.owner.rest('POST', CANDIDATES, cardOf(session_id)), 201);
+      expectStatus(await actors.owner.rest('POST', CANDIDATES, cardOf(session_id)), 409);
+    });
+
+    it('cannot change or delete one, nor date it', async () => {
+      const session_id = await openSession(actors.owner);
+      const card = cardOf(session_id);
+      expectStatus(await actors.owner.rest('POST', CANDIDATES, card), 201);
+      expectForbidden(await actors.owner.rest('PATCH', `${CANDIDATES}?id=eq.${card.id}`, { front: 'Other?' }));
+      expectForbidden(await actors.owner.rest('DELETE', `${CANDIDATES}?id=eq.${card.id}`));
+      const dated = cardOf(session_id, { position: 1, created_at: '2020-01-01T00:00:00Z' });
+      expectForbidden(await actors.owner.rest('POST', CANDIDATES, dated));
+    });
+  });
+
+  describe('a stranger', () => {
+    it('does not see them, neither alone nor embedded', async () => {
+      const id = await endedSession(actors.owner);
+      expectRows(await actors.stranger.rest('GET', `${CANDIDATES}?session_id=eq.${id}`), 0);
+      expectRows(await actors.stranger.rest('GET', `${SESSIONS}?id=eq.${id}&select=id,flashcard_candidates(*)`), 0);
+    });
+
+    it("cannot add one to the owner's session", async () => {
+      const session_id = await openSession(actors.owner);
+      expectForbidden(await actors.stranger.rest('POST', CANDIDATES, cardOf(session_id)));
+      const asOwner = cardOf(session_id, { user_id: actors.owner.id });
+      expectForbidden(await actors.stranger.rest('POST', CANDIDATES, asOwner));
+    });
+
+    it('cannot change or delete one', async () => {
+      const id = await endedSession(actors.owner);
+      expectForbidden(await actors.stranger.rest('PATCH', `${CANDIDATES}?session_id=eq.${id}`, { front: 'Other?' }));
+      expectForbidden(await actors.stranger.rest('DELETE', `${CANDIDATES}?session_id=eq.${id}`));
+    });
+  });
+
+  it('gives somebody without a token nothing', async () => {
+    const session_id = await openSession(actors.owner);
+    expectForbidden(await actors.anonymous('GET', CANDIDATES));
+    expectForbidden(await actors.anonymous('POST', CANDIDATES, cardOf(session_id, { user_id: actors.owner.id })));
+    expectForbidden(await actors.anonymous('PATCH', `${CANDIDATES}?session_id=eq.${session_id}`, { front: 'x' }));
+    expectForbidden(await actors.anonymous('DELETE', `${CANDIDATES}?session_id=eq.${session_id}`));
+  });
+
+  it('gives the service key nothing either', async () => {
+    expectForbidden(await world.rest(world.serviceKey)('GET', CANDIDATES));
+  });
+
+  for (const [field, max] of [['front', 200], ['back', 500], ['prompt', 500]] as const) {
+    describe(`${field}`, () => {
+      for (const [length, fits] of [[0, false], [1, true], [max, true], [max + 1, false]] as const) {
+        it(`of ${length} astral characters ${fits ? 'fits' : 'does not fit'}`, async () => {
+          const session_id = await openSession(actors.owner);
+          const card = cardOf(session_id, { [field]: '\u{1F600}'.repeat(length) });
+          const answer = await actors.owner.rest('POST', CANDIDATES, card);
+          if (fits) expectStatus(answer, 201);
+          else expectRefusedBy(answer, `flashcard_candidates_${field}_length_check`);
+        });
+      }
+      const unclean = [
+        ['a space at the end', 'a ', 'trimmed'],
+        ['a no-break space in front', '\u00a0a', 'trimmed'],
+        ['a bell', 'a\u0007b', 'clean'],
+        ['a byte order mark', 'a\ufeffb', 'clean'],
+        ['a tag character', 'a\u{E0041}b', 'clean'],
+      ] as const;
+      for (const [what, text, check] of unclean) {
+        it(`refuses ${what}`, async () => {
+          const session_id = await openSession(actors.owner);
+          const answer = await actors.owner.rest('POST', CANDIDATES, cardOf(session_id, { [field]: text }));
+          expectRefusedBy(answer, `flashcard_candidates_${field}_${check}_check`);
+        });
+      }
+      it('keeps tabs, line ends and combined emoji', async () => {
+        const session_id = await openSession(actors.owner);
+        const text = 'a\tb\nc \u{1F468}\u200d\u{1F469}\u200d\u{1F467}';
+        expectStatus(await actors.owner.rest('POST', CANDIDATES, cardOf(session_id, { [field]: text })), 201);
+        const [row] = expectRows(await actors.owner.rest('GET', `${CANDIDATES}?session_id=eq.${session_id}`), 1);
+        assert.equal(row?.[field], text);
+      });
+    });
+  }
+
+  it('counts places from 0', async () => {
+    const session_id = await openSession(actors.owner);
+    const answer = await actors.owner.rest('POST', CANDIDATES, cardOf(session_id, { position: -1 }));
+    expectRefusedBy(answer, 'flashcard_candidates_position_check');
+  });
+});

@@ -1,0 +1,47 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { makeCards } from './card_maker.ts';
+
+describe('the card maker', () => {
+  const texts: [string, string][] = [
+    ['English', 'The mitochondrion is the powerhouse of the cell. It makes adenosine triphosphate. '.repeat(15)],
+    ['Polish', 'Fotosynteza zachodzi w chloroplastach. Światło zamienia się w energię chemiczną. '.repeat(15)],
+    ['Japanese', '光合成は植物が光を化学エネルギーに変える過程です。葉緑体で行われます。'.repeat(30)],
+    ['Arabic', 'التمثيل الضوئي عملية تحول الضوء إلى طاقة كيميائية. تحدث في البلاستيدات الخضراء. '.repeat(15)],
+    ['one word without end', 'x'.repeat(10_000)],
+    ['emoji', '\u{1F600}'.repeat(10_000)],
+    ['digits and lines', Array.from({ length: 300 }, (_, i) => `${i}\n`).join('')],
+    ['one sentence without end', 'word and '.repeat(1100)],
+  ];
+  for (const [name, text] of texts) {
+    it(`makes cards inside the limits of ${name}`, () => {
+      const cards = makeCards(text, 20);
+      assert.ok(cards.length >= 1 && cards.length <= 20, `${cards.length} cards`);
+      for (const card of cards) {
+        for (const [field, max] of [['front', 200], ['back', 500], ['prompt', 500]] as const) {
+          const length = [...card[field]].length;
+          assert.ok(length >= 1 && length <= max, `${field} has ${length}`);
+          assert.equal(card[field], card[field].trim());
+          assert.ok(card[field].isWellFormed());
+        }
+      }
+      assert.equal(new Set(cards.map(({ front }) => front.toLowerCase())).size, cards.length);
+      assert.deepEqual(makeCards(text, 20), cards);
+    });
+  }
+
+  it('asks for a word of the text and answers with its sentence', () => {
+    const [card] = makeCards('Photosynthesis happens in chloroplasts.', 20);
+    assert.deepEqual(card, {
+      front: '____ happens in chloroplasts.',
+      back: 'Photosynthesis happens in chloroplasts.',
+      prompt: '“Photosynthesis”: Photosynthesis happens in chloroplasts.',
+    });
+  });
+
+  it('makes no more than it is asked for, from the whole of the text', () => {
+    const text = Array.from({ length: 100 }, (_, i) => `Sentence number ${i} speaks of thing${i}.`).join(' ');
+    const cards = makeCards(text, 5);
+    assert.deepEqual(cards.map(({ back }) => back.match(/\d+/)?.[0]), ['0', '20', '40', '60', '80']);
+  });
+});

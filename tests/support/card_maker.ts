@@ -1,0 +1,70 @@
+// Makes flashcards out of a text without a model: a cloze for well spread sentences. Deterministic, in any language that
+// Intl.Segmenter can cut, and always inside the service's limits. The local model server answers with these.
+
+export type Card = { front: string; back: string; prompt: string };
+
+const FRONT_CHARS = 200;
+const BACK_CHARS = 500;
+const PROMPT_CHARS = 500;
+const BLANK = '____';
+/** Shorter ones are headings and exclamations. */
+const SENTENCE_CHARS_MIN = 12;
+
+const sentences = new Intl.Segmenter(undefined, { granularity: 'sentence' });
+const words = new Intl.Segmenter(undefined, { granularity: 'word' });
+
+/** At most `max` cards with different fronts, in the order of the text; at least one for a text that is not empty. */
+export function makeCards(text: string, max: number): Card[] {
+  const cards = new Map<string, Card>();
+  for (const sentence of spread(sentencesOf(text), max)) {
+    const card = makeCard(sentence);
+    const key = card.front.toLowerCase();
+    if (!cards.has(key)) cards.set(key, card);
+  }
+  return [...cards.values()];
+}
+
+function makeCard(sentence: string): Card {
+  const term = longestWord(sentence);
+  const at = sentence.indexOf(term);
+  const before = sentence.slice(0, at);
+  const after = sentence.slice(at + term.length);
+  // Leave room for the blank and two ellipses.
+  const half = Math.floor((FRONT_CHARS - BLANK.length - 2) / 2);
+  return {
+    front: `${lastChars(before, half)}${BLANK}${firstChars(after, half)}`.trim(),
+    back: firstChars(sentence, BACK_CHARS - 1),
+    prompt: firstChars(`“${firstChars(term, FRONT_CHARS)}”: ${firstChars(sentence, 120)}`, PROMPT_CHARS - 1),
+  };
+}
+
+function sentencesOf(text: string): string[] {
+  const all = [...sentences.segment(text)].map(({ segment }) => segment.replace(/\s+/gu, ' ').trim());
+  const long = all.filter((sentence) => [...sentence].length >= SENTENCE_CHARS_MIN);
+  return long.length > 0 ? long : all.filter((sentence) => sentence !== '');
+}
+
+/** The longest word is the likeliest term; a text without words (emoji, digits of a code) gives its first character. */
+function longestWord(sentence: string): string {
+  let longest = '';
+  for (const { segment, isWordLike } of words.segment(sentence)) {
+    if (isWordLike && segment.length > longest.length) longest = segment;
+  }
+  return longest === '' ? ([...sentence][0] ?? '') : longest;
+}
+
+/** `max` items of the list at even distances, in their order. */
+function spread<T>(items: T[], max: number): T[] {
+  if (items.length <= max) return items;
+  return Array.from({ length: max }, (_, i) => items[Math.floor((i * items.length) / max)] as T);
+}
+
+function firstChars(text: string, max: number): string {
+  const chars = [...text];
+  return chars.length <= max ? text : `${chars.slice(0, max).join('').trimEnd()}…`;
+}
+
+function lastChars(text: string, max: number): string {
+  const chars = [...text];
+  return chars.length <= max ? text : `…${chars.slice(-max).join('').trimStart()}`;
+}

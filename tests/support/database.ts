@@ -1,0 +1,59 @@
+// The database of a world: a cluster as a fresh Supabase project has it, and then this project's migrations.
+
+import { readdir, readFile } from 'node:fs/promises';
+import pg from 'pg';
+import { type Postgres, startPostgres } from './postgres.ts';
+
+/** Runs one statement as a superuser, past row level security, and answers its rows. */
+export type Sql = <Row extends object = Record<string, unknown>>(text: string, params?: unknown[]) => Promise<Row[]>;
+
+export type Database = {
+  postgres: Postgres;
+  sql: Sql;
+  stop(): Promise<void>;
+};
+
+const BOOTSTRAP = new URL('supabase_bootstrap.sql', import.meta.url);
+const MIGRATIONS = new URL('../../migrations/', import.meta.url);
+
+export async function startDatabase(): Promise<Database> {
+  const postgres = await startPostgres();
+  const pool = new pg.Pool({ connectionString: postgres.url('supabase_admin'), max: 5 });
+  // An idle connection that dies with the cluster is no news.
+  pool.on('error', () => {});
+  const stop = async () => {
+    await pool.end();
+    await postgres.stop();
+  };
+  try {
+    await pool.query(await readFile(BOOTSTRAP, 'utf8'));
+    await applyMigrations(postgres);
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+  return {
+    postgres,
+    sql: async (text, params = []) => (await pool.query(text, params)).rows,
+    stop,
+  };
+}
+
+/** All of `migrations/` in order, as the role that `supabase db push` uses. */
+async function applyMigrations(postgres: Postgres): Promise<void> {
+  const names = (await readdir(MIGRATIONS)).filter((name) => name.endsWith('.sql')).sort();
+  const client = new pg.Client({ connectionString: postgres.url('postgres') });
+  await client.connect();
+  try {
+    for (const name of names) {
+      try {
+        // Several statements in one query are one transaction.
+        await client.query(await readFile(new URL(name, MIGRATIONS), 'utf8'));
+      } catch (error) {
+        throw new Error(`migration ${name} failed: ${error instanceof Error ? error.message : error}`, { cause: error });
+      }
+    }
+  } finally {
+    await client.end();
+  }
+}

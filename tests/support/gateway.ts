@@ -1,0 +1,219 @@
+// One door for everything that Supabase serves, as its gateway (Kong) does: `/rest/v1` goes to PostgREST and wants an
+// `apikey`, `/auth/v1` goes to the sign-in stand-in. Every request is recorded, and faults can be set on any of them.
+
+import { request as httpRequest, type IncomingMessage, type ServerResponse } from 'node:http';
+import { setTimeout as pause } from 'node:timers/promises';
+import type { Gate } from './gate.ts';
+import { bodyOf, type LoopbackServer, startLoopbackServer } from './loopback_server.ts';
+import { type RecordedRequest, RecordedRequests } from './recorded_requests.ts';
+import { jsonReply, type Reply } from './reply.ts';
+
+export type GatewayRequest = RecordedRequest & {
+  /** What the client was answered; missing while it waits, and for ever if it never was. */
+  status?: number;
+};
+
+/**
+ * What goes wrong. With `kept`, the request reaches the database first and takes effect there, and only the answer is
+ * lost, late or wrong.
+ */
+export type Fault = { kept?: boolean } & (
+  | { kind: 'answer'; status: number; body?: string | Uint8Array | object; headers?: Record<string, string> }
+  /** Goes on after that many milliseconds. */
+  | { kind: 'delay'; ms: number }
+  /** Goes on when the gate is opened. */
+  | { kind: 'gate'; gate: Gate }
+  /** Never answers. */
+  | { kind: 'hang' }
+  /** Sends status and headers and half of the body, and never ends. */
+  | { kind: 'endless' }
+  /** Cuts the connection. */
+  | { kind: 'cut' }
+);
+
+export type SetFault = {
+  /** How many requests met it. */
+  hits: number;
+  /** Takes the fault off; requests that hang or wait at a gate go on doing so. */
+  clear(): void;
+};
+
+export type Gateway = {
+  url: string;
+  requests: RecordedRequests<GatewayRequest>;
+  /** Sets a fault for the requests that `matches` says yes to: the next `times`, or all until it is cleared. */
+  fail(matches: string | ((request: GatewayRequest) => boolean), fault: Fault, times?: number): SetFault;
+  clearFaults(): void;
+  down(): void;
+  up(): void;
+  close(): Promise<void>;
+};
+
+export type GatewayParts = {
+  port?: number | undefined;
+  anonKey: string;
+  /** The socket of PostgREST. */
+  restSocket: () => string;
+  auth: (request: GatewayRequest) => Promise<Reply>;
+};
+
+type ArmedFault = { matches: (request: GatewayRequest) => boolean; fault: Fault; left: number; set: SetFault };
+
+export async function startGateway(parts: GatewayParts): Promise<Gateway> {
+  const requests = new RecordedRequests<GatewayRequest>();
+  const faults = new Set<ArmedFault>();
+
+  function takeFault(request: GatewayRequest): Fault | undefined {
+    for (const armed of faults) {
+      if (!armed.matches(request)) continue;
+      armed.set.hits += 1;
+      armed.left -= 1;
+      if (armed.left <= 0) faults.delete(armed);
+      return armed.fault;
+    }
+    return undefined;
+  }
+
+  async function route(request: GatewayRequest, body: Buffer): Promise<Reply> {
+    const path = request.path.split('?', 1)[0] ?? '';
+    // The JWKS is public; everything else wants the key.
+    if (path === '/auth/v1/.well-known/jwks.json') return parts.auth(request);
+    const refusal = refuseApiKey(request.headers['apikey'], parts.anonKey);
+    if (refusal !== undefined) return refusal;
+    if (path.startsWith('/auth/v1/')) return parts.auth(request);
+    if (path.startsWith('/rest/v1/')) return forward(request, body, parts.restSocket());
+    return jsonReply(404, { message: 'no Route matched with those values' });
+  }
+
+  async function handle(incoming: IncomingMessage, outgoing: ServerResponse): Promise<void> {
+    const body = await bodyOf(incoming);
+    const request = requests.record({
+      method: incoming.method ?? '',
+      path: incoming.url ?? '',
+      headers: { ...incoming.headers },
+      raw: body.toString('utf8'),
+    });
+    const send = (reply: Reply) => {
+      request.status = reply.status;
+      outgoing.writeHead(reply.status, { ...reply.headers, ...corsHeaders(incoming) });
+      outgoing.end(reply.body);
+    };
+
+    const fault = takeFault(request);
+    if (fault === undefined) {
+      if (request.method === 'OPTIONS') return send({ status: 204, headers: {}, body: '' });
+      return send(await route(request, body));
+    }
+
+    const kept = fault.kept === true ? await route(request, body) : undefined;
+    switch (fault.kind) {
+      case 'answer':
+        return send(faultyReply(fault));
+      case 'delay':
+        await pause(fault.ms);
+        return send(kept ?? (await route(request, body)));
+      case 'gate':
+        await fault.gate.pass();
+        return send(kept ?? (await route(request, body)));
+      case 'hang':
+        return;
+      case 'endless': {
+        const reply = kept ?? { status: 200, headers: { 'content-type': 'application/json' }, body: '[{"id":' };
+        request.status = reply.status;
+        outgoing.writeHead(reply.status, withoutLength(reply.headers));
+        outgoing.flushHeaders();
+        outgoing.write(Buffer.from(reply.body).subarray(0, Math.ceil(reply.body.length / 2)));
+        return;
+      }
+      case 'cut':
+        incoming.socket.resetAndDestroy();
+    }
+  }
+
+  const server: LoopbackServer = await startLoopbackServer((incoming, outgoing) => {
+    handle(incoming, outgoing).catch((error: unknown) => {
+      // A client that left in the middle of its request is no news; anything else should be seen.
+      if (!incoming.socket.destroyed) console.error('local gateway:', error);
+      incoming.socket.destroy();
+    });
+  }, parts.port);
+
+  return {
+    url: server.url,
+    requests,
+    fail(matches, fault, times = Number.POSITIVE_INFINITY) {
+      const armed: ArmedFault = {
+        matches: typeof matches === 'string' ? (request) => request.path.includes(matches) : matches,
+        fault,
+        left: times,
+        set: { hits: 0, clear: () => faults.delete(armed) },
+      };
+      faults.add(armed);
+      return armed.set;
+    },
+    clearFaults: () => faults.clear(),
+    down: server.down,
+    up: server.up,
+    close: server.close,
+  };
+}
+
+/** Kong's words, which supabase-js users know. */
+function refuseApiKey(given: string | string[] | undefined, anonKey: string): Reply | undefined {
+  if (given === anonKey) return undefined;
+  if (given === undefined) {
+    return jsonReply(401, {
+      message: 'No API key found in request',
+      hint: 'No `apikey` request header or url param was found.',
+    });
+  }
+  return jsonReply(401, {
+    message: 'Invalid API key',
+    hint: 'Double check your Supabase `anon` or `service_role` API key.',
+  });
+}
+
+/** Headers that belong to one connection, not to the message (RFC 9110 7.6.1). */
+const HOP_BY_HOP = new Set(['connection', 'keep-alive', 'transfer-encoding', 'te', 'trailer', 'upgrade', 'host']);
+
+function forward(request: GatewayRequest, body: Buffer, socketPath: string): Promise<Reply> {
+  const headers = Object.fromEntries(Object.entries(request.headers).filter(([name]) => !HOP_BY_HOP.has(name)));
+  if (body.length > 0) headers['content-length'] = String(body.length);
+  return new Promise((resolve, reject) => {
+    const asked = httpRequest(
+      { socketPath, agent: false, method: request.method, path: request.path.slice('/rest/v1'.length), headers },
+      (answer) => {
+        bodyOf(answer).then((bytes) => {
+          const kept = Object.entries(answer.headers).filter(([name]) => !HOP_BY_HOP.has(name));
+          const answered = Object.fromEntries(kept.map(([name, value]) => [name, String(value)]));
+          resolve({ status: answer.statusCode ?? 502, headers: answered, body: bytes });
+        }, reject);
+      },
+    );
+    asked.on('error', reject);
+    asked.end(body);
+  });
+}
+
+function faultyReply(fault: Extract<Fault, { kind: 'answer' }>): Reply {
+  const { status, body = '', headers = {} } = fault;
+  if (typeof body === 'string' || body instanceof Uint8Array) {
+    return { status, headers: { 'content-type': 'application/json', ...headers }, body };
+  }
+  return jsonReply(status, body, headers);
+}
+
+function withoutLength(headers: Record<string, string>): Record<string, string> {
+  return Object.fromEntries(Object.entries(headers).filter(([name]) => name !== 'content-length'));
+}
+
+function corsHeaders(incoming: IncomingMessage): Record<string, string> {
+  const asked = incoming.headers['access-control-request-headers'];
+  return {
+    'access-control-allow-origin': '*',
+    'access-control-allow-methods': 'GET, HEAD, PUT, PATCH, POST, DELETE, OPTIONS',
+    'access-control-allow-headers': asked === undefined ? '*' : String(asked),
+    'access-control-expose-headers': '*',
+    'access-control-max-age': '3600',
+  };
+}

@@ -1,0 +1,62 @@
+// An HTTP server on 127.0.0.1 that can go down and come back on the same port.
+
+import { createServer, type IncomingMessage, type RequestListener } from 'node:http';
+import type { AddressInfo, Socket } from 'node:net';
+
+export type LoopbackServer = {
+  /** `http://127.0.0.1:port`, without a slash at the end. */
+  url: string;
+  /** Cuts every connection, and from now on resets each new one. */
+  down(): void;
+  up(): void;
+  close(): Promise<void>;
+};
+
+/** Ten minutes: a client that keeps its connections must never meet one that was closed for being idle. */
+const KEEP_ALIVE_MS = 600_000;
+
+/** `port` 0 takes a free one. */
+export async function startLoopbackServer(listener: RequestListener, port = 0): Promise<LoopbackServer> {
+  const server = createServer({ keepAliveTimeout: KEEP_ALIVE_MS, requestTimeout: 0, noDelay: true }, listener);
+  const sockets = new Set<Socket>();
+  let isDown = false;
+  server.on('connection', (socket) => {
+    // Resetting what comes, instead of closing the port, keeps the port from being taken by somebody else meanwhile.
+    if (isDown) {
+      socket.resetAndDestroy();
+      return;
+    }
+    sockets.add(socket);
+    socket.once('close', () => sockets.delete(socket));
+  });
+  server.on('clientError', (_error, socket) => socket.destroy());
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject);
+    server.listen(port, '127.0.0.1', () => resolve());
+  });
+  const cutAll = () => {
+    for (const socket of sockets) socket.resetAndDestroy();
+  };
+  return {
+    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    down() {
+      isDown = true;
+      cutAll();
+    },
+    up() {
+      isDown = false;
+    },
+    close() {
+      const closed = new Promise<void>((resolve) => server.close(() => resolve()));
+      cutAll();
+      return closed;
+    },
+  };
+}
+
+/** The whole body of a request. */
+export async function bodyOf(request: IncomingMessage): Promise<Buffer> {
+  const chunks: Buffer[] = [];
+  for await (const chunk of request) chunks.push(chunk as Buffer);
+  return Buffer.concat(chunks);
+}

@@ -1,0 +1,210 @@
+// An answer of the model server, composed: cards as JSON, cut into pieces, streamed or whole, and ended well or badly. The
+// named failures in model_behaviour.ts are made of this.
+
+import type { Card } from './card_maker.ts';
+import type { Gate } from './gate.ts';
+import type { ModelTurn } from './model_turn.ts';
+
+/** Writes one answer. */
+export type ModelBehaviour = (turn: ModelTurn) => Promise<void> | void;
+
+export type Answer = {
+  /** The cards, or how many to make of the text; default: as many as the request allows. */
+  cards?: Partial<Card>[] | number;
+  /** The message in place of cards; a list is sent piece by piece as it is. */
+  content?: string | string[];
+  /** The message breaks off after so many whole cards, */
+  whole_cards?: number;
+  /** and so many characters of what follows (the next card's beginning). */
+  plus_chars?: number;
+  /** Comments before the first piece. Default 3. */
+  comments?: number;
+  /** Size of a piece of content in UTF-8 bytes; never cuts a character. Default 20, as seen from providers. */
+  piece_bytes?: number;
+  /** Between two pieces. Default none. */
+  pause_ms?: number;
+  /** Waits at the gate after so many whole cards; 0 waits before the first piece. */
+  hold?: { gate: Gate; after_cards: number };
+  /** How it ends after the message. Default 'stop'; null sends no finish_reason. */
+  finish_reason?: string | null;
+  /** Default true. */
+  usage?: boolean;
+  /** `data: [DONE]`. Default true. */
+  done?: boolean;
+  /** In place of finish_reason, usage and [DONE]: cut the connection, go silent, or comment for ever. */
+  instead_of_end?: 'cut' | 'silence' | 'comments';
+  /** The list stands alone, without the object around it. */
+  bare_array?: boolean;
+  /** Put around the JSON: code fences, prose. */
+  around?: [before: string, after: string];
+};
+
+/** A good answer, or one that goes wrong as `wanted` says; streamed if the request asked for a stream. */
+export function answer(wanted: Answer = {}): ModelBehaviour {
+  return async (turn) => {
+    const message = compose(turn, wanted);
+    if (!turn.wantsStream) {
+      turn.reply(200, completion(turn, message.pieces.map(({ text }) => text).join(''), wanted.finish_reason ?? 'stop'));
+      return;
+    }
+    turn.streamHead();
+    await streamMessage(turn, message, wanted);
+    await endStream(turn, wanted);
+  };
+}
+
+/** The default. */
+export const goodAnswer: ModelBehaviour = answer();
+
+/** The pieces of a message; `cards` is how many cards are whole once the piece is sent. */
+type Message = { pieces: { text: string; cards: number }[] };
+
+export function compose(turn: ModelTurn, wanted: Answer): Message {
+  if (Array.isArray(wanted.content)) return { pieces: wanted.content.map((text) => ({ text, cards: 0 })) };
+  const { text, ends } = wanted.content === undefined ? cardsText(turn, wanted) : { text: wanted.content, ends: [] };
+  const cutAt = breakOff(text, ends, wanted);
+  const composed: Message = { pieces: [] };
+  let at = 0;
+  for (const piece of pieces(text.slice(0, cutAt), wanted.piece_bytes ?? 20)) {
+    at += piece.length;
+    composed.pieces.push({ text: piece, cards: ends.filter((end) => end <= at).length });
+  }
+  return composed;
+}
+
+/** The JSON of the cards, and where in it each card's closing brace has passed. */
+function cardsText(turn: ModelTurn, wanted: Answer): { text: string; ends: number[] } {
+  const cards = Array.isArray(wanted.cards) ? wanted.cards : turn.cards(wanted.cards);
+  const [before, after] = wanted.around ?? ['', ''];
+  let text = before + (wanted.bare_array === true ? '[' : `{"${turn.listName}":[`);
+  const ends: number[] = [];
+  for (const [i, card] of cards.entries()) {
+    text += (i === 0 ? '' : ',') + JSON.stringify(card);
+    ends.push(text.length);
+  }
+  text += (wanted.bare_array === true ? ']' : ']}') + after;
+  return { text, ends };
+}
+
+function breakOff(text: string, ends: number[], wanted: Answer): number {
+  if (wanted.whole_cards === undefined) return text.length;
+  const end = wanted.whole_cards === 0 ? text.indexOf('[') + 1 : ends[wanted.whole_cards - 1];
+  if (end === undefined) throw new Error(`the text gives ${ends.length} cards, not ${wanted.whole_cards}`);
+  return end + (wanted.plus_chars ?? 0);
+}
+
+export async function streamMessage(turn: ModelTurn, message: Message, wanted: Answer): Promise<void> {
+  for (let i = 0; i < (wanted.comments ?? 3); i += 1) await turn.comment();
+  await turn.chunk({ role: 'assistant', content: '' });
+  let held = wanted.hold === undefined;
+  const holdAfter = async (cards: number) => {
+    if (held || wanted.hold === undefined || cards < wanted.hold.after_cards) return;
+    held = true;
+    await wanted.hold.gate.pass();
+  };
+  await holdAfter(0);
+  for (const { text, cards } of message.pieces) {
+    await turn.chunk({ content: text });
+    await holdAfter(cards);
+    if (wanted.pause_ms !== undefined) await turn.pause(wanted.pause_ms);
+  }
+}
+
+export async function endStream(turn: ModelTurn, wanted: Answer): Promise<void> {
+  if (wanted.instead_of_end === 'cut') return turn.cut();
+  if (wanted.instead_of_end === 'silence') return turn.untilClientLeaves();
+  while (wanted.instead_of_end === 'comments') {
+    await turn.comment();
+    await turn.pause(50);
+  }
+  const reason = wanted.finish_reason === undefined ? 'stop' : wanted.finish_reason;
+  if (reason !== null) await turn.chunk({ content: '' }, reason);
+  if (wanted.usage !== false) await turn.usageChunk(usageOf(turn));
+  if (wanted.done !== false) await turn.event('[DONE]');
+  turn.end();
+}
+
+/** A good stream as one text. */
+export function streamText(turn: ModelTurn): string {
+  const chunk = (delta: object, finish_reason: string | null = null) =>
+    `data: ${JSON.stringify({ id: turn.id, model: turn.model, choices: [{ index: 0, delta, finish_reason }] })}\n\n`;
+  return [
+    ': OPENROUTER PROCESSING\n\n',
+    ...compose(turn, {}).pieces.map(({ text }) => chunk({ content: text })),
+    chunk({ content: '' }, 'stop'),
+    `data: ${JSON.stringify({ id: turn.id, model: turn.model, choices: [], usage: usageOf(turn) })}\n\n`,
+    'data: [DONE]\n\n',
+  ].join('');
+}
+
+export function completion(turn: ModelTurn, message: string, finish_reason: string) {
+  return {
+    id: turn.id,
+    provider: 'Stand-in',
+    model: turn.model,
+    object: 'chat.completion',
+    created: Math.floor(Date.now() / 1000),
+    choices: [
+      {
+        index: 0,
+        message: { role: 'assistant', content: message, refusal: null },
+        finish_reason,
+        native_finish_reason: finish_reason,
+      },
+    ],
+    usage: usageOf(turn),
+  };
+}
+
+/** Plausible figures that depend on the request alone. */
+function usageOf(turn: ModelTurn) {
+  const prompt_tokens = Math.ceil(turn.request.raw.length / 4);
+  const completion_tokens = 400;
+  return {
+    prompt_tokens,
+    completion_tokens,
+    total_tokens: prompt_tokens + completion_tokens,
+    cost: (prompt_tokens * 15 + completion_tokens * 60) / 1e8,
+    prompt_tokens_details: { cached_tokens: 0 },
+    completion_tokens_details: { reasoning_tokens: 0 },
+  };
+}
+
+const ERROR_TYPES: Record<number, string> = {
+  400: 'invalid_request',
+  401: 'authentication',
+  402: 'payment_required',
+  403: 'permission_denied',
+  404: 'not_found',
+  408: 'timeout',
+  413: 'max_tokens_exceeded',
+  422: 'invalid_request',
+  429: 'rate_limit_exceeded',
+  500: 'server',
+  502: 'provider_unavailable',
+  503: 'provider_overloaded',
+  504: 'timeout',
+};
+
+export function errorBody(code: number | string, wanted: { error_type?: string | null; message?: string }): object {
+  const error_type = wanted.error_type === undefined ? ERROR_TYPES[Number(code)] : wanted.error_type;
+  const metadata = error_type == null ? {} : { metadata: { error_type, provider_name: 'Stand-in' } };
+  return { code, message: wanted.message ?? `stand-in failure ${code}`, ...metadata };
+}
+
+/** Pieces of about `bytes` UTF-8 bytes; a character is never cut. */
+export function pieces(text: string, bytes: number): string[] {
+  const cut: string[] = [];
+  let piece = '';
+  let size = 0;
+  for (const char of text) {
+    piece += char;
+    size += Buffer.byteLength(char);
+    if (size < bytes) continue;
+    cut.push(piece);
+    piece = '';
+    size = 0;
+  }
+  if (piece !== '') cut.push(piece);
+  return cut;
+}

@@ -1,0 +1,246 @@
+// How the model server behaves: well, and in every way in which OpenRouter is known to fail, each by name. A behaviour is
+// a function that writes one answer; tests may bring their own.
+
+import type { Card } from './card_maker.ts';
+import type { Gate } from './gate.ts';
+import {
+  type Answer,
+  answer,
+  completion,
+  compose,
+  endStream,
+  errorBody,
+  goodAnswer,
+  type ModelBehaviour,
+  pieces,
+  streamMessage,
+  streamText,
+} from './model_answer.ts';
+
+export { type Answer, answer, goodAnswer, type ModelBehaviour } from './model_answer.ts';
+
+// Before the first byte
+
+/** An HTTP error in OpenRouter's form. `error_type` null leaves the metadata out. */
+export function httpError(
+  status: number,
+  wanted: { error_type?: string | null; message?: string; retry_after_s?: number | string } = {},
+): ModelBehaviour {
+  return (turn) => {
+    const headers = wanted.retry_after_s === undefined ? {} : { 'retry-after': String(wanted.retry_after_s) };
+    turn.reply(status, { error: errorBody(status, wanted), user_id: 'user_stand_in' }, headers);
+  };
+}
+
+/** What a proxy in between says. */
+export function htmlPage(status = 502): ModelBehaviour {
+  return (turn) =>
+    turn.reply(status, `<!DOCTYPE html><html><head><title>${status}</title></head><body><h1>${status}</h1></body></html>`, {
+      'content-type': 'text/html; charset=UTF-8',
+    });
+}
+
+/** HTTP 200 and only the body knows. */
+export function errorIn200(
+  code: number | string,
+  wanted: { error_type?: string | null; message?: string } = {},
+): ModelBehaviour {
+  return (turn) => turn.reply(200, { error: errorBody(code, wanted), user_id: 'user_stand_in' });
+}
+
+/** An availability error: no code, but `availability`. `constraint_filtered` is the one that no retry can heal. */
+export function unavailable(code: string, wanted: { retryable?: boolean; retry_after_s?: number } = {}): ModelBehaviour {
+  return (turn) =>
+    turn.reply(200, {
+      error: {
+        message: 'No provider is available',
+        availability: {
+          code,
+          retryable: wanted.retryable ?? code !== 'constraint_filtered',
+          ...(wanted.retry_after_s === undefined ? {} : { retry_after: wanted.retry_after_s }),
+        },
+      },
+    });
+}
+
+/** A provider's failure in a plain completion: HTTP 200, finish_reason `error`, what there is of the message. */
+export function choiceError(code: number | string = 502, partial_content = ''): ModelBehaviour {
+  return (turn) => {
+    const whole = completion(turn, partial_content, 'error');
+    const choices = whole.choices.map((choice) => ({ ...choice, error: errorBody(code, {}) }));
+    turn.reply(200, { ...whole, choices });
+  };
+}
+
+/** A plain JSON completion, though a stream was asked for. */
+export function plainCompletion(wanted: Answer = {}): ModelBehaviour {
+  return (turn) => {
+    const content = compose(turn, wanted).pieces.map(({ text }) => text).join('');
+    turn.reply(200, completion(turn, content, wanted.finish_reason ?? 'stop'));
+  };
+}
+
+/** Waits at the gate before the first byte, then behaves. */
+export function gated(gate: Gate, then: ModelBehaviour = goodAnswer): ModelBehaviour {
+  return async (turn) => {
+    await gate.pass();
+    await then(turn);
+  };
+}
+
+/** The connection is cut before any header. */
+export const cutBeforeHeaders: ModelBehaviour = (turn) => turn.cut();
+
+// In the stream
+
+/** Nothing for ever, with or without headers. */
+export function silence(wanted: { headers: boolean }): ModelBehaviour {
+  return async (turn) => {
+    if (wanted.headers) turn.streamHead();
+    await turn.untilClientLeaves();
+  };
+}
+
+/** Signs of life and no content, for ever. */
+export function onlyComments(every_ms = 50): ModelBehaviour {
+  return async (turn) => {
+    turn.streamHead();
+    for (;;) {
+      await turn.comment();
+      await turn.pause(every_ms);
+    }
+  };
+}
+
+/** A good answer that takes its time: a piece every so often. */
+export function slowDrip(every_ms: number, piece_bytes = 20): ModelBehaviour {
+  return answer({ pause_ms: every_ms, piece_bytes });
+}
+
+/** An error event after so many whole cards. */
+export function errorEvent(
+  wanted: {
+    after_cards?: number;
+    plus_chars?: number;
+    code?: number | string;
+    error_type?: string | null;
+    choices?: 'with error' | 'empty';
+    done?: boolean;
+  } = {},
+): ModelBehaviour {
+  return async (turn) => {
+    turn.streamHead();
+    const broken: Answer = { whole_cards: wanted.after_cards ?? 0, plus_chars: wanted.plus_chars ?? 0 };
+    const message = compose(turn, broken);
+    if ((wanted.after_cards ?? 0) > 0 || (wanted.plus_chars ?? 0) > 0) await streamMessage(turn, message, broken);
+    else await turn.comment();
+    const choices =
+      wanted.choices === 'empty'
+        ? []
+        : [{ index: 0, delta: { content: '' }, finish_reason: 'error', native_finish_reason: 'error' }];
+    await turn.errorEvent(errorBody(wanted.code ?? 502, wanted), choices);
+    if (wanted.done === true) await turn.event('[DONE]');
+    turn.end();
+  };
+}
+
+/** The connection is cut after so many whole cards and characters of the next. */
+export function cutAfter(whole_cards: number, plus_chars = 0): ModelBehaviour {
+  return answer({ whole_cards, plus_chars, instead_of_end: 'cut' });
+}
+
+/** The connection is cut after so many bytes of a good stream. */
+export function cutAfterBytes(bytes: number): ModelBehaviour {
+  return async (turn) => {
+    turn.streamHead();
+    await turn.write(Buffer.from(streamText(turn)).subarray(0, bytes));
+    await turn.cut();
+  };
+}
+
+/** The stream ends without `[DONE]`; with `finish_reason` null it is a cut that looks like an end. */
+export function withoutDone(wanted: { finish_reason?: string | null; whole_cards?: number } = {}): ModelBehaviour {
+  return answer({ ...wanted, usage: false, done: false });
+}
+
+/** The token limit: whole cards and the beginning of one more. Some providers give the reason another name. */
+export function cutByLength(whole_cards: number, finish_reason = 'length'): ModelBehaviour {
+  return answer({ whole_cards, plus_chars: 25, finish_reason });
+}
+
+/** The filter struck after so many whole cards. */
+export function contentFilter(whole_cards = 0): ModelBehaviour {
+  return answer({ whole_cards, plus_chars: whole_cards === 0 ? 0 : 25, finish_reason: 'content_filter' });
+}
+
+/** The model refuses, in the member that structured output has for it. */
+export function refusal(text = 'I cannot help with that.'): ModelBehaviour {
+  return async (turn) => {
+    turn.streamHead();
+    await turn.chunk({ role: 'assistant', content: '' });
+    for (const piece of pieces(text, 10)) await turn.chunk({ refusal: piece });
+    await endStream(turn, { finish_reason: 'stop' });
+  };
+}
+
+// The message's form
+
+export const fenced: ModelBehaviour = answer({ around: ['```json\n', '\n```'] });
+
+export const inProse: ModelBehaviour = answer({
+  around: ['Sure! Here are your {flashcards} [as asked]:\n\n', '\n\nTell me if you want "more".'],
+});
+
+export const bareArray: ModelBehaviour = answer({ bare_array: true });
+
+/** Any message. */
+export function content(text: string | string[]): ModelBehaviour {
+  return answer({ content: text });
+}
+
+/** Any bytes in any chunks. */
+export function raw(
+  bytes: string | Uint8Array,
+  wanted: { chunk_bytes?: number; status?: number; content_type?: string; then?: 'end' | 'cut' | 'silence' } = {},
+): ModelBehaviour {
+  return async (turn) => {
+    turn.head(wanted.status ?? 200, { 'content-type': wanted.content_type ?? 'text/event-stream' });
+    const body = Buffer.from(bytes);
+    if (wanted.chunk_bytes === undefined) await turn.write(body);
+    else await turn.writeInChunks(body, wanted.chunk_bytes);
+    if (wanted.then === 'cut') await turn.cut();
+    else if (wanted.then === 'silence') await turn.untilClientLeaves();
+    else turn.end();
+  };
+}
+
+/** A good stream whose bytes come in chunks of this size: borders in characters, escapes and line ends. */
+export function inChunksOf(chunk_bytes: number, wanted: { line_end?: '\n' | '\r\n' | '\r' } = {}): ModelBehaviour {
+  return async (turn) => {
+    turn.streamHead();
+    const text = streamText(turn).replaceAll('\n', wanted.line_end ?? '\n');
+    await turn.writeInChunks(Buffer.from(text), chunk_bytes);
+    turn.end();
+  };
+}
+
+/** An answer that does not stop at a sensible size: good cards, one endless string, or one endless SSE line. */
+export function huge(form: 'cards' | 'string' | 'line', bytes = 5 * 1024 * 1024): ModelBehaviour {
+  return async (turn) => {
+    turn.streamHead();
+    if (form === 'line') await turn.write('data: ');
+    if (form !== 'line') await turn.chunk({ content: `{"${turn.listName}":[` });
+    if (form === 'string') await turn.chunk({ content: '{"front":"' });
+    for (let sent = 0, n = 0; sent < bytes; n += 1) {
+      const piece = form === 'cards' ? `${JSON.stringify(numberedCard(n))},` : 'x'.repeat(1000);
+      if (form === 'line') await turn.write(piece);
+      else await turn.chunk({ content: piece });
+      sent += piece.length;
+    }
+    await endStream(turn, {});
+  };
+}
+
+function numberedCard(n: number): Card {
+  return { front: `Question number ${n}?`, back: `The answer ${n}. ${'Text. '.repeat(60)}`.trim(), prompt: `Tests ${n}.` };
+}

@@ -1,0 +1,62 @@
+// What the model server reads out of a request for a completion: the text to make cards of, how many, and under which
+// names the caller's schema wants them. Tolerant: any client of OpenRouter's API gets cards.
+
+import type { RecordedRequest } from './recorded_requests.ts';
+
+export type ModelRequest = RecordedRequest & {
+  /** The parsed body; undefined if it is no JSON. */
+  body: CompletionBody | undefined;
+  /** Resolves when the exchange is over, and tells who ended it. */
+  over: Promise<'answered' | 'client left' | 'server cut'>;
+  /** As `over`, for looking at it later. */
+  end?: 'answered' | 'client left' | 'server cut';
+};
+
+export type CompletionBody = {
+  model?: string;
+  models?: string[];
+  stream?: boolean;
+  messages?: { role: string; content: string | { type: string; text?: string }[] }[];
+  response_format?: { type?: string; json_schema?: { schema?: JsonSchema } };
+  [member: string]: unknown;
+};
+
+type JsonSchema = { type?: string; properties?: Record<string, JsonSchema>; items?: JsonSchema; maxItems?: number };
+
+const CARDS_MAX = 20;
+
+/** The member of the answer's root that holds the list of cards, and how many it may hold. */
+export function wantedList(body: CompletionBody | undefined): { name: string; max: number } {
+  const properties = body?.response_format?.json_schema?.schema?.properties ?? {};
+  const list = Object.entries(properties).find(([, schema]) => schema.type === 'array');
+  return { name: list?.[0] ?? 'candidates', max: list?.[1].maxItems ?? CARDS_MAX };
+}
+
+/** The last message without its delimiters. */
+export function textToLearn(body: CompletionBody | undefined): string {
+  const content = body?.messages?.at(-1)?.content ?? '';
+  const message = typeof content === 'string' ? content : content.map((part) => part.text ?? '').join('\n');
+  return (betweenTags(message) ?? betweenLines(message) ?? message).trim();
+}
+
+/** `<name …> text </name>`: the longest such stretch. */
+function betweenTags(message: string): string | undefined {
+  const stretches = [...message.matchAll(/<([\w:-]+)[^<>]*>([\s\S]*?)<\/\1\s*>/gu)].map((match) => match[2] ?? '');
+  return longest(stretches);
+}
+
+/** A line with a long hexadecimal token, or of punctuation alone, and the last line with the same: what is between. */
+function betweenLines(message: string): string | undefined {
+  const lines = message.split('\n');
+  for (const [first, line] of lines.entries()) {
+    const token = line.match(/[0-9a-f]{8,}|^[^\p{L}\p{N}\s]{3,}$/iu)?.[0];
+    if (token === undefined) continue;
+    const last = lines.findLastIndex((other) => other.includes(token));
+    if (last > first) return lines.slice(first + 1, last).join('\n');
+  }
+  return undefined;
+}
+
+function longest(texts: string[]): string | undefined {
+  return texts.toSorted((a, b) => b.length - a.length)[0];
+}
