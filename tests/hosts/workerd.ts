@@ -3,7 +3,7 @@
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { Writable } from 'node:stream';
+import { type Readable, Writable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import { Miniflare, type MiniflareOptions } from 'miniflare';
 import type { Service, StartService } from '../service/service.ts';
@@ -36,7 +36,7 @@ export const startOnWorkerd: StartService = async (variables = {}) => {
     durableObjects: { USER_SESSIONS: { className: 'UserSessions', useSQLite: true } },
     durableObjectsPersist: storage,
     unsafeEphemeralDurableObjects: false,
-    handleRuntimeStdio: (stdout, stderr) => {
+    handleRuntimeStdio: (stdout: Readable, stderr: Readable) => {
       for (const stream of [stdout, stderr]) stream.pipe(collect(logs));
     },
   };
