@@ -28,9 +28,10 @@ use crate::problem::Code;
 /// How long the connection is listened to when the cards are complete, in milliseconds. The usage comes right
 /// after them; a server that never ends its stream must not keep the caller from cards that are there.
 pub const REST_MS: u64 = 2_000;
-/// How long a bite may take, in milliseconds, before what has come is taken as it is.
-const BITE_MS: u64 = 1_000;
-/// The first bite of more than one byte.
+/// A bite that fills within so many milliseconds is followed by a larger one, any other by a single piece: a
+/// stream of comments alone is alive, and must not seem silent because it takes long to fill a bite.
+const FAST_MS: u64 = 250;
+/// The first bite of more than a piece.
 const BITE_BYTES_MIN: usize = 256;
 /// What a caller is told to wait after the model API's 429 that does not say how long, in seconds.
 const RATE_LIMIT_S: u64 = 10;
@@ -215,15 +216,12 @@ async fn read<H: Timer + Clock>(
         if now_ms >= silent_ms {
             return End::Silent;
         }
-        let mut due_ms = rest_until_ms.min(ask.deadline_ms).min(silent_ms);
-        if bite_bytes > 1 {
-            due_ms = due_ms.min(now_ms.saturating_add(bite_ms(settings)));
-        }
+        let due_ms = rest_until_ms.min(ask.deadline_ms).min(silent_ms);
         let began_ms = now_ms;
         let mut piece = alarm.until(due_ms, pin!(body.next(bite_bytes))).await;
         now_ms = host.now_ms();
         if piece.is_none() && bite_bytes > 1 {
-            // The bite did not fill. What there is of it was said all the same.
+            // The bite did not fill. What there is of it was said all the same, where the host can still tell.
             piece = body.next(1).now_or_never();
         }
         match piece {
@@ -235,16 +233,11 @@ async fn read<H: Timer + Clock>(
             Some(Err(Unreachable)) => return End::Cut,
             None => {}
         }
-        bite_bytes = if now_ms.saturating_sub(began_ms) < bite_ms(settings) / 4 {
+        let is_fast = now_ms.saturating_sub(began_ms) < FAST_MS.min(settings.idle_timeout_ms / 16);
+        bite_bytes = if is_fast {
             bite_bytes.saturating_mul(4).max(BITE_BYTES_MIN).min(ask.bite_bytes.max(1))
         } else {
             1
         };
     }
-}
-
-/// Well within the silence that is borne: a stream of comments alone is alive, however long it takes to fill
-/// a bite. Bites grow while they fill fast, and shrink to single pieces when they do not.
-fn bite_ms(settings: &ModelApi) -> u64 {
-    BITE_MS.min(settings.idle_timeout_ms / 4)
 }

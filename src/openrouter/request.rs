@@ -46,7 +46,7 @@ pub struct Ask<'a> {
     pub deadline_ms: u64,
     /// Attempts that were made before (by a process that died); 0 for a first call.
     pub attempts_made: u32,
-    /// How many bytes of the answer are waited for at once: 1 where somebody waits for single cards.
+    /// The most bytes of the answer that are waited for at once: 1 where somebody waits for single cards.
     pub bite_bytes: usize,
     /// The caller does not want an answer that was given before.
     pub no_cache: bool,

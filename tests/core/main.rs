@@ -1,5 +1,6 @@
 //! Several modules together, without a host: one binary, so that it links once.
 
 mod architecture;
+mod documents;
 mod model_call;
 mod scripted_host;

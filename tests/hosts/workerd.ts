@@ -31,7 +31,7 @@ export const startOnWorkerd: StartService = async (variables = {}) => {
       OPENROUTER_BASE_URL: world.openrouter.url,
       ALLOWED_MODELS: 'test/first,test/second',
       ALLOWED_ORIGINS: 'https://cards.example',
-      ...variables,
+      ...(typeof variables === 'function' ? variables(world) : variables),
     },
     durableObjects: { USER_SESSIONS: { className: 'UserSessions', useSQLite: true } },
     durableObjectsPersist: storage,

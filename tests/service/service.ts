@@ -1,5 +1,9 @@
-// What every file here gets: a way to start the service, whatever host it runs on, and the world around it.
+// What every file here gets: a way to start the service, whatever host it runs on, the world around it, and the few
+// questions that all of them ask.
 
+import assert from 'node:assert/strict';
+import { after, before } from 'node:test';
+import { setTimeout as pause } from 'node:timers/promises';
 import type { User, World } from '../support/world.ts';
 
 /** A running service in a local world of its own. */
@@ -14,26 +18,44 @@ export type Service = {
   close(): Promise<void>;
 };
 
-/** Starts one; `variables` are those of the README's table. */
-export type StartService = (variables?: Record<string, string>) => Promise<Service>;
+/** Those of the README's table; one that is set to nothing is not set. A function, where they depend on the world. */
+export type Variables = Record<string, string> | ((world: World) => Record<string, string>);
+
+/** Starts one. */
+export type StartService = (variables?: Variables) => Promise<Service>;
+
+/** One service for all tests of the suite around this call. When it is closed, its log must hold no secret. */
+export function started(start: StartService, variables: Variables = {}): () => Service {
+  let service: Service | undefined;
+  before(async () => {
+    service = await start(variables);
+  });
+  after(async () => {
+    await service?.close();
+    if (service !== undefined) expectNothingLeaked(service);
+  });
+  return () => {
+    assert.ok(service, 'the service is there while the tests run');
+    return service;
+  };
+}
 
 /** An answer, read whole. */
 export type Answer = { status: number; headers: Headers; body: any; text: string };
 
+export type Question = { token?: string; headers?: Record<string, string>; body?: unknown; signal?: AbortSignal };
+
 /** One request; a body goes as JSON unless it is a string or bytes. */
-export async function ask(
-  service: Service,
-  method: string,
-  path: string,
-  options: { token?: string; headers?: Record<string, string>; body?: unknown; signal?: AbortSignal } = {},
-): Promise<Answer> {
-  const headers = new Headers(options.headers);
-  if (options.token !== undefined) headers.set('authorization', `Bearer ${options.token}`);
-  const init: RequestInit = { method, headers, redirect: 'manual', ...(options.signal ? { signal: options.signal } : {}) };
-  if (options.body !== undefined) {
+export async function ask(service: Service, method: string, path: string, question: Question = {}): Promise<Answer> {
+  const { token, body, signal } = question;
+  const headers = new Headers(question.headers);
+  if (token !== undefined) headers.set('authorization', `Bearer ${token}`);
+  keepSecret(service, ...(token ?? '').split('.').slice(1), textIn(body).slice(0, 40));
+  const init: RequestInit = { method, headers, redirect: 'manual', ...(signal ? { signal } : {}) };
+  if (body !== undefined) {
     if (!headers.has('content-type')) headers.set('content-type', 'application/json');
-    const raw = typeof options.body === 'string' || options.body instanceof Uint8Array;
-    init.body = raw ? (options.body as string) : JSON.stringify(options.body);
+    const raw = typeof body === 'string' || body instanceof Uint8Array;
+    init.body = raw ? (body as string) : JSON.stringify(body);
   }
   const response = await fetch(service.url + path, init);
   const text = await response.text();
@@ -48,9 +70,17 @@ export function textOf(characters: number, seed = 'The water of the sea rises as
   return all.join('');
 }
 
+/** A text that holds and that gives as many cards as it has sentences: each is another one. */
+export function lesson(sentences = 24): string {
+  const nth = (n: number) => `Planet number ${n} of the catalogue circles its star in exactly ${n * 17 + 3} days.`;
+  return Array.from({ length: sentences }, (_, i) => nth(i + 1)).join(' ');
+}
+
+export type SignedIn = User & { token: string };
+
 /** A user who has signed in. */
-export async function signIn(service: Service): Promise<User & { token: string }> {
-  const user = await service.world.auth.createUser();
+export async function signIn(service: Service, wanted: { anonymous?: boolean } = {}): Promise<SignedIn> {
+  const user = await service.world.auth.createUser(wanted);
   return { ...user, token: service.world.auth.token(user) };
 }
 
@@ -58,8 +88,84 @@ export async function signIn(service: Service): Promise<User & { token: string }
 export function create(
   service: Service,
   token: string,
-  body: unknown = { input_text: textOf(1500), model: 'test/first' },
+  body: unknown = { input_text: lesson(), model: 'test/first' },
   headers: Record<string, string> = {},
 ): Promise<Answer> {
   return ask(service, 'POST', '/ai-sessions', { token, body, headers });
+}
+
+/** `GET /ai-sessions/{id}` as that user. */
+export function read(service: Service, token: string, id: string): Promise<Answer> {
+  return ask(service, 'GET', `/ai-sessions/${id}`, { token });
+}
+
+export type Row = Record<string, any>;
+
+/** Everything that the database has of a user, past row level security. */
+export async function rowsOf(service: Service, user: User): Promise<Record<'sessions' | 'candidates' | 'events', Row[]>> {
+  const { sql } = service.world;
+  const [sessions, candidates, events] = await Promise.all([
+    sql<Row>('select * from ai_generation_sessions where user_id = $1 order by created_at, id', [user.id]),
+    sql<Row>('select * from flashcard_candidates where user_id = $1 order by session_id, position', [user.id]),
+    sql<Row>('select * from event_logs where user_id = $1 order by id', [user.id]),
+  ]);
+  return { sessions, candidates, events };
+}
+
+/** What the field RateLimit says is left, by policy. */
+export function remaining(answer: Answer): Record<string, number> {
+  const field = answer.headers.get('ratelimit') ?? '';
+  return Object.fromEntries([...field.matchAll(/"(\w+)";r=(\d+)/g)].map(([, name, left]) => [name, Number(left)]));
+}
+
+/** An error in the one form that all have. Answers the document. */
+export function expectProblem(answer: Answer, status: number, code: string): any {
+  assert.deepEqual({ status: answer.status, code: answer.body?.code }, { status, code }, answer.text);
+  assert.equal(answer.headers.get('content-type'), 'application/problem+json');
+  const { type, title, detail, request_id } = answer.body;
+  assert.equal(answer.body.status, status);
+  assert.equal(request_id, answer.headers.get('x-request-id'));
+  assert.ok(URL.canParse(type), `type is a URL: ${type}`);
+  assert.ok(title.length > 0 && detail.length > 0);
+  return answer.body;
+}
+
+/** Asks again until there is an answer; for what happens after the caller's answer, and tells nobody. */
+export async function eventually<T>(what: string, probe: () => Promise<T | undefined> | T | undefined): Promise<T> {
+  const deadline_ms = Date.now() + 10_000;
+  while (Date.now() < deadline_ms) {
+    const found = await probe();
+    if (found !== undefined) return found;
+    await pause(20);
+  }
+  throw new Error(`${what}: not within 10 s`);
+}
+
+export const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
+export const UUID_V7 = /^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/;
+
+/** Parts of tokens and texts that went through `ask`, by service. */
+const secrets = new WeakMap<Service, Set<string>>();
+
+/** What is shorter could stand in any line by chance. */
+const SECRET_CHARS_MIN = 12;
+
+function keepSecret(service: Service, ...parts: string[]): void {
+  const kept = secrets.get(service) ?? new Set();
+  for (const part of parts) if (part.length >= SECRET_CHARS_MIN) kept.add(part);
+  secrets.set(service, kept);
+}
+
+function textIn(body: unknown): string {
+  const text = (body as { input_text?: unknown } | undefined)?.input_text;
+  return typeof text === 'string' ? text.trim() : '';
+}
+
+/** No token, key or text in any line. */
+function expectNothingLeaked(service: Service): void {
+  const { anonKey, serviceKey, jwtSecret, openrouter } = service.world;
+  const keys = [...anonKey.split('.').slice(1), ...serviceKey.split('.').slice(1), jwtSecret, openrouter.key];
+  const never = [...keys, ...(secrets.get(service) ?? [])];
+  const leaks = service.logs.filter((line) => never.some((secret) => line.includes(secret)));
+  assert.deepEqual(leaks, [], 'log lines with a token, a key or a text');
 }

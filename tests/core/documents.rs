@@ -1,0 +1,136 @@
+//! README.md and ARCHITECTURE.md against the code: a document that can be wrong is tested.
+
+#![expect(clippy::expect_used, reason = "a document that cannot be read fails the test")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use ai_sessions::config::VARIABLES;
+use ai_sessions::problem::Code;
+use ai_sessions::routes::TABLE;
+
+fn read(file: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).expect("the document is there")
+}
+
+/// The part of the README under a heading, up to the next one of that level or above.
+fn chapter(heading: &str) -> String {
+    let level = heading.chars().take_while(|c| *c == '#').count();
+    let readme = read("README.md");
+    let mut inside = false;
+    let mut lines = Vec::new();
+    for line in readme.lines() {
+        let depth = line.chars().take_while(|c| *c == '#').count();
+        if (1..=level).contains(&depth) {
+            inside = line == heading;
+        } else if inside {
+            lines.push(line);
+        }
+    }
+    assert!(!lines.is_empty(), "README.md has no chapter {heading}");
+    lines.join("\n")
+}
+
+/// The cells of a chapter's table rows, without head and rule.
+fn rows(chapter: &str) -> Vec<Vec<String>> {
+    let rows = chapter.lines().filter(|line| line.starts_with('|') && !line.starts_with("| ---"));
+    let cells = |line: &str| {
+        let inner = line.trim_matches('|').split('|').map(|cell| cell.trim().replace('`', ""));
+        inner.collect::<Vec<String>>()
+    };
+    rows.map(cells).skip(1).collect()
+}
+
+fn cell(row: &[String], index: usize) -> String {
+    row.get(index).cloned().unwrap_or_default()
+}
+
+#[test]
+fn every_variable_is_in_the_table_and_no_other() {
+    let told: Vec<String> = rows(&chapter("## Configuration")).iter().map(|row| cell(row, 0)).collect();
+    assert_eq!(told, VARIABLES);
+}
+
+#[test]
+fn every_default_is_true() {
+    use ai_sessions::config::Config;
+    let least =
+        [("SUPABASE_URL", "https://a.example"), ("SUPABASE_ANON_KEY", "a"), ("OPENROUTER_API_KEY", "b")];
+    let with = |more: &[(String, String)]| {
+        let set = more.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let set: Vec<(&str, &str)> = set.chain(least).collect();
+        Config::read(|name| {
+            set.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+        })
+    };
+    let defaults: Vec<(String, String)> = rows(&chapter("## Configuration"))
+        .iter()
+        .map(|row| (cell(row, 0), cell(row, 1)))
+        .filter(|(_, default)| !["required", "none", "four small models"].contains(&default.as_str()))
+        .collect();
+    assert!(defaults.len() > 8, "the table was not read");
+    assert_eq!(with(&defaults), with(&[]), "what the table says is what holds without it");
+    assert_eq!(with(&[]).expect("the least is enough").model_api.allowed_models.len(), 4);
+}
+
+#[test]
+fn every_problem_is_in_the_table_with_its_status() {
+    let told: BTreeSet<(String, String)> =
+        rows(&chapter("### Errors")).iter().map(|row| (cell(row, 0), cell(row, 1))).collect();
+    let there: BTreeSet<(String, String)> =
+        Code::ALL.iter().map(|code| (code.status().to_string(), code.name().to_owned())).collect();
+    assert_eq!(told, there);
+}
+
+#[test]
+fn every_route_is_in_the_table() {
+    let told: BTreeSet<String> = rows(&chapter("## Calling it"))
+        .iter()
+        .map(|row| cell(row, 0))
+        .filter(|route| route.contains(" /"))
+        .collect();
+    let there: BTreeSet<String> =
+        TABLE.iter().map(|(method, path, _)| [*method, " ", *path].concat()).collect();
+    assert_eq!(told, there);
+}
+
+#[test]
+fn every_command_of_the_documents_is_in_package_json_and_the_other_way_round() {
+    let package: serde_json::Value = serde_json::from_str(&read("package.json")).expect("it is JSON");
+    let scripts = package["scripts"].as_object().expect("it has scripts");
+    let readme = chapter("### All commands");
+    for name in scripts.keys() {
+        let command = if name == "test" { "`npm test`".to_owned() } else { format!("`npm run {name}`") };
+        assert!(readme.contains(&command), "README.md does not tell of {command}");
+    }
+    for document in ["README.md", "ARCHITECTURE.md", "STYLE.md", "CHANGELOG.md", "migrations/README.md"] {
+        for part in read(document).split("npm run ").skip(1) {
+            let name: String = part.chars().take_while(|c| c.is_ascii_lowercase() || *c == ':').collect();
+            assert!(scripts.contains_key(&name), "{document}: npm run {name}");
+        }
+    }
+}
+
+#[test]
+fn every_path_that_a_document_names_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for document in ["README.md", "ARCHITECTURE.md", "migrations/README.md"] {
+        for quoted in read(document).split('`').skip(1).step_by(2) {
+            let is_path = ["src/", "tests/", "scripts/", "migrations/", "examples/", "bench/"]
+                .iter()
+                .any(|folder| quoted.starts_with(folder));
+            if is_path && !quoted.contains([' ', '*', '{', '<']) {
+                assert!(root.join(quoted).exists(), "{document} names {quoted}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_models_of_wrangler_toml_are_the_default_ones() {
+    let wrangler = read("wrangler.toml");
+    let line = wrangler.lines().find(|line| line.starts_with("ALLOWED_MODELS")).expect("it names the models");
+    let models = line.split('"').nth(1).expect("in quotes");
+    assert!(read("src/config.rs").contains(&format!("\"{models}\"")), "config.rs has another list");
+}

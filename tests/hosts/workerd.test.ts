@@ -1,0 +1,17 @@
+// Everything that tests/service promises, on workerd. The list is the folder, so that no file can be forgotten.
+
+import { readdirSync } from 'node:fs';
+import { describe } from 'node:test';
+import type { StartService } from '../service/service.ts';
+import { startOnWorkerd } from './workerd.ts';
+
+type ServiceTests = { tests: (start: StartService) => void };
+
+const folder = new URL('../service/', import.meta.url);
+const files = readdirSync(folder, { recursive: true, encoding: 'utf8' }).filter((file) => file.endsWith('.ts'));
+
+for (const file of files.filter((file) => file !== 'service.ts').sort()) {
+  // A file without `tests` throws here, and the run fails.
+  const { tests } = (await import(new URL(file, folder).href)) as ServiceTests;
+  describe(file, () => tests(startOnWorkerd));
+}
