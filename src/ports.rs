@@ -11,6 +11,7 @@ use std::rc::Rc;
 use futures_util::future::{Either, select};
 use uuid::Uuid;
 
+use crate::answer::readiness::Readiness;
 use crate::auth::{jwk::PublicKey, key_cache::KeyCache, verified::VerifiedTokens};
 use crate::config::LogLevel;
 use crate::desk::ask::{Ask, Facts};
@@ -163,19 +164,21 @@ pub trait Background: Clone {
     fn after_answer(&self, work: impl Future<Output = ()> + 'static);
 }
 
-/// What an isolate remembers between requests about who may come in.
-pub trait AuthMemory {
+/// What an isolate remembers between requests.
+pub trait IsolateMemory {
     /// Looks into it, or changes it.
-    fn with_auth<T>(&self, look: impl FnOnce(&mut AuthState) -> T) -> T;
+    fn with_memory<T>(&self, look: impl FnOnce(&mut Memory) -> T) -> T;
 }
 
-/// Keys and verified tokens of an isolate.
+/// It is lost with the isolate, so nothing may depend on it but speed.
 #[derive(Debug, Default)]
-pub struct AuthState {
+pub struct Memory {
     /// The sign-in service's keys.
     pub keys: KeyCache,
     /// Tokens that were verified.
     pub verified: VerifiedTokens,
+    /// The last answer of `GET /health/ready`.
+    pub readiness: Readiness,
 }
 
 /// The way to a user's desk.

@@ -65,6 +65,29 @@ pub struct Health {
     pub version: &'static str,
 }
 
+/// The answer of `GET /health/ready`.
+#[derive(Debug, Serialize)]
+pub struct Ready<'a> {
+    /// `ok` or `unavailable`.
+    pub status: &'static str,
+    /// One row per dependency.
+    pub checks: &'a [Check],
+}
+
+/// One dependency.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Check {
+    /// `configuration`, `auth_keys`, `database`, `model_api`.
+    pub name: &'static str,
+    /// Whether it can be used.
+    pub ok: bool,
+    /// Milliseconds until its answer.
+    pub latency_ms: u64,
+    /// Why not, in words of this service.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+}
+
 /// Structs of strings and numbers: serde_json has nothing that could fail in them.
 #[must_use]
 pub fn to_json(document: &impl Serialize) -> Vec<u8> {

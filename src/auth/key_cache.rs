@@ -5,6 +5,8 @@
 //! kid is known      use        use, refresh behind     ask, wait
 //! kid is unknown    ask and wait, at most once in 30 s
 //! ```
+//! Only one request of an isolate asks; those that come meanwhile and need the answer wait for it.
+//!
 //! Not for: fetching (`supabase::keys`), nor for the Cache API, which the host looks into before it asks.
 
 use super::Refused;
@@ -19,12 +21,18 @@ pub const COOL_DOWN_MS: u64 = 30 * 1000;
 /// The same while there is no key at all: short, because nobody can come in meanwhile.
 pub const COOL_DOWN_EMPTY_MS: u64 = 1000;
 
+/// A question that has not been answered by then was lost with the process that asked it. Longer than a fetch may
+/// take.
+pub const ASKING_MS: u64 = 10 * 1000;
+
 /// The keys that this isolate knows.
 #[derive(Debug, Default)]
 pub struct KeyCache {
     keys: Vec<PublicKey>,
     fetched_ms: Option<u64>,
+    /// When the last question was put, or answered.
     attempted_ms: Option<u64>,
+    is_asking: bool,
 }
 
 /// What to do for a token's key.
@@ -34,8 +42,10 @@ pub enum Lookup {
     Use(PublicKey),
     /// Verify with this one, and refresh the keys behind the answer.
     UseAndRefresh(PublicKey),
-    /// Ask for the keys, then look again with [`KeyCache::look_up_again`].
+    /// Ask for the keys, then look again.
     Ask,
+    /// Somebody is asking: wait a moment, then look again.
+    Wait,
     /// Nobody comes in.
     Refuse(Refused),
 }
@@ -45,35 +55,27 @@ impl KeyCache {
     #[must_use]
     pub fn look_up(&self, key_id: Option<&str>, algorithm: Algorithm, now_ms: u64) -> Lookup {
         let age_ms = self.age_ms(now_ms);
-        let usable = age_ms.is_some_and(|age_ms| age_ms <= STALE_MS);
-        let cool_down_ms = if usable { COOL_DOWN_MS } else { COOL_DOWN_EMPTY_MS };
-        let may_ask = self.attempted_ms.is_none_or(|at_ms| now_ms.saturating_sub(at_ms) >= cool_down_ms);
+        let since_ms = self.attempted_ms.map(|at_ms| now_ms.saturating_sub(at_ms));
+        let is_asking = self.is_asking && since_ms.is_some_and(|since_ms| since_ms < ASKING_MS);
+        let cool_down_ms = if self.has_usable_keys(now_ms) { COOL_DOWN_MS } else { COOL_DOWN_EMPTY_MS };
+        let may_ask = !is_asking && since_ms.is_none_or(|since_ms| since_ms >= cool_down_ms);
         match self.find(key_id, algorithm, now_ms) {
             Ok(key) if age_ms.is_some_and(|age_ms| age_ms > FRESH_MS) && may_ask => {
                 Lookup::UseAndRefresh(key)
             }
             Ok(key) => Lookup::Use(key),
+            Err(_) if is_asking => Lookup::Wait,
             Err(_) if may_ask => Lookup::Ask,
             Err(refused) => Lookup::Refuse(refused),
         }
     }
 
-    /// The same after the keys were asked for.
-    ///
-    /// # Errors
-    /// [`Refused::Invalid`] for a key that does not exist or is for another algorithm, [`Refused::NoKeys`] without
-    /// keys that are at most 24 h old.
-    pub fn look_up_again(
-        &self,
-        key_id: Option<&str>,
-        algorithm: Algorithm,
-        now_ms: u64,
-    ) -> Result<PublicKey, Refused> {
-        self.find(key_id, algorithm, now_ms)
+    fn has_usable_keys(&self, now_ms: u64) -> bool {
+        self.age_ms(now_ms).is_some_and(|age_ms| age_ms <= STALE_MS)
     }
 
     fn find(&self, key_id: Option<&str>, algorithm: Algorithm, now_ms: u64) -> Result<PublicKey, Refused> {
-        if self.age_ms(now_ms).is_none_or(|age_ms| age_ms > STALE_MS) {
+        if !self.has_usable_keys(now_ms) {
             return Err(Refused::NoKeys);
         }
         let key_id = key_id.ok_or(Refused::Invalid)?;
@@ -88,12 +90,20 @@ impl KeyCache {
     /// Says that the keys are being asked for, before the question goes out: others that come meanwhile do not ask.
     pub fn asking(&mut self, now_ms: u64) {
         self.attempted_ms = Some(now_ms);
+        self.is_asking = true;
+    }
+
+    /// Says that the question is over, whether or not keys came.
+    pub fn answered(&mut self, now_ms: u64) {
+        self.attempted_ms = Some(now_ms);
+        self.is_asking = false;
     }
 
     /// Takes the keys that came. `fetched_ms` is when they left the sign-in service, which is earlier than now when
-    /// they come from a cache.
+    /// they come from a cache. No keys at all are no reason to forget those that are known.
     pub fn learn(&mut self, keys: Vec<PublicKey>, fetched_ms: u64) {
-        if self.fetched_ms.is_none_or(|at_ms| fetched_ms >= at_ms) {
+        let is_loss = keys.is_empty() && !self.keys.is_empty();
+        if !is_loss && self.fetched_ms.is_none_or(|at_ms| fetched_ms >= at_ms) {
             self.keys = keys;
             self.fetched_ms = Some(fetched_ms);
         }
@@ -120,6 +130,7 @@ mod tests {
         let mut cache = KeyCache::default();
         cache.asking(T);
         cache.learn(vec![key("a")], T);
+        cache.answered(T);
         cache
     }
 
@@ -139,6 +150,8 @@ mod tests {
         let mut cache = warm();
         let stale = T + FRESH_MS + 1;
         cache.asking(stale);
+        assert_eq!(cache.look_up(Some("a"), Algorithm::Es256, stale), Lookup::Use(key("a")), "nobody waits");
+        cache.answered(stale);
         assert_eq!(
             cache.look_up(Some("a"), Algorithm::Es256, stale + COOL_DOWN_MS - 1),
             Lookup::Use(key("a"))
@@ -154,11 +167,24 @@ mod tests {
         let mut cache = warm();
         let unknown = |cache: &KeyCache, now_ms| cache.look_up(Some("b"), Algorithm::Es256, now_ms);
         assert_eq!(unknown(&cache, T + COOL_DOWN_MS - 1), Lookup::Refuse(Refused::Invalid));
-        assert_eq!(unknown(&cache, T + COOL_DOWN_MS), Lookup::Ask);
-        cache.asking(T + COOL_DOWN_MS);
-        assert_eq!(unknown(&cache, T + COOL_DOWN_MS + 1), Lookup::Refuse(Refused::Invalid));
-        cache.learn(vec![key("a"), key("b")], T + COOL_DOWN_MS + 2);
-        assert_eq!(unknown(&cache, T + COOL_DOWN_MS + 3), Lookup::Use(key("b")));
+        let asked = T + COOL_DOWN_MS;
+        assert_eq!(unknown(&cache, asked), Lookup::Ask);
+        cache.asking(asked);
+        assert_eq!(unknown(&cache, asked + 1), Lookup::Wait, "who comes meanwhile waits for the same answer");
+        cache.answered(asked + 2);
+        assert_eq!(unknown(&cache, asked + 2), Lookup::Refuse(Refused::Invalid));
+        assert_eq!(unknown(&cache, asked + 1 + COOL_DOWN_MS), Lookup::Refuse(Refused::Invalid));
+        cache.learn(vec![key("a"), key("b")], asked + 3);
+        assert_eq!(unknown(&cache, asked + 3), Lookup::Use(key("b")));
+    }
+
+    #[test]
+    fn a_question_whose_asker_died_does_not_hold_up_the_others() {
+        let mut cache = KeyCache::default();
+        cache.asking(T);
+        let look_up = |now_ms| cache.look_up(Some("a"), Algorithm::Es256, now_ms);
+        assert_eq!(look_up(T + ASKING_MS - 1), Lookup::Wait);
+        assert_eq!(look_up(T + ASKING_MS), Lookup::Ask);
     }
 
     #[test]
@@ -173,20 +199,21 @@ mod tests {
     #[test]
     fn without_any_key_nobody_comes_in_and_the_service_is_asked_again_soon() {
         let mut cache = KeyCache::default();
-        assert_eq!(cache.look_up(Some("a"), Algorithm::Es256, T), Lookup::Ask);
+        let look_up = |cache: &KeyCache, now_ms| cache.look_up(Some("a"), Algorithm::Es256, now_ms);
+        assert_eq!(look_up(&cache, T), Lookup::Ask);
         cache.asking(T);
-        assert_eq!(cache.look_up_again(Some("a"), Algorithm::Es256, T + 1), Err(Refused::NoKeys));
-        assert_eq!(
-            cache.look_up(Some("a"), Algorithm::Es256, T + COOL_DOWN_EMPTY_MS - 1),
-            Lookup::Refuse(Refused::NoKeys)
-        );
-        assert_eq!(cache.look_up(Some("a"), Algorithm::Es256, T + COOL_DOWN_EMPTY_MS), Lookup::Ask);
+        assert_eq!(look_up(&cache, T + 1), Lookup::Wait);
+        cache.answered(T + 2);
+        assert_eq!(look_up(&cache, T + 2), Lookup::Refuse(Refused::NoKeys));
+        assert_eq!(look_up(&cache, T + 1 + COOL_DOWN_EMPTY_MS), Lookup::Refuse(Refused::NoKeys));
+        assert_eq!(look_up(&cache, T + 2 + COOL_DOWN_EMPTY_MS), Lookup::Ask);
     }
 
     #[test]
-    fn an_older_answer_does_not_replace_a_newer_one() {
+    fn an_older_or_empty_answer_does_not_replace_known_keys() {
         let mut cache = warm();
         cache.learn(vec![key("old")], T - 1);
+        cache.learn(Vec::new(), T + 1);
         assert_eq!(cache.look_up(Some("a"), Algorithm::Es256, T), Lookup::Use(key("a")));
     }
 }

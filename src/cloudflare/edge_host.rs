@@ -13,12 +13,12 @@ use super::platform::{OnWorkers, Settings, settings};
 use super::web_crypto;
 use crate::desk::ask::{Ask, FACTS_HEADER};
 use crate::ports::{
-    AuthMemory, AuthState, Background, DESK_HEADERS, DeskReply, Desks, SharedCache, Unreachable, VerifyKey,
+    Background, DESK_HEADERS, DeskReply, Desks, IsolateMemory, Memory, SharedCache, Unreachable, VerifyKey,
     VerifySignature,
 };
 
 thread_local! {
-    static AUTH: RefCell<AuthState> = RefCell::default();
+    static MEMORY: RefCell<Memory> = RefCell::default();
 }
 
 /// Cheap to clone: work that goes on after the answer has one of its own.
@@ -50,9 +50,9 @@ impl VerifySignature for EdgeHost {
     }
 }
 
-impl AuthMemory for EdgeHost {
-    fn with_auth<T>(&self, look: impl FnOnce(&mut AuthState) -> T) -> T {
-        AUTH.with_borrow_mut(look)
+impl IsolateMemory for EdgeHost {
+    fn with_memory<T>(&self, look: impl FnOnce(&mut Memory) -> T) -> T {
+        MEMORY.with_borrow_mut(look)
     }
 }
 

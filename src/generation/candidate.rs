@@ -328,6 +328,7 @@ mod tests {
             (b"\\ud83d\\n", "\u{fffd}"),
             (b"\\ud83d\\ude00", "\u{1f600}"),
             (b"\xED\xA0\xBD\xED\xB8\x80", "\u{1f600}"),
+            (b"\xED\xA0\x80\xED\xB0\x80\xED\xAF\xBF\xED\xBF\xBF", "\u{10000}\u{10ffff}"),
             (b"\xED\xA0\xBD\\ude00", "\u{1f600}"),
             (b"\\ud83d\xED\xB8\x80", "\u{1f600}"),
             (b"a\xED\xA0\xBDb", "a\u{fffd}b"),

@@ -208,7 +208,6 @@ impl CandidateReader {
                 self.open_root(false);
                 self.enter(Part::Name, byte)
             }
-            (Place::Brace, b'}') => Place::Prose,
             (Place::Bracket, b'{') => Place::FirstCard,
 
             (Place::Member, b'"') => self.enter(Part::Name, byte),

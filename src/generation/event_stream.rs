@@ -82,12 +82,10 @@ impl EventStream {
             } else {
                 append(&mut self.line, head)?;
                 let mut line = std::mem::take(&mut self.line);
+                // It is the first line that ends in this piece, so nothing is held yet.
                 match self.read_line(&line) {
-                    Line::Blank => self.end_event(held.take(), &mut on_data),
-                    Line::Data(value) => {
-                        self.keep(held.take())?;
-                        self.keep(Some(value))?;
-                    }
+                    Line::Blank => self.end_event(None, &mut on_data),
+                    Line::Data(value) => self.keep(Some(value))?,
                     Line::Other => {}
                 }
                 line.clear();
@@ -173,6 +171,8 @@ mod tests {
         (b"data: a\r\rdata: b\r\r", &[b"a", b"b"]),
         (b"data: a\r\n\r\ndata: b\r\n\r\n", &[b"a", b"b"]),
         (b"data: a\r\n\ndata: b\n\r\n", &[b"a", b"b"]),
+        (b"data: a\r\ndata: b\r\n\r\n", &[b"a\nb"]),
+        (b"data: a\rdata: b\r\ndata: c\ndata: d\n\n", &[b"a\nb\nc\nd"]),
         (b"data:a\n\ndata:  b \n\n", &[b"a", b" b "]),
         (b"data: a\ndata:\ndata\ndata: b\n\n", &[b"a\n\n\nb"]),
         (b"\xEF\xBB\xBFdata: a\n\n\xEF\xBB\xBFdata: b\n\n", &[b"a"]),

@@ -69,16 +69,21 @@ pub fn system_message(candidates_max: usize) -> String {
 /// deployment has.
 #[must_use]
 pub fn user_message(key: &str, text: &str) -> String {
-    // A text that contains the hash of itself and the key is a chance of 2^-128; the loop makes it none at
-    // all.
-    let mut mark = String::new();
-    for count in 0u32.. {
-        mark = keyed_hash(key, &[MARK_LABEL, &count.to_be_bytes(), text.as_bytes()]);
-        if !text.contains(&mark) {
-            break;
-        }
-    }
+    let hash = |count: u32| keyed_hash(key, &[MARK_LABEL, &count.to_be_bytes(), text.as_bytes()]);
+    let mark = first_outside(text, hash);
     ["TEXT ", &mark, "\n", text, "\nTEXT ", &mark].concat()
+}
+
+/// The first mark that the text does not contain. That it contains one at all is a chance of 2^-128.
+fn first_outside(text: &str, mut mark: impl FnMut(u32) -> String) -> String {
+    let mut count = 0;
+    loop {
+        let found = mark(count);
+        if !text.contains(&found) {
+            return found;
+        }
+        count = count.wrapping_add(1);
+    }
 }
 
 /// A stable name for a user that does not lead back to the user: 32 hexadecimal digits. For the model API's
@@ -117,6 +122,12 @@ mod tests {
         assert_eq!(message, user_message("key", "some text"));
         assert_ne!(message.lines().next(), user_message("key", "some texu").lines().next());
         assert_ne!(message.lines().next(), user_message("kez", "some text").lines().next());
+    }
+
+    #[test]
+    fn a_mark_that_the_text_contains_is_not_taken() {
+        assert_eq!(first_outside("0 1 2 4", |count| count.to_string()), "3");
+        assert_eq!(first_outside("", |count| count.to_string()), "0");
     }
 
     #[test]

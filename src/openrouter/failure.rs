@@ -233,6 +233,23 @@ mod tests {
     fn the_word_is_the_better_key_and_the_number_in_the_document_is_better_than_the_status() {
         for (told, code, may_retry, note) in [
             (
+                Told {
+                    error_type: Some("timeout"),
+                    availability_code: Some("not_found"),
+                    code_word: Some("server"),
+                    ..Told::default()
+                },
+                Code::AiTimeout,
+                true,
+                "timeout",
+            ),
+            (
+                Told { availability_code: Some("not_found"), code_word: Some("server"), ..Told::default() },
+                Code::AiMisconfigured,
+                false,
+                "not_found",
+            ),
+            (
                 Told { error_type: Some("provider_overloaded"), code_number: Some(500), ..Told::default() },
                 Code::AiUnavailable,
                 true,

@@ -10,5 +10,6 @@ mod alarm;
 pub mod call;
 pub mod chunk;
 pub mod failure;
+pub mod key;
 pub mod reading;
 pub mod request;

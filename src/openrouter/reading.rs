@@ -165,8 +165,10 @@ impl Reading {
                 // A last event that is no JSON was cut, whatever was behind it.
                 heard.is_unreadable = false;
             }
-            Form::Document(document) if end == End::Regular && !self.is_too_large => {
+            Form::Document(document) if !self.is_too_large => {
                 heard.hear(&document, self.http_status, self.retry_after_s, take);
+                // Where it was cut, that is what went wrong; but what can be read is whole.
+                heard.is_unreadable &= end == End::Regular;
             }
             _ => {}
         }
@@ -482,8 +484,11 @@ mod tests {
                     read(content_type, document.to_string().as_bytes().chunks(7), End::Regular);
                 assert_eq!((fronts.len(), ended.failure), (count, failure), "{document}");
             }
-            let (_, ended) = read("", [document.to_string().as_bytes()], End::Cut);
-            assert_eq!(ended.failure, Some(Failure::CUT), "a document that was cut says nothing");
+            let json = document.to_string();
+            let (fronts, ended) = read("", [json.as_bytes()], End::Cut);
+            assert_eq!((fronts.len(), ended.failure.is_none()), (count, failure.is_none()), "{document}");
+            let (fronts, ended) = read("", [&json.as_bytes()[..json.len() - 1]], End::Cut);
+            assert_eq!((fronts.len(), ended.failure), (0, Some(Failure::CUT)), "{document}");
         }
         for html in ["<!doctype html><title>502</title>", "", "data: {}\n\n", "{\"choices\":"] {
             assert_eq!(
@@ -519,7 +524,8 @@ mod tests {
         let told =
             r#"{"error":{"code":400,"message":"m","metadata":{"error_type":"content_policy_violation"}}}"#;
         assert_eq!(read(400, None, told, End::Regular).code, Code::AiRefused);
-        assert_eq!(read(400, None, told, End::Cut).code, Code::AiMisconfigured);
+        assert_eq!(read(400, None, told, End::Cut).code, Code::AiRefused);
+        assert_eq!(read(400, None, &told[1..], End::Cut).code, Code::AiMisconfigured);
         for document in ["", "<html>", "{\"err", "{}", "[]", "null"] {
             for (status, code) in [
                 (401, Code::AiMisconfigured),
@@ -548,6 +554,15 @@ mod tests {
                 "{retry_after}"
             );
         }
+    }
+
+    #[test]
+    fn usage_that_was_told_is_not_forgotten_and_the_last_one_counts() {
+        let used = |tokens: u64| event(&json!({ "choices": [], "usage": { "prompt_tokens": tokens } }));
+        let stream =
+            [used(1), said(&["[", CARD].concat()), used(7), said("]"), "data: [DONE]\n\n".to_owned()];
+        let (_, ended) = read(STREAM, [stream.concat().as_bytes()], End::Regular);
+        assert_eq!(ended.usage, Some(Usage { prompt_tokens: 7, ..Usage::default() }));
     }
 
     #[test]

@@ -7,15 +7,15 @@ use crate::auth::key_cache::Lookup;
 use crate::auth::token::UnverifiedToken;
 use crate::auth::{Refused, User};
 use crate::config::Config;
-use crate::ports::{AuthMemory, Background, Clock, Fetch, SharedCache, Timer, VerifyKey, VerifySignature};
+use crate::ports::{Background, Clock, Fetch, IsolateMemory, SharedCache, Timer, VerifyKey, VerifySignature};
 use crate::supabase::keys;
 
 /// What it takes to find out who is calling.
 pub trait AuthHost:
-    Fetch + Timer + Clock + SharedCache + VerifySignature + AuthMemory + Background + 'static
+    Fetch + Timer + Clock + SharedCache + VerifySignature + IsolateMemory + Background + 'static
 {
 }
-impl<H: Fetch + Timer + Clock + SharedCache + VerifySignature + AuthMemory + Background + 'static> AuthHost
+impl<H: Fetch + Timer + Clock + SharedCache + VerifySignature + IsolateMemory + Background + 'static> AuthHost
     for H
 {
 }
@@ -30,7 +30,7 @@ pub async fn authenticate(
     config: &Config,
     token: BearerToken<'_>,
 ) -> Result<User, Refused> {
-    if let Some(user) = host.with_auth(|auth| auth.verified.find(token, host.now_ms())) {
+    if let Some(user) = host.with_memory(|memory| memory.verified.find(token, host.now_ms())) {
         return Ok(user);
     }
     let unverified = UnverifiedToken::read(token)?;
@@ -47,7 +47,7 @@ pub async fn authenticate(
     let issuer = keys::issuer(&config.supabase);
     let expected = Expected { issuer: &issuer, allow_anonymous: config.allow_anonymous_users };
     let user = check(&unverified.claims()?, &expected, host.now_ms())?;
-    host.with_auth(|auth| auth.verified.remember(token, &user));
+    host.with_memory(|memory| memory.verified.remember(token, &user));
     Ok(user)
 }
 
@@ -56,31 +56,45 @@ async fn find_key(
     config: &Config,
     token: &UnverifiedToken<'_>,
 ) -> Result<PublicKey, Refused> {
-    if host.with_auth(|auth| auth.keys.is_cold())
-        && let Some((keys, fetched_ms)) = keys::from_cache(host, &config.supabase).await
+    if host.with_memory(|memory| memory.keys.is_cold())
+        && let Some(known) = keys::from_cache(host, &config.supabase).await
     {
-        host.with_auth(|auth| auth.keys.learn(keys, fetched_ms));
+        host.with_memory(|memory| memory.keys.learn(known.keys, known.fetched_ms));
     }
     let (key_id, algorithm) = (token.key_id(), token.algorithm());
-    match host.with_auth(|auth| auth.keys.look_up(key_id, algorithm, host.now_ms())) {
-        Lookup::Use(key) => Ok(key),
-        Lookup::Refuse(refused) => Err(refused),
-        Lookup::UseAndRefresh(key) => {
-            host.with_auth(|auth| auth.keys.asking(host.now_ms()));
-            let (behind, supabase) = (host.clone(), config.supabase.clone());
-            host.after_answer(async move { refresh(&behind, &supabase).await });
-            Ok(key)
-        }
-        Lookup::Ask => {
-            host.with_auth(|auth| auth.keys.asking(host.now_ms()));
-            refresh(host, &config.supabase).await;
-            host.with_auth(|auth| auth.keys.look_up_again(key_id, algorithm, host.now_ms()))
+    loop {
+        match host.with_memory(|memory| memory.keys.look_up(key_id, algorithm, host.now_ms())) {
+            Lookup::Use(key) => return Ok(key),
+            Lookup::Refuse(refused) => return Err(refused),
+            Lookup::UseAndRefresh(key) => {
+                refresh_behind(host, config);
+                return Ok(key);
+            }
+            Lookup::Ask => refresh_behind(host, config),
+            Lookup::Wait => host.sleep(LOOK_AGAIN_MS).await,
         }
     }
 }
 
-async fn refresh(host: &impl AuthHost, supabase: &crate::config::Supabase) {
-    if let Some((keys, fetched_ms)) = keys::fetch(host, supabase).await {
-        host.with_auth(|auth| auth.keys.learn(keys, fetched_ms));
-    }
+/// Requests of one isolate cannot wait for each other's promises, so they look. Only a cold isolate and a rotation
+/// make anybody wait.
+const LOOK_AGAIN_MS: u64 = 5;
+
+/// Asks for the keys in work of its own, which goes on when this request's client leaves: a client that asks with a
+/// forged key and hangs up must not use up the one question that may be put in 30 s.
+fn refresh_behind(host: &impl AuthHost, config: &Config) {
+    host.with_memory(|memory| memory.keys.asking(host.now_ms()));
+    let (behind, supabase) = (host.clone(), config.supabase.clone());
+    host.after_answer(async move {
+        let fetched = keys::fetch(&behind, &supabase).await;
+        let Some((known, document)) = fetched else {
+            return behind.with_memory(|memory| memory.keys.answered(behind.now_ms()));
+        };
+        let fetched_ms = known.fetched_ms;
+        behind.with_memory(|memory| {
+            memory.keys.learn(known.keys, fetched_ms);
+            memory.keys.answered(fetched_ms);
+        });
+        keys::keep(&behind, &supabase, &document, fetched_ms).await;
+    });
 }

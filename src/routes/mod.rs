@@ -10,6 +10,7 @@ pub mod generate;
 pub mod health;
 pub mod models;
 pub mod read_session;
+pub mod ready;
 pub mod user_desk;
 
 use std::fmt::Write as _;
@@ -68,6 +69,7 @@ pub const TABLE: &[(&str, &str, Route)] = &[
     ("GET", "/ai-sessions/{id}", Route::ReadSession),
     ("GET", "/models", Route::Models),
     ("GET", "/health", Route::Health),
+    ("GET", "/health/ready", Route::Ready),
 ];
 
 /// A row of the table.
@@ -81,6 +83,8 @@ pub enum Route {
     Models,
     /// `GET /health`
     Health,
+    /// `GET /health/ready`
+    Ready,
 }
 
 /// What a method and a path lead to.
@@ -227,13 +231,14 @@ async fn route<H: AnswerHost>(
         }
     };
     passed.pattern = Some(pattern);
-    if route == Route::Health {
-        return whole(health::health());
+    // What anybody may ask. The first two work without a configuration.
+    match (route, config) {
+        (Route::Health, _) => return whole(health::health()),
+        (Route::Ready, config) => return whole(ready::ready(host, config).await),
+        (Route::Models, Ok(config)) => return whole(models::models(config)),
+        _ => {}
     }
     let config = config.as_ref().map_err(|errors| misconfigured(host, errors))?;
-    if route == Route::Models {
-        return whole(models::models(config));
-    }
 
     // (1) Authenticate.
     let began_ms = host.now_ms();
@@ -249,8 +254,7 @@ async fn route<H: AnswerHost>(
     match route {
         Route::CreateSession => create_session::create_session(host, config, request, &user, token).await,
         Route::ReadSession => read_session::read_session(host, config, request, &user, token, id).await,
-        Route::Models => whole(models::models(config)),
-        Route::Health => whole(health::health()),
+        Route::Models | Route::Health | Route::Ready => Err(no_session()),
     }
 }
 

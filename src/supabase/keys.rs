@@ -14,7 +14,13 @@ const TIMEOUT_MS: u64 = 5000;
 const STAMP_BYTES: usize = 16;
 
 /// Keys, and when they left the sign-in service.
-pub type DatedKeys = (Vec<PublicKey>, u64);
+#[derive(Debug, Clone)]
+pub struct DatedKeys {
+    /// At least one, unless the project says that it signs with a shared secret.
+    pub keys: Vec<PublicKey>,
+    /// Milliseconds since the epoch.
+    pub fetched_ms: u64,
+}
 
 /// `iss` of every token of this project.
 #[must_use]
@@ -26,23 +32,26 @@ fn url(supabase: &Supabase) -> String {
     [&supabase.url, "/auth/v1/.well-known/jwks.json"].concat()
 }
 
+/// A key set without a usable key is as good as none: it must not push known keys out. Only a project that still
+/// signs with a shared secret has none to publish.
+fn read(supabase: &Supabase, document: &[u8], fetched_ms: u64) -> Option<DatedKeys> {
+    let keys = read_key_set(document)?;
+    (!keys.is_empty() || supabase.jwt_secret.is_some()).then_some(DatedKeys { keys, fetched_ms })
+}
+
 /// What other isolates of this place have fetched in the last 24 h.
 pub async fn from_cache(host: &impl SharedCache, supabase: &Supabase) -> Option<DatedKeys> {
     let kept = host.get(&url(supabase)).await?;
     let (stamp, document) = kept.split_at_checked(STAMP_BYTES)?;
-    let fetched_ms = std::str::from_utf8(stamp).ok()?.parse().ok()?;
-    Some((read_key_set(document)?, fetched_ms))
+    read(supabase, document, std::str::from_utf8(stamp).ok()?.parse().ok()?)
 }
 
-/// Asks the sign-in service. `None` when it does not answer in time with a key set.
-pub async fn fetch(
-    host: &(impl Fetch + Timer + Clock + SharedCache),
-    supabase: &Supabase,
-) -> Option<DatedKeys> {
-    let url = url(supabase);
+/// Asks the sign-in service. `None` when it does not answer in time with a usable key set; else the keys, and the
+/// document for [`keep`].
+pub async fn fetch(host: &(impl Fetch + Timer + Clock), supabase: &Supabase) -> Option<(DatedKeys, Vec<u8>)> {
     let request = Request {
         method: "GET",
-        url: url.clone(),
+        url: url(supabase),
         headers: vec![("accept", "application/json".to_owned()), ("apikey", supabase.anon_key.clone())],
         body: Vec::new(),
     };
@@ -54,10 +63,23 @@ pub async fn fetch(
         read_whole(&mut answer, DOCUMENT_BYTES_MAX).await.ok()
     });
     let document = answered.await.ok()??;
-    let keys = read_key_set(&document)?;
-    let fetched_ms = host.now_ms();
+    Some((read(supabase, &document, host.now_ms())?, document))
+}
+
+/// Keeps a document for the other isolates of this place.
+pub async fn keep(host: &impl SharedCache, supabase: &Supabase, document: &[u8], fetched_ms: u64) {
     let mut kept = format!("{fetched_ms:0STAMP_BYTES$}").into_bytes();
-    kept.extend_from_slice(&document);
-    host.put(&url, &kept, STALE_MS / 1000).await;
-    Some((keys, fetched_ms))
+    kept.extend_from_slice(document);
+    host.put(&url(supabase), &kept, STALE_MS / 1000).await;
+}
+
+/// Whether the sign-in service publishes keys that can be used.
+///
+/// # Errors
+/// What it did instead, in words of this service.
+pub async fn probe(host: &(impl Fetch + Timer + Clock), supabase: &Supabase) -> Result<(), String> {
+    match fetch(host, supabase).await {
+        Some(_) => Ok(()),
+        None => Err("no usable key set".to_owned()),
+    }
 }
