@@ -5,7 +5,7 @@
 //! authorization: Bearer …        x-session-id: …        http-referer: …      x-openrouter-title: …
 //! {"model":"…" | "models":["…",…],"messages":[{system},{user}],"stream":true,"usage":{"include":true},
 //!  "response_format":{strict JSON schema},"provider":{"require_parameters":true},"user":"…",
-//!  "temperature":0.2,"max_tokens":…}
+//!  "max_tokens":…}
 //! ```
 //! INVARIANT: the body depends on user, model and text alone (and on the deployment): the same question is
 //! the same bytes, so that the model API can give the same answer again. What belongs to one request goes
@@ -111,7 +111,7 @@ fn body(settings: &ModelApi, ask: &Ask<'_>) -> String {
         &quoted(&pseudonym(&settings.api_key, ask.user_id)),
         // Low: the text decides what the cards say. Not 0, with which some models repeat themselves without
         // end.
-        r#","temperature":0.2,"max_tokens":"#,
+        r#","max_tokens":"#,
         &tokens_max.to_string(),
         "}",
     ]
@@ -192,7 +192,6 @@ mod tests {
                 },
                 "provider": { "require_parameters": true },
                 "user": pseudonym("key", ASK.user_id),
-                "temperature": 0.2,
                 "max_tokens": 9_000,
             })
         );

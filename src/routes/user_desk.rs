@@ -229,7 +229,9 @@ fn tell(ask: &Ask, settled: &Settled) -> Served {
     };
     if let Some(code) = code {
         facts.code = Some(code);
-        let mut problem = Problem::new(code, detail_of(code));
+        let is_kept = generation.ending.as_ref().is_some_and(|ending| ending.code.is_none());
+        let detail = if is_kept { KEPT } else { detail_of(code) };
+        let mut problem = Problem::new(code, detail);
         problem.retry_after_s = generation.ending.as_ref().and_then(|ending| ending.retry_after_s);
         return Served { facts, ..refused(ask, &problem) };
     }
@@ -243,6 +245,9 @@ fn tell(ask: &Ask, settled: &Settled) -> Served {
         .with("location", ["/ai-sessions/", &generation.accepted.id.to_string()].concat());
     Served { answer, facts, limited: Vec::new() }
 }
+
+/// What it means when there are cards, and the database does not take them.
+const KEPT: &str = "the session cannot be stored now; what was generated is kept and will be there later";
 
 /// What a failure means for the person who asked.
 const fn detail_of(code: Code) -> &'static str {

@@ -340,6 +340,24 @@ fn a_fast_stream_that_turns_slow_is_not_silent() {
 }
 
 #[test]
+fn a_slow_stream_is_not_silent_where_only_whole_bites_are_told() {
+    let mut reply = stream().say(COMMENT).wait(1).say(COMMENT).wait(1).say(said("["));
+    for _ in 0..40 {
+        reply = reply.wait(900).say(said(" "));
+    }
+    reply = reply.say(said(&[&card("one"), "]"].concat())).say(DONE).in_whole_bites();
+    let outcome = both_ways(&settings(), &[reply]);
+    assert_eq!((outcome.answer.outcome, outcome.answer.attempts, outcome.took_ms), (WHOLE, 1, 36_002));
+}
+
+#[test]
+fn usage_after_the_cards_is_not_missed_where_only_whole_bites_are_told() {
+    let reply = stream().say(said(&["[", &card("one"), "]"].concat())).wait(1).say(used(7, 0.5)).hang();
+    let outcome = both_ways(&settings(), &[reply.in_whole_bites()]);
+    assert_eq!(outcome.answer.usage.map(|usage| usage.prompt_tokens), Some(7));
+}
+
+#[test]
 fn an_answer_that_breaks_off_after_a_card_keeps_its_cards_and_is_not_asked_for_again() {
     let error = event(
         &json!({ "error": { "code": 502, "message": "m" }, "choices": [{ "delta": { "content": "" }, "finish_reason": "error" }] }),
@@ -458,6 +476,9 @@ fn a_refusal_is_final_and_keeps_what_it_used() {
         assert_eq!(outcome.answer.usage.map(|usage| usage.prompt_tokens), Some(7));
         assert_eq!(outcome.answer.operator_note, "refused");
     }
+
+    let endless = stream().say(event(&refusal("delta"))).hang();
+    assert_eq!(both_ways(&settings(), &[endless]).took_ms, REST_MS);
 }
 
 #[test]

@@ -73,6 +73,7 @@ pub(crate) struct Reply {
     headers: Vec<(&'static str, String)>,
     steps: Vec<Step>,
     ending: Ending,
+    tells_whole_bites_only: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -97,6 +98,7 @@ impl Reply {
             headers: Vec::new(),
             steps: Vec::new(),
             ending: Ending::Regular,
+            tells_whole_bites_only: false,
         }
     }
 
@@ -131,6 +133,11 @@ impl Reply {
     pub(crate) fn wait(mut self, ms: u64) -> Self {
         self.steps.push(Step::Wait(ms));
         self
+    }
+
+    /// Through a platform that tells nothing of a bite until it is full, as workerd's `readAtLeast` does.
+    pub(crate) fn in_whole_bites(self) -> Self {
+        Self { tells_whole_bites_only: true, ..self }
     }
 
     /// Then the connection breaks.
@@ -283,6 +290,8 @@ impl Fetch for ScriptedHost {
             end_ms: at_ms,
             ending: reply.ending,
             arrived: Vec::new(),
+            tells_whole_bites_only: reply.tells_whole_bites_only,
+            bite_bytes: 0,
         })
     }
 }
@@ -311,6 +320,9 @@ pub(crate) struct ScriptedIncoming {
     end_ms: u64,
     ending: Ending,
     arrived: Vec<u8>,
+    tells_whole_bites_only: bool,
+    /// What a read that was dropped waited for: it goes on when the platform tells whole bites only.
+    bite_bytes: usize,
 }
 
 impl Head for ScriptedIncoming {
@@ -327,6 +339,7 @@ impl Head for ScriptedIncoming {
 
 impl Body for ScriptedIncoming {
     async fn next(&mut self, at_least: usize) -> Result<Option<Vec<u8>>, Unreachable> {
+        self.bite_bytes = if self.tells_whole_bites_only { self.bite_bytes.max(at_least) } else { at_least };
         poll_fn(|_| {
             let shared = &self.connection.shared;
             while let Some((_, bytes)) =
@@ -337,7 +350,8 @@ impl Body for ScriptedIncoming {
             let is_over = self.arrivals.is_empty()
                 && shared.now_ms.get() >= self.end_ms
                 && self.ending != Ending::Never;
-            if !self.arrived.is_empty() && (is_over || self.arrived.len() >= at_least) {
+            if !self.arrived.is_empty() && (is_over || self.arrived.len() >= self.bite_bytes) {
+                self.bite_bytes = 0;
                 return Poll::Ready(Ok(Some(std::mem::take(&mut self.arrived))));
             }
             if is_over {
