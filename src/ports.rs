@@ -47,7 +47,8 @@ pub trait Head {
 /// The body of a message that is coming in.
 pub trait Body {
     /// The next bytes, or `None` at the regular end. Waits until there are `at_least` of them, or the body ends:
-    /// 1 where somebody waits for every piece, more where nobody does (each bite costs a crossing).
+    /// 1 where somebody waits for every piece, more where nobody does (each bite costs a crossing). With 1, bytes
+    /// that came before the connection broke are always given first; of a larger bite they may be lost.
     ///
     /// # Errors
     /// [`Unreachable`] when the connection broke before the end.

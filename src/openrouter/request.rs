@@ -109,8 +109,7 @@ fn body(settings: &ModelApi, ask: &Ask<'_>) -> String {
         // Without it a provider that knows no schema may serve the request and ignore the schema.
         r#"}},"provider":{"require_parameters":true},"user":"#,
         &quoted(&pseudonym(&settings.api_key, ask.user_id)),
-        // Low: the text decides what the cards say. Not 0, with which some models repeat themselves without
-        // end.
+        // No temperature: with `require_parameters` a model that knows none would find no provider.
         r#","max_tokens":"#,
         &tokens_max.to_string(),
         "}",

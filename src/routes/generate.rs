@@ -26,8 +26,9 @@ use crate::problem::Code;
 use crate::supabase::rest::{Caller, RestError};
 use crate::supabase::sessions::{self, EndedRow, EventData, NewRow};
 
-/// Where nobody waits for single cards the answer is read in bites of this size: each one costs a crossing.
-const BITE_BYTES: usize = 4096;
+/// How many bytes of the answer are waited for at once. One, although each read costs a crossing: workerd's
+/// `readAtLeast` drops what had come of a larger bite when the connection is cut, and complete cards with it.
+const BITE_BYTES: usize = 1;
 /// Complete cards are stored at most this often: a death loses less than this of them, and a fast answer costs one
 /// write.
 const STORE_EVERY_MS: u64 = 250;
