@@ -30,9 +30,10 @@ pub const ASKING_MS: u64 = 10 * 1000;
 pub struct KeyCache {
     keys: Vec<PublicKey>,
     fetched_ms: Option<u64>,
-    /// When the last question was put, or answered.
-    attempted_ms: Option<u64>,
-    is_asking: bool,
+    /// The question on its way: when it was put, and whether there were usable keys.
+    asking: Option<(u64, bool)>,
+    /// No new question before that.
+    quiet_until_ms: u64,
 }
 
 /// What to do for a token's key.
@@ -55,10 +56,8 @@ impl KeyCache {
     #[must_use]
     pub fn look_up(&self, key_id: Option<&str>, algorithm: Algorithm, now_ms: u64) -> Lookup {
         let age_ms = self.age_ms(now_ms);
-        let since_ms = self.attempted_ms.map(|at_ms| now_ms.saturating_sub(at_ms));
-        let is_asking = self.is_asking && since_ms.is_some_and(|since_ms| since_ms < ASKING_MS);
-        let cool_down_ms = if self.has_usable_keys(now_ms) { COOL_DOWN_MS } else { COOL_DOWN_EMPTY_MS };
-        let may_ask = !is_asking && since_ms.is_none_or(|since_ms| since_ms >= cool_down_ms);
+        let is_asking = self.asking.is_some_and(|(at_ms, _)| now_ms.saturating_sub(at_ms) < ASKING_MS);
+        let may_ask = !is_asking && now_ms >= self.quiet_until_ms;
         match self.find(key_id, algorithm, now_ms) {
             Ok(key) if age_ms.is_some_and(|age_ms| age_ms > FRESH_MS) && may_ask => {
                 Lookup::UseAndRefresh(key)
@@ -89,14 +88,19 @@ impl KeyCache {
 
     /// Says that the keys are being asked for, before the question goes out: others that come meanwhile do not ask.
     pub fn asking(&mut self, now_ms: u64) {
-        self.attempted_ms = Some(now_ms);
-        self.is_asking = true;
+        self.asking = Some((now_ms, self.has_usable_keys(now_ms)));
     }
 
-    /// Says that the question is over, whether or not keys came.
+    /// Says that the question is over, whether or not keys came. The one that fills an empty cache does not count
+    /// as the refresh that an unknown key may cause: right after it, a new key must work.
     pub fn answered(&mut self, now_ms: u64) {
-        self.attempted_ms = Some(now_ms);
-        self.is_asking = false;
+        let was_usable = self.asking.take().is_some_and(|(_, was_usable)| was_usable);
+        let cool_down_ms = match (was_usable, self.has_usable_keys(now_ms)) {
+            (true, _) => COOL_DOWN_MS,
+            (false, true) => 0,
+            (false, false) => COOL_DOWN_EMPTY_MS,
+        };
+        self.quiet_until_ms = now_ms.saturating_add(cool_down_ms);
     }
 
     /// Takes the keys that came. `fetched_ms` is when they left the sign-in service, which is earlier than now when
@@ -166,16 +170,15 @@ mod tests {
     fn an_unknown_key_asks_at_most_once_in_thirty_seconds() {
         let mut cache = warm();
         let unknown = |cache: &KeyCache, now_ms| cache.look_up(Some("b"), Algorithm::Es256, now_ms);
-        assert_eq!(unknown(&cache, T + COOL_DOWN_MS - 1), Lookup::Refuse(Refused::Invalid));
-        let asked = T + COOL_DOWN_MS;
-        assert_eq!(unknown(&cache, asked), Lookup::Ask);
-        cache.asking(asked);
-        assert_eq!(unknown(&cache, asked + 1), Lookup::Wait, "who comes meanwhile waits for the same answer");
-        cache.answered(asked + 2);
-        assert_eq!(unknown(&cache, asked + 2), Lookup::Refuse(Refused::Invalid));
-        assert_eq!(unknown(&cache, asked + 1 + COOL_DOWN_MS), Lookup::Refuse(Refused::Invalid));
-        cache.learn(vec![key("a"), key("b")], asked + 3);
-        assert_eq!(unknown(&cache, asked + 3), Lookup::Use(key("b")));
+        assert_eq!(unknown(&cache, T), Lookup::Ask, "a key that came right after the first fetch must work");
+        cache.asking(T);
+        assert_eq!(unknown(&cache, T + 1), Lookup::Wait, "who comes meanwhile waits for the same answer");
+        cache.answered(T + 2);
+        assert_eq!(unknown(&cache, T + 2), Lookup::Refuse(Refused::Invalid));
+        assert_eq!(unknown(&cache, T + 1 + COOL_DOWN_MS), Lookup::Refuse(Refused::Invalid));
+        assert_eq!(unknown(&cache, T + 2 + COOL_DOWN_MS), Lookup::Ask);
+        cache.learn(vec![key("a"), key("b")], T + 3);
+        assert_eq!(unknown(&cache, T + 3), Lookup::Use(key("b")));
     }
 
     #[test]
@@ -189,7 +192,9 @@ mod tests {
 
     #[test]
     fn a_key_is_only_for_its_algorithm() {
-        let cache = warm();
+        let mut cache = warm();
+        cache.asking(T);
+        cache.answered(T);
         for algorithm in [Algorithm::Hs256, Algorithm::Rs256, Algorithm::EdDsa] {
             assert_eq!(cache.look_up(Some("a"), algorithm, T), Lookup::Refuse(Refused::Invalid));
         }

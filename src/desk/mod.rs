@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use crate::problem::Code;
 use crate::quota::{BURST, CONCURRENT, GENERATIONS, Ledger, Policies, Refusal};
-use record::{Accepted, Ending, Generation, KeptCandidate};
+use record::{Accepted, Ending, Generation, KeptCandidate, Row};
 
 /// An object that has no request is evicted after 70 to 140 s even while a fetch is pending, and one that died is
 /// woken by its next alarm: this is how long a generation lies untouched after a death. Every alarm is a billed
@@ -61,8 +61,8 @@ pub struct Effects {
 /// What an accepted generation tells the desk.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
-    /// Its row is in the database.
-    Opened,
+    /// What the database says of its row.
+    Row(Row),
     /// These candidates are complete.
     Found(Vec<KeptCandidate>),
     /// The model is asked, for the so-manieth time.
@@ -117,7 +117,7 @@ impl Desk {
             started_ms: now_ms,
             deadline_ms: now_ms.saturating_add(timeout_ms),
             unit: Some(unit),
-            opened: false,
+            row: Row::Unknown,
             attempts: 0,
             ending: None,
             writes: 0,
@@ -144,9 +144,9 @@ impl Desk {
         let Some(generation) = self.generations.get_mut(index) else { return Effects::default() };
         let mut effects = Effects { generation: Some(id), ..Effects::default() };
         match event {
-            Event::Opened => {
-                // Not stored: after a death the completing function finds out by itself.
-                generation.opened = true;
+            Event::Row(row) => {
+                // Not stored by itself: after a death the completing function finds out.
+                generation.row = row;
                 return Effects::default();
             }
             Event::Attempt(attempt) => {

@@ -75,6 +75,17 @@ pub struct Ending {
     pub retry_after_s: Option<u64>,
 }
 
+/// What is known of a session's row before its end is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Row {
+    /// It may be there: nothing was heard, or nobody asked yet.
+    Unknown,
+    /// The database has confirmed it.
+    Opened,
+    /// The database has refused it: it is not there.
+    Refused,
+}
+
 /// An accepted generation, until the database has its ending.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Generation {
@@ -86,8 +97,8 @@ pub struct Generation {
     pub deadline_ms: u64,
     /// Its unit of `generations`, until it is either given back or used for good.
     pub unit: Option<Unit>,
-    /// Whether the database has confirmed the session's row.
-    pub opened: bool,
+    /// What is known of the session's row.
+    pub row: Row,
     /// Model calls begun.
     pub attempts: u32,
     /// Present: it does not run any more, and this has to be written.

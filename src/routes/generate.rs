@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::new_id;
 use super::user_desk::rfc3339;
 use crate::config::{Config, LogLevel};
-use crate::desk::record::{Ending, Generation, KeptCandidate, Settled};
+use crate::desk::record::{Ending, Generation, KeptCandidate, Row, Settled};
 use crate::desk::{Effects, Event};
 use crate::generation::usage::Usage;
 use crate::openrouter::call::{Extent, Progress, call};
@@ -101,11 +101,11 @@ async fn generate(
     let asked = pin!(call(host, &config.model_api, &ask, |progress| found.take(progress)));
     let answer = match select(open, asked).await {
         Either::Left((Ok(()), asked)) => {
-            opened(host, accepted.id)?;
+            row_is(host, accepted.id, Row::Opened)?;
             asked.await
         }
         Either::Left((Err(error), asked)) => {
-            log_rest(host, accepted.id, "open", &error);
+            not_opened(host, accepted.id, &error)?;
             // Nothing complete yet: closing the connection stops the bill. Else it is paid, and written later.
             if !found.any.get() {
                 return Ok(failed(Code::DatabaseError, generation.attempts, host.now_ms()));
@@ -114,8 +114,8 @@ async fn generate(
         }
         Either::Right((answer, open)) => {
             match open.await {
-                Ok(()) => opened(host, accepted.id)?,
-                Err(error) => log_rest(host, accepted.id, "open", &error),
+                Ok(()) => row_is(host, accepted.id, Row::Opened)?,
+                Err(error) => not_opened(host, accepted.id, &error)?,
             }
             answer
         }
@@ -184,9 +184,15 @@ impl<H: DeskHost> Found<'_, H> {
     }
 }
 
-fn opened(host: &impl DeskHost, id: Uuid) -> Result<(), StorageFailed> {
+fn row_is(host: &impl DeskHost, id: Uuid, row: Row) -> Result<(), StorageFailed> {
     let now_ms = host.now_ms();
-    host.with_desk(|desk| ((), desk.advance(id, Event::Opened, now_ms)))
+    host.with_desk(|desk| ((), desk.advance(id, Event::Row(row), now_ms)))
+}
+
+fn not_opened(host: &impl DeskHost, id: Uuid, error: &RestError) -> Result<(), StorageFailed> {
+    log_rest(host, id, "open", error);
+    // Where nothing was heard the row may be there all the same.
+    row_is(host, id, if error.is_passing() { Row::Unknown } else { Row::Refused })
 }
 
 fn failed(code: Code, attempts: u32, ended_ms: u64) -> Ending {
@@ -213,14 +219,15 @@ async fn write(
     let Some(ending) = generation.ending.clone() else {
         return Ok(Settled { generation, written: false, database_ms: 0 });
     };
-    // A row that was never opened and has nothing to keep: there is nothing to write.
-    let nothing_to_write = ending.code == Some(Code::DatabaseError) && !generation.opened;
-    let mut written = nothing_to_write;
-    if !nothing_to_write {
+    // The database was asked for the row a moment ago, and refused it or said nothing; nobody shall wait for it
+    // again. With a refusal there is nothing to write, else the alarm writes the failure when it can be written.
+    let is_unopened = ending.code == Some(Code::DatabaseError) && generation.writes == 0;
+    let mut written = is_unopened && generation.row == Row::Refused;
+    if !is_unopened {
         let mut outcome = finish(host, config, &generation, &ending).await;
-        if generation.opened && matches!(&outcome, Err(RestError::Refused { status: 404, .. })) {
+        if generation.row == Row::Opened && matches!(&outcome, Err(RestError::Refused { status: 404, .. })) {
             // The row that was opened is not there: the completing function opens it itself.
-            generation.opened = false;
+            generation.row = Row::Unknown;
             outcome = finish(host, config, &generation, &ending).await;
         }
         match outcome {
@@ -243,11 +250,12 @@ async fn finish(
     let accepted = &generation.accepted;
     let created_at = rfc3339(generation.started_ms);
     let completed = ending.code.is_none();
+    let is_unconfirmed = generation.row != Row::Opened;
     let session = EndedRow {
         id: accepted.id,
         model: &accepted.model,
-        input_text: (!generation.opened).then_some(accepted.input_text.as_str()),
-        created_at: (!generation.opened).then_some(created_at.as_str()),
+        input_text: is_unconfirmed.then_some(accepted.input_text.as_str()),
+        created_at: is_unconfirmed.then_some(created_at.as_str()),
         status: if completed { "completed" } else { "failed" },
         partial: ending.partial,
         error_code: ending.code,

@@ -222,9 +222,12 @@ async fn route<H: AnswerHost>(
     path: &str,
     passed: &mut Passed,
 ) -> Result<(Reply<H::Stream>, Facts), Problem> {
+    if request.inbound.method() == "OPTIONS" {
+        // Of any path, so that a page can read that there is nothing.
+        return whole(headers::preflight());
+    }
     let (pattern, route, id) = match find(request.inbound.method(), path) {
         Match::Found { pattern, route, id } => (pattern, route, id),
-        Match::OtherMethods(_) if request.inbound.method() == "OPTIONS" => return whole(headers::preflight()),
         Match::OtherMethods(methods) => return method_not_allowed(request, &methods),
         Match::Nothing => {
             return Err(Problem::new(Code::NotFound, "there is nothing at this path; see GET /docs"));

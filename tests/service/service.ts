@@ -48,7 +48,9 @@ export type Question = { token?: string; headers?: Record<string, string>; body?
 /** One request; a body goes as JSON unless it is a string or bytes. */
 export async function ask(service: Service, method: string, path: string, question: Question = {}): Promise<Answer> {
   const { token, body, signal } = question;
-  const headers = new Headers(question.headers);
+  // On a connection of its own: one on which a body was not read to its end may be closed after the answer, and a pool
+  // would hand it to the next test.
+  const headers = new Headers({ connection: 'close', ...question.headers });
   if (token !== undefined) headers.set('authorization', `Bearer ${token}`);
   keepSecret(service, ...(token ?? '').split('.').slice(1), textIn(body).slice(0, 40));
   const init: RequestInit = { method, headers, redirect: 'manual', ...(signal ? { signal } : {}) };
@@ -131,14 +133,18 @@ export function expectProblem(answer: Answer, status: number, code: string): any
 }
 
 /** Asks again until there is an answer; for what happens after the caller's answer, and tells nobody. */
-export async function eventually<T>(what: string, probe: () => Promise<T | undefined> | T | undefined): Promise<T> {
-  const deadline_ms = Date.now() + 10_000;
-  while (Date.now() < deadline_ms) {
+export async function eventually<T>(
+  what: string,
+  probe: () => Promise<T | undefined> | T | undefined,
+  deadline_ms = 10_000,
+): Promise<T> {
+  const end_ms = Date.now() + deadline_ms;
+  while (Date.now() < end_ms) {
     const found = await probe();
     if (found !== undefined) return found;
     await pause(20);
   }
-  throw new Error(`${what}: not within 10 s`);
+  throw new Error(`${what}: not within ${deadline_ms} ms`);
 }
 
 export const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
@@ -158,7 +164,7 @@ function keepSecret(service: Service, ...parts: string[]): void {
 
 function textIn(body: unknown): string {
   const text = (body as { input_text?: unknown } | undefined)?.input_text;
-  return typeof text === 'string' ? text.trim() : '';
+  return typeof text === 'string' ? (text.trim().split(/[\r\n]/)[0] ?? '') : '';
 }
 
 /** No token, key or text in any line. */
