@@ -38,9 +38,30 @@ export async function build(): Promise<void> {
       process.stderr.write(output);
       throw new Failure("The module could not be built: see the compiler's message above.");
     }
+    await wrapOutermost();
     // A file that was saved while the compiler ran may not be in the module: then the next build makes it anew.
     if (!(await changedSince(start))) await writeFile(stampFile, await fingerprint(tools));
   });
+}
+
+/** Puts the layer that answers for a torn-down module around what worker-build has made. */
+async function wrapOutermost(): Promise<void> {
+  const entry = join(buildFolder, 'index.js');
+  const { ok, output } = await run(npmPackage('esbuild', 'bin/esbuild'), [
+    join(root, 'src/cloudflare/outermost.js'),
+    `--alias:worker-build=${entry}`,
+    '--bundle',
+    '--format=esm',
+    '--minify',
+    '--external:./index_bg.wasm',
+    '--external:cloudflare:*',
+    `--outfile=${entry}`,
+    '--allow-overwrite',
+    '--log-level=error',
+  ]);
+  if (ok) return;
+  process.stderr.write(output);
+  throw new Failure("The module's outermost layer could not be built: see esbuild's message above.");
 }
 
 async function fingerprint(tools: CargoTool[]): Promise<string> {

@@ -98,7 +98,9 @@ impl DeskHost for ObjectHost {
         let (decided, effects) = decide(&mut desk);
         // What is not stored is not kept in memory either.
         store(&sql, &desk, &effects).map_err(|()| StorageFailed)?;
-        if effects != Effects::default() {
+        // Also where nothing changed, when no alarm is known of: the one that went off may have found all of it
+        // running, or not yet idle, and whatever is on the desk has to be seen to again.
+        if effects != Effects::default() || self.0.alarm_ms.get().is_none() {
             self.set_alarm(&desk);
         }
         *memory = Some(desk);
@@ -119,6 +121,10 @@ impl DeskHost for ObjectHost {
                 Err(_) => None,
             };
             host.0.running.borrow_mut().remove(&id);
+            // What is unwritten has its own time now, which may be sooner than the heartbeat.
+            if let Some(desk) = host.0.desk.borrow().as_ref() {
+                host.set_alarm(desk);
+            }
             *watch.settled.borrow_mut() = settled.map(Rc::new);
             watch.ended.set(true);
             for waker in watch.wakers.take() {

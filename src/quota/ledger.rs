@@ -65,21 +65,31 @@ impl Ledger {
     /// Counts a request. A refused one counts nowhere.
     ///
     /// # Errors
-    /// When `burst` has no room. The wait is for `generations` too, since a client that comes back only to be
-    /// refused by the next policy was not let in.
+    /// When `burst` has no room. The wait is for `burst` alone; see [`Ledger::refusal_of_generation`].
     pub fn count_request(&mut self, policies: &Policies, now_ms: u64) -> Result<(), Refusal> {
         if self.burst.take(policies.burst, now_ms).is_some() {
             return Ok(());
         }
+        let burst_at_ms = self.burst.room_at_ms(policies.burst, now_ms);
+        Err(Refusal { violated: vec![BURST], retry_after_s: seconds_until(burst_at_ms, now_ms) })
+    }
+
+    /// A refusal by `burst`, for a request that wants to start a generation: a client that comes back only to be
+    /// refused by the next policy was not let in, so it is told both, and waits for both.
+    pub fn refusal_of_generation(
+        &mut self,
+        mut refusal: Refusal,
+        policies: &Policies,
+        now_ms: u64,
+    ) -> Refusal {
         // Also when it refuses: units that a step of the clock has moved stay moved, so that the wait stays true.
         self.generations.settle(policies.generations, now_ms);
-        let burst_at_ms = self.burst.room_at_ms(policies.burst, now_ms);
         let generations_at_ms = self.generations.room_at_ms(policies.generations, now_ms);
-        let mut violated = vec![BURST];
         if generations_at_ms > now_ms {
-            violated.push(GENERATIONS);
+            refusal.violated.push(GENERATIONS);
+            refusal.retry_after_s = refusal.retry_after_s.max(seconds_until(generations_at_ms, now_ms));
         }
-        Err(Refusal { violated, retry_after_s: seconds_until(burst_at_ms.max(generations_at_ms), now_ms) })
+        refusal
     }
 
     /// Takes a unit of `generations` and a lease of `lease_ms` for the generation `id`, or nothing of either.
@@ -203,6 +213,12 @@ mod tests {
     fn a_wait_for_the_burst_is_a_wait_for_the_generations_too() {
         let mut ledger = used(3, 2);
         let refusal = ledger.count_request(&POLICIES, 0).expect_err("the burst is used up");
+        assert_eq!(
+            refusal,
+            Refusal { violated: vec![BURST], retry_after_s: 61 },
+            "a bad body waits for no more"
+        );
+        let refusal = ledger.refusal_of_generation(refusal, &POLICIES, 0);
         assert_eq!(refusal, Refusal { violated: vec![BURST, GENERATIONS], retry_after_s: 101 * 864 });
     }
 
@@ -279,7 +295,9 @@ mod tests {
                 }
             }
             let come = |ledger: &mut Ledger, now_ms| {
-                ledger.count_request(&policies, now_ms)?;
+                if let Err(refusal) = ledger.count_request(&policies, now_ms) {
+                    return Err(ledger.refusal_of_generation(refusal, &policies, now_ms));
+                }
                 ledger.reserve(&policies, id(3), 10_000, now_ms)
             };
             // All of it is read as taken now: it leaves at 60600 ms, not at 66600.

@@ -264,7 +264,8 @@ impl User {
             }
             Err(refusal) => {
                 prop_assert!(at_most >= size(self.policies.burst.count), "too strict");
-                prop_assert!(refusal.violated.contains(&BURST));
+                prop_assert_eq!(&refusal.violated, &[BURST]);
+                let refusal = self.ledger.refusal_of_generation(refusal, &self.policies, self.now_ms);
                 prop_assert!(!refusal.violated.contains(&CONCURRENT));
                 self.assert_the_wait_is_exact(&refusal)?;
                 Ok(false)

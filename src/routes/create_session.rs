@@ -56,9 +56,6 @@ pub async fn create_session<H: AnswerHost>(
 async fn read_body(config: &Config, inbound: &mut impl Inbound) -> Result<NewSession, Problem> {
     let content_type = inbound.header("content-type").unwrap_or_default();
     let media_type = content_type.split(';').next().unwrap_or_default().trim_matches([' ', '\t']);
-    if !media_type.eq_ignore_ascii_case(JSON) {
-        return Err(Problem::new(Code::UnsupportedMediaType, "send the body as application/json"));
-    }
     let announced = inbound.header("content-length").and_then(|length| length.parse::<u64>().ok());
     if announced.is_some_and(|length| usize::try_from(length).map_or(true, |length| length > BODY_BYTES_MAX))
     {
@@ -68,6 +65,10 @@ async fn read_body(config: &Config, inbound: &mut impl Inbound) -> Result<NewSes
         BodyError::TooLarge => too_large(),
         BodyError::Broken => Problem::new(Code::MalformedJson, "the body broke off"),
     })?;
+    // Said when the body has been read: a connection whose request was not read cannot be used again.
+    if !media_type.eq_ignore_ascii_case(JSON) {
+        return Err(Problem::new(Code::UnsupportedMediaType, "send the body as application/json"));
+    }
     NewSession::read(&body, &config.model_api.allowed_models)
 }
 

@@ -7,7 +7,10 @@
 //! 4. One database transaction: candidates, session, event.
 
 use std::cell::{Cell, RefCell};
+use std::convert::Infallible;
+use std::future::poll_fn;
 use std::pin::pin;
+use std::task::Poll;
 
 use futures_util::future::{Either, select};
 use serde::Serialize;
@@ -29,8 +32,8 @@ use crate::supabase::sessions::{self, EndedRow, EventData, NewRow};
 /// How many bytes of the answer are waited for at once. One, although each read costs a crossing: workerd's
 /// `readAtLeast` drops what had come of a larger bite when the connection is cut, and complete cards with it.
 const BITE_BYTES: usize = 1;
-/// Complete cards are stored at most this often: a death loses less than this of them, and a fast answer costs one
-/// write.
+/// A complete card is stored after this long at the latest: a death loses less than this of them, and a fast answer
+/// costs one write.
 const STORE_EVERY_MS: u64 = 250;
 
 /// All that a generation may touch.
@@ -79,7 +82,6 @@ async fn generate(
         host,
         id: accepted.id,
         pending: RefCell::default(),
-        stored_ms: Cell::new(0),
         any: Cell::new(false),
         failed: Cell::new(false),
     };
@@ -98,7 +100,13 @@ async fn generate(
 
     // (1) Open the session's row, and ask the model at the same time.
     let open = pin!(sessions::open(host, &config.supabase, caller, &row));
-    let asked = pin!(call(host, &config.model_api, &ask, |progress| found.take(progress)));
+    let call = call(host, &config.model_api, &ask, |progress| found.take(progress));
+    let asked = pin!(async {
+        match select(pin!(call), pin!(found.store_as_they_come())).await {
+            Either::Left((answer, _)) => answer,
+            Either::Right((never, _)) => match never {},
+        }
+    });
     let answer = match select(open, asked).await {
         Either::Left((Ok(()), asked)) => {
             row_is(host, accepted.id, Row::Opened)?;
@@ -144,35 +152,35 @@ struct Found<'a, H> {
     host: &'a H,
     id: Uuid,
     pending: RefCell<Vec<KeptCandidate>>,
-    stored_ms: Cell<u64>,
     any: Cell<bool>,
     failed: Cell<bool>,
 }
 
-impl<H: DeskHost> Found<'_, H> {
+impl<H: DeskHost + Timer> Found<'_, H> {
     fn take(&self, progress: Progress<'_>) {
-        let now_ms = self.host.now_ms();
         let card = match progress {
             Progress::Candidate(card) => card.clone(),
             Progress::Attempt(attempt) => return self.tell(Event::Attempt(attempt)),
         };
         self.any.set(true);
-        self.pending.borrow_mut().push(KeptCandidate::new(new_id(now_ms, self.host), card));
-        if now_ms.saturating_sub(self.stored_ms.get()) >= STORE_EVERY_MS {
-            // The first card of a fast answer waits for the others: it is not worth a write of its own.
-            if self.stored_ms.replace(now_ms) != 0 {
-                self.store();
-            }
+        self.pending.borrow_mut().push(KeptCandidate::new(new_id(self.host.now_ms(), self.host), card));
+    }
+
+    /// Stores what is pending, each time a while after it came, whether or not more comes. To be polled beside the
+    /// call, which brings the cards: nothing else wakes it while it waits for one.
+    async fn store_as_they_come(&self) -> Infallible {
+        loop {
+            poll_fn(|_| if self.pending.borrow().is_empty() { Poll::Pending } else { Poll::Ready(()) }).await;
+            self.host.sleep(STORE_EVERY_MS).await;
+            self.store();
         }
     }
 
     fn store(&self) {
         let pending = self.pending.take();
-        if pending.is_empty() {
-            return;
+        if !pending.is_empty() {
+            self.tell(Event::Found(pending));
         }
-        self.stored_ms.set(self.host.now_ms());
-        self.tell(Event::Found(pending));
     }
 
     fn tell(&self, event: Event) {

@@ -63,13 +63,14 @@ fn count(host: &impl DeskHost, config: &Config, ask: &Ask) -> Result<Served, Sto
     let now_ms = host.now_ms();
     let policies = &config.rate_limit;
     let (counted, headers) = host.with_desk(|desk| {
-        let counted = desk.count(policies, now_ms);
-        let effects = counted.as_ref().cloned().unwrap_or_default();
-        let counted = counted.map_err(|refusal| limited(desk, config, ask, refusal, now_ms));
+        let mut effects = Effects::default();
+        let counted = desk.count(policies, now_ms).map(|counted| effects = counted);
+        let counted =
+            counted.map_err(|refusal| limited(desk, &mut effects, config, ask, refusal, now_ms));
         ((counted, fields(&desk.ledger, policies, now_ms)), effects)
     })?;
     let mut served = match counted {
-        Ok(_) => Served { answer: Answer::empty(204), facts: Facts::default(), limited: Vec::new() },
+        Ok(()) => Served { answer: Answer::empty(204), facts: Facts::default(), limited: Vec::new() },
         Err(limited) => limited,
     };
     served.answer.headers.extend(headers);
@@ -92,16 +93,19 @@ async fn generate(
     // (2) Count, and reserve, in one transaction.
     let (admitted, headers) = host.with_desk(|desk| {
         let mut effects = Effects::default();
-        let admitted = desk.count(policies, now_ms).and_then(|counted| {
-            effects = counted;
-            desk.admit(policies, accepted, config.model_api.timeout_ms, now_ms)
-        });
+        let admitted = match desk.count(policies, now_ms) {
+            Ok(counted) => {
+                effects = counted;
+                desk.admit(policies, accepted, config.model_api.timeout_ms, now_ms)
+            }
+            Err(refusal) => Err(desk.ledger.refusal_of_generation(refusal, policies, now_ms)),
+        };
         let admitted = match admitted {
             Ok(more) => {
                 effects = more;
                 Ok(())
             }
-            Err(refusal) => Err(limited(desk, config, ask, refusal, now_ms)),
+            Err(refusal) => Err(limited(desk, &mut effects, config, ask, refusal, now_ms)),
         };
         ((admitted, fields(&desk.ledger, policies, now_ms)), effects)
     })?;
@@ -201,13 +205,22 @@ fn write_with(host: &impl DeskHost, ask: &Ask, now_ms: u64) -> Result<(), Storag
     Ok(())
 }
 
-fn limited(desk: &mut Desk, config: &Config, ask: &Ask, refusal: Refusal, now_ms: u64) -> Served {
+fn limited(
+    desk: &mut Desk,
+    effects: &mut Effects,
+    config: &Config,
+    ask: &Ask,
+    refusal: Refusal,
+    now_ms: u64,
+) -> Served {
     let mut problem = Problem::new(
         Code::RateLimited,
         ["the limit of ", &refusal.violated.join(" and of "), " is reached; see Retry-After"].concat(),
     );
     problem.retry_after_s = Some(refusal.retry_after_s);
     let limited = desk.to_tell_limited(&config.rate_limit, &refusal, now_ms);
+    // What the event log was told has to outlive the object, else it is told again in the same window.
+    effects.ledger |= !limited.is_empty();
     problem.violated_policies = refusal.violated;
     Served { limited, ..refused(ask, &problem) }
 }

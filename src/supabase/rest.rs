@@ -134,22 +134,31 @@ pub async fn send_repeatable(host: &(impl Fetch + Timer), request: Request) -> R
     send(host, request).await
 }
 
-/// Whether the database answers. Asked without a user: row level security then refuses, and a refusal by Postgres is
-/// as good a sign of life as rows are.
+/// Whether the database answers. Asked without a user, it refuses, and a refusal by Postgres itself is as good a sign
+/// of life as rows are.
 ///
 /// # Errors
 /// What it did instead, in words of this service.
-pub async fn probe(host: &impl Fetch, supabase: &Supabase) -> Result<(), String> {
+pub async fn probe(host: &(impl Fetch + Timer), supabase: &Supabase) -> Result<(), String> {
     let request = Request {
         method: "GET",
         url: [&supabase.url, "/rest/v1/ai_generation_sessions?select=id&limit=1"].concat(),
         headers: vec![("apikey", supabase.anon_key.clone()), ("accept", JSON.to_owned())],
         body: Vec::new(),
     };
-    let answer = host.fetch(request).await.map_err(|_| "no connection".to_owned())?;
+    let mut answer = host.fetch(request).await.map_err(|_| "no connection".to_owned())?;
     match answer.status() {
+        200..=299 => Ok(()),
         404 => Err("the tables are not there: apply the migrations".to_owned()),
-        status if status >= 500 => Err(["status ", &status.to_string()].concat()),
-        _ => Ok(()),
+        401 | 403 => {
+            let body = read_whole(&mut answer, ANSWER_BYTES_MAX).await.unwrap_or_default();
+            let code = serde_json::from_slice(&body).ok().and_then(|body: ErrorBody| body.code);
+            let by_postgres = code.as_deref() == Some(INSUFFICIENT_PRIVILEGE);
+            if by_postgres { Ok(()) } else { Err("the key is not taken".to_owned()) }
+        }
+        status => Err(["status ", &status.to_string()].concat()),
     }
 }
+
+/// Postgres' code for what nobody may do without being signed in.
+const INSUFFICIENT_PRIVILEGE: &str = "42501";

@@ -1,24 +1,37 @@
 // Starts the Worker in workerd, as Cloudflare runs it, against a local world. It holds no assertion.
 
-import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type Readable, Writable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import { Miniflare, type MiniflareOptions } from 'miniflare';
-import type { Service, StartService } from '../service/service.ts';
+import type { Service, Variables } from '../service/service.ts';
 import { startWorld } from '../support/world.ts';
 
 const build = fileURLToPath(new URL('../../build/', import.meta.url));
 
+/** A service whose process and whose storage can be got at. */
+export type WorkerdService = Service & {
+  /** workerd's, since the last start. */
+  readonly pid: number;
+  /** The folder in which the objects keep what they store. */
+  readonly storage: string;
+  /** `kill -9`, at this very moment, and then a start on the same storage. */
+  kill(): Promise<void>;
+};
+
 /** A world of its own and a Worker in it. */
-export const startOnWorkerd: StartService = async (variables = {}) => {
+export const startOnWorkerd = (variables?: Variables): Promise<WorkerdService> => startAfter('', variables);
+
+/** The same, with JavaScript that runs before the module: for tests that break the platform under it. */
+export async function startAfter(prelude: string, variables: Variables = {}): Promise<WorkerdService> {
   const world = await startWorld();
   const storage = await mkdtemp(join(tmpdir(), 'ai-sessions-storage-'));
   const logs: string[] = [];
   const options: MiniflareOptions = {
     modules: [
-      { type: 'ESModule', path: join(build, 'index.js') },
+      { type: 'ESModule', path: join(build, 'index.js'), contents: prelude + (await readFile(join(build, 'index.js'), 'utf8')) },
       { type: 'CompiledWasm', path: join(build, 'index_bg.wasm') },
     ],
     modulesRoot: build,
@@ -36,15 +49,21 @@ export const startOnWorkerd: StartService = async (variables = {}) => {
     durableObjects: { USER_SESSIONS: { className: 'UserSessions', useSQLite: true } },
     durableObjectsPersist: storage,
     unsafeEphemeralDurableObjects: false,
+    unsafeRuntimeEnv: { [SERVES_FROM]: storage },
     handleRuntimeStdio: (stdout: Readable, stderr: Readable) => {
       for (const stream of [stdout, stderr]) stream.pipe(collect(logs));
     },
   };
   let miniflare = new Miniflare(options);
   let url = String(await miniflare.ready).replace(/\/$/, '');
-  const service: Service = {
+  let pid = await pidOf(storage);
+  const service: WorkerdService = {
     world,
     logs,
+    storage,
+    get pid() {
+      return pid;
+    },
     get url() {
       return url;
     },
@@ -52,6 +71,11 @@ export const startOnWorkerd: StartService = async (variables = {}) => {
       await miniflare.dispose();
       miniflare = new Miniflare(options);
       url = String(await miniflare.ready).replace(/\/$/, '');
+      pid = await pidOf(storage);
+    },
+    kill() {
+      process.kill(pid, 'SIGKILL');
+      return service.restart();
     },
     async close() {
       await miniflare.dispose();
@@ -60,7 +84,19 @@ export const startOnWorkerd: StartService = async (variables = {}) => {
     },
   };
   return service;
-};
+}
+
+/** Tells one workerd of a test run from the others, in its environment. */
+const SERVES_FROM = 'AI_SESSIONS_STORAGE';
+
+/** The workerd that serves from that folder; miniflare does not tell. */
+async function pidOf(storage: string): Promise<number> {
+  for (const pid of (await readdir('/proc')).filter((name) => /^\d+$/.test(name))) {
+    const environment = await readFile(`/proc/${pid}/environ`, 'utf8').catch(() => ''); // ended, or not ours
+    if (environment.split('\0').includes(`${SERVES_FROM}=${storage}`)) return Number(pid);
+  }
+  throw new Error('no workerd serves from the storage of this service');
+}
 
 /** Lines, as they come. */
 function collect(lines: string[]): Writable {

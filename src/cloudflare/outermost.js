@@ -1,0 +1,65 @@
+// The outermost layer: it answers when the Wasm module cannot, because it was torn down.
+//
+// A trap in Wasm (a panic, memory at its end) unwinds nothing: the promise of every request that waits in the instance
+// stays open for ever, the platform cuts those requests after a while without a CORS header, and the page cannot read why.
+// So each request also waits for the news of a trap. workers-rs makes a new instance before the next request. Generations
+// live in Durable Objects, whose alarm takes them up again.
+//
+// `scripts/build.ts` puts this file around what worker-build makes ("worker-build" below). It decides nothing else.
+
+import Worker, { UserSessions } from 'worker-build';
+
+export { UserSessions };
+
+/** Those who wait for an answer of the instance that runs now. */
+const waiting = new Set();
+
+addEventListener('error', ({ error }) => {
+  // A trap in a task comes wrapped by wasm-bindgen, with the trap as its cause.
+  const isTrap = [error, error?.cause].some((thrown) => thrown instanceof WebAssembly.RuntimeError);
+  if (isTrap) for (const tornDown of waiting) tornDown();
+});
+
+export default {
+  async fetch(request, env, context) {
+    let tornDown;
+    const trapped = new Promise((resolve) => {
+      tornDown = () => resolve(undefined);
+      waiting.add(tornDown);
+    });
+    try {
+      const answer = await Promise.race([new Worker(context, env).fetch(request), trapped]);
+      return answer ?? internal(request, env);
+    } catch (error) {
+      console.error(JSON.stringify({ level: 'error', message: 'outermost', error: String(error?.name) }));
+      return internal(request, env);
+    } finally {
+      waiting.delete(tornDown);
+    }
+  },
+};
+
+/** The problem `internal`, in the shape of `problem.rs`; a test compares the two. */
+function internal(request, env) {
+  const request_id = crypto.randomUUID();
+  const problem = {
+    type: `${new URL(request.url).origin}/docs#internal`,
+    title: 'Something here is broken',
+    status: 500,
+    detail: 'the request was lost; try again',
+    code: 'internal',
+    request_id,
+  };
+  const headers = new Headers({
+    'content-type': 'application/problem+json',
+    'cache-control': 'no-store',
+    'x-request-id': request_id,
+    'access-control-expose-headers': 'X-Request-Id',
+    vary: 'Origin',
+  });
+  const allowed = String(env.ALLOWED_ORIGINS ?? '').split(',').map((origin) => origin.trim().toLowerCase());
+  const origin = request.headers.get('origin');
+  if (allowed.includes('*')) headers.set('access-control-allow-origin', '*');
+  else if (origin !== null && allowed.includes(origin)) headers.set('access-control-allow-origin', origin);
+  return new Response(JSON.stringify(problem), { status: 500, headers });
+}

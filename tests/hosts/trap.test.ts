@@ -1,0 +1,66 @@
+// A trap in the Wasm module tears down everything that runs in it. Whoever waits still gets an answer that a page can
+// read, and the next request finds a new instance.
+
+import assert from 'node:assert/strict';
+import { after, before, describe, it } from 'node:test';
+import { ask, create, eventually, type Service, signIn } from '../service/service.ts';
+import { createGate } from '../support/gate.ts';
+import { gated } from '../support/model_behaviour.ts';
+import { startAfter } from './workerd.ts';
+
+/** `x-trap: n` on a request: the n-th time that the module then asks for the date, that ends in a trap. */
+const prelude = `{
+  let left = 0;
+  const get = Headers.prototype.get;
+  Headers.prototype.get = function (name) {
+    if (name === 'x-request-id') left = Number(get.call(this, 'x-trap') ?? left);
+    return get.call(this, name);
+  };
+  globalThis.Date = new Proxy(Date, {
+    construct(target, args, newTarget) {
+      if (left > 0 && (left -= 1) === 0) throw new WebAssembly.RuntimeError('unreachable');
+      return Reflect.construct(target, args, newTarget);
+    },
+  });
+}
+`;
+const origin = 'https://cards.example';
+
+describe('a trap', () => {
+  let service: Service;
+  before(async () => {
+    service = await startAfter(prelude);
+  });
+  after(() => service.close());
+
+  it('is answered in the one shape of errors, and the next request by a new instance', async () => {
+    const trapped = await ask(service, 'GET', '/models', { headers: { 'x-trap': '1', origin } });
+    assert.equal(trapped.status, 500);
+    assert.equal(trapped.headers.get('content-type'), 'application/problem+json');
+    assert.equal(trapped.headers.get('access-control-allow-origin'), origin);
+    assert.equal(trapped.headers.get('x-request-id'), trapped.body.request_id);
+    assert.equal((await ask(service, 'GET', '/models')).status, 200);
+
+    // The module's own `internal` has the same members.
+    const unknown = await ask(service, 'GET', '/nothing');
+    assert.deepEqual(Object.keys(trapped.body).sort(), Object.keys(unknown.body).sort());
+    assert.equal(trapped.body.type, `${service.url}/docs#internal`);
+  });
+
+  it('that hits others who wait answers them too, and their generation ends by itself', async () => {
+    const { token, id: user_id } = await signIn(service);
+    const gate = createGate();
+    service.world.openrouter.next(gated(gate));
+    const waiting = create(service, token, undefined, { origin });
+    await service.world.openrouter.arrived(1);
+    assert.equal((await ask(service, 'GET', '/models', { headers: { 'x-trap': '1' } })).status, 500);
+    const answered = await waiting;
+    gate.open();
+    assert.deepEqual([answered.status, answered.body.code], [500, 'internal']);
+    assert.equal(answered.headers.get('access-control-allow-origin'), origin);
+
+    const end = () => service.world.sql('select status from ai_generation_sessions where user_id = $1 and ended_at is not null', [user_id]);
+    const sessions = await eventually('the alarm has taken it up', async () => ((await end()).length > 0 ? await end() : undefined), 40_000);
+    assert.deepEqual(sessions, [{ status: 'completed' }]);
+  });
+});
