@@ -39,6 +39,7 @@ export async function build(): Promise<void> {
       throw new Failure("The module could not be built: see the compiler's message above.");
     }
     await wrapOutermost();
+    await stripNames();
     // A file that was saved while the compiler ran may not be in the module: then the next build makes it anew.
     if (!(await changedSince(start))) await writeFile(stampFile, await fingerprint(tools));
   });
@@ -62,6 +63,16 @@ async function wrapOutermost(): Promise<void> {
   if (ok) return;
   process.stderr.write(output);
   throw new Failure("The module's outermost layer could not be built: see esbuild's message above.");
+}
+
+/** Takes the names of functions out of the module: 30 KB gzipped that only a stack trace would read. */
+async function stripNames(): Promise<void> {
+  const module = join(buildFolder, 'index_bg.wasm');
+  const features = ['mutable-globals', 'sign-ext', 'nontrapping-float-to-int', 'bulk-memory', 'multivalue', 'reference-types', 'exception-handling'].map((name) => `--enable-${name}`);
+  const { ok, output } = await run(npmPackage('binaryen', 'bin/wasm-opt'), [module, ...features, '--strip-debug', '--strip-producers', '-o', module]);
+  if (ok) return;
+  process.stderr.write(output);
+  throw new Failure("The names could not be taken out of the module: see wasm-opt's message above.");
 }
 
 async function fingerprint(tools: CargoTool[]): Promise<string> {

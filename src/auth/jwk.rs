@@ -1,6 +1,7 @@
 //! The sign-in service's public keys (RFC 7517), as far as they can verify a token here.
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 /// How a signature is made. The key has one, and it decides; the token's `alg` only has to agree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,13 +50,15 @@ const KEYS_MAX: usize = 32;
 /// `None` when it is not a key set at all.
 #[must_use]
 pub fn read_key_set(document: &[u8]) -> Option<Vec<PublicKey>> {
-    let set: KeySet = serde_json::from_slice(document).ok()?;
+    let set: KeySet<'_> = serde_json::from_slice(document).ok()?;
     Some(set.keys.into_iter().filter_map(read_key).take(KEYS_MAX).collect())
 }
 
 #[derive(Deserialize)]
-struct KeySet {
-    keys: Vec<serde_json::Value>,
+struct KeySet<'a> {
+    /// One by one, so that a key of a kind that is not known here costs no other.
+    #[serde(borrow)]
+    keys: Vec<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -86,8 +89,8 @@ const COORDINATE_CHARS: usize = 43;
 /// 2048 to 8192 bits; shorter ones are not safe, longer ones are a way to make us work.
 const MODULUS_CHARS: std::ops::RangeInclusive<usize> = 342..=1366;
 
-fn read_key(raw: serde_json::Value) -> Option<PublicKey> {
-    let key: RawKey = serde_json::from_value(raw).ok()?;
+fn read_key(raw: &RawValue) -> Option<PublicKey> {
+    let key: RawKey = serde_json::from_slice(raw.get().as_bytes()).ok()?;
     if key.usage.as_deref().is_some_and(|usage| usage != "sig")
         || key.key_ops.as_ref().is_some_and(|ops| !ops.iter().any(|op| op == "verify"))
     {

@@ -94,8 +94,9 @@ impl Desks for EdgeHost {
         let headers =
             DESK_HEADERS.iter().filter_map(|name| header(name).map(|value| (*name, value))).collect();
         // The object answers everything itself; without its facts it was the platform that spoke.
-        let facts =
-            header(FACTS_HEADER).and_then(|facts| serde_json::from_str(&facts).ok()).ok_or(Unreachable)?;
+        let facts = header(FACTS_HEADER)
+            .and_then(|facts| serde_json::from_slice(facts.as_bytes()).ok())
+            .ok_or(Unreachable)?;
         Ok(DeskReply { status: reply.status(), headers, facts, body: reply.body() })
     }
 }

@@ -1,7 +1,6 @@
 //! The host inside a user's object: its desk in memory and in storage, and the generations that it runs.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
@@ -27,7 +26,8 @@ struct Inner {
     settings: Settings,
     /// INVARIANT: `None`, or what the storage holds: dropped as soon as storing fails.
     desk: RefCell<Option<Desk>>,
-    running: RefCell<HashMap<Uuid, Rc<Watch>>>,
+    /// A handful at most: `concurrent` ones, and old endings that are being written.
+    running: RefCell<Vec<(Uuid, Rc<Watch>)>>,
     /// When the alarm is known to be set.
     alarm_ms: Cell<Option<u64>>,
 }
@@ -64,6 +64,10 @@ impl ObjectHost {
             self.0.state.storage().delete_all().await?;
         }
         Ok(())
+    }
+
+    fn watch(&self, id: Uuid) -> Option<Rc<Watch>> {
+        self.0.running.borrow().iter().find(|(running, _)| *running == id).map(|(_, watch)| Rc::clone(watch))
     }
 
     fn set_alarm(&self, desk: &Desk) {
@@ -108,19 +112,19 @@ impl DeskHost for ObjectHost {
     }
 
     fn is_busy(&self, id: Uuid) -> bool {
-        self.0.running.borrow().contains_key(&id)
+        self.watch(id).is_some()
     }
 
     fn start(&self, id: Uuid) {
         let watch = Rc::new(Watch::default());
-        self.0.running.borrow_mut().insert(id, Rc::clone(&watch));
+        self.0.running.borrow_mut().push((id, Rc::clone(&watch)));
         let host = self.clone();
         spawn_local(async move {
             let settled = match host.settings().as_ref() {
                 Ok(config) => generate::run(&host, config, id).await.ok().flatten(),
                 Err(_) => None,
             };
-            host.0.running.borrow_mut().remove(&id);
+            host.0.running.borrow_mut().retain(|(running, _)| *running != id);
             // What is unwritten has its own time now, which may be sooner than the heartbeat.
             if let Some(desk) = host.0.desk.borrow().as_ref() {
                 host.set_alarm(desk);
@@ -134,7 +138,7 @@ impl DeskHost for ObjectHost {
     }
 
     async fn settled(&self, id: Uuid) -> Option<Rc<Settled>> {
-        let watch = self.0.running.borrow().get(&id).cloned()?;
+        let watch = self.watch(id)?;
         poll_fn(|context| {
             if watch.ended.get() {
                 return Poll::Ready(());

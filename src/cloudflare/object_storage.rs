@@ -7,9 +7,8 @@
 //! ```
 //! The calls are synchronous; all that are made in one turn of the event loop are one transaction.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 use wasm_bindgen::JsValue;
 use worker::{SqlStorage, SqlStorageValue};
 
@@ -56,13 +55,13 @@ pub(super) fn load(sql: &SqlStorage) -> StorageResult<Desk> {
     if desk.generations.is_empty() {
         return Ok(desk);
     }
-    let mut candidates: BTreeMap<String, Vec<KeptCandidate>> = BTreeMap::new();
     for row in rows(sql, "select generation_id, record from candidates order by generation_id, position")? {
         let Some(SqlStorageValue::String(id)) = row.first() else { return Err(()) };
-        candidates.entry(id.clone()).or_default().extend(read::<Vec<KeptCandidate>>(row.get(1))?);
-    }
-    for generation in &mut desk.generations {
-        generation.candidates = candidates.remove(&generation.accepted.id.to_string()).unwrap_or_default();
+        let id = Uuid::try_parse(id).map_err(drop)?;
+        let found = desk.generations.iter_mut().find(|generation| generation.accepted.id == id);
+        if let Some(generation) = found {
+            generation.candidates.extend(read::<Vec<KeptCandidate>>(row.get(1))?);
+        }
     }
     Ok(desk)
 }
@@ -104,7 +103,7 @@ fn rows(sql: &SqlStorage, query: &str) -> StorageResult<Vec<Vec<SqlStorageValue>
 
 fn read<T: for<'a> Deserialize<'a>>(value: Option<&SqlStorageValue>) -> StorageResult<T> {
     let Some(SqlStorageValue::String(record)) = value else { return Err(()) };
-    serde_json::from_str(record).map_err(drop)
+    serde_json::from_slice(record.as_bytes()).map_err(drop)
 }
 
 fn write(record: &impl Serialize) -> StorageResult<JsValue> {

@@ -30,7 +30,7 @@ impl DurableObject for UserSessions {
     }
 
     async fn fetch(&self, mut request: Request) -> worker::Result<Response> {
-        let ask: Ask = serde_json::from_str(&request.text().await?)?;
+        let ask: Ask = serde_json::from_slice(request.text().await?.as_bytes())?;
         let Served { mut answer, facts, limited } = serve(&self.host, self.config()?, &ask).await;
         answer.headers.push((FACTS_HEADER, serde_json::to_string(&facts)?));
         if !limited.is_empty() {

@@ -52,7 +52,7 @@ impl Leases {
     #[must_use]
     pub fn room_at_ms(&self, concurrent: u32, id: Uuid, now_ms: u64) -> Option<u64> {
         let concurrent = usize::try_from(concurrent).unwrap_or(usize::MAX);
-        let mut ends_ms: Vec<u64> = self
+        let ends_ms: Vec<u64> = self
             .0
             .iter()
             .filter(|lease| lease.id != id && lease.expires_ms > now_ms)
@@ -61,8 +61,9 @@ impl Leases {
         if ends_ms.len() < concurrent {
             return Some(now_ms);
         }
-        ends_ms.sort_unstable();
-        ends_ms.get(ends_ms.len().saturating_sub(concurrent)).copied()
+        // The lease whose end makes room is the `concurrent`-th from the last.
+        let ends_after = |end_ms: u64| ends_ms.iter().filter(|other| **other > end_ms).count();
+        ends_ms.iter().copied().filter(|end_ms| ends_after(*end_ms) < concurrent).min()
     }
 
     /// The moment at which the last lease ends; 0 when there is none.

@@ -65,8 +65,7 @@ fn count(host: &impl DeskHost, config: &Config, ask: &Ask) -> Result<Served, Sto
     let (counted, headers) = host.with_desk(|desk| {
         let mut effects = Effects::default();
         let counted = desk.count(policies, now_ms).map(|counted| effects = counted);
-        let counted =
-            counted.map_err(|refusal| limited(desk, &mut effects, config, ask, refusal, now_ms));
+        let counted = counted.map_err(|refusal| limited(desk, &mut effects, config, ask, refusal, now_ms));
         ((counted, fields(&desk.ledger, policies, now_ms)), effects)
     })?;
     let mut served = match counted {

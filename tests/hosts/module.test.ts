@@ -1,6 +1,7 @@
 // The size of what is uploaded: a Worker on the free plan has to start within a second, and a cold start reads it all.
 
 import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
 import { it } from 'node:test';
 import { gzipSync } from 'node:zlib';
 import { moduleFiles } from './workerd.ts';
@@ -8,8 +9,17 @@ import { moduleFiles } from './workerd.ts';
 /** An empty workers-rs Worker has 66 KB. */
 const MODULE_BYTES_MAX = 250_000;
 
+const gzipped = async () => (await moduleFiles()).map((file) => gzipSync(file, { level: 9 }).length);
+
 it('the module has at most 250 KB, gzipped', async () => {
-  const sizes = (await moduleFiles()).map((file) => gzipSync(file, { level: 9 }).length);
+  const sizes = await gzipped();
   const bytes = sizes.reduce((sum, size) => sum + size, 0);
   assert.ok(bytes <= MODULE_BYTES_MAX, `index.js and index_bg.wasm have ${sizes.join(' + ')} = ${bytes} bytes`);
+});
+
+it('the README states its size, to a hundredth', async () => {
+  const readme = await readFile(new URL('../../README.md', import.meta.url), 'utf8');
+  const stated_kb = Number(/gzipped: \*\*(\d+) KB\*\*/.exec(readme)?.[1]);
+  const bytes = (await gzipped()).reduce((sum, size) => sum + size, 0);
+  assert.ok(Math.abs(bytes / 1000 - stated_kb) <= stated_kb / 100, `README.md says ${stated_kb} KB, it has ${bytes} bytes`);
 });
