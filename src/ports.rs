@@ -207,8 +207,15 @@ pub struct DeskReply<S> {
 }
 
 /// The headers of a desk's answer that belong to the caller.
-pub const DESK_HEADERS: &[&str] =
-    &["content-type", "cache-control", "location", "retry-after", "ratelimit-policy", "ratelimit"];
+pub const DESK_HEADERS: &[&str] = &[
+    "content-type",
+    "cache-control",
+    "location",
+    "retry-after",
+    "cache-status",
+    "ratelimit-policy",
+    "ratelimit",
+];
 
 /// One desk, from the inside of its object.
 pub trait DeskHost: Clock + Random + Log {

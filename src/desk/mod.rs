@@ -242,6 +242,7 @@ impl Desk {
             dropped: 0,
             ended_ms: now_ms,
             retry_after_s: None,
+            was_reused: None,
         })
     }
 

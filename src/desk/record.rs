@@ -73,6 +73,9 @@ pub struct Ending {
     pub ended_ms: u64,
     /// What the model API said about another try.
     pub retry_after_s: Option<u64>,
+    /// Whether the model API gave an answer that it had given before; `None` where that was not asked for.
+    #[serde(default)]
+    pub was_reused: Option<bool>,
 }
 
 /// What is known of a session's row before its end is written.

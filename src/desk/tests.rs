@@ -41,6 +41,7 @@ fn ending(code: Option<Code>, ended_ms: u64) -> Ending {
         dropped: 0,
         ended_ms,
         retry_after_s: None,
+        was_reused: None,
     }
 }
 

@@ -142,6 +142,7 @@ async fn generate(
         dropped: answer.dropped,
         ended_ms: host.now_ms(),
         retry_after_s: answer.retry_after_s,
+        was_reused: answer.was_reused,
     };
     log_ending(host, generation, &ending, &answer.operator_note);
     Ok(ending)
@@ -213,6 +214,7 @@ fn failed(code: Code, attempts: u32, ended_ms: u64) -> Ending {
         dropped: 0,
         ended_ms,
         retry_after_s: None,
+        was_reused: None,
     }
 }
 

@@ -255,6 +255,11 @@ fn tell(ask: &Ask, settled: &Settled) -> Served {
     let answer = Answer::new(201, JSON, to_json(&document))
         .with("cache-control", "no-store")
         .with("location", ["/ai-sessions/", &generation.accepted.id.to_string()].concat());
+    let answer = match generation.ending.as_ref().and_then(|ending| ending.was_reused) {
+        Some(true) => answer.with("cache-status", "OpenRouter; hit"),
+        Some(false) => answer.with("cache-status", "OpenRouter; fwd=miss"),
+        None => answer,
+    };
     Served { answer, facts, limited: Vec::new() }
 }
 
