@@ -108,6 +108,23 @@ pub trait Log {
     fn log(&self, level: LogLevel, line: &str);
 }
 
+/// Figures for a dashboard.
+pub trait Metrics {
+    /// Writes one point, where the deployment has somewhere to write it.
+    fn measure(&self, point: &Point<'_>);
+}
+
+/// One request in figures. The order of the members is that of the point's columns, and is not changed: a dashboard
+/// names them by number.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Point<'a> {
+    /// Route, method, code, model; empty where there is none.
+    pub texts: [&'a str; 4],
+    /// Status, total ms, auth ms, model ms, database ms, attempts, prompt tokens, completion tokens, US dollars; 0
+    /// where there is none.
+    pub figures: [f64; 9],
+}
+
 /// Runs a future for at most `ms` milliseconds.
 ///
 /// # Errors

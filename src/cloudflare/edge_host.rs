@@ -3,7 +3,8 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use wasm_bindgen::JsCast;
+use js_sys::{Array, Function, Object, Reflect};
+use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::JsFuture;
 use web_sys::{Cache, ReadableStream, RequestInit};
 use worker::{Context, Env};
@@ -13,8 +14,8 @@ use super::platform::{OnWorkers, Settings, settings};
 use super::web_crypto;
 use crate::desk::ask::{Ask, FACTS_HEADER};
 use crate::ports::{
-    Background, DESK_HEADERS, DeskReply, Desks, IsolateMemory, Memory, SharedCache, Unreachable, VerifyKey,
-    VerifySignature,
+    Background, DESK_HEADERS, DeskReply, Desks, IsolateMemory, Memory, Metrics, Point, SharedCache,
+    Unreachable, VerifyKey, VerifySignature,
 };
 
 thread_local! {
@@ -64,8 +65,8 @@ impl Background for EdgeHost {
 
 /// `caches.default`, of which `web-sys` knows nothing.
 fn default_cache() -> Option<Cache> {
-    let caches = js_sys::Reflect::get(&js_sys::global(), &"caches".into()).ok()?;
-    js_sys::Reflect::get(&caches, &"default".into()).ok()?.dyn_into().ok()
+    let caches = Reflect::get(&js_sys::global(), &"caches".into()).ok()?;
+    Reflect::get(&caches, &"default".into()).ok()?.dyn_into().ok()
 }
 
 impl SharedCache for EdgeHost {
@@ -82,6 +83,14 @@ impl SharedCache for EdgeHost {
         let Ok(kept) = response(200, &headers, OutgoingBody::Bytes(document.to_vec())) else { return };
         // A cache that does not take it costs another fetch, no more.
         let _ = JsFuture::from(cache.put_with_str(url, &kept)).await;
+    }
+}
+
+/// The optional binding `METRICS`, an Analytics Engine dataset.
+impl Metrics for EdgeHost {
+    fn measure(&self, point: &Point<'_>) {
+        // Without the binding, or when it refuses: a missing point is no reason to lose an answer.
+        let _ = self.try_measure(point);
     }
 }
 
@@ -102,6 +111,26 @@ impl Desks for EdgeHost {
 }
 
 impl EdgeHost {
+    fn try_measure(&self, point: &Point<'_>) -> Result<(), JsValue> {
+        let dataset = Reflect::get(&self.0.env, &"METRICS".into())?;
+        if !dataset.is_object() {
+            return Ok(());
+        }
+        let [route, ..] = point.texts;
+        let columns = Object::new();
+        Reflect::set(&columns, &"indexes".into(), &Array::of1(&route.into()))?;
+        Reflect::set(
+            &columns,
+            &"blobs".into(),
+            &point.texts.iter().map(|text| JsValue::from(*text)).collect::<Array>(),
+        )?;
+        let figures = point.figures.iter().map(|figure| JsValue::from(*figure)).collect::<Array>();
+        Reflect::set(&columns, &"doubles".into(), &figures)?;
+        let write: Function = Reflect::get(&dataset, &"writeDataPoint".into())?.dyn_into()?;
+        write.call1(&dataset, &columns)?;
+        Ok(())
+    }
+
     async fn try_ask(&self, ask: &Ask) -> worker::Result<web_sys::Response> {
         let stub = self.0.env.durable_object("USER_SESSIONS")?.get_by_name(&ask.user_id.to_string())?;
         let init = RequestInit::new();

@@ -26,13 +26,13 @@ use crate::desk::ask::{Ask, Facts, Wish};
 use crate::generation::prompt::pseudonym;
 use crate::generation::usage::Usage;
 use crate::http::Answer;
-use crate::ports::{DeskReply, Desks, Inbound, Log, Random};
+use crate::ports::{DeskReply, Desks, Inbound, Log, Metrics, Point, Random};
 use crate::problem::{Code, Problem};
 use authenticate::AuthHost;
 
 /// All that a request at the edge may touch.
-pub trait AnswerHost: AuthHost + Desks + Random + Log {}
-impl<H: AuthHost + Desks + Random + Log> AnswerHost for H {}
+pub trait AnswerHost: AuthHost + Desks + Random + Log + Metrics {}
+impl<H: AuthHost + Desks + Random + Log + Metrics> AnswerHost for H {}
 
 /// An answer, whole or passed on.
 #[derive(Debug)]
@@ -204,7 +204,30 @@ pub async fn answer<H: AnswerHost>(
         usage: facts.usage,
     };
     host.log(level, &serde_json::to_string(&line).unwrap_or_default());
+    host.measure(&point(&line));
     reply
+}
+
+/// The line's figures.
+fn point<'a>(line: &LogLine<'a>) -> Point<'a> {
+    // Milliseconds and tokens of one request: what does not fit is no measurement.
+    let figure = |number: u64| u32::try_from(number).map_or(f64::INFINITY, f64::from);
+    let ms = |ms: Option<u64>| figure(ms.unwrap_or(0));
+    let usage = line.usage.unwrap_or_default();
+    Point {
+        texts: [line.route, line.method, line.code.map_or("", Code::name), line.model.unwrap_or("")],
+        figures: [
+            f64::from(line.status),
+            figure(line.duration_ms),
+            ms(line.auth_ms),
+            ms(line.model_ms),
+            ms(line.database_ms),
+            f64::from(line.attempts.unwrap_or(0)),
+            figure(usage.prompt_tokens),
+            figure(usage.completion_tokens),
+            usage.cost,
+        ],
+    }
 }
 
 /// What is known of a request when it is answered, however far it came.

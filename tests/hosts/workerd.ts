@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type Readable, Writable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
-import { Miniflare, type MiniflareOptions } from 'miniflare';
+import { Miniflare, type MiniflareOptions, type WorkerOptions } from 'miniflare';
 import type { Service, Variables } from '../service/service.ts';
 import { startWorld } from '../support/world.ts';
 
@@ -25,11 +25,17 @@ export type WorkerdService = Service & {
 export const startOnWorkerd = (variables?: Variables): Promise<WorkerdService> => startAfter('', variables);
 
 /** The same, with JavaScript that runs before the module: for tests that break the platform under it. */
-export async function startAfter(prelude: string, variables: Variables = {}): Promise<WorkerdService> {
+export async function startAfter(
+  prelude: string,
+  variables: Variables = {},
+  /** Bindings made by a worker of their own, by name: its script. */
+  wrapped: Record<string, string> = {},
+): Promise<WorkerdService> {
   const world = await startWorld();
   const storage = await mkdtemp(join(tmpdir(), 'ai-sessions-storage-'));
   const logs: string[] = [];
-  const options: MiniflareOptions = {
+  const worker: WorkerOptions = {
+    name: 'ai-sessions',
     modules: [
       { type: 'ESModule', path: join(build, 'index.js'), contents: prelude + (await readFile(join(build, 'index.js'), 'utf8')) },
       { type: 'CompiledWasm', path: join(build, 'index_bg.wasm') },
@@ -47,16 +53,25 @@ export async function startAfter(prelude: string, variables: Variables = {}): Pr
       ...(typeof variables === 'function' ? variables(world) : variables),
     },
     durableObjects: { USER_SESSIONS: { className: 'UserSessions', useSQLite: true } },
-    durableObjectsPersist: storage,
+    wrappedBindings: Object.fromEntries(Object.keys(wrapped).map((name) => [name, { scriptName: name }])),
     unsafeEphemeralDurableObjects: false,
+  };
+  const options: MiniflareOptions = {
+    workers: [worker, ...Object.entries(wrapped).map(([name, script]) => ({ name, modules: true, script }) satisfies WorkerOptions)],
+    durableObjectsPersist: storage,
     unsafeRuntimeEnv: { [SERVES_FROM]: storage },
     handleRuntimeStdio: (stdout: Readable, stderr: Readable) => {
       for (const stream of [stdout, stderr]) stream.pipe(collect(logs));
     },
   };
-  let miniflare = new Miniflare(options);
-  let url = String(await miniflare.ready).replace(/\/$/, '');
-  let pid = await pidOf(storage);
+  let miniflare: Miniflare;
+  let url: string;
+  let pid: number;
+  const begin = async () => {
+    miniflare = new Miniflare(options);
+    url = String(await miniflare.ready).replace(/\/$/, '');
+    pid = await pidOf(storage);
+  };
   const service: WorkerdService = {
     world,
     logs,
@@ -69,9 +84,7 @@ export async function startAfter(prelude: string, variables: Variables = {}): Pr
     },
     async restart() {
       await miniflare.dispose();
-      miniflare = new Miniflare(options);
-      url = String(await miniflare.ready).replace(/\/$/, '');
-      pid = await pidOf(storage);
+      await begin();
     },
     kill() {
       process.kill(pid, 'SIGKILL');
@@ -83,6 +96,11 @@ export async function startAfter(prelude: string, variables: Variables = {}): Pr
       await rm(storage, { recursive: true, force: true });
     },
   };
+  // A module that does not start must not leave a world behind that keeps the test run from ending.
+  await begin().catch(async (error: unknown) => {
+    await world.close();
+    throw error;
+  });
   return service;
 }
 
