@@ -8,7 +8,7 @@
 
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use validator::{Validate, ValidateArgs as _, ValidationError};
 
 use super::sanitize::sanitize;
@@ -148,6 +148,8 @@ struct RawBody {
     duplicate: Option<String>,
 }
 
+/// A value of any kind. What is not kept is read all the same: `IgnoredAny` passes over strings that are no Unicode,
+/// numbers that are none, and any depth.
 enum RawField {
     Text(String),
     Other,
@@ -179,7 +181,7 @@ impl<'de> Deserialize<'de> for RawBody {
                             }
                         }
                         None => {
-                            members.next_value::<IgnoredAny>()?;
+                            members.next_value::<RawField>()?;
                             if body.unknown.contains(&name) {
                                 body.duplicate.get_or_insert(name);
                             } else if body.unknown.len() < ERRORS_MAX {
@@ -192,7 +194,7 @@ impl<'de> Deserialize<'de> for RawBody {
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<RawBody, A::Error> {
-                while items.next_element::<IgnoredAny>()?.is_some() {}
+                while items.next_element::<RawField>()?.is_some() {}
                 Ok(RawBody::default())
             }
 
@@ -252,11 +254,11 @@ impl<'de> Deserialize<'de> for RawField {
                 Ok(RawField::Other)
             }
             fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<RawField, A::Error> {
-                while items.next_element::<IgnoredAny>()?.is_some() {}
+                while items.next_element::<RawField>()?.is_some() {}
                 Ok(RawField::Other)
             }
             fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<RawField, A::Error> {
-                while members.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                while members.next_entry::<RawField, RawField>()?.is_some() {}
                 Ok(RawField::Other)
             }
         }
@@ -370,6 +372,16 @@ mod tests {
             [br#"{"input_text":""#, &[0xff][..], br#"","model":"a/one"}"#].concat(),
             [br#"{"input_text":""#, &[0xed, 0xa0, 0x80][..], br#"","model":"a/one"}"#].concat(),
             "[".repeat(200_000).into_bytes(),
+            // The same where nobody will look at the value.
+            [br#"{"x":""#, &[0xff][..], br#""}"#].concat(),
+            br#"{"x":"\ud83d"}"#.to_vec(),
+            br#"{"x":[{"y":"\udc00"}]}"#.to_vec(),
+            br#"{"input_text":["\ud83d"]}"#.to_vec(),
+            br#"{"model":{"\ud83d":1}}"#.to_vec(),
+            br#"["\ud83d"]"#.to_vec(),
+            [br#"[""#, &[0xff][..], br#""]"#].concat(),
+            br#"{"x":1e999}"#.to_vec(),
+            format!(r#"{{"x":{}{}}}"#, "[".repeat(10_000), "]".repeat(10_000)).into_bytes(),
         ] {
             assert_eq!(
                 told(read(&bad)).0,

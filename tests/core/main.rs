@@ -2,5 +2,7 @@
 
 mod architecture;
 mod documents;
+mod hostile_tokens;
 mod model_call;
 mod scripted_host;
+mod signing_keys;

@@ -14,14 +14,18 @@
 #![expect(clippy::expect_used, clippy::panic, reason = "what no script foresees is a failed test")]
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use ai_sessions::http::Request;
-use ai_sessions::ports::{Body, Clock, Fetch, Head, Incoming, Random, Timer, Unreachable};
+use ai_sessions::ports::{
+    Background, Body, Clock, Fetch, Head, Incoming, IsolateMemory, Memory, Random, SharedCache, Timer,
+    Unreachable, VerifyKey, VerifySignature,
+};
+use sha2::{Digest as _, Sha256};
 
 /// The host. A clone is the same host.
 #[derive(Clone)]
@@ -38,6 +42,11 @@ struct Shared {
     routes: RefCell<Vec<Route>>,
     sent: RefCell<Vec<Sent>>,
     slept_ms: RefCell<Vec<u64>>,
+    memory: RefCell<Memory>,
+    background: RefCell<Vec<Pin<Box<dyn Future<Output = ()>>>>>,
+    /// By URL: the document, and the last moment of its life.
+    cached: RefCell<HashMap<String, (Vec<u8>, u64)>>,
+    signatures_checked: Cell<usize>,
 }
 
 struct Route {
@@ -203,8 +212,31 @@ impl ScriptedHost {
         self.shared.slept_ms.borrow().clone()
     }
 
-    /// Runs a future to its end. Whenever it cannot go on, the clock jumps to the next moment that it waits
-    /// for.
+    /// How many signatures were checked so far.
+    pub(crate) fn signatures_checked(&self) -> usize {
+        self.shared.signatures_checked.get()
+    }
+
+    /// The isolate is gone, and with it what it remembered; what is shared between isolates stays.
+    pub(crate) fn replace_isolate(&self) {
+        *self.shared.memory.borrow_mut() = Memory::default();
+    }
+
+    /// Moves the clock, where nobody waits for anything.
+    pub(crate) fn set_now_ms(&self, now_ms: u64) {
+        self.shared.now_ms.set(now_ms);
+    }
+
+    /// Runs what goes on after the answers to its end.
+    pub(crate) fn run_background(&self) {
+        self.run(poll_fn(|_| match self.shared.background.borrow().is_empty() {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }));
+    }
+
+    /// Runs a future to its end, and beside it what goes on in the background. Whenever nothing can go on, the
+    /// clock jumps to the next moment that is waited for.
     pub(crate) fn run<T>(&self, future: impl Future<Output = T>) -> T {
         let mut future = pin!(future);
         let mut context = Context::from_waker(Waker::noop());
@@ -212,6 +244,9 @@ impl ScriptedHost {
             self.shared.awaited_ms.borrow_mut().clear();
             if let Poll::Ready(value) = future.as_mut().poll(&mut context) {
                 return value;
+            }
+            if self.shared.poll_background(&mut context) {
+                continue;
             }
             let next_ms = self.shared.awaited_ms.borrow().iter().copied().min();
             let next_ms = next_ms.expect("the future waits for something that no script brings");
@@ -228,6 +263,18 @@ impl Shared {
         }
         self.awaited_ms.borrow_mut().push(due_ms);
         Poll::Pending
+    }
+
+    /// Looks at all work in the background. Whether any of it came to its end, so that others may go on.
+    fn poll_background(&self, context: &mut Context<'_>) -> bool {
+        // Taken out meanwhile: work may put more work there.
+        let mut works = self.background.take();
+        let before = works.len();
+        works.retain_mut(|work| work.as_mut().poll(context).is_pending());
+        let has_ended = works.len() < before;
+        let is_new = !self.background.borrow().is_empty();
+        self.background.borrow_mut().splice(0..0, works);
+        has_ended || is_new
     }
 }
 
@@ -248,6 +295,55 @@ impl Timer for ScriptedHost {
 impl Random for ScriptedHost {
     fn random_bits(&self) -> u128 {
         self.shared.random_bits.get()
+    }
+}
+
+/// The signature that holds here: no cryptography, which is the platform's, but like one it depends on every bit of
+/// the key and of the message, and has the length of ES256's.
+pub(crate) fn scripted_signature(key: &str, message: &[u8]) -> [u8; 64] {
+    let mut signature = [0; 64];
+    let halves = signature.chunks_exact_mut(32).zip(["r", "s"]);
+    for (half, name) in halves {
+        half.copy_from_slice(
+            &Sha256::new().chain_update([name, key, "\0"].concat()).chain_update(message).finalize(),
+        );
+    }
+    signature
+}
+
+impl VerifySignature for ScriptedHost {
+    async fn verify(&self, key: VerifyKey<'_>, message: &[u8], signature: &[u8]) -> bool {
+        self.shared.signatures_checked.set(self.shared.signatures_checked.get() + 1);
+        let key = match key {
+            VerifyKey::Public(key) => &key.jwk,
+            VerifyKey::Secret(secret) => secret,
+        };
+        signature == scripted_signature(key, message)
+    }
+}
+
+impl IsolateMemory for ScriptedHost {
+    fn with_memory<T>(&self, look: impl FnOnce(&mut Memory) -> T) -> T {
+        look(&mut self.shared.memory.borrow_mut())
+    }
+}
+
+impl Background for ScriptedHost {
+    fn after_answer(&self, work: impl Future<Output = ()> + 'static) {
+        self.shared.background.borrow_mut().push(Box::pin(work));
+    }
+}
+
+impl SharedCache for ScriptedHost {
+    async fn get(&self, url: &str) -> Option<Vec<u8>> {
+        let cached = self.shared.cached.borrow();
+        let (document, until_ms) = cached.get(url)?;
+        (self.shared.now_ms.get() <= *until_ms).then(|| document.clone())
+    }
+
+    async fn put(&self, url: &str, document: &[u8], max_age_s: u64) {
+        let until_ms = self.shared.now_ms.get() + max_age_s * 1000;
+        self.shared.cached.borrow_mut().insert(url.to_owned(), (document.to_vec(), until_ms));
     }
 }
 

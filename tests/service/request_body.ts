@@ -137,6 +137,10 @@ export function tests(start: StartService): void {
       ['a field twice, once escaped', good.replace('{', '{"mod\\u0065l":"test/first",')],
       ['an unknown field twice', good.replace('{', '{"x":1,"x":2,')],
       ['an abyss of lists', '['.repeat(100_000)],
+      ['an abyss in an unknown field', good.replace('{', `{"x":${'['.repeat(1000)}${']'.repeat(1000)},`)],
+      ['a lone surrogate in the value of an unknown field', good.replace('{', '{"x":["\\ud83d"],')],
+      ['a byte that is no UTF-8 in the value of an unknown field', bytes(good.replace('{', '{"x":"¤",'), 0xff)],
+      ['a byte that is no UTF-8 in place of an object', bytes('["¤"]', 0xff)],
     ] as const) {
       it(`refuses ${name}`, async () => {
         expectProblem(await createWith(body), 400, 'malformed_json');

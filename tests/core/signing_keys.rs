@@ -1,0 +1,265 @@
+//! What becomes of keys and tokens in time: fresh, stale, gone; rotated, asked for in vain, asked for by many.
+
+#![expect(clippy::expect_used, reason = "a settled promise that fails is a failed test")]
+
+use std::future::ready;
+use std::pin::pin;
+
+use ai_sessions::auth::Refused;
+use ai_sessions::auth::bearer::BearerToken;
+use ai_sessions::auth::key_cache::{COOL_DOWN_MS, FRESH_MS, STALE_MS};
+use ai_sessions::ports::Clock as _;
+use ai_sessions::routes::authenticate::authenticate;
+use futures_util::future::{join_all, select};
+
+use crate::hostile_tokens::{JWKS, NOW_MS, come_in, config, genuine, genuine_until, host_at, key_set};
+use crate::scripted_host::{Reply, ScriptedHost};
+
+/// The sign-in service publishes these from now on.
+fn publish(host: &ScriptedHost, kids: &[&str]) {
+    host.always(JWKS, Reply::new(200).say(key_set(kids)));
+}
+
+/// Whether a token that nobody has seen yet is let in; what it sets going is brought to its end.
+fn knock(host: &ScriptedHost, kid: &str) -> Result<(), Refused> {
+    // Another end makes it another token.
+    let token = genuine_until(kid, host_now_s(host) + 3600 + u64::try_from(host.sent().len()).expect("few"));
+    let outcome = come_in(host, &config(false), Some(&token)).map(|_| ());
+    host.run_background();
+    outcome
+}
+
+fn host_now_s(host: &ScriptedHost) -> u64 {
+    host.now_ms() / 1000
+}
+
+fn asked(host: &ScriptedHost) -> usize {
+    host.sent().iter().filter(|sent| sent.request.url.ends_with(JWKS)).count()
+}
+
+/// A host that has the key `a`, since now.
+fn warm() -> ScriptedHost {
+    let host = host_at(NOW_MS);
+    publish(&host, &["a"]);
+    assert_eq!(knock(&host, "a"), Ok(()));
+    host.set_now_ms(NOW_MS);
+    host
+}
+
+/// Everything that a sign-in service may answer instead of usable keys.
+fn no_keys() -> Vec<(&'static str, Reply)> {
+    let padded = |bytes: usize| [key_set(&["b"]).into_bytes(), vec![b' '; bytes]].concat();
+    vec![
+        ("down", Reply::unreachable()),
+        ("silent", Reply::silence()),
+        ("slower than anybody waits", Reply::new(200).head_after(5001).say(key_set(&["b"]))),
+        ("dripping for longer than that", Reply::new(200).say("{\"keys\":[").wait(5001).say("]}")),
+        ("500", Reply::new(500).say(key_set(&["b"]))),
+        ("404", Reply::new(404)),
+        ("a redirect", Reply::new(302).with("location", "https://keys.example/jwks.json")),
+        ("HTML", Reply::new(200).with("content-type", "text/html").say("<!doctype html><title>Maintenance</title>")),
+        ("nothing", Reply::new(200)),
+        ("null", Reply::new(200).say("null")),
+        ("an empty set", Reply::new(200).say("{\"keys\":[]}")),
+        ("half a set", Reply::new(200).say(&key_set(&["b"])[..200])),
+        ("a set whose connection is cut", Reply::new(200).say(&key_set(&["b"])[..200]).cut()),
+        ("no UTF-8", Reply::new(200).say([b"{\"keys\":[{\"kty\":\"".as_slice(), &[0xff], b"\"}]}"].concat())),
+        ("10 MB", Reply::new(200).say(padded(10 * 1024 * 1024))),
+        (
+            "only keys of unknown kinds",
+            Reply::new(200).say(
+                r#"{"keys":[{"kty":"AKP","kid":"b","alg":"ML-DSA-65","pub":"AA"},{"kty":"oct","kid":"b","k":"AA"},{"kty":"EC","crv":"P-521","kid":"b"},5,null]}"#,
+            ),
+        ),
+    ]
+}
+
+#[test]
+fn keys_that_cannot_be_refreshed_go_on_for_a_day() {
+    for (what, answer) in no_keys() {
+        let host = warm();
+        host.always(JWKS, answer);
+        for age_ms in [0, FRESH_MS, FRESH_MS + 1, 2 * FRESH_MS, STALE_MS / 2, STALE_MS] {
+            host.set_now_ms(NOW_MS + age_ms);
+            assert_eq!(knock(&host, "a"), Ok(()), "{what} after {age_ms} ms");
+        }
+        host.set_now_ms(NOW_MS + STALE_MS - 60_000);
+        assert_eq!(knock(&host, "unknown"), Err(Refused::Invalid), "{what}");
+        host.set_now_ms(NOW_MS + STALE_MS + 60_000);
+        assert_eq!(knock(&host, "a"), Err(Refused::NoKeys), "{what}");
+        assert_eq!(knock(&host, "unknown"), Err(Refused::NoKeys), "{what}");
+    }
+}
+
+#[test]
+fn nobody_waits_for_a_refresh_while_the_key_is_known() {
+    for (what, answer) in no_keys() {
+        let host = warm();
+        host.always(JWKS, answer);
+        host.set_now_ms(NOW_MS + FRESH_MS + 1);
+        let config = config(false);
+        assert!(come_in(&host, &config, Some(&genuine_until("a", NOW_MS / 1000 + 7200))).is_ok(), "{what}");
+        assert_eq!(host_now_s(&host), (NOW_MS + FRESH_MS + 1) / 1000, "{what}: the clock has not moved");
+        host.run_background();
+        assert_eq!(asked(&host), 2, "{what}: it was asked behind the answer");
+    }
+}
+
+#[test]
+fn without_any_key_it_is_the_services_failure_until_keys_come() {
+    for (what, answer) in no_keys() {
+        let host = host_at(NOW_MS);
+        host.always(JWKS, answer);
+        assert_eq!(knock(&host, "a"), Err(Refused::NoKeys), "{what}");
+        assert_eq!(Refused::NoKeys.to_problem().code.name(), "auth_unavailable");
+        let waited_ms = host.now_ms() - NOW_MS;
+        assert!(waited_ms <= 5010, "{what}: {waited_ms} ms");
+        publish(&host, &["a"]);
+        let told_to_wait_s = Refused::NoKeys.to_problem().retry_after_s.expect("it says when");
+        host.set_now_ms((host_now_s(&host) + told_to_wait_s) * 1000);
+        assert_eq!(knock(&host, "a"), Ok(()), "{what}");
+    }
+}
+
+#[test]
+fn keys_of_unknown_kinds_do_not_hide_those_beside_them() {
+    let host = host_at(NOW_MS);
+    let set = key_set(&["a"]).replacen(
+        '[',
+        r#"[{"kty":"AKP","kid":"a","alg":"ML-DSA-65"},7,{"kty":"EC","kid":"a","crv":"P-521"},"#,
+        1,
+    );
+    host.always(JWKS, Reply::new(200).say(set));
+    assert_eq!(knock(&host, "a"), Ok(()));
+}
+
+#[test]
+fn another_isolate_takes_the_keys_from_the_shared_cache_while_they_are_a_day_old() {
+    for (age_ms, outcome) in [(0, Ok(())), (STALE_MS, Ok(())), (STALE_MS + 1000, Err(Refused::NoKeys))] {
+        let host = warm();
+        host.replace_isolate();
+        host.always(JWKS, Reply::unreachable());
+        host.set_now_ms(NOW_MS + age_ms);
+        assert_eq!(knock(&host, "a"), outcome, "after {age_ms} ms");
+    }
+    let host = warm();
+    host.replace_isolate();
+    assert_eq!(knock(&host, "a"), Ok(()));
+    assert_eq!(asked(&host), 1, "fresh keys are not asked for again");
+    host.set_now_ms(NOW_MS + FRESH_MS + 1);
+    assert_eq!(knock(&host, "a"), Ok(()));
+    assert_eq!(asked(&host), 2, "they are as old as they are, whoever took them");
+}
+
+#[test]
+fn a_new_key_works_within_one_refresh_and_the_old_one_until_it_is_taken_away() {
+    let host = warm();
+    publish(&host, &["b", "a"]);
+    assert_eq!(knock(&host, "b"), Ok(()));
+    assert_eq!(asked(&host), 2);
+    assert_eq!(knock(&host, "a"), Ok(()));
+    publish(&host, &["b"]);
+    assert_eq!(knock(&host, "a"), Ok(()), "nobody knows yet");
+    host.set_now_ms(NOW_MS + 2 * FRESH_MS);
+    assert_eq!(knock(&host, "a"), Ok(()), "it is told behind this answer");
+    assert_eq!(knock(&host, "a"), Err(Refused::Invalid));
+    assert_eq!(knock(&host, "b"), Ok(()));
+}
+
+#[test]
+fn a_flood_of_unknown_keys_asks_once_in_thirty_seconds() {
+    let host = warm();
+    let flood = |host: &ScriptedHost| {
+        for number in 0..100 {
+            assert_eq!(knock(host, &format!("unknown-{number}")), Err(Refused::Invalid));
+        }
+    };
+    flood(&host);
+    assert_eq!(asked(&host), 2);
+    let answered_ms = host.now_ms();
+    host.set_now_ms(answered_ms + COOL_DOWN_MS - 1000);
+    flood(&host);
+    assert_eq!(asked(&host), 2);
+    publish(&host, &["b", "a"]);
+    assert_eq!(knock(&host, "b"), Err(Refused::Invalid), "the flood has used up the question");
+    host.set_now_ms(answered_ms + COOL_DOWN_MS);
+    assert_eq!(knock(&host, "b"), Ok(()), "half a minute at most");
+    flood(&host);
+    assert_eq!(asked(&host), 3);
+}
+
+#[test]
+fn many_at_once_on_a_cold_isolate_ask_once() {
+    let host = host_at(NOW_MS);
+    host.always(JWKS, Reply::new(200).head_after(80).say(key_set(&["a"])));
+    let config = config(false);
+    let headers: Vec<String> =
+        (0..20).map(|number| genuine_until("a", NOW_MS / 1000 + 60 + number)).collect();
+    let requests = headers.iter().map(|header| {
+        let token = BearerToken::read(Some(header)).expect("it is a token");
+        authenticate(&host, &config, token)
+    });
+    assert!(host.run(join_all(requests)).iter().all(Result::is_ok));
+    assert_eq!(asked(&host), 1);
+}
+
+#[test]
+fn a_caller_that_leaves_takes_no_question_away() {
+    let host = warm();
+    publish(&host, &["b", "a"]);
+    let config = config(false);
+    let header = genuine("b");
+    let token = BearerToken::read(Some(&header)).expect("it is a token");
+    host.run(select(pin!(authenticate(&host, &config, token)), ready(())));
+    host.run_background();
+    assert_eq!(knock(&host, "b"), Ok(()));
+    assert_eq!(asked(&host), 2);
+}
+
+#[test]
+fn a_bad_signature_by_a_known_key_asks_for_nothing() {
+    let host = warm();
+    for number in 0..50 {
+        let good = genuine_until("a", NOW_MS / 1000 + 100 + number);
+        let (rest, _) = good.split_at(good.len() - 86);
+        let forged = [rest, &"A".repeat(86)].concat();
+        assert_eq!(come_in(&host, &config(false), Some(&forged)), Err(Refused::Invalid));
+    }
+    host.run_background();
+    assert_eq!(asked(&host), 1);
+}
+
+#[test]
+fn a_verified_token_is_not_verified_again_and_ends_when_it_ends() {
+    let host = warm();
+    let config = config(false);
+    let exp_s = NOW_MS / 1000 + 300;
+    let header = genuine_until("a", exp_s);
+    let before = host.signatures_checked();
+    let at = |now_ms: u64| {
+        host.set_now_ms(now_ms);
+        come_in(&host, &config, Some(&header)).map(|_| ())
+    };
+    for second in [0, 1, 200, 300, 330] {
+        assert_eq!(at(NOW_MS + second * 1000), Ok(()), "after {second} s");
+    }
+    assert_eq!(host.signatures_checked(), before + 1);
+    assert_eq!(at(NOW_MS + 330 * 1000 + 1), Err(Refused::Expired));
+    host.replace_isolate();
+    assert_eq!(come_in(&host, &config, Some(&genuine_until("a", exp_s + 900))).map(|_| ()), Ok(()));
+    assert_eq!(host.signatures_checked(), before + 3, "another isolate knows of nothing");
+}
+
+#[test]
+fn a_token_that_was_refused_is_not_remembered() {
+    let host = warm();
+    let config = config(false);
+    let expired = genuine_until("a", NOW_MS / 1000 - 60);
+    for _ in 0..2 {
+        assert_eq!(come_in(&host, &config, Some(&expired)), Err(Refused::Expired));
+    }
+    let good = genuine("a");
+    let forged = [&good[..good.len() - 2], if good.ends_with("AA") { "BB" } else { "AA" }].concat();
+    assert!(come_in(&host, &config, Some(&good)).is_ok());
+    assert_eq!(come_in(&host, &config, Some(&forged)), Err(Refused::Invalid));
+}

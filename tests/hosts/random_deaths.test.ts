@@ -1,0 +1,276 @@
+// `kill -9` of workerd at random moments of generations under load, several times on the same storage: what was accepted
+// ends once, nothing that was used is lost or counted twice, nothing is paid for twice.
+//
+// The seed is printed; the choices can be made again by it, the moments only nearly. Longer, by hand:
+//   DEATHS=40 DEATH_SEED=7 node --test tests/hosts/random_deaths.test.ts
+
+import assert from 'node:assert/strict';
+import { after, before, describe, it } from 'node:test';
+import { setTimeout as pause } from 'node:timers/promises';
+import { type Answer, ask, create, eventually, lesson, remaining, type Row, signIn, type SignedIn } from '../service/service.ts';
+import { createGate } from '../support/gate.ts';
+import {
+  answer,
+  contentFilter,
+  cutAfter,
+  cutBeforeHeaders,
+  errorEvent,
+  gated,
+  httpError,
+  type ModelBehaviour,
+  refusal,
+} from '../support/model_behaviour.ts';
+import { seededChoices, seedFrom } from '../support/seeded_random.ts';
+import { startOnWorkerd, type WorkerdService } from './workerd.ts';
+
+const DEATHS = Number(process.env['DEATHS'] ?? 6);
+const USERS = 8;
+const CONCURRENT = 6;
+const GENERATIONS = 10_000;
+const FINISH = '/rest/v1/rpc/finish_ai_session';
+
+/** desk::HEARTBEAT_MS, the attempts at the model after it, and the backoff of what the database did not take. */
+const ALL_ENDED_MS = 10_000 + 30_000;
+/** What the model sent so long before a death has been read and stored (generate::STORE_EVERY_MS), on a busy machine too. */
+const SURELY_STORED_MS = 1_000;
+
+/** One call that the model server got. */
+type Call = {
+  session: string;
+  began_ms: number;
+  /** Whether what was to be sent is a whole answer. */
+  isGood: boolean;
+  /** Who ended it, and when. */
+  end?: 'answered' | 'client left' | 'server cut';
+  over_ms?: number;
+};
+
+const seed = seedFrom('DEATH_SEED');
+const choices = seededChoices(seed);
+
+describe(`${DEATHS} deaths under load (DEATH_SEED=${seed})`, () => {
+  let service: WorkerdService;
+  let users: SignedIn[];
+  let sessions: Row[];
+  let candidates: Row[];
+  let events: Row[];
+  const deaths_ms: number[] = [];
+  const calls: Call[] = [];
+  /** When the database was first asked to complete a session. */
+  const completing_ms = new Map<string, number>();
+  const answers: Answer[] = [];
+  /** Connections that broke with no death to blame. */
+  const broken: string[] = [];
+
+  before(async () => {
+    service = await startOnWorkerd({
+      RATE_LIMIT_BURST: '1000000/3600',
+      RATE_LIMIT_GENERATIONS: `${GENERATIONS}/86400`,
+      RATE_LIMIT_CONCURRENT: String(CONCURRENT),
+    });
+    users = await Promise.all(Array.from({ length: USERS }, () => signIn(service)));
+    service.world.openrouter.always(recorded(calls));
+    troubleDatabase();
+    await loadAndKill();
+    service.world.gateway.clearFaults();
+    await allEnded();
+    const { sql } = service.world;
+    [sessions, candidates, events] = await Promise.all([
+      sql<Row>('select * from ai_generation_sessions'),
+      sql<Row>('select * from flashcard_candidates order by session_id, position'),
+      sql<Row>('select * from event_logs'),
+    ]);
+    const by = (status: string) => sessions.filter((session) => session['status'] === status).length;
+    console.log(
+      `${by('completed')} completed, ${by('failed')} failed, ${calls.length} model calls, ` +
+        `${answers.filter(({ status }) => status === 201).length} answered by cards, seed ${seed}`,
+    );
+  });
+  after(() => service.close());
+
+  it('there was something to kill at each death', () => {
+    const ended_ms = (call: Call) => call.over_ms ?? Number.POSITIVE_INFINITY;
+    for (const death_ms of deaths_ms) {
+      const running = calls.filter((call) => call.began_ms < death_ms && ended_ms(call) >= death_ms);
+      assert.ok(running.length > 0, `no call ran at ${death_ms}`);
+    }
+    assert.equal(deaths_ms.length, DEATHS);
+  });
+
+  it('a client is answered as the contract says, or its connection broke by a death', () => {
+    assert.deepEqual(broken, []);
+    const told = new Set(answers.map(({ status, body }) => `${status} ${body.code ?? ''}`.trim()));
+    const allowed = ['201', '429 rate_limited', '500 ai_unavailable', '500 ai_refused', '500 ai_timeout', '500 database_error'];
+    assert.deepEqual([...told].filter((one) => !allowed.includes(one)), []);
+  });
+
+  it('every session ended', () => {
+    const asked = new Set(calls.map(({ session }) => session));
+    const there = new Set(sessions.map(({ id }) => id));
+    assert.deepEqual([...asked].filter((id) => !there.has(id)), [], 'sessions that the model was asked for and that have no row');
+    assert.deepEqual(sessions.filter(({ status }) => status === 'generating'), []);
+    assert.deepEqual(sessions.filter(({ ended_at }) => ended_at === null), []);
+  });
+
+  it('every session has one event, that of its end', () => {
+    const told = new Map<string, string[]>();
+    for (const { session_id, type } of events) {
+      if (session_id !== null) told.set(session_id, [...(told.get(session_id) ?? []), type]);
+    }
+    const wrong = sessions.filter(({ id, status }) => told.get(id)?.join() !== `ai_session.${status}`);
+    assert.deepEqual(wrong.map(({ id, status }) => [id, status, told.get(id)]), []);
+    assert.equal(told.size, sessions.length);
+  });
+
+  it('a completed session has cards, each once and in their order; a failed one has none', () => {
+    for (const { id, status } of sessions) {
+      const cards = candidates.filter(({ session_id }) => session_id === id);
+      assert.deepEqual(cards.map(({ position }) => position), cards.map((_, n) => n), id);
+      assert.equal(new Set(cards.map(({ front }) => front)).size, cards.length, id);
+      assert.equal(cards.length > 0, status === 'completed', `${id} is ${status} and has ${cards.length} cards`);
+    }
+  });
+
+  it('the cards that a client was given are those that are stored', () => {
+    for (const { body } of answers.filter(({ status }) => status === 201)) {
+      const stored = candidates.filter(({ session_id }) => session_id === body.id);
+      assert.deepEqual(stored.map(({ id, front, back, prompt }) => ({ id, front, back, prompt })), body.candidates);
+    }
+  });
+
+  it('no model is asked again when the cards are complete', () => {
+    const again = (session: string, since_ms: number) =>
+      calls.filter((call) => call.session === session && call.began_ms > since_ms).length;
+    const paidTwice = [...completing_ms].filter(([session, since_ms]) => again(session, since_ms) > 0);
+    assert.deepEqual(paidTwice, [], 'sessions whose model was asked when their end was already written');
+
+    const isLost = (over_ms: number) =>
+      deaths_ms.some((death_ms) => death_ms >= over_ms && death_ms - over_ms < SURELY_STORED_MS);
+    const whole = calls.filter(({ isGood, end, over_ms = 0 }) => isGood && end === 'answered' && !isLost(over_ms));
+    assert.ok(whole.length > 0);
+    assert.deepEqual(whole.filter(({ session, over_ms = 0 }) => again(session, over_ms) > 0), []);
+  });
+
+  it('the units that are used are those of the completed and the refused', async () => {
+    for (const user of users) assert.equal(await unitsUsed(user), unitsEarned(sessions, user));
+  });
+
+  it('each user has all places for generations again, and not one more', async () => {
+    const { openrouter } = service.world;
+    const gate = createGate();
+    openrouter.reset();
+    openrouter.always(gated(gate));
+    const running = users.flatMap(({ token }) => Array.from({ length: CONCURRENT }, () => create(service, token)));
+    await openrouter.arrived(running.length);
+    const oneMore = await Promise.all(users.map(({ token }) => create(service, token)));
+    gate.open();
+    assert.deepEqual(oneMore.map(({ body }) => body['violated-policies']), users.map(() => ['concurrent']));
+    assert.deepEqual((await Promise.all(running)).map(({ status }) => status), running.map(() => 201));
+  });
+
+  /** Asks and asks, while the process is killed again and again. */
+  async function loadAndKill(): Promise<void> {
+    let up: Promise<void> = Promise.resolve();
+    let isOver = false;
+    const one = async (user: SignedIn) => {
+      const began_ms = Date.now();
+      const leaving = new AbortController();
+      const body = { input_text: lesson(choices.between(16, 40)), model: 'test/first' };
+      const asked = ask(service, 'POST', '/ai-sessions', { token: user.token, body, signal: leaving.signal });
+      if (choices.chance(0.1)) setTimeout(() => leaving.abort(), choices.between(1, 500));
+      try {
+        const told = await asked;
+        answers.push(told);
+        // Its own pace, where dead generations hold all its places.
+        if (told.status === 429) await pause(100);
+      } catch (error) {
+        const isKilled = deaths_ms.some((death_ms) => death_ms >= began_ms);
+        if (!leaving.signal.aborted && !isKilled) broken.push(String(error));
+      }
+    };
+    const load = users.map(async (user) => {
+      while (!isOver) {
+        await up;
+        await one(user);
+      }
+    });
+    for (let n = 0; n < DEATHS; n += 1) {
+      await pause(choices.between(300, 2_500));
+      deaths_ms.push(Date.now());
+      up = service.kill();
+      await up;
+    }
+    isOver = true;
+    await Promise.all(load);
+  }
+
+  /** Delays, refusals, lost answers: so that deaths meet every stage of a write. */
+  function troubleDatabase(): void {
+    const { gateway } = service.world;
+    const sometimes = (probability: number) => (request: { method: string; path: string }) =>
+      request.method === 'POST' && request.path.startsWith('/rest/v1/') && choices.chance(probability);
+    // The first to be asked: it sees every request, and has no fault for any.
+    gateway.fail((request) => {
+      if (request.path !== FINISH) return false;
+      const { session } = JSON.parse(request.raw) as { session: { id: string } };
+      if (!completing_ms.has(session.id)) completing_ms.set(session.id, Date.now());
+      return false;
+    }, { kind: 'hang' });
+    gateway.fail(sometimes(0.02), { kind: 'answer', status: 503 });
+    gateway.fail(sometimes(0.02), { kind: 'cut', kept: true });
+    gateway.fail(sometimes(0.1), { kind: 'delay', ms: 700, kept: true });
+    gateway.fail(sometimes(0.2), { kind: 'delay', ms: 300 });
+    gateway.fail(sometimes(0.3), { kind: 'delay', ms: 50 });
+  }
+
+  async function unitsUsed({ token }: SignedIn): Promise<number> {
+    // Counts for the burst alone, and tells how the others stand.
+    return GENERATIONS - (remaining(await create(service, token, '{'))['generations'] ?? Number.NaN);
+  }
+
+  /** Every row is closed, and every reservation too, whether or not it has come to a row. */
+  function allEnded(): Promise<true> {
+    return eventually(
+      'everything that was accepted has ended',
+      async () => {
+        const rows = await service.world.sql<Row>('select user_id, status, error_code from ai_generation_sessions');
+        if (rows.some(({ status }) => status === 'generating')) return undefined;
+        for (const user of users) if ((await unitsUsed(user)) !== unitsEarned(rows, user)) return undefined;
+        return true;
+      },
+      ALL_ENDED_MS,
+    );
+  }
+});
+
+function unitsEarned(sessions: Row[], user: SignedIn): number {
+  const ofUser = sessions.filter(({ user_id }) => user_id === user.id);
+  return ofUser.filter(({ status, error_code }) => status === 'completed' || error_code === 'ai_refused').length;
+}
+
+/** Mostly well, now slow and now fast, and in some ways badly; all that it does is written down. */
+function recorded(calls: Call[]): ModelBehaviour {
+  return async (turn) => {
+    const call: Call = { session: String(turn.request.headers['x-session-id']), began_ms: Date.now(), isGood: false };
+    calls.push(call);
+    void turn.request.over.then((end) => {
+      Object.assign(call, { end, over_ms: Date.now() });
+    });
+    const cards = choices.between(1, 20);
+    const good = () => {
+      call.isGood = true;
+      return answer({ cards, pause_ms: choices.between(0, 6) });
+    };
+    const behaviour = choices.pick<() => ModelBehaviour>([
+      [16, good],
+      [3, () => httpError(503)],
+      [2, () => cutAfter(choices.between(1, 10))],
+      [1, () => cutBeforeHeaders],
+      [1, () => errorEvent({ after_cards: choices.between(0, 3) })],
+      [1, () => contentFilter(2)],
+      [1, () => refusal()],
+    ])();
+    if (choices.chance(0.3)) await turn.pause(choices.between(1, 1_500));
+    await behaviour(turn);
+  };
+}

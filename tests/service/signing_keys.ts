@@ -1,0 +1,196 @@
+// The keys of the sign-in service, which come and go and sometimes cannot be had. What takes minutes or a day is tested
+// natively, by a clock that can be set: tests/core/signing_keys.rs.
+
+import assert from 'node:assert/strict';
+import { generateKeyPairSync } from 'node:crypto';
+import { before, describe, it } from 'node:test';
+import type { Fault } from '../support/gateway.ts';
+import { createGate } from '../support/gate.ts';
+import { signJws } from '../support/signing_keys.ts';
+import { type Answer, ask, eventually, expectProblem, type Service, signIn, type SignedIn, started, type StartService } from './service.ts';
+
+const JWKS = '/auth/v1/.well-known/jwks.json';
+
+export function tests(start: StartService): void {
+  describe('a rotation', () => rotation(start));
+  describe('keys that cannot be refreshed', () => keysThatCannotBeRefreshed(start));
+  describe('keys that never came', () => keysThatNeverCame(start));
+  describe('many requests', () => manyRequests(start));
+}
+
+/** A session that nobody has: 404 for whoever is let in, and it costs nothing. */
+function knock(service: Service, token: string): Promise<Answer> {
+  return ask(service, 'GET', `/ai-sessions/${crypto.randomUUID()}`, { token });
+}
+
+async function expectLetIn(service: Service, token: string): Promise<void> {
+  expectProblem(await knock(service, token), 404, 'not_found');
+}
+
+async function expectRefused(service: Service, token: string): Promise<void> {
+  expectProblem(await knock(service, token), 401, 'invalid_token');
+}
+
+/** Another token of this user at each call, so that none has been verified before. */
+function freshToken(service: Service, user: SignedIn, kid?: string): string {
+  return service.world.auth.token(user, kid === undefined ? {} : { kid });
+}
+
+/** What `freshToken` gives, but by a key that nobody has published. */
+function unknownToken(service: Service, user: SignedIn): string {
+  const [, claims = ''] = freshToken(service, user).split('.');
+  const members = JSON.parse(Buffer.from(claims, 'base64url').toString()) as object;
+  const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
+  return signJws({ alg: 'ES256', kid: crypto.randomUUID(), typ: 'JWT' }, members, privateKey);
+}
+
+/** What a sign-in service that is not well may answer. */
+const unwell: Record<string, Fault> = {
+  'an error': { kind: 'answer', status: 503, body: { message: 'unavailable' } },
+  'a page': { kind: 'answer', status: 200, body: '<!doctype html><title>Maintenance</title>', headers: { 'content-type': 'text/html' } },
+  'nothing': { kind: 'answer', status: 200 },
+  'an empty set': { kind: 'answer', status: 200, body: { keys: [] } },
+  '10 MB': { kind: 'answer', status: 200, body: `{"keys":[${' '.repeat(10 * 1024 * 1024)}]}` },
+  'keys of kinds that nobody knows': {
+    kind: 'answer',
+    status: 200,
+    body: { keys: [{ kty: 'AKP', kid: 'a', alg: 'ML-DSA-65', pub: 'AA' }, { kty: 'oct', kid: 'b', k: 'AA' }, 5, null] },
+  },
+  'a redirect': { kind: 'answer', status: 302, headers: { location: 'http://127.0.0.1:1/jwks.json' } },
+  'a cut connection': { kind: 'cut' },
+};
+
+function rotation(start: StartService): void {
+  const service = started(start);
+
+  it('is followed within one refresh, and the old key holds until it leaves the set', async () => {
+    const { auth } = service().world;
+    const user = await signIn(service());
+    const old = auth.current.kid;
+    await expectLetIn(service(), freshToken(service(), user));
+    const asked = auth.jwksRequests;
+
+    const next = await auth.rotate();
+    await expectLetIn(service(), freshToken(service(), user, next));
+    await expectLetIn(service(), freshToken(service(), user, old));
+    assert.equal(auth.jwksRequests, asked + 1);
+
+    await service().restart();
+    await expectLetIn(service(), freshToken(service(), user, old));
+
+    await auth.retire(old);
+    await service().restart();
+    await expectRefused(service(), freshToken(service(), user, old));
+    await expectLetIn(service(), freshToken(service(), user, next));
+  });
+}
+
+function keysThatCannotBeRefreshed(start: StartService): void {
+  const service = started(start);
+
+  /** An isolate that has the keys, and may still ask once for one that it does not know. */
+  async function freshIsolate(): Promise<SignedIn> {
+    await service().restart();
+    const user = await signIn(service());
+    await expectLetIn(service(), freshToken(service(), user));
+    return user;
+  }
+
+  for (const [name, fault] of Object.entries(unwell)) {
+    it(`go on while there is ${name} instead of them`, async () => {
+      const user = await freshIsolate();
+      const set = service().world.gateway.fail(JWKS, fault);
+      await expectRefused(service(), unknownToken(service(), user));
+      assert.equal(set.hits, 1);
+      await expectLetIn(service(), freshToken(service(), user));
+      await expectRefused(service(), unknownToken(service(), user));
+      assert.equal(set.hits, 1, 'one refresh in half a minute');
+      set.clear();
+    });
+  }
+
+  it('let nobody wait who does not need them', async () => {
+    const user = await freshIsolate();
+    const gate = createGate();
+    const set = service().world.gateway.fail(JWKS, { kind: 'gate', gate });
+    let answered = false;
+    const unknown = knock(service(), unknownToken(service(), user)).finally(() => (answered = true));
+    await gate.reached;
+    await expectLetIn(service(), freshToken(service(), user));
+    assert.equal(answered, false);
+    gate.open();
+    expectProblem(await unknown, 401, 'invalid_token');
+    set.clear();
+  });
+
+  it('are given up after five seconds when their answer has no end', async () => {
+    const user = await freshIsolate();
+    const set = service().world.gateway.fail(JWKS, { kind: 'endless' });
+    const start_ms = Date.now();
+    await expectRefused(service(), unknownToken(service(), user));
+    assert.ok(Date.now() - start_ms < 8000, `${Date.now() - start_ms} ms`);
+    await expectLetIn(service(), freshToken(service(), user));
+    set.clear();
+  });
+}
+
+function keysThatNeverCame(start: StartService): void {
+  const service = started(start);
+  let user: SignedIn;
+  before(async () => {
+    user = await signIn(service());
+  });
+
+  for (const [name, fault] of Object.entries(unwell)) {
+    it(`are the service’s failure while there is ${name} instead of them`, async () => {
+      const set = service().world.gateway.fail(JWKS, fault);
+      await eventually('the keys are asked for again', async () => {
+        const refused = await knock(service(), freshToken(service(), user));
+        expectProblem(refused, 500, 'auth_unavailable');
+        assert.match(refused.headers.get('retry-after') ?? '', /^[1-9]\d*$/);
+        assert.equal(refused.headers.get('www-authenticate'), null);
+        return set.hits > 0 ? true : undefined;
+      });
+      set.clear();
+    });
+  }
+
+  it('work as soon as they come', async () => {
+    await eventually('somebody is let in', async () => {
+      const answer = await knock(service(), freshToken(service(), user));
+      return answer.status === 500 ? undefined : expectProblem(answer, 404, 'not_found');
+    });
+  });
+}
+
+function manyRequests(start: StartService): void {
+  const service = started(start);
+
+  it('at once in a cold isolate ask once', async () => {
+    const user = await signIn(service());
+    const tokens = Array.from({ length: 20 }, () => freshToken(service(), user));
+    await Promise.all(tokens.map((token) => expectLetIn(service(), token)));
+    assert.equal(service().world.auth.jwksRequests, 1);
+  });
+
+  it('with a hundred keys that nobody knows ask once more', async () => {
+    const user = await signIn(service());
+    for (let round = 0; round < 5; round += 1) {
+      const tokens = Array.from({ length: 20 }, () => unknownToken(service(), user));
+      await Promise.all(tokens.map((token) => expectRefused(service(), token)));
+    }
+    assert.equal(service().world.auth.jwksRequests, 2);
+    await expectLetIn(service(), freshToken(service(), user));
+  });
+
+  it('with a bad signature by a known key ask for nothing', async () => {
+    const user = await signIn(service());
+    const asked = service().world.auth.jwksRequests;
+    const forged = Array.from({ length: 20 }, () => {
+      const [header, claims] = freshToken(service(), user).split('.');
+      return `${header}.${claims}.${Buffer.alloc(64, 1).toString('base64url')}`;
+    });
+    await Promise.all(forged.map((token) => expectRefused(service(), token)));
+    assert.equal(service().world.auth.jwksRequests, asked);
+  });
+}
