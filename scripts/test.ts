@@ -2,6 +2,7 @@
 import { glob } from 'node:fs/promises';
 import { join } from 'node:path';
 import { build } from './build.ts';
+import { buildFuzzTargets } from './fuzz.ts';
 import { runNodeTests } from './node_tests.ts';
 import { root } from './paths.ts';
 import { runRust } from './run_program.ts';
@@ -10,7 +11,13 @@ import { Failure, messageOf, runScript } from './steps.ts';
 import { type Counts, add, countsOfCargo, judge, none } from './test_counts.ts';
 
 /** Each is a folder of tests/. Those in tests/service are run by each host's file in tests/hosts. */
-const parts = ['core', 'support', 'database', 'hosts'];
+const parts = ['core', 'support', 'database', 'hosts', 'fuzz'];
+
+/** What has to be built for the files of a part; the others are run without it when it cannot be. */
+const builds: [part: string, make: () => Promise<void>][] = [
+  ['hosts', build],
+  ['fuzz', buildFuzzTargets],
+];
 
 await runScript(async () => {
   const asked = process.argv.slice(2);
@@ -20,12 +27,13 @@ await runScript(async () => {
 
   let counts = none;
   if (chosen.includes('core')) counts = add(counts, await cargoTests());
-  const folders = chosen.filter((part) => part !== 'core');
-  // The other files do not need the module, so they are run without it when it cannot be built.
-  const built = !folders.includes('hosts') || (await buildForTests());
-  if (!built) counts = add(counts, { passed: 0, failed: 1 });
-  const files = await testFiles(built ? folders : folders.filter((part) => part !== 'hosts'));
-  if (folders.length > 0) counts = add(counts, await runNodeTests(files));
+  let folders = chosen.filter((part) => part !== 'core');
+  for (const [part, make] of builds) {
+    if (!folders.includes(part) || (await isBuilt(make))) continue;
+    counts = add(counts, { passed: 0, failed: 1 });
+    folders = folders.filter((folder) => folder !== part);
+  }
+  if (folders.length > 0) counts = add(counts, await runNodeTests(await testFiles(folders)));
 
   if (counts.failed > 0) process.exitCode = 1;
   console.log(`${counts.passed} passed, ${counts.failed} failed`);
@@ -37,8 +45,8 @@ async function cargoTests(): Promise<Counts> {
   return judge(countsOfCargo(output), ok);
 }
 
-async function buildForTests(): Promise<boolean> {
-  return build().then(
+function isBuilt(make: () => Promise<void>): Promise<boolean> {
+  return make().then(
     () => true,
     (error: unknown) => {
       console.error(messageOf(error));

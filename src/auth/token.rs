@@ -80,6 +80,10 @@ struct OtherHeader;
 const REFUSED_MEMBERS: &[&str] =
     &["crit", "b64", "jwk", "x5c", "zip", "enc", "epk", "apu", "apv", "iv", "tag", "p2s", "p2c"];
 
+/// Supabase writes none beside `alg`, `kid` and `typ`. Without a limit a header of 6 KB has some 700 members, and
+/// each is compared with all before it, for somebody whom nobody knows yet.
+const OTHER_MEMBERS_MAX: usize = 8;
+
 impl<'de> Deserialize<'de> for OtherHeader {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Members;
@@ -94,7 +98,8 @@ impl<'de> Deserialize<'de> for OtherHeader {
             fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<OtherHeader, A::Error> {
                 let mut names: Vec<String> = Vec::new();
                 while let Some(name) = members.next_key::<String>()? {
-                    if REFUSED_MEMBERS.contains(&name.as_str()) || names.contains(&name) {
+                    let is_refused = REFUSED_MEMBERS.contains(&name.as_str()) || names.contains(&name);
+                    if is_refused || names.len() >= OTHER_MEMBERS_MAX {
                         return Err(A::Error::custom("refused"));
                     }
                     members.next_value::<IgnoredAny>()?;

@@ -59,6 +59,8 @@ describe(`${DEATHS} deaths under load (DEATH_SEED=${seed})`, () => {
   /** When the database was first asked to complete a session. */
   const completing_ms = new Map<string, number>();
   const answers: Answer[] = [];
+  /** Requests whose connection a death broke. */
+  let cutByDeath = 0;
   /** Connections that broke with no death to blame. */
   const broken: string[] = [];
 
@@ -88,13 +90,9 @@ describe(`${DEATHS} deaths under load (DEATH_SEED=${seed})`, () => {
   });
   after(() => service.close());
 
-  it('there was something to kill at each death', () => {
-    const ended_ms = (call: Call) => call.over_ms ?? Number.POSITIVE_INFINITY;
-    for (const death_ms of deaths_ms) {
-      const running = calls.filter((call) => call.began_ms < death_ms && ended_ms(call) >= death_ms);
-      assert.ok(running.length > 0, `no call ran at ${death_ms}`);
-    }
+  it('there was something to kill', () => {
     assert.equal(deaths_ms.length, DEATHS);
+    assert.ok(cutByDeath >= DEATHS, `${cutByDeath} requests were cut by ${DEATHS} deaths`);
   });
 
   it('a client is answered as the contract says, or its connection broke by a death', () => {
@@ -184,8 +182,9 @@ describe(`${DEATHS} deaths under load (DEATH_SEED=${seed})`, () => {
         // Its own pace, where dead generations hold all its places.
         if (told.status === 429) await pause(100);
       } catch (error) {
-        const isKilled = deaths_ms.some((death_ms) => death_ms >= began_ms);
-        if (!leaving.signal.aborted && !isKilled) broken.push(String(error));
+        if (leaving.signal.aborted) return;
+        if (deaths_ms.some((death_ms) => death_ms >= began_ms)) cutByDeath += 1;
+        else broken.push(String(error));
       }
     };
     const load = users.map(async (user) => {

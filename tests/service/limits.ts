@@ -33,7 +33,9 @@ export function tests(start: StartService): void {
     describe('concurrent', () => concurrent(service));
     describe('the event log', () => eventLog(service));
     it('survive a restart', () => surviveRestart(service()));
+    it('are told to the event log once in a window, also by another life of the object', () => toldOnce(service()));
   });
+  describe('fifty requests at once', () => allAtOnce(start));
   describe('a window of a second', () => shortWindow(start));
 }
 
@@ -275,6 +277,48 @@ async function surviveRestart(service: Service): Promise<void> {
   await service.restart();
   expectLimited(await badBody(service, limited), 'burst');
   assert.deepEqual(remaining(await badBody(service, counted)), { burst: 3, generations: 2 });
+}
+
+async function toldOnce(service: Service): Promise<void> {
+  const user = await signIn(service);
+  const told = async () => (await rowsOf(service, user)).events.map(({ type, data }) => [type, data]);
+  for (let n = 0; n < 6; n += 1) await badBody(service, user);
+  await eventually('the row', async () => ((await told()).length > 0 ? true : undefined));
+  await service.restart();
+  expectLimited(await badBody(service, user), 'burst');
+  // A second row would have left before this: a whole generation of somebody else takes several times as long.
+  assert.equal((await create(service, (await signIn(service)).token)).status, 201);
+  assert.deepEqual(await told(), [['ai_session.rate_limited', { policy: 'burst' }]]);
+}
+
+const AT_ONCE = 50;
+
+/** How many answers of fifty requests of one user have which status. */
+async function fiftyAtOnce(service: Service, body?: unknown): Promise<Record<number, number>> {
+  const { token } = await signIn(service);
+  const answers = await Promise.all(Array.from({ length: AT_ONCE }, () => create(service, token, body)));
+  const byStatus = Map.groupBy(answers, ({ status }) => status);
+  return Object.fromEntries([...byStatus].map(([status, those]) => [status, those.length]));
+}
+
+function allAtOnce(start: StartService): void {
+  const bursting = started(start, { RATE_LIMIT_BURST: '10/60' });
+  const generating = started(start, { RATE_LIMIT_BURST: '100/60', RATE_LIMIT_GENERATIONS: '10/3600', RATE_LIMIT_CONCURRENT: '100' });
+
+  it('against a burst of ten let exactly ten through', async () => {
+    assert.deepEqual(await fiftyAtOnce(bursting(), '{'), { 400: 10, 429: 40 });
+  });
+
+  it('against ten generations start exactly ten calls of the model', async () => {
+    const { openrouter } = generating().world;
+    const gate = createGate();
+    openrouter.always(gated(gate));
+    const asked = fiftyAtOnce(generating());
+    await openrouter.arrived(10);
+    gate.open();
+    assert.deepEqual(await asked, { 201: 10, 429: 40 });
+    assert.equal(openrouter.requests.total, 10);
+  });
 }
 
 function shortWindow(start: StartService): void {

@@ -1,10 +1,11 @@
-// The model fails in every way that is known: what the caller is told, what is kept, what it costs.
+// The model fails in every way that is known: what the caller is told, what is kept, what it costs. Each case has a user
+// and a mark of its own, so that they run at the same time. Answers that are odd and hold cards are in model_answers.ts,
+// those that take too long in model_deadlines.ts.
 
 import assert from 'node:assert/strict';
-import { describe, it } from 'node:test';
+import { before, describe, it } from 'node:test';
 import {
   answer,
-  bareArray,
   choiceError,
   content,
   contentFilter,
@@ -14,291 +15,338 @@ import {
   cutByLength,
   errorEvent,
   errorIn200,
-  fenced,
   htmlPage,
   httpError,
-  inChunksOf,
-  inProse,
   type ModelBehaviour,
-  onlyComments,
   plainCompletion,
   raw,
   refusal,
-  silence,
-  slowDrip,
   unavailable,
   withoutDone,
 } from '../support/model_behaviour.ts';
+import { type MarkedScript, scriptByMark } from '../support/model_by_mark.ts';
+import { within } from '../support/within.ts';
 import {
   type Answer,
   create,
+  eventually,
   expectProblem,
+  lesson,
   read,
   remaining,
+  type Row,
   rowsOf,
   type Service,
   signIn,
   type SignedIn,
   started,
   type StartService,
+  type Variables,
 } from './service.ts';
 
 export function tests(start: StartService): void {
   describe('as it is delivered', () => {
-    const service = started(start);
-    describe('a failure', () => failures(service));
-    describe('another attempt', () => retries(service));
-    describe('an answer that breaks off', () => brokenOff(service));
-    describe('an answer in another form', () => otherForms(service));
+    const meet = meeting(start);
+    describe('a failure that another attempt would not change', { concurrency: AT_ONCE }, () => finalFailures(meet));
+    describe('a failure that may pass', { concurrency: AT_ONCE }, () => passingFailures(meet));
+    describe('another attempt', { concurrency: AT_ONCE }, () => retries(meet));
+    describe('the model API', () => asAWhole(meet));
   });
-  describe('with 600 ms for silence and 1500 ms for the whole', () => silences(start));
 }
 
-type Failed = { user: SignedIn; answer: Answer };
+/** Most of them wait for a backoff or for silence; two cores bear so many. */
+export const AT_ONCE = 16;
 
-/** One request whose every attempt meets this. */
-async function meet(service: Service, behaviour: ModelBehaviour): Promise<Failed> {
-  const { openrouter } = service.world;
-  const user = await signIn(service);
-  openrouter.reset();
-  openrouter.always(behaviour);
-  try {
-    return { user, answer: await create(service, user.token) };
-  } finally {
-    openrouter.always(answer());
-  }
+/** What came of one request. */
+export type Met = { service: Service; user: SignedIn; answer: Answer; script: MarkedScript };
+
+/** One request whose attempts meet these behaviours, the last of them for ever. */
+export type Meet = {
+  (...behaviours: ModelBehaviour[]): Promise<Met>;
+  readonly service: () => Service;
+};
+
+/** A service for the suite around this call, and how to send it requests that meet what a test wants. */
+export function meeting(start: StartService, variables: Variables = {}): Meet {
+  const service = started(start, variables);
+  let scripted: ReturnType<typeof scriptByMark>;
+  before(() => {
+    scripted = scriptByMark(service().world.openrouter);
+  });
+  const meet = async (...behaviours: ModelBehaviour[]): Promise<Met> => {
+    const script = scripted(behaviours);
+    const user = await signIn(service());
+    const answer = await create(service(), user.token, { input_text: `${script.mark} ${lesson()}`, model: 'test/first' });
+    return { service: service(), user, answer, script };
+  };
+  return Object.assign(meet, { service });
 }
 
-/** The caller is told, the session has failed for the same reason, one event says so, and the unit is where it belongs. */
-async function expectFailed(service: Service, { user, answer }: Failed, code: string, attempts: number): Promise<void> {
+/** The caller is told, the session has failed for the same reason, one event and one line say so, and the unit is where it belongs. */
+export async function expectFailed({ service, user, answer, script }: Met, code: string, attempts: number): Promise<Row> {
   const problem = expectProblem(answer, 500, code);
   assert.equal(problem.retryable, !['ai_refused', 'ai_misconfigured'].includes(code));
   assert.equal(answer.headers.get('cache-control'), 'no-store');
   assert.deepEqual(remaining(answer), { burst: 9, generations: code === 'ai_refused' ? 49 : 50 });
+  assert.equal(script.requests.length, attempts, 'attempts made');
+
   const { sessions, candidates, events } = await rowsOf(service, user);
+  const [session] = sessions;
   assert.deepEqual(sessions.map(({ status, error_code, partial }) => ({ status, error_code, partial })), [
     { status: 'failed', error_code: code, partial: false },
   ]);
-  assert.ok(sessions[0]?.['ended_at'] instanceof Date);
+  assert.ok(session?.['ended_at'] instanceof Date);
   assert.deepEqual(candidates, []);
   assert.deepEqual(
-    events.map(({ type, session_id, data }) => ({ type, session_id, code: data.code, attempts: data.attempts })),
-    [{ type: 'ai_session.failed', session_id: sessions[0]?.['id'], code, attempts }],
+    events.map(({ type, session_id, data }) => ({ type, session_id, code: data.code, attempts: data.attempts, candidates: data.candidates })),
+    [{ type: 'ai_session.failed', session_id: session['id'], code, attempts, candidates: 0 }],
   );
-  const found = await read(service, user.token, sessions[0]?.['id']);
+  const found = await read(service, user.token, session['id']);
   assert.deepEqual([found.body.status, found.body.error, found.body.candidates], ['failed', code, []]);
+  const { level } = await endingLine(service, session['id']);
+  assert.equal(level, code === 'ai_misconfigured' ? 'error' : 'warn', 'an error is what an operator must act on');
+  return session;
 }
 
-/** 201 with so many cards, all of them stored, after one call of the model. */
-async function expectCards(service: Service, { user, answer }: Failed, partial: boolean, cards: number): Promise<void> {
+/** The line that a generation writes when the model has ended. */
+async function endingLine({ logs }: Service, id: string): Promise<Row> {
+  const lines = () => logs.filter((line) => line.includes(id) && line.startsWith('{')).map((line) => JSON.parse(line) as Row);
+  return eventually('the line about the generation', () => lines().find(({ message }) => message === 'generation'));
+}
+
+/** 201 with the cards of `expected` (or so many), all of them stored, once; and one unit used. */
+export async function expectCards(met: Met, expected: { partial: boolean; cards: number | object[]; attempts?: number; dropped?: number }): Promise<Row> {
+  const { service, user, answer, script } = met;
+  const { partial, cards, attempts = 1, dropped } = expected;
   assert.equal(answer.status, 201, answer.text);
-  assert.deepEqual([answer.body.partial, answer.body.candidates.length], [partial, cards]);
-  const { sessions, candidates, events } = await rowsOf(service, user);
-  assert.deepEqual(sessions.map(({ status, partial }) => ({ status, partial })), [{ status: 'completed', partial }]);
-  assert.deepEqual(candidates.map(({ id }) => id), answer.body.candidates.map(({ id }: { id: string }) => id));
-  assert.deepEqual(events.map(({ type }) => type), ['ai_session.completed']);
+  assert.equal(answer.body.partial, partial);
+  const given = answer.body.candidates.map(({ front, back, prompt }: Row) => ({ front, back, prompt }));
+  if (typeof cards === 'number') assert.equal(given.length, cards);
+  else assert.deepEqual(given, cards);
+  assert.equal(script.requests.length, attempts, 'attempts made');
   assert.deepEqual(remaining(answer), { burst: 9, generations: 49 });
+
+  const { sessions, candidates, events } = await rowsOf(service, user);
+  assert.deepEqual(sessions.map(({ id, status, error_code, partial }) => ({ id, status, error_code, partial })), [
+    { id: answer.body.id, status: 'completed', error_code: null, partial },
+  ]);
+  assert.deepEqual(candidates.map(({ id, front, back, prompt }) => ({ id, front, back, prompt })), answer.body.candidates);
+  assert.deepEqual(events.map(({ type, session_id }) => ({ type, session_id })), [{ type: 'ai_session.completed', session_id: answer.body.id }]);
+  assert.deepEqual([events[0]?.['data'].attempts, events[0]?.['data'].candidates], [attempts, given.length]);
+  if (dropped !== undefined) assert.equal(events[0]?.['data'].dropped, dropped);
+  return { ...sessions[0], event: events[0]?.['data'] };
 }
 
-function failures(service: () => Service): void {
-  it('to connect is tried three times, is ai_unavailable, and gives the unit back', async () => {
-    const { openrouter } = service().world;
-    const user = await signIn(service());
-    openrouter.down();
-    const answer = await create(service(), user.token);
-    openrouter.up();
-    await expectFailed(service(), { user, answer }, 'ai_unavailable', 3);
-  });
+/** The service has closed the connection of that attempt itself: what is not sent is not billed. */
+export async function expectHungUp({ script }: Met, attempt = 1): Promise<void> {
+  const request = script.requests[attempt - 1];
+  assert.ok(request, `there was an attempt ${attempt}`);
+  assert.equal(await within(request.over, 'the connection is closed'), 'client left');
+}
 
-  const once: [name: string, behaviour: ModelBehaviour, code: string][] = [
-    ['HTTP 400', httpError(400), 'ai_misconfigured'],
-    ['HTTP 401', httpError(401), 'ai_misconfigured'],
-    ['HTTP 402', httpError(402), 'ai_misconfigured'],
-    ['HTTP 403', httpError(403), 'ai_refused'],
-    ['HTTP 404', httpError(404), 'ai_misconfigured'],
-    ['HTTP 422', httpError(422), 'ai_misconfigured'],
-    ['402 in HTTP 200', errorIn200(402), 'ai_misconfigured'],
-    ['a word for 402 alone', errorIn200(500, { error_type: 'payment_required' }), 'ai_misconfigured'],
-    ['no provider that honours the request', unavailable('constraint_filtered'), 'ai_misconfigured'],
-    ['a refusal', refusal(), 'ai_refused'],
-    ['the filter, before a card', contentFilter(0), 'ai_refused'],
-    ['the filter, as an error', errorIn200(400, { error_type: 'content_policy_violation' }), 'ai_refused'],
+/** The same error in each place where it can stand. */
+function inEachPlace(code: number | string, error_type: string | null): [place: string, behaviour: ModelBehaviour][] {
+  return [
+    ['in HTTP 200', errorIn200(code, { error_type })],
+    ['in an event', errorEvent({ code, error_type })],
+    ['in an event without choices', errorEvent({ code, error_type, choices: 'empty', done: true })],
   ];
-  for (const [name, behaviour, code] of once) {
+}
+
+type Case = [name: string, behaviour: ModelBehaviour, code: string];
+
+const FINAL_STATUSES: [status: number, code: string][] = [
+  ...[400, 401, 402, 404, 405, 409, 413, 422, 451].map((status): [number, string] => [status, 'ai_misconfigured']),
+  [403, 'ai_refused'],
+];
+const PASSING_STATUSES: [status: number, code: string][] = [
+  ...[429, 500, 502, 503, 520, 529].map((status): [number, string] => [status, 'ai_unavailable']),
+  [408, 'ai_timeout'],
+  [504, 'ai_timeout'],
+];
+const FINAL_WORDS: [word: string, code: string][] = [
+  ...['payment_required', 'authentication', 'context_length_exceeded', 'max_tokens_exceeded', 'invalid_request', 'not_found'].map(
+    (word): [string, string] => [word, 'ai_misconfigured'],
+  ),
+  ...['permission_denied', 'content_policy_violation', 'refusal'].map((word): [string, string] => [word, 'ai_refused']),
+];
+const PASSING_WORDS: [word: string, code: string][] = [
+  ...['rate_limit_exceeded', 'provider_overloaded', 'provider_unavailable', 'server', 'unmapped'].map(
+    (word): [string, string] => [word, 'ai_unavailable'],
+  ),
+  ['timeout', 'ai_timeout'],
+];
+
+function finalFailures(meet: Meet): void {
+  const cases: Case[] = [
+    ...FINAL_STATUSES.flatMap(([status, code]): Case[] => [
+      [`HTTP ${status}`, httpError(status), code],
+      [`HTTP ${status} of something that is no OpenRouter`, htmlPage(status), code],
+      [`${status} in HTTP 200`, errorIn200(status, { error_type: null }), code],
+    ]),
+    ...inEachPlace(402, null).map(([place, behaviour]): Case => [`402 ${place}`, behaviour, 'ai_misconfigured']),
+    ...inEachPlace('401', null).map(([place, behaviour]): Case => [`"401" ${place}`, behaviour, 'ai_misconfigured']),
+    // The word is the better key: here the number alone would say that it may pass.
+    ...FINAL_WORDS.map(([word, code]): Case => [`"${word}" with a 502 in HTTP 200`, errorIn200(502, { error_type: word }), code]),
+    ...FINAL_WORDS.map(([word, code]): Case => [`"${word}" as the code of an event`, errorEvent({ code: word, error_type: null }), code]),
+    ['HTTP 402 that says when to come back', httpError(402, { retry_after_s: 1 }), 'ai_misconfigured'],
+    ['HTTP 400 whose word might pass', httpError(400, { error_type: 'rate_limit_exceeded' }), 'ai_unavailable'],
+    ['a choice with 403', choiceError(403), 'ai_refused'],
+    ['no provider that honours the request', unavailable('constraint_filtered'), 'ai_misconfigured'],
+    ['no provider, and that it stays so', unavailable('provider_unavailable', { retryable: false }), 'ai_unavailable'],
+    ['a refusal', refusal(), 'ai_refused'],
+    ['a refusal in a plain completion', plainRefusal, 'ai_refused'],
+    ['the filter, before a card', contentFilter(0), 'ai_refused'],
+    ['the filter, in a plain completion', plainCompletion({ content: '', finish_reason: 'content_filter' }), 'ai_refused'],
+  ];
+  for (const [name, behaviour, code] of cases) {
     it(`by ${name} is ${code}, at the first attempt`, async () => {
-      const failed = await meet(service(), behaviour);
-      assert.equal(service().world.openrouter.requests.total, 1);
-      await expectFailed(service(), failed, code, 1);
+      await expectFailed(await meet(behaviour), code, 1);
     });
   }
 
-  const thrice: [name: string, behaviour: ModelBehaviour, code: string][] = [
-    ['HTTP 429', httpError(429), 'ai_unavailable'],
-    ['HTTP 500', httpError(500), 'ai_unavailable'],
-    ['HTTP 503', httpError(503), 'ai_unavailable'],
-    ['HTTP 408', httpError(408), 'ai_timeout'],
-    ['HTTP 504', httpError(504), 'ai_timeout'],
-    ['a page of a proxy', htmlPage(502), 'ai_unavailable'],
-    ['502 in HTTP 200', errorIn200(502), 'ai_unavailable'],
-    ['no provider for now', unavailable('provider_overloaded'), 'ai_unavailable'],
-    ['a choice with an error', choiceError(502), 'ai_unavailable'],
-    ['an error event before the first card', errorEvent(), 'ai_unavailable'],
-    ['a cut before the headers', cutBeforeHeaders, 'ai_unavailable'],
-    ['a cut before the first card', cutAfter(0, 10), 'ai_unavailable'],
-    ['a cut in the first line', cutAfterBytes(20), 'ai_unavailable'],
-    ['an end without a word', withoutDone({ finish_reason: null, whole_cards: 0 }), 'ai_unavailable'],
-    ['the token limit before the first card', cutByLength(0), 'ai_invalid_response'],
-    ['prose without a card', content('I have no cards today.'), 'ai_invalid_response'],
-    ['an empty list', content('{"candidates":[]}'), 'ai_invalid_response'],
-    ['cards that are all bad', content('{"candidates":[{"front":"","back":"b","prompt":"p"},7]}'), 'ai_invalid_response'],
-    ['bytes that are no stream', raw('data: {"choices":\n\ndata: [DONE]\n\n'), 'ai_invalid_response'],
-  ];
-  for (const [name, behaviour, code] of thrice) {
-    it(`by ${name} is ${code}, after three attempts`, async () => {
-      const failed = await meet(service(), behaviour);
-      assert.equal(service().world.openrouter.requests.total, 3);
-      await expectFailed(service(), failed, code, 3);
+  for (const status of [301, 302, 307, 308]) {
+    it(`by HTTP ${status} is ai_misconfigured, and the key does not go where it points`, async () => {
+      const elsewhere = `/elsewhere-${status}`;
+      const { gateway } = meet.service().world;
+      const location = gateway.url + elsewhere;
+      await expectFailed(await meet((turn) => turn.reply(status, '', { location })), 'ai_misconfigured', 1);
+      assert.deepEqual(gateway.requests.where(({ path }) => path.startsWith(elsewhere)), []);
     });
   }
 
   it('tells nothing of what the model API said', async () => {
     const message = 'secret words of the provider about org-4711';
     for (const behaviour of [httpError(401, { message }), errorIn200(402, { message }), refusal(message)]) {
-      const { user, answer } = await meet(service(), behaviour);
+      const { service, user, answer } = await meet(behaviour);
       assert.equal(answer.status, 500);
-      const stored = JSON.stringify(await rowsOf(service(), user));
-      for (const text of [answer.text, stored, ...service().logs]) assert.ok(!text.includes('org-4711'), text);
+      const stored = JSON.stringify(await rowsOf(service, user));
+      for (const text of [answer.text, stored, ...service.logs]) assert.ok(!text.includes('org-4711'), text);
     }
+  });
+
+  it('by a refusal keeps what it has used', async () => {
+    const session = await expectFailed(await meet(refusal()), 'ai_refused', 1);
+    assert.deepEqual([session['prompt_tokens'] > 0, session['completion_tokens'], Number(session['cost']) > 0], [true, 400, true]);
   });
 }
 
-function retries(service: () => Service): void {
+const plainRefusal: ModelBehaviour = (turn) => {
+  const message = { role: 'assistant', content: null, refusal: 'I cannot help with that.' };
+  turn.reply(200, { model: turn.model, choices: [{ index: 0, message, finish_reason: 'stop' }] });
+};
+
+function passingFailures(meet: Meet): void {
+  const cases: Case[] = [
+    ...PASSING_STATUSES.flatMap(([status, code]): Case[] => [
+      [`HTTP ${status}`, httpError(status), code],
+      [`HTTP ${status} of a proxy`, htmlPage(status), code],
+      [`${status} in HTTP 200`, errorIn200(status, { error_type: null }), code],
+    ]),
+    ...inEachPlace('503', null).map(([place, behaviour]): Case => [`"503" ${place}`, behaviour, 'ai_unavailable']),
+    ...inEachPlace('a_word_that_is_new', null).map(([place, behaviour]): Case => [`an unknown word ${place}`, behaviour, 'ai_unavailable']),
+    ...PASSING_WORDS.map(([word, code]): Case => [`"${word}" as the code of an event`, errorEvent({ code: word, error_type: null }), code]),
+    ['"timeout" with a 500', errorIn200(500, { error_type: 'timeout' }), 'ai_timeout'],
+    ['no provider for now', unavailable('provider_overloaded'), 'ai_unavailable'],
+    ['a choice with an error', choiceError(502), 'ai_unavailable'],
+    ['a choice that broke off in a card', choiceError(504, '{"candidates":[{"front":"a","ba'), 'ai_timeout'],
+    ['a reason that is an error, without one', plainCompletion({ content: '', finish_reason: 'error' }), 'ai_unavailable'],
+    ['an error event in the first card', errorEvent({ plus_chars: 10 }), 'ai_unavailable'],
+    ['a cut before the headers', cutBeforeHeaders, 'ai_unavailable'],
+    ['a cut after the headers', raw('', { then: 'cut' }), 'ai_unavailable'],
+    ['a cut in a comment', cutAfterBytes(9), 'ai_unavailable'],
+    ['a cut in the first line', cutAfterBytes(40), 'ai_unavailable'],
+    ['a cut in the first card', cutAfter(0, 10), 'ai_unavailable'],
+    ['a cut in a plain completion', raw('{"choices":[{"message":{"cont', { content_type: 'application/json', then: 'cut' }), 'ai_unavailable'],
+    ['an error that is cut', raw('{"error":{"code":5', { status: 503, content_type: 'application/json', then: 'cut' }), 'ai_unavailable'],
+    ['an end without a word', withoutDone({ finish_reason: null, whole_cards: 0 }), 'ai_unavailable'],
+    ['an end after the headers', raw(''), 'ai_unavailable'],
+    ['an end after comments', raw(': OPENROUTER PROCESSING\n\n'.repeat(3)), 'ai_unavailable'],
+    ['[DONE] and nothing before it', raw('data: [DONE]\n\n'), 'ai_invalid_response'],
+    ['the token limit before the first card', cutByLength(0), 'ai_invalid_response'],
+    ['a call of a tool', answer({ content: '', finish_reason: 'tool_calls' }), 'ai_invalid_response'],
+    ['prose without a card', content('I have no cards today.'), 'ai_invalid_response'],
+    ['nothing said at all', content(''), 'ai_invalid_response'],
+    ['an empty list', content('{"candidates":[]}'), 'ai_invalid_response'],
+    ['another object', content('{"error":"no"}'), 'ai_invalid_response'],
+    ['a string', content('"front, back, prompt"'), 'ai_invalid_response'],
+    ['cards that are all bad', content('{"candidates":[{"front":"","back":"b","prompt":"p"},7]}'), 'ai_invalid_response'],
+    ['a page of HTML', htmlPage(200), 'ai_invalid_response'],
+    ['HTML in the stream', raw('<!doctype html><title>x</title>'), 'ai_unavailable'],
+    ['an empty document', raw('', { content_type: 'application/json' }), 'ai_invalid_response'],
+    ['HTTP 204', (turn) => turn.reply(204, ''), 'ai_invalid_response'],
+    ['bytes that are no stream', raw('data: {"choices":\n\ndata: [DONE]\n\n'), 'ai_invalid_response'],
+  ];
+  for (const [name, behaviour, code] of cases) {
+    it(`by ${name} is ${code}, after three attempts`, async () => {
+      await expectFailed(await meet(behaviour), code, 3);
+    });
+  }
+}
+
+function retries(meet: Meet): void {
   it('succeeds after two that failed, and the event tells how many were made', async () => {
-    const { openrouter } = service().world;
-    const user = await signIn(service());
-    openrouter.reset();
-    openrouter.next(httpError(503));
-    openrouter.next(cutAfter(0, 10));
-    const answer = await create(service(), user.token);
-    await expectCards(service(), { user, answer }, false, 20);
-    assert.equal(openrouter.requests.total, 3);
-    assert.equal((await rowsOf(service(), user)).events[0]?.['data'].attempts, 3);
-    const ids = openrouter.requests.recent.map(({ headers }) => headers['x-session-id']);
-    assert.deepEqual(ids, Array(3).fill(answer.body.id));
+    const met = await meet(httpError(503), cutAfter(0, 10), answer());
+    await expectCards(met, { partial: false, cards: 20, attempts: 3 });
+    const ids = met.script.requests.map(({ headers }) => headers['x-session-id']);
+    assert.deepEqual(ids, Array(3).fill(met.answer.body.id));
+    assert.equal(new Set(met.script.requests.map(({ raw }) => raw)).size, 1, 'the same bytes each time');
+  });
+
+  it('is the last one when it fails for good, whatever was before it', async () => {
+    await expectFailed(await meet(httpError(503), httpError(402)), 'ai_misconfigured', 2);
+    await expectFailed(await meet(content('no cards'), httpError(503), refusal()), 'ai_refused', 3);
+  });
+
+  it('tells the reason of the last one', async () => {
+    await expectFailed(await meet(httpError(503), httpError(504), content('no cards')), 'ai_invalid_response', 3);
+  });
+
+  it('adds to what was used before', async () => {
+    const { completion_tokens, event } = await expectCards(await meet(content('no cards'), answer()), { partial: false, cards: 20, attempts: 2 });
+    assert.deepEqual([completion_tokens, event.usage.completion_tokens], [800, 800]);
   });
 
   it('is not made when the model API wants more time than there is, and the caller is told how much', async () => {
-    const failed = await meet(service(), httpError(429, { retry_after_s: 120 }));
-    assert.equal(service().world.openrouter.requests.total, 1);
-    assert.equal(failed.answer.headers.get('retry-after'), '120');
-    await expectFailed(service(), failed, 'ai_unavailable', 1);
+    for (const status of [429, 503]) {
+      const failed = await meet(httpError(status, { retry_after_s: 120 }));
+      assert.equal(failed.answer.headers.get('retry-after'), '120');
+      await expectFailed(failed, 'ai_unavailable', 1);
+    }
   });
 
-  it('waits as long as the model API wants', async () => {
-    const { openrouter } = service().world;
-    const user = await signIn(service());
-    openrouter.reset();
-    openrouter.next(httpError(503, { retry_after_s: 1 }));
-    const began_ms = performance.now();
-    const answer = await create(service(), user.token);
-    // A few milliseconds are the clocks' own.
-    assert.ok(performance.now() - began_ms > 990, 'the second call is a second later');
-    await expectCards(service(), { user, answer }, false, 20);
-    assert.equal(openrouter.requests.total, 2);
+  it('that is worth it after a 429 is told with a time to wait', async () => {
+    const failed = await meet(httpError(429));
+    await expectFailed(failed, 'ai_unavailable', 3);
+    assert.equal(failed.answer.headers.get('retry-after'), '10');
   });
-}
-
-function brokenOff(service: () => Service): void {
-  const partial: [name: string, behaviour: ModelBehaviour][] = [
-    ['the token limit', cutByLength(3)],
-    ['the token limit under the name of a good end', cutByLength(3, 'stop')],
-    ['the filter', contentFilter(3)],
-    ['an error event', errorEvent({ after_cards: 3, plus_chars: 10 })],
-    ['an error event without choices', errorEvent({ after_cards: 3, choices: 'empty', code: 'server_error' })],
-    ['a cut in a card', cutAfter(3, 10)],
-    ['a cut between two cards', cutAfter(3)],
-    ['an end without a word', withoutDone({ finish_reason: null, whole_cards: 3 })],
-  ];
-  for (const [name, behaviour] of partial) {
-    it(`by ${name} keeps the cards that are whole, says so, and is not asked again`, async () => {
-      const met = await meet(service(), behaviour);
-      await expectCards(service(), met, true, 3);
-      assert.equal(service().world.openrouter.requests.total, 1);
-    });
-  }
-
-  const whole: [name: string, behaviour: ModelBehaviour][] = [
-    ['without [DONE]', withoutDone()],
-    ['without [DONE] and without a reason', withoutDone({ finish_reason: null })],
-    ['by a cut', answer({ instead_of_end: 'cut' })],
-    ['as if it had been too long', answer({ finish_reason: 'length' })],
-  ];
-  for (const [name, behaviour] of whole) {
-    it(`${name} after its JSON was closed is whole`, async () => {
-      await expectCards(service(), await meet(service(), behaviour), false, 20);
-    });
-  }
-}
-
-function otherForms(service: () => Service): void {
-  const forms: [name: string, behaviour: ModelBehaviour][] = [
-    ['one piece of JSON instead of a stream', plainCompletion()],
-    ['code fences', fenced],
-    ['prose around it', inProse],
-    ['a list without its object', bareArray],
-    ['pieces of one byte', inChunksOf(1)],
-    ['lines that end with CR LF, in pieces of seven bytes', inChunksOf(7, { line_end: '\r\n' })],
-  ];
-  for (const [name, behaviour] of forms) {
-    it(`(${name}) is read`, async () => {
-      await expectCards(service(), await meet(service(), behaviour), false, 20);
-    });
-  }
-
-  it('(one piece of JSON that breaks off) keeps its cards', async () => {
-    await expectCards(service(), await meet(service(), plainCompletion({ whole_cards: 4, plus_chars: 12, finish_reason: 'length' })), true, 4);
-  });
-}
-
-function silences(start: StartService): void {
-  const service = started(start, { AI_IDLE_TIMEOUT_MS: '600', AI_TIMEOUT_MS: '1500', AI_MAX_ATTEMPTS: '1' });
 
   for (const [name, behaviour] of [
-    ['silence before the headers', silence({ headers: false })],
-    ['silence after the headers', silence({ headers: true })],
-    ['silence before the first card', answer({ whole_cards: 0, plus_chars: 10, instead_of_end: 'silence' })],
+    ['in the header of a 503', httpError(503, { retry_after_s: 1 })],
+    ['in the header of a 429', httpError(429, { retry_after_s: 1 })],
+    ['in the body', unavailable('provider_overloaded', { retry_after_s: 1 })],
   ] as const) {
-    it(`${name} is ai_timeout, long before the end of the whole, and the connection is closed`, async () => {
+    it(`waits as long as the model API wants (${name})`, async () => {
       const began_ms = performance.now();
-      const failed = await meet(service(), behaviour);
-      const took_ms = performance.now() - began_ms;
-      assert.ok(took_ms >= 590 && took_ms < 1500, `${took_ms} ms`);
-      await service().world.openrouter.aborted(1);
-      await expectFailed(service(), failed, 'ai_timeout', 1);
+      await expectCards(await meet(behaviour, answer()), { partial: false, cards: 20, attempts: 2 });
+      // A few milliseconds are the clocks' own.
+      assert.ok(performance.now() - began_ms > 990, 'the second call is a second later');
     });
   }
+}
 
-  it('comments are signs of life, until the end of the whole', async () => {
-    const began_ms = performance.now();
-    const failed = await meet(service(), onlyComments());
-    assert.ok(performance.now() - began_ms >= 1490);
-    await service().world.openrouter.aborted(1);
-    await expectFailed(service(), failed, 'ai_timeout', 1);
-  });
-
-  it('silence after cards keeps them', async () => {
-    const met = await meet(service(), answer({ whole_cards: 3, plus_chars: 10, instead_of_end: 'silence' }));
-    await service().world.openrouter.aborted(1);
-    await expectCards(service(), met, true, 3);
-  });
-
-  it('the end of the whole keeps the cards that are there', async () => {
-    const met = await meet(service(), answer({ whole_cards: 3, plus_chars: 10, instead_of_end: 'comments' }));
-    await service().world.openrouter.aborted(1);
-    await expectCards(service(), met, true, 3);
-  });
-
-  it('an answer that is slow and not silent is whole', async () => {
-    await expectCards(service(), await meet(service(), slowDrip(40, 200)), false, 20);
+function asAWhole(meet: Meet): void {
+  it('that is down is tried three times, is ai_unavailable, and the unit goes back', async () => {
+    const { openrouter } = meet.service().world;
+    openrouter.down();
+    const failed = await meet(answer());
+    openrouter.up();
+    const problem = expectProblem(failed.answer, 500, 'ai_unavailable');
+    assert.equal(problem.retryable, true);
+    assert.deepEqual(remaining(failed.answer), { burst: 9, generations: 50 });
+    const { sessions, events } = await rowsOf(failed.service, failed.user);
+    assert.deepEqual(sessions.map(({ status, error_code }) => [status, error_code]), [['failed', 'ai_unavailable']]);
+    assert.deepEqual(events.map(({ data }) => data.attempts), [3]);
+    await expectCards(await meet(answer()), { partial: false, cards: 20 });
   });
 }

@@ -1,0 +1,48 @@
+//! A model's answer from the wire: bytes → events → chunks → content → cards. Whatever comes, and wherever the
+//! borders of the pieces are, it says the same.
+//!
+//! The first byte of the input says of what type the answer is and how it ends, the next four how long the pieces are.
+#![no_main]
+
+use ai_sessions::generation::candidate::{Candidate, Candidates};
+use ai_sessions::openrouter::reading::{End, Ended, Reading};
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    let [kind, sizes @ .., _] = data.first_chunk::<6>().copied().unwrap_or_default();
+    let answer = data.get(5..).unwrap_or_default();
+    let content_type = if kind & 1 == 0 { "text/event-stream" } else { "application/json" };
+    let status = if kind & 2 == 0 { 200 } else { 500 };
+    let end = [End::Regular, End::Cut, End::Silent, End::Deadline][usize::from(kind >> 2 & 3)];
+    let read = |pieces: &[&[u8]]| read(status, content_type, pieces, end);
+
+    let whole = read(&[answer]);
+    for candidate in &whole.0 {
+        for (text, most) in [(&candidate.front, 200), (&candidate.back, 500), (&candidate.prompt, 500)] {
+            assert!((1..=most).contains(&text.chars().count()));
+        }
+    }
+    // Whole means: there is a card.
+    assert!(whole.1.failure.is_some() || !whole.0.is_empty());
+    let mut pieces = Vec::new();
+    let mut rest = answer;
+    for size in sizes.iter().cycle() {
+        let (piece, tail) = rest.split_at(usize::from(*size % 64 + 1).min(rest.len()));
+        pieces.push(piece);
+        rest = tail;
+        if rest.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(read(&pieces), whole, "by {sizes:?}");
+    assert_eq!(read(&answer.chunks(1).collect::<Vec<_>>()), whole, "byte by byte");
+});
+
+fn read(status: u16, content_type: &str, pieces: &[&[u8]], end: End) -> (Vec<Candidate>, Ended) {
+    let mut candidates = Candidates::new(20);
+    let mut reading = Reading::new(status, content_type, Some("7"));
+    for piece in pieces {
+        reading.push(piece, &mut |json| candidates.take(json).is_ok());
+    }
+    let ended = reading.end(end, &mut |json| candidates.take(json).is_ok());
+    (candidates.into_list(), ended)
+}

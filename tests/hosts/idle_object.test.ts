@@ -1,0 +1,78 @@
+// An object that has nothing to remember empties its storage, by its alarm. Looked at from outside: the SQLite files in the
+// folder where workerd keeps what objects store.
+
+import assert from 'node:assert/strict';
+import { cp, mkdtemp, readdir, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { DatabaseSync } from 'node:sqlite';
+import { after, before, it } from 'node:test';
+import { setTimeout as pause } from 'node:timers/promises';
+import { create, eventually, remaining, signIn } from '../service/service.ts';
+import { startOnWorkerd, type WorkerdService } from './workerd.ts';
+
+const WINDOW_MS = 2_000;
+
+let service: WorkerdService;
+before(async () => {
+  service = await startOnWorkerd({ RATE_LIMIT_BURST: '3/2', RATE_LIMIT_GENERATIONS: '3/2' });
+});
+after(() => service.close());
+
+/**
+ * The names of the tables that objects have, the platform's own left out. Read from a copy: a lock of ours must not get
+ * into workerd's way. A copy that was taken in the middle of a write cannot be read: undefined.
+ */
+async function tables(): Promise<string[] | undefined> {
+  const copy = await mkdtemp(join(tmpdir(), 'ai-sessions-copy-'));
+  try {
+    await cp(service.storage, copy, { recursive: true });
+    const files = await readdir(copy, { recursive: true });
+    // `metadata.sqlite` is workerd's own list of alarms.
+    const objects = files.filter((file) => file.endsWith('.sqlite') && !file.endsWith('metadata.sqlite'));
+    return objects.flatMap((file) => tablesIn(join(copy, file)));
+  } catch {
+    return undefined;
+  } finally {
+    await rm(copy, { recursive: true, force: true });
+  }
+}
+
+function tablesIn(file: string): string[] {
+  const object = new DatabaseSync(file);
+  try {
+    const names = object.prepare("select name from sqlite_master where type = 'table'").all().map(({ name }) => String(name));
+    return names.filter((name) => !name.startsWith('_cf_'));
+  } finally {
+    object.close();
+  }
+}
+
+const kept = () => eventually('the storage has tables', async () => {
+  const names = await tables();
+  return names !== undefined && names.length > 0 ? names.sort() : undefined;
+});
+
+const emptied = (deadline_ms: number) =>
+  eventually('the storage is empty', async () => ((await tables())?.length === 0 ? true : undefined), deadline_ms);
+
+it('an object whose windows are over has an empty storage, and its user starts anew', async () => {
+  const user = await signIn(service);
+  assert.equal((await create(service, user.token, '{')).status, 400);
+  assert.deepEqual(await kept(), ['candidates', 'generations', 'ledger']);
+  // The alarm finds this one still in its window, and has to come again.
+  await pause(WINDOW_MS / 2);
+  assert.deepEqual(remaining(await create(service, user.token, '{')), { burst: 1, generations: 3 });
+  await emptied(2 * WINDOW_MS);
+  assert.deepEqual(remaining(await create(service, user.token, '{')), { burst: 2, generations: 3 });
+});
+
+it('an object that has generated does so too', async () => {
+  const user = await signIn(service);
+  const created = await create(service, user.token);
+  assert.equal(created.status, 201, created.text);
+  await kept();
+  // desk::HEARTBEAT_MS: the alarm was set for the case that the process dies.
+  await emptied(10_000 + 2 * WINDOW_MS);
+  assert.equal((await create(service, user.token)).status, 201);
+});

@@ -1,0 +1,32 @@
+// The short form of `npm run load`: nothing unexpected, and every answer, row, call and unit accounted for.
+
+import assert from 'node:assert/strict';
+import { after, before, describe, it } from 'node:test';
+import { printed } from '../load/figures.ts';
+import { type Outcome, runLoad, VARIABLES } from '../load/run.ts';
+import { seedFrom } from '../support/seeded_random.ts';
+import { startOnWorkerd, type WorkerdService } from './workerd.ts';
+
+const REQUESTS = 300;
+const seed = seedFrom('LOAD_SEED');
+
+describe(`${REQUESTS} requests, 32 at a time (LOAD_SEED=${seed})`, () => {
+  let service: WorkerdService;
+  let outcome: Outcome;
+  before(async () => {
+    service = await startOnWorkerd(VARIABLES);
+    outcome = await runLoad(service, { requests: REQUESTS, seed });
+    console.log(printed(outcome));
+  });
+  after(() => service.close());
+
+  it('are all answered, each as it may be, and add up', () => {
+    assert.deepEqual(outcome.wrong, []);
+    assert.equal(outcome.answered.length, REQUESTS);
+  });
+
+  it('were good, bad and limited ones', () => {
+    const statuses = new Set(outcome.answered.map(({ answer }) => answer.status));
+    assert.deepEqual([200, 201, 400, 401, 404, 429, 500].filter((status) => !statuses.has(status)), []);
+  });
+});

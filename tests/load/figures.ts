@@ -1,0 +1,49 @@
+// The figures of a load run, and how they are printed. They describe this machine on this day; no test compares them.
+
+import { readFile } from 'node:fs/promises';
+import { word } from './requests.ts';
+import type { Outcome } from './run.ts';
+
+/** What a process has used. */
+export type ProcessFigures = { cpu_s: number; rss_mb: number };
+
+/** Clock ticks of /proc in a second: 100 on every Linux that Node runs on (`getconf CLK_TCK`). */
+const TICKS_PER_S = 100;
+
+/** From /proc/pid/stat and /proc/pid/status (proc(5)). */
+export async function processFigures(pid: number): Promise<ProcessFigures> {
+  const [stat, status] = await Promise.all(['stat', 'status'].map((file) => readFile(`/proc/${pid}/${file}`, 'utf8')));
+  // The name stands in parentheses and may hold spaces; utime and stime are the 12th and 13th fields after it.
+  const fields = stat?.slice(stat.lastIndexOf(')') + 2).split(' ') ?? [];
+  const rss_kb = status?.match(/^VmRSS:\s+(\d+) kB$/m)?.[1];
+  return {
+    cpu_s: (Number(fields[11]) + Number(fields[12])) / TICKS_PER_S,
+    rss_mb: Number(rss_kb) / 1024,
+  };
+}
+
+/** As a table. */
+export function printed({ answered, duration_ms, before, after, modelCalls, rows }: Outcome): string {
+  const generated = rows.sessions.length;
+  const cpu_s = after.cpu_s - before.cpu_s;
+  const lines = [
+    `${answered.length} requests in ${(duration_ms / 1000).toFixed(1)} s: ${(answered.length / (duration_ms / 1000)).toFixed(0)} in a second`,
+    `${generated} generations, ${modelCalls} model calls, ${rows.candidates.length} cards, ${rows.events.length} events`,
+    `workerd: ${cpu_s.toFixed(1)} s of CPU (${((cpu_s / answered.length) * 1000).toFixed(1)} ms a request), ` +
+      `${before.rss_mb.toFixed(0)} MB before, ${after.rss_mb.toFixed(0)} MB after`,
+    '',
+    `${'kind'.padEnd(18)}${['count', 'p50 ms', 'p99 ms'].map((head) => head.padStart(8)).join('')}  answers`,
+  ];
+  for (const [kind, ofKind] of Map.groupBy(answered, (one) => one.kind)) {
+    const took_ms = ofKind.map(({ sent_ms, answered_ms }) => answered_ms - sent_ms).sort((a, b) => a - b);
+    const figures = [String(ofKind.length), percentile(took_ms, 50), percentile(took_ms, 99)];
+    const words = [...Map.groupBy(ofKind, ({ answer }) => word(answer))].map(([told, those]) => `${told} × ${those.length}`);
+    lines.push(`${kind.padEnd(18)}${figures.map((figure) => figure.padStart(8)).join('')}  ${words.sort().join(', ')}`);
+  }
+  return lines.join('\n');
+}
+
+/** Nearest rank. */
+function percentile(sorted: number[], percent: number): string {
+  return (sorted[Math.max(0, Math.ceil((sorted.length * percent) / 100) - 1)] ?? Number.NaN).toFixed(0);
+}

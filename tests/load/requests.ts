@@ -1,0 +1,130 @@
+// The requests of a load run: good ones, bad ones and forged ones, each with the answers that it may get.
+
+import { ask, type Answer, lesson, type Question, type Service, type SignedIn } from '../service/service.ts';
+import type { Choices } from '../support/seeded_random.ts';
+import { sentenceOf, type Way, type WayName, WAYS } from './model_ways.ts';
+
+/** One request that has been chosen. */
+export type Chosen = {
+  kind: string;
+  method: string;
+  path: string;
+  question: Question;
+  /** Each is a status, and where it is an error, a space and the code: `429 rate_limited`. */
+  allowed: string[];
+  user?: SignedIn;
+  /** Present where the model is to be asked. */
+  way?: Way;
+};
+
+/** What has come back. */
+export type Answered = Chosen & { answer: Answer; sent_ms: number; answered_ms: number };
+
+/** A session that a user has been given. */
+export type Known = { id: string; user: SignedIn };
+
+type Kind = (choices: Choices, user: SignedIn, known: Known[]) => Omit<Chosen, 'kind' | 'user'>;
+
+const BODY_BYTES_MAX = 256 * 1024;
+
+/** What every `POST` that passes authentication may get beside its own answer. */
+const LIMITED = '429 rate_limited';
+
+function post(body: unknown, allowed: string[], headers: Record<string, string> = {}): ReturnType<Kind> {
+  return { method: 'POST', path: '/ai-sessions', question: { body, headers }, allowed: [...allowed, LIMITED] };
+}
+
+const body = (text: string, more: object = {}) => ({ input_text: text, model: 'test/first', ...more });
+
+const cards: Kind = (choices) => {
+  const names = Object.entries(WAYS).map(([name, { weight }]): [number, WayName] => [weight, name as WayName]);
+  const name = choices.pick(names);
+  const way = WAYS[name];
+  const expected = way.comes_to === 'cards' || way.comes_to === 'partial' ? '201' : `500 ${way.comes_to}`;
+  // The database fails now and then; three times in a row now and then too.
+  const chosen = post(body(`${sentenceOf(name)} ${lesson(choices.between(14, 60))}`), [expected, '500 database_error']);
+  return { ...chosen, way };
+};
+
+const badBodies: [weight: number, kind: () => ReturnType<Kind>][] = [
+  [4, () => post(body('too short'), ['400 validation_failed'])],
+  [2, () => post(body(lesson(), { model: 'test/unknown' }), ['400 validation_failed'])],
+  [2, () => post(body(lesson(), { more: 1 }), ['400 validation_failed', '400 malformed_json'])],
+  [3, () => post('{"input_text": "', ['400 malformed_json'])],
+  [1, () => post(new Uint8Array([0x7b, 0xff, 0x7d]), ['400 malformed_json'])],
+  [2, () => post(body(lesson()), ['415 unsupported_media_type'], { 'content-type': 'text/plain' })],
+  [1, () => post(body('x'.repeat(BODY_BYTES_MAX)), ['413 body_too_large'])],
+];
+
+const bad: Kind = (choices) => choices.pick(badBodies)();
+
+const readOwn: Kind = (choices, user, known) => {
+  const own = known.filter((session) => session.user === user);
+  const session = own[choices.between(0, own.length - 1)];
+  // Without a session of one's own: one that nobody has.
+  const path = `/ai-sessions/${session?.id ?? '01890000-0000-7000-8000-000000000000'}`;
+  return { method: 'GET', path, question: {}, allowed: [session === undefined ? '404 not_found' : '200'] };
+};
+
+const readAnothers: Kind = (choices, user, known) => {
+  const others = known.filter((session) => session.user !== user);
+  const session = others[choices.between(0, others.length - 1)];
+  const path = `/ai-sessions/${session?.id ?? '01890000-0000-7000-8000-000000000000'}`;
+  return { method: 'GET', path, question: {}, allowed: ['404 not_found'] };
+};
+
+const get = (path: string, allowed: string): Kind => () => ({ method: 'GET', path, question: {}, allowed: [allowed] });
+const remove: Kind = () => ({ method: 'DELETE', path: '/models', question: {}, allowed: ['405 method_not_allowed'] });
+
+const KINDS: [weight: number, name: string, kind: Kind][] = [
+  [50, 'cards', cards],
+  [14, 'bad body', bad],
+  [12, 'own session', readOwn],
+  [4, 'another’s session', readAnothers],
+  [3, 'models', get('/models', '200')],
+  [3, 'health', get('/health', '200')],
+  [1, 'nowhere', get('/nowhere', '404 not_found')],
+  [1, 'wrong method', remove],
+];
+
+/** How a token is wrong, and what it is answered. */
+const tokens: [weight: number, wrong: (service: Service, user: SignedIn) => [token: string | undefined, allowed: string]][] = [
+  [2, () => [undefined, '401 missing_token']],
+  [2, () => ['not.a.token', '401 invalid_token']],
+  [3, (_, { token }) => [`${token.slice(0, -8)}AAAAAAAA`, '401 invalid_token']],
+  [3, ({ world }, user) => [world.auth.token(user, { expires_in_s: -120 }), '401 expired_token']],
+  [2, ({ world }, user) => [world.auth.token(user, { header: { kid: 'nobody' } }), '401 invalid_token']],
+  [2, ({ world }, user) => [world.auth.token(user, { claims: { role: 'service_role' } }), '401 invalid_token']],
+];
+
+/** A tenth of all requests come with a token that is none. */
+const FORGED = 0.1;
+
+/** Chooses the next one. */
+export function choose(service: Service, choices: Choices, users: SignedIn[], known: Known[]): Chosen {
+  // Some ask much more than others: they meet their limits.
+  const user = users[choices.chance(0.2) ? choices.between(0, Math.ceil(users.length / 20) - 1) : choices.between(0, users.length - 1)];
+  if (user === undefined) throw new Error('a load run has users');
+  if (choices.chance(FORGED)) {
+    const [token, allowed] = choices.pick(tokens)(service, user);
+    const question: Question = { body: body(lesson()), ...(token === undefined ? {} : { token }) };
+    return { kind: 'bad token', method: 'POST', path: '/ai-sessions', question, allowed: [allowed] };
+  }
+  const [name, kind] = choices.pick(KINDS.map(([weight, name, kind]): [number, [string, Kind]] => [weight, [name, kind]]));
+  const chosen = kind(choices, user, known);
+  return { ...chosen, kind: name, user, question: { ...chosen.question, token: user.token } };
+}
+
+/** A request that gets no answer for so long has failed: far more than the slowest way of the model takes. */
+const ANSWER_MS_MAX = 30_000;
+
+/** Sends it. */
+export async function send(service: Service, chosen: Chosen): Promise<Answered> {
+  const sent_ms = performance.now();
+  const signal = AbortSignal.timeout(ANSWER_MS_MAX);
+  const answer = await ask(service, chosen.method, chosen.path, { ...chosen.question, signal });
+  return { ...chosen, answer, sent_ms, answered_ms: performance.now() };
+}
+
+/** As in `allowed`. */
+export const word = ({ status, body }: Answer) => (status < 400 ? String(status) : `${status} ${body?.code}`);

@@ -1,0 +1,122 @@
+// A load run: users, requests, answers, and what they must add up to. Bounded in time and in count, on this machine only.
+
+import { create, eventually, type Row, signIn, type SignedIn } from '../service/service.ts';
+import type { WorkerdService } from '../hosts/workerd.ts';
+import { seededChoices } from '../support/seeded_random.ts';
+import { accountFor, type Limits, type Rows } from './accounts.ts';
+import { processFigures, type ProcessFigures } from './figures.ts';
+import { byText, type Calls } from './model_ways.ts';
+import { type Answered, choose, type Known, send, word } from './requests.ts';
+
+/** What a run is. */
+export type Plan = { requests: number; seed: number };
+
+/** What a run came to. */
+export type Outcome = {
+  /** What is wrong, in sentences; empty when all is accounted for. */
+  wrong: string[];
+  answered: Answered[];
+  duration_ms: number;
+  before: ProcessFigures;
+  after: ProcessFigures;
+  modelCalls: number;
+  rows: Rows;
+};
+
+const CONCURRENCY = 32;
+const USERS_MAX = 100;
+/** So many requests of a user, on the average, that some of them meet their limits, also in a short run. */
+const REQUESTS_PER_USER = 30;
+/** Far more than a slow machine needs for a request. */
+const REQUEST_MS_MAX = 200;
+
+export const LIMITS: Limits = {
+  burst: { count: 25, window_s: 60 },
+  generations: { count: 12, window_s: 3600 },
+  concurrent: 2,
+};
+
+/** The variables that a service under load is started with. */
+export const VARIABLES = {
+  RATE_LIMIT_BURST: `${LIMITS.burst.count}/${LIMITS.burst.window_s}`,
+  RATE_LIMIT_GENERATIONS: `${LIMITS.generations.count}/${LIMITS.generations.window_s}`,
+  RATE_LIMIT_CONCURRENT: String(LIMITS.concurrent),
+  // Longer than this machine can be busy with something else: only the model's own silence is to be taken for one.
+  AI_IDLE_TIMEOUT_MS: '6000',
+  AI_MAX_ATTEMPTS: '2',
+};
+
+/** Runs it against a service that was started with `VARIABLES`. */
+export async function runLoad(service: WorkerdService, { requests, seed }: Plan): Promise<Outcome> {
+  const choices = seededChoices(seed);
+  const count = Math.max(2, Math.min(USERS_MAX, Math.round(requests / REQUESTS_PER_USER)));
+  const users: SignedIn[] = [];
+  for (let n = 0; n < count; n += 1) users.push(await signIn(service));
+  const calls: Calls = { all: [], mostAtOnce: 0 };
+  service.world.openrouter.always(byText(calls));
+  troubleDatabase(service, choices.chance);
+
+  const wrong: string[] = [];
+  const answered: Answered[] = [];
+  const known: Known[] = [];
+  let left = requests;
+  const before = await processFigures(service.pid);
+  const began_ms = performance.now();
+  const client = async () => {
+    while (left > 0) {
+      left -= 1;
+      if (performance.now() - began_ms > requests * REQUEST_MS_MAX) throw new Error('the run takes too long');
+      const chosen = choose(service, choices, users, known);
+      try {
+        const one = await send(service, chosen);
+        answered.push(one);
+        if (one.answer.status === 201 && one.user) known.push({ id: one.answer.body.id, user: one.user });
+        if (!one.allowed.includes(word(one.answer))) {
+          wrong.push(`${one.kind} was answered ${word(one.answer)}, allowed: ${one.allowed.join(', ')}: ${one.answer.text}`);
+        }
+      } catch (error) {
+        wrong.push(`${chosen.kind} was not answered: ${error}`);
+      }
+    }
+  };
+  await Promise.all(Array.from({ length: CONCURRENCY }, client));
+  const duration_ms = performance.now() - began_ms;
+  const after = await processFigures(service.pid);
+
+  service.world.gateway.clearFaults();
+  const rows = await endedRows(service);
+  const unitsLeft = new Map<string, number>();
+  for (const user of users) {
+    // Counts for the burst at most, and tells how the others stand.
+    const told = await create(service, user.token, '{');
+    unitsLeft.set(user.id, Number(told.headers.get('ratelimit')?.match(/"generations";r=(\d+)/)?.[1]));
+  }
+  const jwksRequests = service.world.auth.jwksRequests;
+  wrong.push(...accountFor({ limits: LIMITS, users, answered, calls, rows, unitsLeft, duration_ms, jwksRequests }));
+  return { wrong, answered, duration_ms, before, after, modelCalls: calls.all.length, rows };
+}
+
+/** Of the opening and the completing, some are refused, and some take effect and nobody hears of it. */
+function troubleDatabase({ world }: WorkerdService, chance: (probability: number) => boolean): void {
+  const isWrite = ({ method, path }: { method: string; path: string }) =>
+    method === 'POST' && (path === '/rest/v1/ai_generation_sessions' || path === '/rest/v1/rpc/finish_ai_session');
+  world.gateway.fail((request) => isWrite(request) && chance(0.04), { kind: 'answer', status: 503 });
+  world.gateway.fail((request) => isWrite(request) && chance(0.02), { kind: 'cut' });
+  world.gateway.fail((request) => isWrite(request) && chance(0.02), { kind: 'cut', kept: true });
+  world.gateway.fail((request) => isWrite(request) && chance(0.1), { kind: 'delay', ms: 100 });
+}
+
+/** desk::REWRITE_MS: what the database did not take is tried again after 2, 4, 8 s, and it takes it now. */
+const WRITTEN_MS = 30_000;
+
+/** All rows, when the service has written the last of them. */
+async function endedRows({ world: { sql } }: WorkerdService): Promise<Rows> {
+  const generating = () => sql<Row>("select id from ai_generation_sessions where status = 'generating'");
+  await eventually('every session has ended', async () => ((await generating()).length === 0 ? true : undefined), WRITTEN_MS);
+  const [sessions, candidates, events] = await Promise.all([
+    sql<Row>('select * from ai_generation_sessions'),
+    sql<Row>('select * from flashcard_candidates order by session_id, position'),
+    sql<Row>('select * from event_logs order by id'),
+  ]);
+  return { sessions, candidates, events };
+}

@@ -1,0 +1,375 @@
+// Answers that hold cards and are odd: broken off, cut anywhere, in another form, in strange pieces, with cards that are
+// none. What is whole is kept, what is broken is said to be, and one bad card costs one card.
+
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import {
+  answer,
+  bareArray,
+  choiceError,
+  content,
+  contentFilter,
+  cutAfter,
+  cutByLength,
+  errorEvent,
+  fenced,
+  huge,
+  inChunksOf,
+  inProse,
+  type ModelBehaviour,
+  plainCompletion,
+  raw,
+  withoutDone,
+} from '../support/model_behaviour.ts';
+import { AT_ONCE, expectCards, expectFailed, expectHungUp, type Meet, meeting } from './model_failures.ts';
+import type { StartService } from './service.ts';
+
+export function tests(start: StartService): void {
+  describe('as it is delivered', () => {
+    const meet = meeting(start);
+    describe('an answer that breaks off', { concurrency: AT_ONCE }, () => brokenOff(meet));
+    describe('an answer that is whole', { concurrency: AT_ONCE }, () => whole(meet));
+    describe('an answer in another form', { concurrency: AT_ONCE }, () => otherForms(meet));
+    describe('a card', { concurrency: AT_ONCE }, () => oddCards(meet));
+  });
+  describe('with one attempt and five cards', () => {
+    const meet = meeting(start, { AI_MAX_ATTEMPTS: '1', MAX_CANDIDATES: '5' });
+    describe('a connection that is cut', { concurrency: AT_ONCE }, () => cutAnywhere(meet));
+    describe('a chunk’s border', { concurrency: AT_ONCE }, () => borders(meet));
+    describe('an answer without end', { concurrency: 2 }, () => withoutEnd(meet));
+    describe('more cards than are allowed', { concurrency: AT_ONCE }, () => tooManyCards(meet));
+  });
+}
+
+type Card = { front: string; back: string; prompt: string };
+
+function brokenOff(meet: Meet): void {
+  const codes = [502, '502', 'server_error', 401, '402', 'rate_limit_exceeded', 'content_policy_violation'];
+  const partial: [name: string, behaviour: ModelBehaviour][] = [
+    ['the token limit', cutByLength(3)],
+    ['the token limit under the name of a good end', cutByLength(3, 'stop')],
+    ['the token limit under the name of a tool', cutByLength(3, 'tool_calls')],
+    ['the token limit under a name that nobody knows', cutByLength(3, 'max_output_reached')],
+    ['the filter', contentFilter(3)],
+    ['a reason that is an error', cutByLength(3, 'error')],
+    ...codes.map((code): [string, ModelBehaviour] => [`the error ${JSON.stringify(code)}`, errorEvent({ after_cards: 3, plus_chars: 10, code, error_type: null })]),
+    ['an error event without choices', errorEvent({ after_cards: 3, choices: 'empty', code: 'server_error' })],
+    ['an error event and a [DONE]', errorEvent({ after_cards: 3, done: true })],
+    ['a cut in a card', cutAfter(3, 10)],
+    ['a cut between two cards', cutAfter(3)],
+    ['an end without a word', withoutDone({ finish_reason: null, whole_cards: 3 })],
+    ['a good end that came too soon', withoutDone({ whole_cards: 3 })],
+    ['a refusal after them', refusalAfter],
+    ['a chunk that cannot be read', unreadableAfter],
+    ['a plain completion that reached the token limit', plainCompletion({ whole_cards: 3, plus_chars: 12, finish_reason: 'length' })],
+    ['a choice with an error', choiceError(502, `{"candidates":[${[1, 2, 3].map((n) => JSON.stringify(numbered(n))).join()},{"fro`)],
+  ];
+  for (const [name, behaviour] of partial) {
+    it(`by ${name} keeps the cards that are whole, says so, and is not asked for again`, async () => {
+      await expectCards(await meet(behaviour), { partial: true, cards: 3 });
+    });
+  }
+
+  it('at 5 MB keeps the cards that are allowed', async () => {
+    const met = await meet(huge('cards'));
+    await expectCards(met, { partial: true, cards: 20 });
+  });
+}
+
+const refusalAfter: ModelBehaviour = async (turn) => {
+  turn.streamHead();
+  await turn.chunk({ content: `{"candidates":[${[1, 2, 3].map((n) => JSON.stringify(numbered(n))).join()},` });
+  await turn.chunk({ refusal: 'I cannot go on with that.' }, 'stop');
+  await turn.event('[DONE]');
+  turn.end();
+};
+
+/** What was in the chunk is missing: the two ends of the gap must not be joined to a card that nobody wrote. */
+const unreadableAfter: ModelBehaviour = async (turn) => {
+  turn.streamHead();
+  await turn.chunk({ content: `{"candidates":[${[1, 2, 3].map((n) => JSON.stringify(numbered(n))).join()},{"front":"joined","back":"` });
+  await turn.event('{"choices":[{"delta":{"content":"the mid');
+  await turn.chunk({ content: 'end","prompt":"p"}]}' }, 'stop');
+  await turn.event('[DONE]');
+  turn.end();
+};
+
+const numbered = (n: number): Card => ({ front: `front ${n}`, back: `back ${n}`, prompt: `prompt ${n}` });
+
+function whole(meet: Meet): void {
+  const ends: [name: string, behaviour: ModelBehaviour][] = [
+    ['without [DONE]', withoutDone()],
+    ['without [DONE] and without a reason', withoutDone({ finish_reason: null })],
+    ['by a cut', answer({ instead_of_end: 'cut' })],
+    ['as if it had been too long', answer({ finish_reason: 'length' })],
+    ['as if it had been filtered', answer({ finish_reason: 'content_filter' })],
+    ['as if it had failed', answer({ finish_reason: 'error' })],
+    ['as if it had called a tool', answer({ finish_reason: 'tool_calls' })],
+    ['by an error event', errorAfterTheEnd],
+  ];
+  for (const [name, behaviour] of ends) {
+    it(`is so ${name} after its JSON was closed`, async () => {
+      await expectCards(await meet(behaviour), { partial: false, cards: 20 });
+    });
+  }
+
+  it('without usage has none, and with it keeps what was billed and who served', async () => {
+    const silent = await expectCards(await meet(answer({ usage: false })), { partial: false, cards: 20 });
+    assert.deepEqual([silent['prompt_tokens'], silent['completion_tokens'], silent['cost'], silent['event'].usage], [null, null, null, undefined]);
+    const told = await expectCards(await meet(answer()), { partial: false, cards: 20 });
+    assert.ok(told['prompt_tokens'] > 0 && Number(told['cost']) > 0);
+    assert.deepEqual([told['completion_tokens'], told['model'], told['event'].served_model], [400, 'test/first', 'test/first']);
+  });
+
+  it('names the model that served, which need not be the one that was asked for', async () => {
+    const row = await expectCards(
+      await meet((turn) => {
+        const message = { role: 'assistant', content: JSON.stringify({ candidates: [numbered(1)] }) };
+        turn.reply(200, { model: 'other/served', choices: [{ message, finish_reason: 'stop' }] });
+      }),
+      { partial: false, cards: 1 },
+    );
+    assert.deepEqual([row['model'], row['event'].served_model], ['test/first', 'other/served']);
+  });
+}
+
+const errorAfterTheEnd: ModelBehaviour = async (turn) => {
+  turn.streamHead();
+  await turn.chunk({ content: JSON.stringify({ candidates: turn.cards() }) });
+  await turn.errorEvent({ code: 502, message: 'stand-in' }, []);
+  turn.end();
+};
+
+function otherForms(meet: Meet): void {
+  const forms: [name: string, behaviour: ModelBehaviour][] = [
+    ['one piece of JSON instead of a stream', plainCompletion()],
+    ['one piece of JSON with a charset', plainWith('application/json; charset=utf-8')],
+    ['one piece of JSON that is said to be text', plainWith('text/plain')],
+    ['content in parts', parts],
+    ['code fences', fenced],
+    ['prose around it', inProse],
+    ['prose around it, in one piece of JSON', plainCompletion({ around: ['Here [1] {you} go:\n', '\nBye "now" }'] })],
+    ['a list without its object', bareArray],
+    ['a list in code fences', answer({ bare_array: true, around: ['```\n', '\n```'] })],
+    ['a list by another name', otherName],
+    ['white space wherever JSON takes it', spacedOut],
+    ['no comments', answer({ comments: 0 })],
+    ['many comments', answer({ comments: 100 })],
+    ['one chunk', answer({ piece_bytes: 1_000_000 })],
+    ['a chunk for each character', answer({ piece_bytes: 1 })],
+    ['pieces of one byte', inChunksOf(1)],
+    ['lines that end with CR LF, in pieces of seven bytes', inChunksOf(7, { line_end: '\r\n' })],
+    ['lines that end with CR', inChunksOf(1000, { line_end: '\r' })],
+  ];
+  for (const [name, behaviour] of forms) {
+    it(`(${name}) is read`, async () => {
+      await expectCards(await meet(behaviour), { partial: false, cards: 20 });
+    });
+  }
+}
+
+const plainWith = (content_type: string): ModelBehaviour => (turn) => {
+  const message = { role: 'assistant', content: JSON.stringify({ candidates: turn.cards() }) };
+  turn.reply(200, { choices: [{ message, finish_reason: 'stop' }] }, { 'content-type': content_type });
+};
+
+const parts: ModelBehaviour = (turn) => {
+  const text = JSON.stringify({ candidates: turn.cards() });
+  const content = [{ type: 'text', text: text.slice(0, 99) }, { type: 'text', text: text.slice(99) }];
+  turn.reply(200, { choices: [{ message: { role: 'assistant', content }, finish_reason: 'stop' }] });
+};
+
+const otherName: ModelBehaviour = (turn) =>
+  answer({ content: JSON.stringify({ note: 'as asked: [{"front":"no card"}]', count: 20, flashcards: turn.cards() }) })(turn);
+
+const spacedOut: ModelBehaviour = (turn) => answer({ content: JSON.stringify({ candidates: turn.cards() }, null, '\t').replaceAll('\n', '\r\n ') })(turn);
+
+function oddCards(meet: Meet): void {
+  const good = numbered(1);
+  const last = numbered(2);
+  const x = (count: number, c = 'x') => c.repeat(count);
+
+  // Each stands between two good cards, and costs neither of them.
+  const dropped: [name: string, json: string][] = [
+    ['an empty object', '{}'],
+    ['null', 'null'],
+    ['a number', '7'],
+    ['a string', '"front, back, prompt"'],
+    ['a list', '["f","b","p"]'],
+    ['a list of cards', JSON.stringify([numbered(3)])],
+    ['a missing prompt', '{"front":"f","back":"b"}'],
+    ['a number for its front', '{"front":7,"back":"b","prompt":"p"}'],
+    ['null for its back', '{"front":"f","back":null,"prompt":"p"}'],
+    ['a list for its prompt', '{"front":"f","back":"b","prompt":["p"]}'],
+    ['an object for its front', '{"front":{"text":"f"},"back":"b","prompt":"p"}'],
+    ['an empty front', '{"front":"","back":"b","prompt":"p"}'],
+    ['a back of white space', '{"front":"f","back":" \\n\\t","prompt":"p"}'],
+    ['a prompt of U+0000', '{"front":"f","back":"b","prompt":"\\u0000"}'],
+    ['a front of 201 characters', JSON.stringify({ ...last, front: x(201) })],
+    ['a back of 501 characters', JSON.stringify({ ...last, back: x(501) })],
+    ['a prompt of 501 emoji', JSON.stringify({ ...last, prompt: x(501, '😀') })],
+    ['a front of 1 MB less a bit', JSON.stringify({ ...last, front: x(900_000) })],
+    ['a front that was there', JSON.stringify({ ...last, front: good.front })],
+    ['a front that was there but for case and white space', JSON.stringify({ ...last, front: ` FRONT \n 1` })],
+    ['a front that stands in it twice', '{"front":"f","front":"g","back":"b","prompt":"p"}'],
+    ['an escape that there is not', '{"front":"\\x41","back":"b","prompt":"p"}'],
+  ];
+  for (const [name, json] of dropped) {
+    it(`with ${name} is dropped alone and counted`, async () => {
+      const message = `{"candidates":[${JSON.stringify(good)},${json},${JSON.stringify(last)}]}`;
+      await expectCards(await meet(answer({ content: message, piece_bytes: 1000 })), { partial: false, cards: [good, last], dropped: 1 });
+    });
+  }
+
+  const kept: [name: string, json: string, card: Card][] = [
+    ['fields of the greatest length', JSON.stringify({ front: x(200, '😀'), back: x(500, 'é'), prompt: x(500) }), { front: x(200, '😀'), back: x(500, 'é'), prompt: x(500) }],
+    ['white space around it', '{"front":" f\\r\\n","back":"\\tb","prompt":"p\\u00a0"}', { front: 'f', back: 'b', prompt: 'p' }],
+    ['U+0000 and other controls in it', '{"front":"a\\u0000b","back":"\\u0007b\\u009f","prompt":"p\\u007f"}', { front: 'ab', back: 'b', prompt: 'p' }],
+    ['hidden characters', '{"front":"\\ufefff","back":"b\\udb40\\udc41","prompt":"p"}', { front: 'f', back: 'b', prompt: 'p' }],
+    ['a lone surrogate', '{"front":"a\\ud83db","back":"\\udc00","prompt":"p"}', { front: 'a\uFFFDb', back: '\uFFFD', prompt: 'p' }],
+    ['a raw line end, which JSON forbids', '{"front":"a\nb","back":"b","prompt":"p"}', { front: 'a\nb', back: 'b', prompt: 'p' }],
+    ['line ends', '{"front":"a\\r\\nb\\rc","back":"b","prompt":"p"}', { front: 'a\nb\nc', back: 'b', prompt: 'p' }],
+    ['more members than were asked for', '{"id":1,"front":"f","tags":["a",{"b":[]}],"back":"b","prompt":"p"}', { front: 'f', back: 'b', prompt: 'p' }],
+    ['markup and JSON in its fields', '{"front":"<b>{\\"front\\":[</b>","back":"```}]","prompt":"\\\\\\"]"}', { front: '<b>{"front":[</b>', back: '```}]', prompt: '\\"]' }],
+  ];
+  for (const [name, json, card] of kept) {
+    it(`with ${name} is kept`, async () => {
+      await expectCards(await meet(content(`{"candidates":[${json}]}`)), { partial: false, cards: [card], dropped: 0 });
+    });
+  }
+
+  const bytes = (...text: (string | number[])[]) => Buffer.concat(text.map((part) => (typeof part === 'string' ? Buffer.from(part) : Buffer.from(part))));
+  const BEFORE = 'data: {"choices":[{"delta":{"content":"{\\"candidates\\":[{\\"front\\":\\"a';
+  const AFTER = 'b\\",\\"back\\":\\"b\\",\\"prompt\\":\\"p\\"}]}"}}]}\n\ndata: [DONE]\n\n';
+  for (const [name, broken, front] of [
+    ['a byte that begins nothing', [0xff], 'a\uFFFDb'],
+    ['a character without its end', [0xe2, 0x82], 'a\uFFFDb'],
+    ['an emoji without its end', [0xf0, 0x9f, 0x98], 'a\uFFFDb'],
+    ['an end without its beginning', [0x80, 0x80], 'a\uFFFD\uFFFDb'],
+    ['more bytes than a character needs', [0xc0, 0xaf], 'a\uFFFD\uFFFDb'],
+  ] as const) {
+    it(`with broken UTF-8 (${name}) has U+FFFD in its place`, async () => {
+      const met = await meet(raw(bytes(BEFORE, [...broken], AFTER)));
+      await expectCards(met, { partial: false, cards: [{ front, back: 'b', prompt: 'p' }] });
+    });
+  }
+}
+
+/** A stream in which each card is one event, and what its prefixes hold. */
+function cardStream(cards: Card[], line_end: string): Buffer {
+  const event = (data: object | string) => `data: ${typeof data === 'string' ? data : JSON.stringify(data)}${line_end}${line_end}`;
+  const said = (content: string) => event({ choices: [{ index: 0, delta: { content }, finish_reason: null }] });
+  return Buffer.from(
+    [
+      `: OPENROUTER PROCESSING${line_end}${line_end}`,
+      ...cards.map((card, i) => said((i === 0 ? '{"candidates":[' : ',') + JSON.stringify(card))),
+      said(']}'),
+      event({ choices: [{ index: 0, delta: {}, finish_reason: 'stop' }] }),
+      event({ choices: [], usage: { prompt_tokens: 1, completion_tokens: 2, cost: 0.5 } }),
+      event('[DONE]'),
+    ].join(''),
+  );
+}
+
+const MULTI_BYTE: Card[] = [
+  { front: 'Что такое “вода”? 😀', back: '水は H₂O です。\r\n"quoted" \\ / \u0001', prompt: 'é e\u0301 ﷽ 👩‍👩‍👧' },
+  { front: 'ἀρχή', back: '\u2028\u2029 end', prompt: '🏳️‍🌈' },
+  { front: 'third', back: 'back', prompt: 'prompt' },
+];
+/** After sanitizing. */
+const MULTI_BYTE_GIVEN = MULTI_BYTE.map((card, i) => (i === 0 ? { ...card, back: '水は H₂O です。\n"quoted" \\ /' } : i === 1 ? { ...card, back: 'end' } : card));
+
+function cutAnywhere(meet: Meet): void {
+  const cards = [numbered(1), numbered(2), numbered(3)];
+  const stream = cardStream(cards, '\n');
+  const text = stream.toString();
+  const dataEnds = [...text.matchAll(/data: .*/g)].map((line) => line.index + line[0].length);
+
+  // Every 37 bytes, and each border of an event with its neighbours.
+  const places = new Set(Array.from({ length: Math.ceil(stream.length / 37) }, (_, i) => i * 37));
+  for (const end of dataEnds) for (const near of [end - 1, end, end + 1, end + 2]) places.add(near);
+  const whole = (place: number) => dataEnds.filter((end) => end <= place).length;
+
+  for (const place of [...places].sort((a, b) => a - b)) {
+    const events = whole(place);
+    const outcome = events === 0 ? 'nothing' : events <= 3 ? `the first ${events} of 3 cards` : 'all of it';
+    it(`after ${place} of ${stream.length} bytes leaves ${outcome}`, async () => {
+      const met = await meet(raw(stream.subarray(0, place), { then: 'cut' }));
+      if (events === 0) await expectFailed(met, 'ai_unavailable', 1);
+      else await expectCards(met, { partial: events <= 3, cards: cards.slice(0, events) });
+    });
+  }
+}
+
+function borders(meet: Meet): void {
+  for (const [name, line_end] of [['LF', '\n'], ['CR LF', '\r\n'], ['CR', '\r']] as const) {
+    const stream = cardStream(MULTI_BYTE, line_end);
+    for (const size of [1, 2, 3, 5]) {
+      it(`may be at every ${size} bytes, in a character, an escape and a line’s end (${name})`, async () => {
+        await expectCards(await meet(raw(stream, { chunk_bytes: size })), { partial: false, cards: MULTI_BYTE_GIVEN });
+      });
+    }
+  }
+
+  it('may be in an escape of the content too: one character of JSON a chunk', async () => {
+    const json = `{"candidates":[{"front":"\\ud83d\\ude00 \\u00e9","back":"\\"\\\\","prompt":"p"}]}`;
+    await expectCards(await meet(content([...json])), { partial: false, cards: [{ front: '😀 é', back: '"\\', prompt: 'p' }] });
+  });
+
+  it('may tear a surrogate pair into two chunks', async () => {
+    const torn: ModelBehaviour = async (turn) => {
+      turn.streamHead();
+      // JSON.stringify writes a lone surrogate as an escape, as the servers do that cut in UTF-16.
+      for (const content of ['[{"front":"a\ud83d', '\ude00b","back":"b","prompt":"p"}]']) await turn.chunk({ content });
+      await turn.event('[DONE]');
+      turn.end();
+    };
+    await expectCards(await meet(torn), { partial: false, cards: [{ front: 'a😀b', back: 'b', prompt: 'p' }] });
+  });
+}
+
+function tooManyCards(meet: Meet): void {
+  it('are dropped and counted, and the answer is whole', async () => {
+    const cards = Array.from({ length: 9 }, (_, n) => numbered(n));
+    await expectCards(await meet(answer({ cards })), { partial: false, cards: cards.slice(0, 5), dropped: 4 });
+  });
+}
+
+/** More than the buffers between the two hold, so that it shows who ends it; the longest answer that is read has 4 MiB. */
+const LONG_BYTES = 32 * 1024 * 1024;
+
+/** Sends this again and again. */
+const repeated = (status: number, content_type: string, filler: string, beginning = ''): ModelBehaviour => async (turn) => {
+  turn.head(status, { 'content-type': content_type });
+  await turn.write(beginning);
+  const piece = filler.repeat(Math.ceil(65_536 / filler.length));
+  for (let sent = 0; sent < LONG_BYTES; sent += piece.length) await turn.write(piece);
+  turn.end();
+};
+
+function withoutEnd(meet: Meet): void {
+  const forms: [name: string, behaviour: ModelBehaviour, code: string][] = [
+    ['one string', huge('string', LONG_BYTES), 'ai_invalid_response'],
+    ['prose', answer({ content: 'I go on and on. '.repeat(LONG_BYTES / 16), piece_bytes: 16_384 }), 'ai_invalid_response'],
+    ['one line', repeated(200, 'text/event-stream', 'x', 'data: '), 'ai_invalid_response'],
+    ['comments', repeated(200, 'text/event-stream', ': OPENROUTER PROCESSING\n\n'), 'ai_invalid_response'],
+    ['blank lines', repeated(200, 'text/event-stream', '\n'), 'ai_invalid_response'],
+    ['JSON', repeated(200, 'application/json', ' ', '{"choices":['), 'ai_invalid_response'],
+    ['HTML', repeated(200, 'text/html', '<p>x</p>'), 'ai_invalid_response'],
+    ['an error', repeated(503, 'application/json', ' ', '{"error":'), 'ai_unavailable'],
+    ['an error for good', repeated(402, 'text/html', '<p>x</p>'), 'ai_misconfigured'],
+  ];
+  for (const [name, behaviour, code] of forms) {
+    it(`(${name}) is ${code}, and the service hangs up`, async () => {
+      const met = await meet(behaviour);
+      await expectFailed(met, code, 1);
+      await expectHungUp(met);
+    });
+  }
+
+  it('(good cards) keeps those that are allowed, and the service hangs up', async () => {
+    const met = await meet(huge('cards', LONG_BYTES));
+    await expectCards(met, { partial: true, cards: 5 });
+    await expectHungUp(met);
+  });
+}

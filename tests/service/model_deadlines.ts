@@ -1,0 +1,116 @@
+// The model takes too long: silence, a drip, comments for ever. What is complete is kept, nobody waits longer than the
+// settings say, and the connection is closed, because what is not sent is not billed.
+
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { answer, httpError, onlyComments, raw, silence, slowDrip } from '../support/model_behaviour.ts';
+import { AT_ONCE, expectCards, expectFailed, expectHungUp, meeting } from './model_failures.ts';
+import type { StartService } from './service.ts';
+
+export function tests(start: StartService): void {
+  describe('silence, of which 500 ms are borne,', { concurrency: AT_ONCE }, () => silences(start));
+  describe('1500 ms for the whole', { concurrency: AT_ONCE }, () => deadlines(start));
+  describe('2500 ms for the whole and three attempts', { concurrency: AT_ONCE }, () => attemptsInTime(start));
+}
+
+function silences(start: StartService): void {
+  // So much for the whole that a machine under load does not take silence for its end.
+  const meet = meeting(start, { AI_IDLE_TIMEOUT_MS: '500', AI_TIMEOUT_MS: '20000', AI_MAX_ATTEMPTS: '2' });
+
+  for (const [name, behaviour] of [
+    ['before the headers', silence({ headers: false })],
+    ['after the headers', silence({ headers: true })],
+    ['after comments', answer({ whole_cards: 0, instead_of_end: 'silence' })],
+    ['in the first card', answer({ whole_cards: 0, plus_chars: 10, instead_of_end: 'silence' })],
+    ['in a plain completion', raw('{"choices":[', { content_type: 'application/json', then: 'silence' })],
+  ] as const) {
+    it(`${name} is ai_timeout, is tried again, long before the end of the whole, and each connection is closed`, async () => {
+      const began_ms = performance.now();
+      const met = await meet(behaviour);
+      const took_ms = performance.now() - began_ms;
+      assert.ok(took_ms >= 990 && took_ms < 15_000, `${took_ms} ms`);
+      await expectFailed(met, 'ai_timeout', 2);
+      for (const attempt of [1, 2]) await expectHungUp(met, attempt);
+    });
+  }
+
+  it('after cards keeps them, and the model is not asked again', async () => {
+    const met = await meet(answer({ whole_cards: 3, plus_chars: 10, instead_of_end: 'silence' }));
+    await expectCards(met, { partial: true, cards: 3 });
+    await expectHungUp(met);
+  });
+
+  it('before the first card is forgotten when the next attempt is good', async () => {
+    await expectCards(await meet(silence({ headers: true }), answer()), { partial: false, cards: 20, attempts: 2 });
+  });
+
+  it('after an error’s headers is that error', async () => {
+    const met = await meet(raw('{"error":', { status: 402, content_type: 'application/json', then: 'silence' }));
+    await expectFailed(met, 'ai_misconfigured', 1);
+    await expectHungUp(met);
+  });
+
+  it('after the last card’s end costs the caller nothing', async () => {
+    const met = await meet(answer({ instead_of_end: 'silence' }));
+    await expectCards(met, { partial: false, cards: 20 });
+    await expectHungUp(met);
+  });
+
+  it('is not what a slow answer is', async () => {
+    await expectCards(await meet(slowDrip(40, 200)), { partial: false, cards: 20 });
+  });
+}
+
+function deadlines(start: StartService): void {
+  const meet = meeting(start, { AI_TIMEOUT_MS: '1500' });
+
+  for (const [name, behaviour] of [
+    ['comments alone', onlyComments()],
+    ['silence', silence({ headers: true })],
+    ['a drip that has not come to a card', answer({ content: [...'{"candidates":[{"front":"a'.padEnd(200)], pause_ms: 50 })],
+  ] as const) {
+    it(`${name} is ai_timeout when they end, and the connection is closed`, async () => {
+      const began_ms = performance.now();
+      const met = await meet(behaviour);
+      assert.ok(performance.now() - began_ms >= 1490);
+      await expectFailed(met, 'ai_timeout', 1);
+      await expectHungUp(met);
+    });
+  }
+
+  for (const [name, instead_of_end] of [['comments', 'comments'], ['silence', 'silence']] as const) {
+    it(`${name} after cards keeps those that are there`, async () => {
+      const met = await meet(answer({ whole_cards: 3, plus_chars: 10, instead_of_end }));
+      await expectCards(met, { partial: true, cards: 3 });
+      await expectHungUp(met);
+    });
+  }
+
+  it('a drip past them keeps the cards that are complete', async () => {
+    const drip = ['{"candidates":[', ...Array.from({ length: 90 }, (_, n) => `{"front":"${n}","back":"b","prompt":"p"},`.padEnd(60))];
+    const met = await meet(answer({ content: drip, pause_ms: 200 }));
+    const { partial, candidates } = met.answer.body;
+    assert.equal(partial, true, met.answer.text);
+    assert.ok(candidates.length >= 1 && candidates.length <= 7, `${candidates.length} cards`);
+    await expectCards(met, { partial: true, cards: candidates.length });
+    await expectHungUp(met);
+  });
+}
+
+function attemptsInTime(start: StartService): void {
+  const meet = meeting(start, { AI_TIMEOUT_MS: '2500' });
+
+  it('a Retry-After that would leave too little of it is passed on instead', async () => {
+    const failed = await meet(httpError(503, { retry_after_s: 2 }));
+    await expectFailed(failed, 'ai_unavailable', 1);
+    assert.equal(failed.answer.headers.get('retry-after'), '2');
+  });
+
+  it('the last attempt ends with it, whenever it began', async () => {
+    const began_ms = performance.now();
+    const met = await meet(httpError(503, { retry_after_s: 1 }), silence({ headers: true }));
+    assert.ok(performance.now() - began_ms >= 2490);
+    await expectFailed(met, 'ai_timeout', 2);
+    await expectHungUp(met, 2);
+  });
+}
