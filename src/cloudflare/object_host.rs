@@ -56,6 +56,11 @@ impl ObjectHost {
         self.0.alarm_ms.set(None);
     }
 
+    /// Sets the alarm for a minute from now, whatever else is wrong.
+    pub(super) async fn wake_again(&self) -> worker::Result<()> {
+        self.0.state.storage().set_alarm(Duration::from_secs(60)).await
+    }
+
     /// Deletes the storage of an object that has nothing to remember.
     pub(super) async fn delete_if_empty(&self) -> worker::Result<()> {
         let is_empty = self.0.desk.borrow().as_ref().is_some_and(Desk::is_empty);

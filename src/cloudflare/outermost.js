@@ -31,8 +31,7 @@ export default {
       const answer = await Promise.race([new Worker(context, env).fetch(request), trapped]);
       return answer ?? internal(request, env);
     } catch (error) {
-      console.error(JSON.stringify({ level: 'error', message: 'outermost', error: String(error?.name) }));
-      return internal(request, env);
+      return internal(request, env, error);
     } finally {
       waiting.delete(tornDown);
     }
@@ -40,8 +39,10 @@ export default {
 };
 
 /** The problem `internal`, in the shape of `problem.rs`; a test compares the two. */
-function internal(request, env) {
-  const request_id = crypto.randomUUID();
+function internal(request, env, error) {
+  const sent = request.headers.get('x-request-id') ?? '';
+  const request_id = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(sent) ? sent.toLowerCase() : uuidV7();
+  console.error(JSON.stringify({ level: 'error', message: 'outermost', request_id, error: String(error?.name ?? 'trap') }));
   const problem = {
     type: `${new URL(request.url).origin}/docs#internal`,
     title: 'Something here is broken',
@@ -62,4 +63,10 @@ function internal(request, env) {
   if (allowed.includes('*')) headers.set('access-control-allow-origin', '*');
   else if (origin !== null && allowed.includes(origin)) headers.set('access-control-allow-origin', origin);
   return new Response(JSON.stringify(problem), { status: 500, headers });
+}
+
+/** RFC 9562, section 5.7. */
+function uuidV7() {
+  const time = Date.now().toString(16).padStart(12, '0');
+  return `${time.slice(0, 8)}-${time.slice(8)}-7${crypto.randomUUID().slice(15)}`;
 }

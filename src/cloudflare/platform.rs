@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use js_sys::Reflect;
+use wasm_bindgen::JsValue;
 use web_sys::console;
 use worker::{Delay, Env};
 
@@ -26,8 +27,19 @@ thread_local! {
 
 /// Reads the settings, once in an isolate's life: a new deployment gets new isolates.
 pub(super) fn settings(env: &Env) -> Settings {
-    let read = || Rc::new(Config::read(|name| Reflect::get(env, &name.into()).ok()?.as_string()));
+    let read = || Rc::new(Config::read(|name| text_of(&Reflect::get(env, &name.into()).ok()?)));
     SETTINGS.with(|cell| Rc::clone(cell.get_or_init(read)))
+}
+
+/// A variable as text. `wrangler.toml` also has numbers and booleans, which must not pass for variables that are not
+/// set; anything else becomes a text that no variable may have.
+fn text_of(value: &JsValue) -> Option<String> {
+    if value.is_undefined() || value.is_null() {
+        return None;
+    }
+    let plain = value.as_string().or_else(|| value.as_f64().map(|number| number.to_string()));
+    let plain = plain.or_else(|| value.as_bool().map(|flag| String::from(if flag { "1" } else { "0" })));
+    Some(plain.unwrap_or_else(|| "\u{0}".to_owned()))
 }
 
 impl<T: OnWorkers> Clock for T {

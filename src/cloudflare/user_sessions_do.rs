@@ -7,8 +7,9 @@ use worker::{DurableObject, Env, Request, Response, State, durable_object};
 use super::object_host::ObjectHost;
 use super::outgoing::{OutgoingBody, response};
 use super::platform::OnWorkers;
-use crate::config::Config;
+use crate::config::{Config, LogLevel};
 use crate::desk::ask::{Ask, FACTS_HEADER};
+use crate::ports::Log;
 use crate::routes::user_desk::{Served, serve, tell_limited, wake};
 
 /// One user's desk.
@@ -18,6 +19,11 @@ pub struct UserSessions {
 }
 
 impl UserSessions {
+    async fn see_to_chores(&self) -> worker::Result<()> {
+        wake(&self.host, self.config()?).map_err(|_| worker::Error::from("the storage failed"))?;
+        self.host.delete_if_empty().await
+    }
+
     fn config(&self) -> worker::Result<&Config> {
         // The edge answers for a bad configuration before it asks.
         self.host.settings().as_ref().as_ref().map_err(|_| worker::Error::from("not set up"))
@@ -46,8 +52,12 @@ impl DurableObject for UserSessions {
 
     async fn alarm(&self) -> worker::Result<Response> {
         self.host.alarm_is_over();
-        wake(&self.host, self.config()?).map_err(|_| worker::Error::from("the storage failed"))?;
-        self.host.delete_if_empty().await?;
+        if let Err(error) = self.see_to_chores().await {
+            // The platform repeats a failed alarm for two minutes and then drops it; what waits here waits longer.
+            drop(error);
+            self.host.log(LogLevel::Error, r#"{"level":"error","message":"alarm failed"}"#);
+            self.host.wake_again().await?;
+        }
         Response::empty()
     }
 }

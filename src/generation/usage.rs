@@ -15,7 +15,22 @@ pub struct Usage {
     pub cost: f64,
 }
 
+/// What the database's columns hold; more is no count of tokens, whoever says so.
+const TOKENS_MAX: u64 = 2_147_483_647;
+/// More than any answer costs, and far from where a sum would not be a number.
+const COST_MAX: f64 = 1_000_000.0;
+
 impl Usage {
+    /// The same, within what can be stored: a server that makes figures up must not make a session unwritable.
+    #[must_use]
+    pub fn bounded(self) -> Self {
+        Self {
+            prompt_tokens: self.prompt_tokens.min(TOKENS_MAX),
+            completion_tokens: self.completion_tokens.min(TOKENS_MAX),
+            cost: if (0.0..=COST_MAX).contains(&self.cost) { self.cost } else { 0.0 },
+        }
+    }
+
     /// Both together.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
@@ -24,5 +39,6 @@ impl Usage {
             completion_tokens: self.completion_tokens.saturating_add(other.completion_tokens),
             cost: self.cost + other.cost,
         }
+        .bounded()
     }
 }

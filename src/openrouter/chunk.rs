@@ -160,11 +160,10 @@ impl Used<'_> {
     fn read(&self) -> Option<Usage> {
         let (prompt, completion) = (self.prompt_tokens.whole(), self.completion_tokens.whole());
         prompt.or(completion)?;
-        Some(Usage {
-            prompt_tokens: prompt.unwrap_or(0),
-            completion_tokens: completion.unwrap_or(0),
-            cost: self.cost.real().unwrap_or(0.0),
-        })
+        let cost = self.cost.real().unwrap_or(0.0);
+        let usage =
+            Usage { prompt_tokens: prompt.unwrap_or(0), completion_tokens: completion.unwrap_or(0), cost };
+        Some(usage.bounded())
     }
 }
 
@@ -545,7 +544,7 @@ mod tests {
             (r#"{"prompt_tokens":0,"completion_tokens":0,"cost":0}"#, usage(0, 0, 0.0)),
             (
                 r#"{"prompt_tokens":18446744073709551615,"completion_tokens":1e30}"#,
-                usage(u64::MAX, u64::MAX, 0.0),
+                usage(2_147_483_647, 2_147_483_647, 0.0),
             ),
             (r#"{"cost":1}"#, None),
             ("{}", None),

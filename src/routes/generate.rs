@@ -52,10 +52,13 @@ pub async fn run(
     let find = || host.with_desk(|desk| (desk.find(id).cloned(), Effects::default()));
     let Some(generation) = find()? else { return Ok(None) };
     if generation.ending.is_none() {
-        let ending = generate(host, config, &generation).await?;
+        let (ending, note) = generate(host, config, &generation).await?;
         // (3) The ending.
+        log_ending(host, &generation, &ending, &note);
         let now_ms = host.now_ms();
         host.with_desk(|desk| ((), desk.advance(id, Event::Ended(ending), now_ms)))?;
+    } else if let Some(ending) = generation.ending.as_ref().filter(|_| generation.writes == 0) {
+        log_ending(host, &generation, ending, "ended after a death");
     }
     let Some(generation) = find()? else { return Ok(None) };
     write(host, config, generation).await.map(Some)
@@ -66,7 +69,7 @@ async fn generate(
     host: &impl GenerateHost,
     config: &Config,
     generation: &Generation,
-) -> Result<Ending, StorageFailed> {
+) -> Result<(Ending, String), StorageFailed> {
     let accepted = &generation.accepted;
     let (session_id, user_id) = (accepted.id.to_string(), accepted.user_id.to_string());
     let caller = Caller { token: &accepted.token, traceparent: accepted.traceparent.as_deref() };
@@ -83,6 +86,7 @@ async fn generate(
         id: accepted.id,
         pending: RefCell::default(),
         any: Cell::new(false),
+        attempts: Cell::new(generation.attempts),
         failed: Cell::new(false),
     };
     let ask = Ask {
@@ -113,17 +117,20 @@ async fn generate(
             asked.await
         }
         Either::Left((Err(error), asked)) => {
-            not_opened(host, accepted.id, &error)?;
+            not_opened(host, generation, &error)?;
             // Nothing complete yet: closing the connection stops the bill. Else it is paid, and written later.
             if !found.any.get() {
-                return Ok(failed(Code::DatabaseError, generation.attempts, host.now_ms()));
+                let ending = failed(Code::DatabaseError, found.attempts.get(), host.now_ms());
+                return Ok((ending, String::new()));
             }
             asked.await
         }
         Either::Right((answer, open)) => {
+            // All of it is paid: on the desk before anything is waited for.
+            found.store();
             match open.await {
                 Ok(()) => row_is(host, accepted.id, Row::Opened)?,
-                Err(error) => not_opened(host, accepted.id, &error)?,
+                Err(error) => not_opened(host, generation, &error)?,
             }
             answer
         }
@@ -144,8 +151,7 @@ async fn generate(
         retry_after_s: answer.retry_after_s,
         was_reused: answer.was_reused,
     };
-    log_ending(host, generation, &ending, &answer.operator_note);
-    Ok(ending)
+    Ok((ending, answer.operator_note))
 }
 
 /// (2) Complete cards on their way to the desk.
@@ -154,6 +160,7 @@ struct Found<'a, H> {
     id: Uuid,
     pending: RefCell<Vec<KeptCandidate>>,
     any: Cell<bool>,
+    attempts: Cell<u32>,
     failed: Cell<bool>,
 }
 
@@ -161,7 +168,10 @@ impl<H: DeskHost + Timer> Found<'_, H> {
     fn take(&self, progress: Progress<'_>) {
         let card = match progress {
             Progress::Candidate(card) => card.clone(),
-            Progress::Attempt(attempt) => return self.tell(Event::Attempt(attempt)),
+            Progress::Attempt(attempt) => {
+                self.attempts.set(attempt);
+                return self.tell(Event::Attempt(attempt));
+            }
         };
         self.any.set(true);
         self.pending.borrow_mut().push(KeptCandidate::new(new_id(self.host.now_ms(), self.host), card));
@@ -198,10 +208,13 @@ fn row_is(host: &impl DeskHost, id: Uuid, row: Row) -> Result<(), StorageFailed>
     host.with_desk(|desk| ((), desk.advance(id, Event::Row(row), now_ms)))
 }
 
-fn not_opened(host: &impl DeskHost, id: Uuid, error: &RestError) -> Result<(), StorageFailed> {
+fn not_opened(host: &impl DeskHost, generation: &Generation, error: &RestError) -> Result<(), StorageFailed> {
+    let id = generation.accepted.id;
     log_rest(host, id, "open", error);
-    // Where nothing was heard the row may be there all the same.
-    row_is(host, id, if error.is_passing() { Row::Unknown } else { Row::Refused })
+    // Only a first attempt that was refused says that the row is not there; before a death it may have been opened.
+    let is_first = generation.attempts == 0 && generation.row == Row::Unknown;
+    let row = if is_first && !error.is_passing() { Row::Refused } else { generation.row };
+    row_is(host, id, row)
 }
 
 fn failed(code: Code, attempts: u32, ended_ms: u64) -> Ending {

@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::{AnswerHost, Reply, Request};
 use crate::answer::documents::{Session, to_json};
 use crate::auth::User;
-use crate::config::Config;
+use crate::config::{Config, LogLevel};
 use crate::desk::ask::{Facts, Wish};
 use crate::desk::record::KeptCandidate;
 use crate::generation::usage::Usage;
@@ -44,10 +44,16 @@ pub async fn read_session<H: AnswerHost>(
     }
     match stored {
         Ok(Some(row)) => Ok((Reply::Whole(answer(&row)), Facts::default())),
-        Ok(None) | Err(RestError::Refused { .. }) => Err(super::no_session()),
-        Err(RestError::Unauthorized) => Err(crate::auth::Refused::Expired.to_problem()),
-        Err(RestError::Unavailable) => {
-            Err(Problem::new(Code::DatabaseError, "the session cannot be read now"))
+        Ok(None) => Err(super::no_session()),
+        // It was verified a moment ago: the database refuses it only for its age, or else refuses this service.
+        Err(RestError::Unauthorized) if user.expires_ms <= host.now_ms() => {
+            Err(crate::auth::Refused::Expired.to_problem())
+        }
+        Err(error) => {
+            let line =
+                [r#"{"level":"warn","message":"database","step":"read","error":""#, &error.word(), r#""}"#];
+            host.log(LogLevel::Warn, &line.concat());
+            Err(Problem::new(Code::DatabaseError, "the session cannot be read now; try again later"))
         }
     }
 }

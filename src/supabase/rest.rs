@@ -125,13 +125,21 @@ const BACKOFF_MS: [u64; 2] = [100, 400];
 /// # Errors
 /// The last [`RestError`].
 pub async fn send_repeatable(host: &(impl Fetch + Timer), request: Request) -> Result<Vec<u8>, RestError> {
+    let mut answered = send(host, request.clone()).await;
     for wait_ms in BACKOFF_MS {
-        match send(host, request.clone()).await {
-            Err(error) if error.is_passing() => host.sleep(wait_ms).await,
-            answered => return answered,
+        if !answered.as_ref().is_err_and(RestError::is_passing) {
+            return answered;
         }
+        host.sleep(wait_ms).await;
+        answered = match send(host, request.clone()).await {
+            // Says nothing of the attempt before, which may have been kept.
+            Err(RestError::Unauthorized | RestError::Refused { status: 403, .. }) => {
+                Err(RestError::Unavailable)
+            }
+            answered => answered,
+        };
     }
-    send(host, request).await
+    answered
 }
 
 /// Whether the database answers. Asked without a user, it refuses, and a refusal by Postgres itself is as good a sign

@@ -110,7 +110,16 @@ pub async fn finish(
         event: &'a EventData<'a>,
     }
     let body = serde_json::to_vec(&Arguments { session, candidates, event }).unwrap_or_default();
-    send_repeatable(host, request(supabase, caller, "POST", "/rpc/finish_ai_session", body)).await.map(|_| ())
+    let answer =
+        send_repeatable(host, request(supabase, caller, "POST", "/rpc/finish_ai_session", body)).await?;
+    if is_functions_word(&answer) { Ok(()) } else { Err(RestError::Unavailable) }
+}
+
+/// Whether that is what the completing function answers: how the session ended, as a JSON string (nothing at all from
+/// a PostgREST that takes `return=minimal` for functions too). A page with status 200 is from somebody who stands
+/// before the database: nothing is written then, and what was paid for must be kept.
+fn is_functions_word(answer: &[u8]) -> bool {
+    matches!(answer.trim_ascii(), b"" | b"\"completed\"" | b"\"failed\"")
 }
 
 /// Tells the event log that a limit was reached.
@@ -185,4 +194,24 @@ pub async fn read(
     let body = send_repeatable(host, request(supabase, caller, "GET", &path, Vec::new())).await?;
     let rows: Vec<SessionRow> = serde_json::from_slice(&body).map_err(|_| RestError::Unavailable)?;
     Ok(rows.into_iter().next())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_is_ended_when_the_function_says_so_and_nobody_else() {
+        for (answer, is_it) in [
+            (&b"\"completed\""[..], true),
+            (b"\"failed\"\n", true),
+            (b"", true),
+            (b"\"generating\"", false),
+            (b"<html>", false),
+            (b"[]", false),
+            (b"{\"message\":\"completed\"}", false),
+        ] {
+            assert_eq!(is_functions_word(answer), is_it);
+        }
+    }
 }

@@ -15,8 +15,11 @@ const FINISH = '/rest/v1/rpc/finish_ai_session';
 
 /** desk::HEARTBEAT_MS: a generation lies untouched for so long after a death, at most. */
 const HEARTBEAT_MS = 10_000;
-/** Twice generate::STORE_EVERY_MS: a card that is complete for longer is not lost. */
-const STORED_MS = 500;
+/**
+ * A card that is complete for longer is not lost: four times generate::STORE_EVERY_MS, for a busy machine. Less than
+ * call::REST_MS, after which a service that waits for the end of a stream is done with it.
+ */
+const STORED_MS = 1_000;
 
 /** A user's one generation, on its way to the stage at which it will be killed. */
 type Victim = {

@@ -72,7 +72,7 @@ it('an object that has generated does so too', async () => {
   const created = await create(service, user.token);
   assert.equal(created.status, 201, created.text);
   await kept();
-  // desk::HEARTBEAT_MS: the alarm was set for the case that the process dies.
+  // desk::HEARTBEAT_MS: the alarm may still be the one that was set for the case that the process dies.
   await emptied(10_000 + 2 * WINDOW_MS);
   assert.equal((await create(service, user.token)).status, 201);
 });

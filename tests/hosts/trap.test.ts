@@ -3,7 +3,7 @@
 
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
-import { ask, create, eventually, type Service, signIn } from '../service/service.ts';
+import { ask, create, eventually, type Service, signIn, UUID_V7 } from '../service/service.ts';
 import { createGate } from '../support/gate.ts';
 import { gated } from '../support/model_behaviour.ts';
 import { startAfter } from './workerd.ts';
@@ -13,7 +13,7 @@ const prelude = `{
   let left = 0;
   const get = Headers.prototype.get;
   Headers.prototype.get = function (name) {
-    if (name === 'x-request-id') left = Number(get.call(this, 'x-trap') ?? left);
+    if (name === 'traceparent') left = Number(get.call(this, 'x-trap') ?? left);
     return get.call(this, name);
   };
   globalThis.Date = new Proxy(Date, {
@@ -39,6 +39,12 @@ describe('a trap', () => {
     assert.equal(trapped.headers.get('content-type'), 'application/problem+json');
     assert.equal(trapped.headers.get('access-control-allow-origin'), origin);
     assert.equal(trapped.headers.get('x-request-id'), trapped.body.request_id);
+    assert.match(trapped.body.request_id, UUID_V7);
+    assert.equal((await ask(service, 'GET', '/models')).status, 200);
+    const id = crypto.randomUUID();
+    const again = await ask(service, 'GET', '/models', { headers: { 'x-trap': '1', 'x-request-id': id } });
+    assert.equal(again.headers.get('x-request-id'), id);
+    await eventually('the log names the request', () => service.logs.find((line) => line.includes(id)));
     assert.equal((await ask(service, 'GET', '/models')).status, 200);
 
     // The module's own `internal` has the same members.

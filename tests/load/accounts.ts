@@ -3,7 +3,7 @@
 
 import type { Row, SignedIn } from '../service/service.ts';
 import type { Calls } from './model_ways.ts';
-import { type Answered, word } from './requests.ts';
+import type { Answered } from './requests.ts';
 
 export type Limits = {
   burst: { count: number; window_s: number };
@@ -151,7 +151,3 @@ function keys({ duration_ms, jwksRequests }: Books): string[] {
   const most = 2 + Math.ceil(duration_ms / 30_000);
   return jwksRequests <= most ? [] : [`the sign-in service was asked ${jwksRequests} times for keys`];
 }
-
-/** How often each answer was given. */
-export const tally = (answered: Answered[]): Record<string, number> =>
-  Object.fromEntries([...Map.groupBy(answered, ({ answer }) => word(answer))].map(([told, those]) => [told, those.length]));

@@ -121,6 +121,22 @@ function whole(meet: Meet): void {
     assert.deepEqual([told['completion_tokens'], told['model'], told['event'].served_model], [400, 'test/first', 'test/first']);
   });
 
+  it('with figures that nobody can have used is stored all the same', async () => {
+    for (const usage of [
+      { prompt_tokens: 1e30, completion_tokens: -1, cost: -5 },
+      { prompt_tokens: '12', completion_tokens: null, cost: 'free' },
+      { prompt_tokens: 2 ** 31, completion_tokens: 2 ** 53, cost: 1e300 },
+    ]) {
+      await expectCards(
+        await meet((turn) => {
+          const message = { role: 'assistant', content: JSON.stringify({ candidates: [numbered(1)] }) };
+          turn.reply(200, { model: 'm'.repeat(1000), choices: [{ message, finish_reason: 'stop' }], usage });
+        }),
+        { partial: false, cards: [numbered(1)] },
+      );
+    }
+  });
+
   it('names the model that served, which need not be the one that was asked for', async () => {
     const row = await expectCards(
       await meet((turn) => {
