@@ -1,0 +1,52 @@
+// The one code that neither a caller nor a neighbour can bring about: the user's object cannot be reached. It guards
+// money, so nothing is let past it.
+
+import assert from 'node:assert/strict';
+import { after, before, describe, it } from 'node:test';
+import { expectShape } from '../service/problem_table.ts';
+import { ask, lesson, rowsOf, type Service, signIn } from '../service/service.ts';
+import { startAfter } from './workerd.ts';
+
+const origin = 'https://cards.example';
+
+/** In place of the binding's objects. */
+const broken: [name: string, prelude: string][] = [
+  [
+    'that cannot be reached',
+    `import { env as desksEnv } from 'cloudflare:workers';
+     for (const name of ['get', 'getByName']) {
+       Object.getPrototypeOf(desksEnv.USER_SESSIONS)[name] = () => ({ fetch: () => Promise.reject(new Error('Network connection lost.')) });
+     }`,
+  ],
+  [
+    'whose answer is the platform’s own',
+    `import { env as desksEnv } from 'cloudflare:workers';
+     for (const name of ['get', 'getByName']) {
+       Object.getPrototypeOf(desksEnv.USER_SESSIONS)[name] = () => ({ fetch: async () => new Response('error code: 1101', { status: 500 }) });
+     }`,
+  ],
+];
+
+for (const [name, prelude] of broken) {
+  describe(`an object ${name}`, () => {
+    let service: Service;
+    before(async () => {
+      service = await startAfter(prelude);
+    });
+    after(() => service.close());
+
+    it('refuses a generation, and nobody pays for one', async () => {
+      const user = await signIn(service);
+      const asked = { token: user.token, body: { input_text: lesson(), model: 'test/first' }, headers: { origin } };
+      const refused = await ask(service, 'POST', '/ai-sessions', asked);
+      expectShape(service, refused, 'rate_limiter_unavailable');
+      assert.equal(service.world.openrouter.requests.total, 0);
+      assert.deepEqual((await rowsOf(service, user)).sessions, []);
+    });
+
+    it('leaves the rest as it is', async () => {
+      assert.equal((await ask(service, 'GET', '/health')).status, 200);
+      assert.equal((await ask(service, 'GET', '/models')).status, 200);
+    });
+  });
+}
