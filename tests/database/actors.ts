@@ -22,6 +22,7 @@ export const TEXT = 'The mitochondrion is the powerhouse of the cell. '.repeat(3
 export const SESSIONS = '/ai_generation_sessions';
 export const CANDIDATES = '/flashcard_candidates';
 export const EVENTS = '/event_logs';
+export const REOPEN = '/rpc/reopen_ai_session';
 export const FINISH = '/rpc/finish_ai_session';
 
 /** Asks PostgREST for the rows that a write touched: under row level security a write of nothing reports success. */
@@ -40,6 +41,11 @@ export async function openSession(actor: Actor, more: object = {}): Promise<stri
   const session = newSession(more);
   expectStatus(await actor.rest('POST', SESSIONS, session), 201);
   return session.id;
+}
+
+/** The arguments of reopen_ai_session, for the run after the first. */
+export function nextRun(id: string, more: object = {}) {
+  return { session: { id, run: 2, model: 'stand-in/model', input_text: null, created_at: null, ...more } };
 }
 
 /** The arguments of finish_ai_session for a session that was opened. */
@@ -66,6 +72,14 @@ export async function endedSession(actor: Actor, how: (id: string) => object = (
   const id = await openSession(actor);
   expectStatus(await actor.rest('POST', FINISH, how(id)), 200);
   return id;
+}
+
+/** All that there is of a session, read past row level security. */
+export async function storedRows(world: World, id: string) {
+  const [session] = await world.sql('select * from public.ai_generation_sessions where id = $1', [id]);
+  const cards = await world.sql('select * from public.flashcard_candidates where session_id = $1 order by position', [id]);
+  const events = await world.sql('select * from public.event_logs where session_id = $1 order by id', [id]);
+  return { session, cards, events };
 }
 
 export function expectStatus(answer: RestAnswer, status: number): void {

@@ -3,17 +3,31 @@ import { after, before, describe, it } from 'node:test';
 import { startWorld, type World } from '../support/world.ts';
 import {
   type Actors,
+  completed,
   createActors,
   endedSession,
   expectForbidden,
   expectRefusedBy,
   expectRows,
   expectStatus,
+  failed,
   newSession,
   openSession,
   RETURN_ROWS,
   SESSIONS,
+  storedRows,
 } from './actors.ts';
+
+/** What a row is changed to when the run after the first begins. */
+const REOPENED = {
+  status: 'generating',
+  run: 2,
+  error_code: null,
+  ended_at: null,
+  prompt_tokens: null,
+  completion_tokens: null,
+  cost: null,
+};
 
 describe('ai_generation_sessions', () => {
   let world: World;
@@ -30,20 +44,9 @@ describe('ai_generation_sessions', () => {
       const [row] = expectRows(await actors.owner.rest('GET', `${SESSIONS}?id=eq.${id}`), 1);
       assert.equal(row?.['user_id'], actors.owner.id);
       assert.equal(row?.['status'], 'generating');
+      assert.equal(row?.['run'], 1);
       assert.equal(row?.['partial'], false);
       assert.equal(row?.['ended_at'], null);
-    });
-
-    it('lists their sessions newest first, with the count of candidates', async () => {
-      const { owner } = await createActors(world);
-      const first = await endedSession(owner);
-      const second = await openSession(owner);
-      const query = `${SESSIONS}?select=id,flashcard_candidates(count)&order=created_at.desc,id.desc`;
-      const rows = expectRows(await owner.rest('GET', query), 2);
-      assert.deepEqual(rows, [
-        { id: second, flashcard_candidates: [{ count: 0 }] },
-        { id: first, flashcard_candidates: [{ count: 2 }] },
-      ]);
     });
 
     it('cannot open one twice', async () => {
@@ -80,6 +83,46 @@ describe('ai_generation_sessions', () => {
       assert.deepEqual(await world.sql('select * from public.ai_generation_sessions where id = $1', [id]), before);
     });
 
+    it('reopens one that failed and can be tried again, for a later run', async () => {
+      const id = await endedSession(actors.owner, failed);
+      expectRows(await actors.owner.rest('PATCH', `${SESSIONS}?id=eq.${id}`, REOPENED, RETURN_ROWS), 1);
+    });
+
+    it('cannot reopen one that failed for good or is completed', async () => {
+      for (const how of [(id: string) => failed(id, 'ai_refused'), (id: string) => completed(id)]) {
+        const id = await endedSession(actors.owner, how);
+        expectRows(await actors.owner.rest('PATCH', `${SESSIONS}?id=eq.${id}`, REOPENED, RETURN_ROWS), 0);
+      }
+    });
+
+    describe('cannot make anything else of one that can be tried again', () => {
+      const changes: [string, object][] = [
+        ['another failure', { error_code: 'ai_refused' }],
+        ['a completed one', { status: 'completed', error_code: null }],
+        ['one that cost nothing', { cost: 0 }],
+        ['one of a later run', { run: 2 }],
+        ['a failure of a later run', { ...REOPENED, status: 'failed', error_code: 'ai_timeout', ended_at: '2030-01-01T00:00:00Z' }],
+        ['one that generates in the same run', { ...REOPENED, run: 1 }],
+        ['one that generates with the tokens of before', { ...REOPENED, prompt_tokens: 512 }],
+        ['one that generates with the cost of before', { ...REOPENED, cost: 0.1 }],
+      ];
+      for (const [what, change] of changes) {
+        it(what, async () => {
+          const id = await endedSession(actors.owner, failed);
+          const before = await storedRows(world, id);
+          expectForbidden(await actors.owner.rest('PATCH', `${SESSIONS}?id=eq.${id}`, change));
+          assert.deepEqual(await storedRows(world, id), before);
+        });
+      }
+    });
+
+    it('cannot take a run back, nor end one that did not begin', async () => {
+      const id = await openSession(actors.owner, { run: 2 });
+      expectForbidden(await actors.owner.rest('PATCH', `${SESSIONS}?id=eq.${id}`, { run: 1 }));
+      const end = { status: 'failed', error_code: 'ai_timeout', ended_at: '2030-01-01T00:00:00Z', run: 3 };
+      expectForbidden(await actors.owner.rest('PATCH', `${SESSIONS}?id=eq.${id}`, end));
+    });
+
     it('cannot change what was asked, nor whose it is', async () => {
       const id = await openSession(actors.owner);
       const changes = { id: crypto.randomUUID(), user_id: actors.stranger.id, model: 'x', input_text: 'y', created_at: 'now' };
@@ -108,6 +151,13 @@ describe('ai_generation_sessions', () => {
       assert.deepEqual(rows, [{ status: 'generating' }]);
     });
 
+    it('cannot reopen it', async () => {
+      const id = await endedSession(actors.owner, failed);
+      const before = await storedRows(world, id);
+      expectRows(await actors.stranger.rest('PATCH', `${SESSIONS}?id=eq.${id}`, REOPENED, RETURN_ROWS), 0);
+      assert.deepEqual(await storedRows(world, id), before);
+    });
+
     it('cannot take it over by an upsert', async () => {
       const id = await openSession(actors.owner);
       const answer = await actors.stranger.rest('POST', `${SESSIONS}?on_conflict=id`, newSession({ id }), {
@@ -127,6 +177,7 @@ describe('ai_generation_sessions', () => {
     expectForbidden(await actors.anonymous('GET', SESSIONS));
     expectForbidden(await actors.anonymous('POST', SESSIONS, newSession({ user_id: actors.owner.id })));
     expectForbidden(await actors.anonymous('PATCH', `${SESSIONS}?id=eq.${id}`, { partial: true }));
+    expectForbidden(await actors.anonymous('PATCH', `${SESSIONS}?id=eq.${id}`, REOPENED));
     expectForbidden(await actors.anonymous('DELETE', `${SESSIONS}?id=eq.${id}`));
   });
 
@@ -197,12 +248,28 @@ describe('ai_generation_sessions', () => {
         expectRefusedBy(answer, `ai_generation_sessions_${constraint}`);
       });
     }
+    it('not a run before the first', async () => {
+      const answer = await actors.owner.rest('POST', SESSIONS, newSession({ run: 0 }));
+      expectRefusedBy(answer, 'ai_generation_sessions_run_check');
+    });
     for (const [length, fits] of [[0, false], [1, true], [200, true], [201, false]] as const) {
       it(`${fits ? '' : 'not '}a model id of ${length} characters`, async () => {
         const answer = await actors.owner.rest('POST', SESSIONS, newSession({ model: 'm'.repeat(length) }));
         if (fits) expectStatus(answer, 201);
         else expectRefusedBy(answer, 'ai_generation_sessions_model_check');
       });
+    }
+  });
+
+  it('that has ended stays as it is for the database\'s own roles too', async () => {
+    const reopening =
+      "status = 'generating', run = 2, error_code = null, ended_at = null, prompt_tokens = null, completion_tokens = null, cost = null";
+    for (const how of [(id: string) => failed(id, 'ai_refused'), (id: string) => completed(id)]) {
+      const id = await endedSession(actors.owner, how);
+      for (const change of ['cost = 0', reopening]) {
+        const changed = world.sql(`update public.ai_generation_sessions set ${change} where id = $1`, [id]);
+        await assert.rejects(changed, { code: '42501' });
+      }
     }
   });
 

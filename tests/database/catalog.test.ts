@@ -55,6 +55,7 @@ describe('the catalog', () => {
         'ai_generation_sessions INSERT',
         'ai_generation_sessions SELECT',
         'ai_generation_sessions UPDATE',
+        'ai_generation_sessions UPDATE',
         'event_logs INSERT',
         'event_logs SELECT',
         'flashcard_candidates INSERT',
@@ -106,9 +107,12 @@ describe('the catalog', () => {
 
   it('every function runs with the rights of its caller and a fixed search path', async () => {
     const functions = await world.sql<{ proname: string; prosecdef: boolean; proconfig: string[] | null }>(
-      `select proname, prosecdef, proconfig from pg_proc where pronamespace = 'public'::regnamespace`,
+      `select proname, prosecdef, proconfig from pg_proc where pronamespace = 'public'::regnamespace order by proname`,
     );
-    assert.deepEqual(functions.map(({ proname }) => proname), ['finish_ai_session']);
+    assert.deepEqual(
+      functions.map(({ proname }) => proname),
+      ['check_ai_session_change', 'finish_ai_session', 'is_retryable_ai_failure', 'reopen_ai_session'],
+    );
     for (const { proname, prosecdef, proconfig } of functions) {
       assert.equal(prosecdef, false, proname);
       assert.deepEqual(proconfig, ['search_path=""'], proname);
@@ -156,17 +160,29 @@ describe('the catalog', () => {
        group by 1 order by 1`,
     );
     assert.deepEqual(columns, [
-      { privilege: 'ai_generation_sessions INSERT', columns: 'created_at id input_text model status user_id' },
+      { privilege: 'ai_generation_sessions INSERT', columns: 'created_at id input_text model run status user_id' },
       {
         privilege: 'ai_generation_sessions UPDATE',
-        columns: 'completion_tokens cost ended_at error_code partial prompt_tokens status',
+        columns: 'completion_tokens cost ended_at error_code partial prompt_tokens run status',
       },
-      { privilege: 'event_logs INSERT', columns: 'data session_id type user_id' },
+      { privilege: 'event_logs INSERT', columns: 'data run session_id type user_id' },
       { privilege: 'flashcard_candidates INSERT', columns: 'back front id position prompt session_id user_id' },
     ]);
   });
 
-  it('everything is explained: tables, columns, constraints, functions', async () => {
+  it('authenticated may call these functions and no other', async () => {
+    const functions = await world.sql<{ proname: string }>(
+      `select proname from pg_proc
+       where pronamespace = 'public'::regnamespace and has_function_privilege('authenticated', oid, 'execute')
+       order by proname`,
+    );
+    assert.deepEqual(
+      functions.map(({ proname }) => proname),
+      ['finish_ai_session', 'is_retryable_ai_failure', 'reopen_ai_session'],
+    );
+  });
+
+  it('everything is explained: tables, columns, constraints, functions, triggers', async () => {
     const silent = await world.sql(
       `select relname as object from pg_class
          where relnamespace = 'public'::regnamespace and relkind = 'r' and obj_description(oid, 'pg_class') is null
@@ -179,7 +195,10 @@ describe('the catalog', () => {
          where connamespace = 'public'::regnamespace and contype <> 'n' and obj_description(oid, 'pg_constraint') is null
        union all
        select proname from pg_proc
-         where pronamespace = 'public'::regnamespace and obj_description(oid, 'pg_proc') is null`,
+         where pronamespace = 'public'::regnamespace and obj_description(oid, 'pg_proc') is null
+       union all
+       select tgname from pg_trigger join pg_class on pg_class.oid = tgrelid
+         where relnamespace = 'public'::regnamespace and not tgisinternal and obj_description(pg_trigger.oid, 'pg_trigger') is null`,
     );
     assert.deepEqual(silent, []);
   });

@@ -57,11 +57,14 @@ describe('event_logs', () => {
       expectForbidden(await actors.owner.rest('POST', EVENTS, rateLimited({ created_at: '2020-01-01T00:00:00Z' })));
     });
 
-    it('cannot end a session twice in the log', async () => {
+    it('cannot end a run of a session twice in the log', async () => {
       const session_id = await endedSession(actors.owner);
       for (const type of ['ai_session.completed', 'ai_session.failed']) {
         expectStatus(await actors.owner.rest('POST', EVENTS, { type, session_id }), 409);
+        expectStatus(await actors.owner.rest('POST', EVENTS, { type, session_id, run: 1 }), 409);
       }
+      expectStatus(await actors.owner.rest('POST', EVENTS, { type: 'ai_session.failed', session_id, run: 2 }), 201);
+      expectStatus(await actors.owner.rest('POST', EVENTS, { type: 'ai_session.completed', session_id, run: 2 }), 409);
     });
   });
 
@@ -109,6 +112,12 @@ describe('event_logs', () => {
     it('not an end without a session', async () => {
       const answer = await actors.owner.rest('POST', EVENTS, { type: 'ai_session.completed' });
       expectRefusedBy(answer, 'event_logs_session_id_check');
+    });
+
+    it('not a run before the first', async () => {
+      const session_id = await openSession(actors.owner);
+      const answer = await actors.owner.rest('POST', EVENTS, { type: 'ai_session.failed', session_id, run: 0 });
+      expectRefusedBy(answer, 'event_logs_run_check');
     });
 
     it('not a refused request with a session', async () => {

@@ -13,8 +13,11 @@ import {
   failed,
   FINISH,
   newCard,
+  nextRun,
   openSession,
+  REOPEN,
   SESSIONS,
+  storedRows,
   TEXT,
 } from './actors.ts';
 
@@ -29,18 +32,12 @@ describe('finish_ai_session', () => {
 
   const finish = (args: object) => actors.owner.rest('POST', FINISH, args);
 
-  function expectReturned(answer: RestAnswer, status: 'completed' | 'failed'): void {
+  function expectReturned(answer: RestAnswer, status: 'completed' | 'failed' | 'generating'): void {
     expectStatus(answer, 200);
     assert.equal(answer.body, status);
   }
 
-  /** All that there is of a session, read past row level security. */
-  async function stored(id: string) {
-    const [session] = await world.sql('select * from public.ai_generation_sessions where id = $1', [id]);
-    const cards = await world.sql('select * from public.flashcard_candidates where session_id = $1 order by position', [id]);
-    const events = await world.sql('select * from public.event_logs where session_id = $1', [id]);
-    return { session, cards, events };
-  }
+  const stored = (id: string) => storedRows(world, id);
 
   it('completes a session: candidates in order, outcome, one event', async () => {
     const id = await openSession(actors.owner);
@@ -134,6 +131,120 @@ describe('finish_ai_session', () => {
     const { cards, events } = await stored(id);
     assert.equal(cards.length, 1);
     assert.equal(events.length, 1);
+  });
+
+  describe('of a later run', () => {
+    const ends = (events: Record<string, unknown>[]) => events.map(({ run, type }) => [run, type]);
+
+    it('ends it once more, with an event of its own', async () => {
+      const id = await openSession(actors.owner);
+      expectReturned(await finish(failed(id)), 'failed');
+      expectStatus(await actors.owner.rest('POST', REOPEN, nextRun(id)), 200);
+      expectReturned(await finish(completed(id, [newCard()], { run: 2 })), 'completed');
+
+      const { session, cards, events } = await stored(id);
+      assert.equal(session?.['status'], 'completed');
+      assert.equal(session?.['run'], 2);
+      assert.equal(session?.['error_code'], null);
+      assert.equal(session?.['prompt_tokens'], 512);
+      assert.equal(cards.length, 1);
+      assert.deepEqual(ends(events), [[1, 'ai_session.failed'], [2, 'ai_session.completed']]);
+    });
+
+    it('begins the run itself when its beginning was never confirmed', async () => {
+      const id = await openSession(actors.owner);
+      expectReturned(await finish(failed(id)), 'failed');
+      expectReturned(await finish(failed(id, 'ai_timeout', { run: 2 })), 'failed');
+      const { session, events } = await stored(id);
+      assert.equal(session?.['error_code'], 'ai_timeout');
+      assert.deepEqual(ends(events), [[1, 'ai_session.failed'], [2, 'ai_session.failed']]);
+    });
+
+    it('opens the session itself when no run of it ever arrived', async () => {
+      const id = crypto.randomUUID();
+      expectReturned(await finish(completed(id, [newCard()], { run: 3, input_text: TEXT })), 'completed');
+      const { session, events } = await stored(id);
+      assert.equal(session?.['run'], 3);
+      assert.deepEqual(ends(events), [[3, 'ai_session.completed']]);
+    });
+
+    it('stores what was paid for when the end of the run before never arrived', async () => {
+      const id = await openSession(actors.owner);
+      expectReturned(await finish(completed(id, [newCard()], { run: 2 })), 'completed');
+      expectReturned(await finish(failed(id)), 'completed');
+      const { cards, events } = await stored(id);
+      assert.equal(cards.length, 1);
+      assert.deepEqual(ends(events), [[2, 'ai_session.completed']]);
+    });
+
+    it('may be called again after a lost answer: the first end stands', async () => {
+      for (const [how, status] of [[completed, 'completed'], [failed, 'failed']] as const) {
+        const id = await openSession(actors.owner);
+        expectReturned(await finish(failed(id)), 'failed');
+        const args = how(id, undefined, { run: 2, input_text: TEXT });
+        expectReturned(await finish(args), status);
+        const before = await stored(id);
+        expectReturned(await finish(args), status);
+        assert.deepEqual(await stored(id), before);
+      }
+    });
+
+    it('called many times at once beside the run before ends each run at most once', async () => {
+      const id = await openSession(actors.owner);
+      const args = completed(id, [newCard()], { run: 2, input_text: TEXT });
+      const answers = await Promise.all(Array.from({ length: 12 }, (_, i) => finish(i % 2 === 0 ? args : failed(id))));
+      for (const answer of answers) expectStatus(answer, 200);
+      const { session, cards, events } = await stored(id);
+      assert.equal(session?.['status'], 'completed');
+      assert.equal(session?.['run'], 2);
+      assert.equal(cards.length, 1);
+      assert.equal(ends(events).filter(([run]) => run === 2).length, 1);
+      assert.ok(ends(events).filter(([run]) => run === 1).length <= 1);
+    });
+
+    it('changes nothing by a late end of an earlier run, generating or over', async () => {
+      const id = await openSession(actors.owner);
+      expectReturned(await finish(failed(id)), 'failed');
+      expectStatus(await actors.owner.rest('POST', REOPEN, nextRun(id)), 200);
+      const reopened = await stored(id);
+      for (const late of [failed(id, 'ai_timeout'), completed(id), completed(id, [newCard()], { input_text: TEXT })]) {
+        expectReturned(await finish(late), 'generating');
+      }
+      assert.deepEqual(await stored(id), reopened);
+
+      expectReturned(await finish(failed(id, 'ai_unavailable', { run: 2 })), 'failed');
+      const over = await stored(id);
+      expectReturned(await finish(completed(id)), 'failed');
+      assert.deepEqual(await stored(id), over);
+    });
+
+    it('does not bring back what ended for good', async () => {
+      for (const [how, status] of [[completed(''), 'completed'], [failed('', 'ai_refused'), 'failed']] as const) {
+        const id = await openSession(actors.owner);
+        expectReturned(await finish({ ...how, session: { ...how.session, id } }), status);
+        const before = await stored(id);
+        expectReturned(await finish(completed(id, [newCard()], { run: 2, input_text: TEXT })), status);
+        assert.deepEqual(await stored(id), before);
+      }
+    });
+
+    it('answers 404 to a stranger and changes nothing', async () => {
+      const id = await openSession(actors.owner);
+      expectReturned(await finish(failed(id)), 'failed');
+      const before = await stored(id);
+      for (const input_text of [null, TEXT]) {
+        expectStatus(await actors.stranger.rest('POST', FINISH, failed(id, 'ai_timeout', { run: 2, input_text })), 404);
+      }
+      assert.deepEqual(await stored(id), before);
+    });
+
+    it('with a card that does not fit, leaves the run before as it was', async () => {
+      const id = await openSession(actors.owner);
+      expectReturned(await finish(failed(id)), 'failed');
+      const before = await stored(id);
+      expectStatus(await finish(completed(id, [newCard({ back: '' })], { run: 2 })), 400);
+      assert.deepEqual(await stored(id), before);
+    });
   });
 
   it('answers 404 for a session that does not exist', async () => {
