@@ -35,6 +35,8 @@ export async function startPostgrest(postgres: Postgres, jwks: object): Promise<
       PGRST_DB_POOL: '10',
       // As a hosted Supabase project has it.
       PGRST_DB_MAX_ROWS: '1000',
+      // Not as a hosted project has it: lets a test see by which index a query of the service is answered.
+      PGRST_DB_PLAN_ENABLED: 'true',
       PGRST_JWT_SECRET: `@${keysFile}`,
       PGRST_SERVER_UNIX_SOCKET: socket,
       PGRST_LOG_LEVEL: 'error',
