@@ -50,7 +50,7 @@ pub struct ModelApi {
     pub idle_timeout_ms: u64,
     /// 1 to 10, default 3.
     pub attempts_max: u32,
-    /// 1 to 100, default 20.
+    /// 1 to 2000, default 20.
     pub candidates_max: usize,
     /// 0 (off) to 86400.
     pub cache_ttl_s: u32,
@@ -144,7 +144,7 @@ impl Config {
                     "must be 100 to 600000",
                 ),
                 attempts_max: reader.number("AI_MAX_ATTEMPTS", 1, 10, 3, "must be 1 to 10"),
-                candidates_max: reader.number("MAX_CANDIDATES", 1, 100, 20, "must be 1 to 100"),
+                candidates_max: reader.number("MAX_CANDIDATES", 1, 2000, 20, "must be 1 to 2000"),
                 cache_ttl_s: reader.number("AI_CACHE_TTL_S", 0, 86_400, 0, "must be 0 to 86400"),
             },
             rate_limit: Policies {
@@ -342,7 +342,7 @@ mod tests {
             ("OPENROUTER_BASE_URL", &["openrouter.ai"]),
             ("ALLOWED_MODELS", &["", " , ", "a b"]),
             ("ALLOWED_ORIGINS", &["cards.example", "https://a/b", "https://*.a", "*,https://a", "null"]),
-            ("MAX_CANDIDATES", &["0", "101", "-1", "x", "1.5"]),
+            ("MAX_CANDIDATES", &["0", "2001", "-1", "x", "1.5"]),
             (
                 "RATE_LIMIT_BURST",
                 &["10", "0/60", "10/0", "0/0", "1000001/60", "10/2678401", "10/-1", "a/b", "10/60/60"],

@@ -15,7 +15,7 @@ use crate::answer::readiness::Readiness;
 use crate::auth::{jwk::PublicKey, key_cache::KeyCache, verified::VerifiedTokens};
 use crate::config::LogLevel;
 use crate::desk::ask::{Ask, Facts};
-use crate::desk::record::Settled;
+use crate::desk::record::{KeptCandidate, Settled};
 use crate::desk::{Desk, Effects};
 use crate::http::Request;
 
@@ -230,6 +230,7 @@ pub const DESK_HEADERS: &[&str] = &[
     "location",
     "retry-after",
     "cache-status",
+    "preference-applied",
     "ratelimit-policy",
     "ratelimit",
 ];
@@ -248,6 +249,44 @@ pub trait DeskHost: Clock + Random + Log {
     fn start(&self, id: Uuid);
     /// Waits until it is settled. `None` when nobody is busy with it.
     async fn settled(&self, id: Uuid) -> Option<Rc<Settled>>;
+    /// Who follows a generation.
+    type Follower: Follower;
+    /// Follows it to its end, whoever else does. `None` when nobody is busy with it.
+    fn follow(&self, id: Uuid) -> Option<Self::Follower>;
+    /// Whether somebody follows it now: then each card is worth storing at once.
+    fn is_followed(&self, id: Uuid) -> bool;
+    /// Tells whoever runs it that it is to end now.
+    fn stop(&self, id: Uuid);
+    /// Waits until [`DeskHost::stop`] is called for it.
+    async fn stopped(&self, id: Uuid);
+}
+
+/// One of those who follow a generation.
+pub trait Follower {
+    /// Waits until it has more than `heard` cards on the desk, or is settled.
+    async fn news(&self, heard: usize) -> News;
+}
+
+/// What there is to tell of a generation.
+#[derive(Debug, Clone, PartialEq)]
+pub enum News {
+    /// The cards after those that were heard; at least one.
+    Cards(Vec<KeptCandidate>),
+    /// It is over.
+    Settled(Rc<Settled>),
+    /// The storage failed.
+    Lost,
+}
+
+/// An answer's body that is written piece by piece. Dropped before [`EventSink::close`], it ends as one that broke off.
+pub trait EventSink {
+    /// Waits until the reader has room for more.
+    ///
+    /// # Errors
+    /// [`Unreachable`] when nobody reads it any more.
+    async fn write(&mut self, piece: &[u8]) -> Result<(), Unreachable>;
+    /// Ends it as it should end.
+    async fn close(self);
 }
 
 /// The storage refused.

@@ -96,7 +96,7 @@ const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#qu
 pub struct FieldError {
     /// The field's name as the caller wrote it, or as the contract names it.
     pub field: String,
-    /// `required`, `type`, `length`, `not_allowed`, `unknown`.
+    /// `required`, `type`, `length`, `range`, `not_allowed`, `unknown`, `duplicate`.
     pub code: &'static str,
     /// For a person.
     pub message: String,

@@ -17,9 +17,28 @@ pub struct Created<'a> {
     pub candidates: &'a [KeptCandidate],
 }
 
-/// The answer of `GET /ai-sessions/{id}`.
+/// The answer of `GET /ai-sessions/{id}`, and the 202 of `POST /ai-sessions`.
 #[derive(Debug, Serialize)]
 pub struct Session<'a> {
+    /// What a list says of it too.
+    #[serde(flatten)]
+    pub summary: Summary<'a>,
+    /// Empty unless completed.
+    pub candidates: &'a [KeptCandidate],
+}
+
+/// The answer of `GET /ai-sessions`.
+#[derive(Debug, Serialize)]
+pub struct Sessions<'a> {
+    /// The newest first.
+    pub sessions: Vec<Summary<'a>>,
+    /// `before` for the next page; `None` on the last.
+    pub next: Option<String>,
+}
+
+/// A session without its cards.
+#[derive(Debug, Serialize)]
+pub struct Summary<'a> {
     /// The session.
     pub id: Uuid,
     /// `generating`, `completed`, `failed`.
@@ -36,8 +55,8 @@ pub struct Session<'a> {
     pub ended_at: Option<&'a str>,
     /// What was billed.
     pub usage: Option<Usage>,
-    /// Empty unless completed.
-    pub candidates: &'a [KeptCandidate],
+    /// How many cards there are, so far.
+    pub candidate_count: usize,
 }
 
 /// The answer of `GET /models`.

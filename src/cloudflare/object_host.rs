@@ -1,7 +1,7 @@
 //! The host inside a user's object: its desk in memory and in storage, and the generations that it runs.
 
 use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use super::object_storage::{load, store};
 use super::platform::{OnWorkers, Settings, settings};
 use crate::desk::record::Settled;
 use crate::desk::{Desk, Effects};
-use crate::ports::{Clock, DeskHost, StorageFailed};
+use crate::ports::{Clock, DeskHost, Follower, News, StorageFailed};
 use crate::routes::generate;
 
 /// Cheap to clone: every generation has one of its own.
@@ -26,18 +26,81 @@ struct Inner {
     settings: Settings,
     /// INVARIANT: `None`, or what the storage holds: dropped as soon as storing fails.
     desk: RefCell<Option<Desk>>,
+    /// Whether this object has made sure of its tables.
+    has_tables: Cell<bool>,
     /// A handful at most: `concurrent` ones, and old endings that are being written.
     running: RefCell<Vec<(Uuid, Rc<Watch>)>>,
     /// When the alarm is known to be set.
     alarm_ms: Cell<Option<u64>>,
 }
 
-/// Where the readers of a generation wait. All events of one object share one context, so one may wake another.
+/// Where the readers of a generation wait, and whoever runs it for a stop. All events of one object share one context,
+/// so one may wake another.
 #[derive(Default)]
 struct Watch {
     ended: Cell<bool>,
     settled: RefCell<Option<Rc<Settled>>>,
+    to_stop: Cell<bool>,
+    /// How many follow it now.
+    followers: Cell<usize>,
     wakers: RefCell<Vec<Waker>>,
+}
+
+impl Watch {
+    fn wake_all(&self) {
+        for waker in self.wakers.take() {
+            waker.wake();
+        }
+    }
+
+    /// Waits until `look` gives something; it is asked again whenever something has changed.
+    async fn until<T>(&self, mut look: impl FnMut() -> Option<T>) -> T {
+        poll_fn(|context| {
+            if let Some(found) = look() {
+                return Poll::Ready(found);
+            }
+            let mut wakers = self.wakers.borrow_mut();
+            // A task that is woken by something else looks too, and must not be remembered each time.
+            if !wakers.iter().any(|known| known.will_wake(context.waker())) {
+                wakers.push(context.waker().clone());
+            }
+            Poll::Pending
+        })
+        .await
+    }
+}
+
+/// A follower of a generation; counted as long as it lives.
+pub(super) struct Following {
+    host: ObjectHost,
+    id: Uuid,
+    watch: Rc<Watch>,
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        self.watch.followers.set(self.watch.followers.get().saturating_sub(1));
+    }
+}
+
+impl Follower for Following {
+    async fn news(&self, heard: usize) -> News {
+        let look = || {
+            if self.watch.ended.get() {
+                return Some(self.watch.settled.borrow().clone().map_or(News::Lost, News::Settled));
+            }
+            let new = self.host.with_desk(|desk| {
+                let cards = desk.find(self.id).and_then(|generation| generation.candidates.get(heard..));
+                (cards.unwrap_or_default().to_vec(), Effects::default())
+            });
+            match new {
+                Ok(cards) if cards.is_empty() => None,
+                Ok(cards) => Some(News::Cards(cards)),
+                Err(StorageFailed) => Some(News::Lost),
+            }
+        };
+        self.watch.until(look).await
+    }
 }
 
 impl ObjectHost {
@@ -46,6 +109,7 @@ impl ObjectHost {
             state,
             settings: settings(env),
             desk: RefCell::default(),
+            has_tables: Cell::default(),
             running: RefCell::default(),
             alarm_ms: Cell::default(),
         }))
@@ -66,6 +130,7 @@ impl ObjectHost {
         let is_empty = self.0.desk.borrow().as_ref().is_some_and(Desk::is_empty);
         if is_empty && self.0.running.borrow().is_empty() {
             self.0.desk.take();
+            self.0.has_tables.set(false);
             self.0.state.storage().delete_all().await?;
         }
         Ok(())
@@ -106,13 +171,20 @@ impl DeskHost for ObjectHost {
         };
         let (decided, effects) = decide(&mut desk);
         // What is not stored is not kept in memory either.
-        store(&sql, &desk, &effects).map_err(|()| StorageFailed)?;
+        let stored = store(&sql, &desk, &effects, &self.0.has_tables);
+        if stored.is_err() {
+            self.0.has_tables.set(false);
+        }
+        stored.map_err(|()| StorageFailed)?;
         // Also where nothing changed, when no alarm is known of: the one that went off may have found all of it
         // running, or not yet idle, and whatever is on the desk has to be seen to again.
         if effects != Effects::default() || self.0.alarm_ms.get().is_none() {
             self.set_alarm(&desk);
         }
         *memory = Some(desk);
+        if let Some(watch) = effects.candidates.and_then(|(id, _)| self.watch(id)) {
+            watch.wake_all();
+        }
         Ok(decided)
     }
 
@@ -136,23 +208,39 @@ impl DeskHost for ObjectHost {
             }
             *watch.settled.borrow_mut() = settled.map(Rc::new);
             watch.ended.set(true);
-            for waker in watch.wakers.take() {
-                waker.wake();
-            }
+            watch.wake_all();
         });
     }
 
     async fn settled(&self, id: Uuid) -> Option<Rc<Settled>> {
         let watch = self.watch(id)?;
-        poll_fn(|context| {
-            if watch.ended.get() {
-                return Poll::Ready(());
-            }
-            watch.wakers.borrow_mut().push(context.waker().clone());
-            Poll::Pending
-        })
-        .await;
-        let settled = watch.settled.borrow();
-        settled.clone()
+        watch.until(|| watch.ended.get().then_some(())).await;
+        watch.settled.borrow().clone()
+    }
+
+    type Follower = Following;
+
+    fn follow(&self, id: Uuid) -> Option<Following> {
+        let watch = self.watch(id)?;
+        watch.followers.set(watch.followers.get().saturating_add(1));
+        Some(Following { host: self.clone(), id, watch })
+    }
+
+    fn is_followed(&self, id: Uuid) -> bool {
+        self.watch(id).is_some_and(|watch| watch.followers.get() > 0)
+    }
+
+    fn stop(&self, id: Uuid) {
+        if let Some(watch) = self.watch(id) {
+            watch.to_stop.set(true);
+            watch.wake_all();
+        }
+    }
+
+    async fn stopped(&self, id: Uuid) {
+        match self.watch(id) {
+            Some(watch) => watch.until(|| watch.to_stop.get().then_some(())).await,
+            None => pending().await,
+        }
     }
 }

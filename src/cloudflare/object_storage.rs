@@ -4,8 +4,12 @@
 //! ledger       one row: what was used
 //! generations  a row each, without its candidates
 //! candidates   a row per batch, by the position of its first
+//! claims       a row each
 //! ```
+//! The tables are made with the first thing that is stored: an object that is only asked keeps nothing.
 //! The calls are synchronous; all that are made in one turn of the event loop are one transaction.
+
+use std::cell::Cell;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -22,6 +26,9 @@ const SCHEMA: &str = "
     create table if not exists candidates (
         generation_id text not null, position integer not null, record text not null,
         primary key (generation_id, position)
+    ) strict;
+    create table if not exists claims (
+        session_id text primary key, ends_ms integer not null, record text not null
     ) strict;";
 
 /// What cannot be read or written: nothing may be decided then.
@@ -41,17 +48,22 @@ struct StoredLedger {
 
 /// Loads the desk.
 pub(super) fn load(sql: &SqlStorage) -> StorageResult<Desk> {
-    sql.exec(SCHEMA, None).map_err(drop)?;
     let mut desk = Desk::default();
+    if rows(sql, "select 1 from sqlite_master where name = 'claims'")?.is_empty() {
+        return Ok(desk);
+    }
     for row in rows(sql, "select record from ledger")? {
         let stored: StoredLedger = read(row.first())?;
         desk.ledger = stored.ledger;
         desk.told_limited = stored.told_limited;
     }
-    // UUIDv7: the order of the ids is that of their acceptance.
-    for row in rows(sql, "select record from generations order by id")? {
+    for row in rows(sql, "select record from claims")? {
+        desk.claims.push(read(row.first())?);
+    }
+    for row in rows(sql, "select record from generations")? {
         desk.generations.push(read::<Generation>(row.first())?);
     }
+    desk.generations.sort_by_key(|generation| generation.started_ms);
     if desk.generations.is_empty() {
         return Ok(desk);
     }
@@ -67,13 +79,24 @@ pub(super) fn load(sql: &SqlStorage) -> StorageResult<Desk> {
 }
 
 /// Stores what a decision says has to be stored.
-pub(super) fn store(sql: &SqlStorage, desk: &Desk, effects: &Effects) -> StorageResult<()> {
+pub(super) fn store(
+    sql: &SqlStorage,
+    desk: &Desk,
+    effects: &Effects,
+    has_tables: &Cell<bool>,
+) -> StorageResult<()> {
     let exec = |query: &str, values: Vec<JsValue>| sql.exec_raw(query, values).map(drop).map_err(drop);
+    if *effects == Effects::default() {
+        return Ok(());
+    }
     if effects.clear {
-        for query in ["delete from ledger", "delete from generations", "delete from candidates"] {
-            exec(query, Vec::new())?;
+        for table in ["ledger", "generations", "candidates", "claims"] {
+            exec(&["drop table if exists ", table].concat(), Vec::new())?;
         }
         return Ok(());
+    }
+    if !has_tables.replace(true) {
+        exec(SCHEMA, Vec::new())?;
     }
     if effects.ledger {
         let record = LedgerRecord { ledger: &desk.ledger, told_limited: &desk.told_limited };
@@ -88,6 +111,15 @@ pub(super) fn store(sql: &SqlStorage, desk: &Desk, effects: &Effects) -> Storage
         let position = JsValue::from(u32::try_from(from).map_err(drop)?);
         let batch = generation.candidates.get(from..).unwrap_or_default();
         exec("insert into candidates values (?, ?, ?)", vec![id, position, write(&batch)?])?;
+    }
+    let claim = effects.claim.and_then(|id| desk.claims.iter().find(|claim| claim.session_id == id));
+    if let Some(claim) = claim {
+        let id = JsValue::from(claim.session_id.to_string());
+        let values = vec![id, milliseconds(claim.ends_ms()), write(claim)?];
+        exec("insert or replace into claims values (?, ?, ?)", values)?;
+    }
+    if let Some(until_ms) = effects.claims_until_ms {
+        exec("delete from claims where ends_ms <= ?", vec![milliseconds(until_ms)])?;
     }
     if let Some(id) = effects.forget {
         let id = JsValue::from(id.to_string());
@@ -104,6 +136,12 @@ fn rows(sql: &SqlStorage, query: &str) -> StorageResult<Vec<Vec<SqlStorageValue>
 fn read<T: for<'a> Deserialize<'a>>(value: Option<&SqlStorageValue>) -> StorageResult<T> {
     let Some(SqlStorageValue::String(record)) = value else { return Err(()) };
     serde_json::from_slice(record.as_bytes()).map_err(drop)
+}
+
+/// Exact: a moment has 41 bits, a JavaScript number 53.
+#[expect(clippy::as_conversions, clippy::cast_precision_loss, reason = "SQLite takes JavaScript's numbers")]
+fn milliseconds(moment: u64) -> JsValue {
+    JsValue::from(moment as f64)
 }
 
 fn write(record: &impl Serialize) -> StorageResult<JsValue> {

@@ -1,16 +1,18 @@
 //! The way out: requests to neighbours, and the form in which answers leave.
 
 use js_sys::{Array, Uint8Array};
+use wasm_bindgen::prelude::*;
 use wasm_bindgen::{JsCast, JsValue};
-use wasm_bindgen_futures::JsFuture;
+use wasm_bindgen_futures::{JsFuture, spawn_local};
 use web_sys::{
-    AbortController, ReadableStream, RequestInit, RequestRedirect, Response, ResponseInit, WorkerGlobalScope,
+    AbortController, ReadableStream, RequestInit, RequestRedirect, Response, ResponseInit, TransformStream,
+    WorkerGlobalScope, WritableStreamDefaultWriter,
 };
 
 use super::incoming::{Connection, IncomingResponse};
 use super::platform::OnWorkers;
 use crate::http::Request;
-use crate::ports::{Fetch, Unreachable};
+use crate::ports::{EventSink, Fetch, Unreachable};
 
 impl<T: OnWorkers> Fetch for T {
     type Incoming = IncomingResponse;
@@ -40,6 +42,52 @@ fn header_pairs<'a>(headers: impl Iterator<Item = &'a (&'static str, String)>) -
         pairs.push(&Array::of2(&JsValue::from(*name), &JsValue::from(value.as_str())));
     }
     pairs.into()
+}
+
+#[wasm_bindgen]
+extern "C" {
+    /// workerd's own pipe: it passes bytes on without JavaScript, and a write ends when the reader has taken it:
+    /// <https://developers.cloudflare.com/workers/runtime-apis/streams/transformstream/#identitytransformstream>
+    #[wasm_bindgen(extends = TransformStream)]
+    type IdentityTransformStream;
+
+    #[wasm_bindgen(constructor, catch)]
+    fn new() -> Result<IdentityTransformStream, JsValue>;
+}
+
+/// The end of a pipe that is written into.
+pub(super) struct PipeSink {
+    writer: WritableStreamDefaultWriter,
+    is_closed: bool,
+}
+
+/// A body, and where it comes from.
+pub(super) fn pipe() -> Result<(PipeSink, ReadableStream), JsValue> {
+    let pipe = IdentityTransformStream::new()?;
+    Ok((PipeSink { writer: pipe.writable().get_writer()?, is_closed: false }, pipe.readable()))
+}
+
+impl EventSink for PipeSink {
+    async fn write(&mut self, piece: &[u8]) -> Result<(), Unreachable> {
+        let written = JsFuture::from(self.writer.write_with_chunk(&Uint8Array::from(piece))).await;
+        written.map(drop).map_err(|_| Unreachable)
+    }
+
+    async fn close(mut self) {
+        self.is_closed = true;
+        // A reader that leaves now has all of it.
+        let _ = JsFuture::from(self.writer.close()).await;
+    }
+}
+
+impl Drop for PipeSink {
+    fn drop(&mut self) {
+        if !self.is_closed {
+            let aborted = self.writer.abort();
+            // Whether it was open still is nobody's business any more.
+            spawn_local(async move { drop(JsFuture::from(aborted).await) });
+        }
+    }
 }
 
 /// What an answer's body is made of.

@@ -2,14 +2,16 @@
 //! `object_host`; what is decided, in `desk`.
 
 use wasm_bindgen_futures::spawn_local;
+use web_sys::ReadableStream;
 use worker::{DurableObject, Env, Request, Response, State, durable_object};
 
 use super::object_host::ObjectHost;
-use super::outgoing::{OutgoingBody, response};
+use super::outgoing::{OutgoingBody, pipe, response};
 use super::platform::OnWorkers;
 use crate::config::{Config, LogLevel};
 use crate::desk::ask::{Ask, FACTS_HEADER};
-use crate::ports::Log;
+use crate::ports::{DeskHost, Log};
+use crate::routes::session_events::{Follow, write_events};
 use crate::routes::user_desk::{Served, serve, tell_limited, wake};
 
 /// One user's desk.
@@ -22,6 +24,21 @@ impl UserSessions {
     async fn see_to_chores(&self) -> worker::Result<()> {
         wake(&self.host, self.config()?).map_err(|_| worker::Error::from("the storage failed"))?;
         self.host.delete_if_empty().await
+    }
+
+    /// A body that is written in a task of its own, which goes on after the answer's head.
+    fn stream(&self, follow: Follow) -> worker::Result<ReadableStream> {
+        let (sink, body) = pipe()?;
+        let host = self.host.clone();
+        // From now on: a generation that ends before the task begins must still be heard of.
+        let follower = host.follow(follow.id);
+        spawn_local(async move {
+            if let Some(follower) = follower {
+                // A reader that left is none of anybody's business.
+                let _ = write_events(&host, &follow, &follower, sink).await;
+            }
+        });
+        Ok(body)
     }
 
     fn config(&self) -> worker::Result<&Config> {
@@ -37,7 +54,7 @@ impl DurableObject for UserSessions {
 
     async fn fetch(&self, mut request: Request) -> worker::Result<Response> {
         let ask: Ask = serde_json::from_slice(request.text().await?.as_bytes())?;
-        let Served { mut answer, facts, limited } = serve(&self.host, self.config()?, &ask).await;
+        let Served { mut answer, follow, facts, limited } = serve(&self.host, self.config()?, &ask).await;
         answer.headers.push((FACTS_HEADER, serde_json::to_string(&facts)?));
         if !limited.is_empty() {
             let host = self.host.clone();
@@ -47,7 +64,11 @@ impl DurableObject for UserSessions {
                 }
             });
         }
-        Ok(response(answer.status, &answer.headers, OutgoingBody::Bytes(answer.body))?.into())
+        let body = match follow {
+            Some(follow) => OutgoingBody::Stream(Some(self.stream(follow)?)),
+            None => OutgoingBody::Bytes(answer.body),
+        };
+        Ok(response(answer.status, &answer.headers, body)?.into())
     }
 
     async fn alarm(&self) -> worker::Result<Response> {

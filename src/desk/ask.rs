@@ -4,6 +4,8 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::answer::events::Position;
+use crate::answer::form::Form;
 use crate::generation::usage::Usage;
 use crate::problem::Code;
 
@@ -33,20 +35,48 @@ pub struct Ask {
 pub enum Wish {
     /// Count a request whose body does not hold; 204 when it is within the limit.
     Count,
-    /// Start a generation and answer with its cards.
-    Generate {
-        /// Sanitized.
-        input_text: String,
-        /// One of the allowed models.
-        model: String,
-        /// `Cache-Control: no-cache` was sent.
-        no_cache: bool,
-    },
+    /// Start a generation, or find the one that the key stands for, and answer in the wanted form.
+    Generate(Box<Generate>),
     /// Tell the state of a session that the database does not have as ended; 404 when it is not on this desk.
     Read {
         /// The session.
         id: Uuid,
     },
+    /// Tell the events of such a session as they come; 404 when it is not on this desk.
+    Follow {
+        /// The session.
+        id: Uuid,
+        /// What was heard of it before.
+        after: Option<Position>,
+    },
+    /// Stop a generation; 409 when it has ended and is not written yet, 404 when it is not on this desk.
+    Stop {
+        /// The session.
+        id: Uuid,
+    },
+}
+
+/// A generation that is wanted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Generate {
+    /// The session's id, where no key stands for one. Made at the edge, so that the ask can be repeated.
+    pub id: Uuid,
+    /// The same ask was put before, and its answer was lost on the way.
+    pub is_repeated: bool,
+    /// Sanitized.
+    pub input_text: String,
+    /// One of the allowed models.
+    pub model: String,
+    /// `Cache-Control: no-cache` was sent.
+    pub no_cache: bool,
+    /// `Idempotency-Key`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// In which form the caller wants to hear of it.
+    pub form: Form,
+    /// What was heard of it before, on a connection that broke.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<Position>,
 }
 
 /// The header of the desk's answer that carries [`Facts`] to the edge, which takes it off.

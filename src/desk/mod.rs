@@ -11,12 +11,14 @@
 //! same transaction. Not for: the order of things in a request (`routes::user_desk`), the storage (`cloudflare`).
 
 pub mod ask;
+pub mod claim;
 pub mod record;
 
 use uuid::Uuid;
 
 use crate::problem::Code;
 use crate::quota::{BURST, CONCURRENT, GENERATIONS, Ledger, Policies, Refusal};
+use claim::{Claim, Key, Outcome};
 use record::{Accepted, Ending, Generation, KeptCandidate, Row};
 
 /// An object that has no request is evicted after 70 to 140 s even while a fetch is pending, and one that died is
@@ -41,6 +43,8 @@ pub struct Desk {
     pub generations: Vec<Generation>,
     /// When the event log was last told of each policy's limit: one entry a policy.
     pub told_limited: Vec<(String, u64)>,
+    /// INVARIANT: at most one that holds for a key; at most one for a session.
+    pub claims: Vec<Claim>,
 }
 
 /// What must be stored, in one transaction.
@@ -54,6 +58,10 @@ pub struct Effects {
     pub candidates: Option<(Uuid, usize)>,
     /// Everything of this generation goes.
     pub forget: Option<Uuid>,
+    /// The claim on this session.
+    pub claim: Option<Uuid>,
+    /// The claims that end at this moment or before it go.
+    pub claims_until_ms: Option<u64>,
     /// Everything goes.
     pub clear: bool,
 }
@@ -98,20 +106,22 @@ impl Desk {
         Ok(Effects { ledger: true, ..Effects::default() })
     }
 
-    /// Accepts a generation: reserves its unit and its lease. To be called after [`Desk::count`], in the same
-    /// transaction.
+    /// Accepts a generation: reserves its unit and its lease, and claims its key. To be called after [`Desk::count`],
+    /// in the same transaction. A failure of the session that is not written yet gives way to this run of it.
     ///
     /// # Errors
-    /// [`Refusal`] by `generations` or `concurrent`; nothing is reserved then.
+    /// [`Refusal`] by `generations` or `concurrent`; nothing is reserved or claimed then.
     pub fn admit(
         &mut self,
         policies: &Policies,
         accepted: Accepted,
+        key: Option<Key>,
         timeout_ms: u64,
         now_ms: u64,
     ) -> Result<Effects, Refusal> {
-        let id = accepted.id;
+        let (id, run) = (accepted.id, accepted.run);
         let unit = self.ledger.reserve(policies, id, timeout_ms.saturating_add(LEASE_GRACE_MS), now_ms)?;
+        self.generations.retain(|generation| generation.accepted.id != id);
         self.generations.push(Generation {
             accepted,
             started_ms: now_ms,
@@ -124,7 +134,18 @@ impl Desk {
             write_at_ms: 0,
             candidates: Vec::new(),
         });
-        Ok(Effects { ledger: true, generation: Some(id), ..Effects::default() })
+        let mut effects = Effects { ledger: true, generation: Some(id), ..Effects::default() };
+        if let Some(Key { key, fingerprint }) = key {
+            let has_old = self.claims.iter().any(|claim| !claim.holds(now_ms));
+            effects.claims_until_ms = has_old.then_some(now_ms);
+            effects.claim = Some(id);
+            // Tried again, it keeps the time of its first claim.
+            let before = self.claims.iter().find(|claim| claim.session_id == id);
+            let claimed_ms = before.map_or(now_ms, |claim| claim.claimed_ms);
+            self.claims.retain(|claim| claim.holds(now_ms) && claim.session_id != id);
+            self.claims.push(Claim { key, fingerprint, session_id: id, run, claimed_ms, outcome: None });
+        }
+        Ok(effects)
     }
 
     /// The generation of that id, while it runs or is unwritten.
@@ -171,6 +192,10 @@ impl Desk {
                 }
                 self.ledger.release(id);
                 effects.ledger = true;
+                if let Some(claim) = self.claims.iter_mut().find(|claim| claim.session_id == id) {
+                    claim.outcome = Some(Outcome::of(&ending));
+                    effects.claim = Some(id);
+                }
                 generation.ending = Some(ending);
             }
             Event::Written => {
@@ -227,23 +252,12 @@ impl Desk {
     /// when there are any.
     #[must_use]
     pub fn taken_up(generation: &Generation, attempts_max: u32, now_ms: u64) -> Option<Ending> {
-        let has_cards = !generation.candidates.is_empty();
         let may_ask = generation.attempts.max(1) < attempts_max
             && now_ms.saturating_add(LEAST_FOR_A_CALL_MS) <= generation.deadline_ms;
-        if !has_cards && may_ask {
+        if generation.candidates.is_empty() && may_ask {
             return None;
         }
-        Some(Ending {
-            code: (!has_cards).then_some(Code::AiTimeout),
-            partial: has_cards,
-            usage: None,
-            served_model: None,
-            attempts: generation.attempts,
-            dropped: 0,
-            ended_ms: now_ms,
-            retry_after_s: None,
-            was_reused: None,
-        })
+        Some(broken_off(generation, Code::AiTimeout, generation.attempts, now_ms))
     }
 
     /// When the object must be woken at the latest.
@@ -259,19 +273,25 @@ impl Desk {
         };
         let soonest = self.generations.iter().map(of_one).min();
         // A millisecond later, because a window's last one still counts.
-        soonest.or_else(|| (!self.is_empty()).then(|| self.ledger.idle_at_ms().max(now_ms).saturating_add(1)))
+        soonest.or_else(|| (!self.is_empty()).then(|| self.idle_at_ms().max(now_ms).saturating_add(1)))
+    }
+
+    /// When nothing of it will matter any more, if nothing happens before.
+    fn idle_at_ms(&self) -> u64 {
+        let claimed_until_ms = self.claims.iter().map(Claim::ends_ms).max().unwrap_or(0);
+        self.ledger.idle_at_ms().max(claimed_until_ms)
     }
 
     /// Whether nothing is left that would matter tomorrow: the storage can go.
     #[must_use]
     pub fn is_idle(&self, now_ms: u64) -> bool {
-        self.generations.is_empty() && self.ledger.is_idle(now_ms)
+        self.generations.is_empty() && self.idle_at_ms() <= now_ms
     }
 
     /// Whether there is nothing at all on it.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.generations.is_empty() && self.ledger == Ledger::default()
+        self.generations.is_empty() && self.claims.is_empty() && self.ledger == Ledger::default()
     }
 
     /// Forgets everything.
@@ -305,6 +325,23 @@ impl Desk {
             fresh.push(*policy);
         }
         fresh
+    }
+}
+
+/// How a generation ends that goes on no longer: with the complete cards that it has, else as a failure with `code`.
+#[must_use]
+pub fn broken_off(generation: &Generation, code: Code, attempts: u32, ended_ms: u64) -> Ending {
+    let has_cards = !generation.candidates.is_empty();
+    Ending {
+        code: (!has_cards).then_some(code),
+        partial: has_cards,
+        usage: None,
+        served_model: None,
+        attempts,
+        dropped: 0,
+        ended_ms,
+        retry_after_s: None,
+        was_reused: None,
     }
 }
 

@@ -36,6 +36,8 @@ impl KeptCandidate {
 pub struct Accepted {
     /// The session's id.
     pub id: Uuid,
+    /// The so-manieth try under this session, from 1: a failure that can pass frees its idempotency key.
+    pub run: u32,
     /// Whose it is.
     pub user_id: Uuid,
     /// Sanitized.

@@ -20,6 +20,7 @@ fn policies() -> Policies {
 fn accepted(id: u128) -> Accepted {
     Accepted {
         id: Uuid::from_u128(id),
+        run: 1,
         user_id: Uuid::from_u128(7),
         input_text: "text".to_owned(),
         model: "a/one".to_owned(),
@@ -58,7 +59,8 @@ fn card(number: u128) -> KeptCandidate {
 fn running() -> Desk {
     let mut desk = Desk::default();
     desk.count(&policies(), T).expect("the first request is within the burst");
-    desk.admit(&policies(), accepted(1), TIMEOUT_MS, T).expect("the first generation is within the limits");
+    desk.admit(&policies(), accepted(1), None, TIMEOUT_MS, T)
+        .expect("the first generation is within the limits");
     desk
 }
 
@@ -72,7 +74,7 @@ fn generations_left(desk: &Desk) -> u32 {
 fn an_accepted_generation_is_stored_with_what_it_used() {
     let mut desk = Desk::default();
     assert!(desk.count(&policies(), T).expect("within the burst").ledger);
-    let effects = desk.admit(&policies(), accepted(1), TIMEOUT_MS, T).expect("within the limits");
+    let effects = desk.admit(&policies(), accepted(1), None, TIMEOUT_MS, T).expect("within the limits");
     assert_eq!(effects, Effects { ledger: true, generation: Some(ONE), ..Effects::default() });
     assert_eq!(generations_left(&desk), 2);
     assert_eq!(desk.ledger.leases.in_use(T), 1);
@@ -82,9 +84,9 @@ fn an_accepted_generation_is_stored_with_what_it_used() {
 #[test]
 fn a_third_generation_in_flight_is_refused_and_changes_nothing() {
     let mut desk = running();
-    desk.admit(&policies(), accepted(2), TIMEOUT_MS, T).expect("two may be in flight");
+    desk.admit(&policies(), accepted(2), None, TIMEOUT_MS, T).expect("two may be in flight");
     let before = desk.ledger.clone();
-    let refusal = desk.admit(&policies(), accepted(3), TIMEOUT_MS, T).expect_err("a third may not");
+    let refusal = desk.admit(&policies(), accepted(3), None, TIMEOUT_MS, T).expect_err("a third may not");
     assert_eq!(refusal.violated, vec![CONCURRENT]);
     assert_eq!(desk.ledger, before);
     assert_eq!(desk.generations.len(), 2);
@@ -290,7 +292,7 @@ proptest! {
             match step {
                 Step::Ask => {
                     next_id += 1;
-                    if desk.admit(&policies, accepted(next_id), TIMEOUT_MS, now_ms).is_ok() {
+                    if desk.admit(&policies, accepted(next_id), None, TIMEOUT_MS, now_ms).is_ok() {
                         used += 1;
                     }
                 }

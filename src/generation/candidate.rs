@@ -9,6 +9,7 @@
 //! Not for: finding the cards ([`super::candidate_reader`]), ids (the session gives them).
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::de::{Deserializer, Error, Visitor};
@@ -50,8 +51,8 @@ pub enum Dropped {
 #[derive(Debug)]
 pub struct Candidates {
     list: Vec<Candidate>,
-    /// INVARIANT: the folded front of each card of `list`, in its order.
-    folded_fronts: Vec<String>,
+    /// INVARIANT: the folded front of each card of `list`.
+    folded_fronts: BTreeSet<String>,
     count_max: usize,
     dropped_count: u32,
 }
@@ -60,7 +61,7 @@ impl Candidates {
     /// None yet, and never more than `count_max`.
     #[must_use]
     pub const fn new(count_max: usize) -> Self {
-        Self { list: Vec::new(), folded_fronts: Vec::new(), count_max, dropped_count: 0 }
+        Self { list: Vec::new(), folded_fronts: BTreeSet::new(), count_max, dropped_count: 0 }
     }
 
     /// Takes the JSON of one card, as it came (also with broken UTF-8 or lone surrogates in its strings: each
@@ -81,7 +82,7 @@ impl Candidates {
         });
         match checked {
             Ok((candidate, folded)) => {
-                self.folded_fronts.push(folded);
+                self.folded_fronts.insert(folded);
                 Ok(self.list.push_mut(candidate))
             }
             Err(reason) => {

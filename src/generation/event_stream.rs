@@ -66,6 +66,9 @@ impl EventStream {
             }
             let Some(end) = rest.iter().position(|byte| matches!(byte, b'\n' | b'\r')) else { break };
             let (head, tail) = rest.split_at(end);
+            if head.len() > EVENT_BYTES_MAX {
+                return Err(TooLong);
+            }
             self.after_cr = tail.starts_with(b"\r");
             rest = tail.get(1..).unwrap_or_default();
 

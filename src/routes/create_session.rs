@@ -6,13 +6,15 @@
 //!
 //! A body that does not hold is counted too, and a request over its limit is told so first, whatever its body says.
 
-use super::{AnswerHost, Reply, Request};
-use crate::auth::User;
+use super::session_events::{bad_header, last_event_id};
+use super::{AnswerHost, Caller, Passing, Reply, Request, new_id};
+use crate::answer::form::Form;
 use crate::config::Config;
-use crate::desk::ask::{Facts, Wish};
+use crate::desk::ask::{Facts, Generate, Wish};
 use crate::http::JSON;
+use crate::input::idempotency_key;
 use crate::input::new_session::{BODY_BYTES_MAX, NewSession};
-use crate::ports::{BodyError, Inbound, read_whole};
+use crate::ports::{BodyError, Head, Inbound, Random, read_whole};
 use crate::problem::{Code, Problem};
 
 /// The whole of it.
@@ -23,22 +25,21 @@ pub async fn create_session<H: AnswerHost>(
     host: &H,
     config: &Config,
     request: &mut Request<impl Inbound>,
-    user: &User,
-    token: &str,
-) -> Result<(Reply<H::Stream>, Facts), Problem> {
-    // (2) Read and check the body.
-    let read = read_body(config, &mut request.inbound).await;
+    caller: &Caller<'_>,
+) -> Passing<H::Stream> {
+    // (2) Read and check the body, and what the headers say of it.
+    let read = match read_body(config, &mut request.inbound).await {
+        Ok(new) => wanted(host, host.now_ms(), &request.inbound, new),
+        Err(problem) => Err(problem),
+    };
     let (wish, refused) = match read {
-        Ok(new) => {
-            let no_cache = request.inbound.header("cache-control").is_some_and(|field| says_no_cache(&field));
-            (Wish::Generate { input_text: new.input_text, model: new.model, no_cache }, None)
-        }
+        Ok(wanted) => (Wish::Generate(Box::new(wanted)), None),
         Err(problem) => (Wish::Count, Some(problem)),
     };
     // (3) One call to the user's desk.
-    let reply = super::ask_desk(host, request, user, token, wish).await?;
+    let reply = super::ask_desk(host, request, caller, wish).await?;
     match refused {
-        // 204: within the limit, so the body's own error is told, with the fields that tell what is left.
+        // 204: within the limit, so the request's own error is told, with the fields that tell what is left.
         Some(problem) if reply.status == 204 => {
             let mut answer = problem.to_answer(&request.origin, &request.id);
             answer
@@ -46,11 +47,25 @@ pub async fn create_session<H: AnswerHost>(
                 .extend(reply.headers.into_iter().filter(|(name, _)| name.starts_with("ratelimit")));
             Ok((Reply::Whole(answer), Facts { code: Some(problem.code), ..Facts::default() }))
         }
-        _ => Ok((
-            Reply::Passed { status: reply.status, headers: reply.headers, body: reply.body },
-            reply.facts,
-        )),
+        _ => Ok(super::passed_on(reply)),
     }
+}
+
+fn wanted(random: &impl Random, now_ms: u64, head: &impl Head, new: NewSession) -> Result<Generate, Problem> {
+    let key = head.header("idempotency-key").map(|field| idempotency_key::read(&field)).transpose();
+    let key =
+        key.map_err(|_| bad_header("Idempotency-Key", "must be one string of 1 to 255 visible characters"))?;
+    let form = Form::asked(head.header("accept").as_deref(), head.header("prefer").as_deref());
+    Ok(Generate {
+        id: new_id(now_ms, random),
+        is_repeated: false,
+        input_text: new.input_text,
+        model: new.model,
+        no_cache: head.header("cache-control").is_some_and(|field| says_no_cache(&field)),
+        key,
+        form,
+        after: if form == Form::Stream { last_event_id(head)? } else { None },
+    })
 }
 
 async fn read_body(config: &Config, inbound: &mut impl Inbound) -> Result<NewSession, Problem> {

@@ -5,6 +5,8 @@
 //! 2. Store each batch of complete cards as they come.
 //! 3. The ending: the unit goes back where it has to, and is stored before anything else happens.
 //! 4. One database transaction: candidates, session, event.
+//!
+//! It ends early when it is stopped on purpose, with the complete cards that it has, and never because a reader left.
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
@@ -17,10 +19,10 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::new_id;
-use super::user_desk::rfc3339;
+use crate::answer::session::rfc3339;
 use crate::config::{Config, LogLevel};
 use crate::desk::record::{Ending, Generation, KeptCandidate, Row, Settled};
-use crate::desk::{Effects, Event};
+use crate::desk::{Effects, Event, broken_off};
 use crate::generation::usage::Usage;
 use crate::openrouter::call::{Extent, Progress, call};
 use crate::openrouter::request::Ask;
@@ -32,8 +34,8 @@ use crate::supabase::sessions::{self, EndedRow, EventData, NewRow};
 /// How many bytes of the answer are waited for at once. One, although each read costs a crossing: workerd's
 /// `readAtLeast` drops what had come of a larger bite when the connection is cut, and complete cards with it.
 const BITE_BYTES: usize = 1;
-/// A complete card is stored after this long at the latest: a death loses less than this of them, and a fast answer
-/// costs one write.
+/// A complete card that nobody waits for is stored after this long at the latest: a death loses less than this of them,
+/// and a fast answer costs one write.
 const STORE_EVERY_MS: u64 = 250;
 
 /// All that a generation may touch.
@@ -64,11 +66,50 @@ pub async fn run(
     write(host, config, generation).await.map(Some)
 }
 
-/// Steps 1 and 2.
+/// Steps 1 and 2, unless it is stopped on purpose.
 async fn generate(
     host: &impl GenerateHost,
     config: &Config,
     generation: &Generation,
+) -> Result<(Ending, String), StorageFailed> {
+    let id = generation.accepted.id;
+    let found = Found {
+        host,
+        id,
+        pending: RefCell::default(),
+        any: Cell::new(false),
+        attempts: Cell::new(generation.attempts),
+        failed: Cell::new(false),
+    };
+    let ended = {
+        let made = pin!(make(host, config, generation, &found));
+        match select(made, pin!(host.stopped(id))).await {
+            Either::Left((ended, _)) => Some(ended?),
+            // What is not read on is dropped here: the model's connection is closed, and the bill stops.
+            Either::Right(_) => None,
+        }
+    };
+    found.store();
+    if found.failed.get() {
+        return Err(StorageFailed);
+    }
+    if let Some(ended) = ended {
+        return Ok(ended);
+    }
+    let now_ms = host.now_ms();
+    let ending = host.with_desk(|desk| {
+        let stopped = desk.find(id).unwrap_or(generation);
+        (broken_off(stopped, Code::Cancelled, found.attempts.get(), now_ms), Effects::default())
+    })?;
+    Ok((ending, "stopped".to_owned()))
+}
+
+/// Steps 1 and 2.
+async fn make<H: GenerateHost>(
+    host: &H,
+    config: &Config,
+    generation: &Generation,
+    found: &Found<'_, H>,
 ) -> Result<(Ending, String), StorageFailed> {
     let accepted = &generation.accepted;
     let (session_id, user_id) = (accepted.id.to_string(), accepted.user_id.to_string());
@@ -76,18 +117,10 @@ async fn generate(
     let created_at = rfc3339(generation.started_ms);
     let row = NewRow {
         id: accepted.id,
+        run: accepted.run,
         model: &accepted.model,
         input_text: &accepted.input_text,
         created_at: &created_at,
-    };
-
-    let found = Found {
-        host,
-        id: accepted.id,
-        pending: RefCell::default(),
-        any: Cell::new(false),
-        attempts: Cell::new(generation.attempts),
-        failed: Cell::new(false),
     };
     let ask = Ask {
         session_id: &session_id,
@@ -135,10 +168,6 @@ async fn generate(
             answer
         }
     };
-    found.store();
-    if found.failed.get() {
-        return Err(StorageFailed);
-    }
 
     let ending = Ending {
         code: answer.outcome.err(),
@@ -182,7 +211,10 @@ impl<H: DeskHost + Timer> Found<'_, H> {
     async fn store_as_they_come(&self) -> Infallible {
         loop {
             poll_fn(|_| if self.pending.borrow().is_empty() { Poll::Pending } else { Poll::Ready(()) }).await;
-            self.host.sleep(STORE_EVERY_MS).await;
+            // Nobody hears of a card before it is stored: what was told must be there after a death.
+            if !self.host.is_followed(self.id) {
+                self.host.sleep(STORE_EVERY_MS).await;
+            }
             self.store();
         }
     }
@@ -213,7 +245,7 @@ fn not_opened(host: &impl DeskHost, generation: &Generation, error: &RestError) 
     log_rest(host, id, "open", error);
     // Only a first attempt that was refused says that the row is not there; before a death it may have been opened.
     let is_first = generation.attempts == 0 && generation.row == Row::Unknown;
-    let row = if is_first && !error.is_passing() { Row::Refused } else { generation.row };
+    let row = if is_first && error.is_by_database() { Row::Refused } else { generation.row };
     row_is(host, id, row)
 }
 
@@ -276,6 +308,7 @@ async fn finish(
     let is_unconfirmed = generation.row != Row::Opened;
     let session = EndedRow {
         id: accepted.id,
+        run: accepted.run,
         model: &accepted.model,
         input_text: is_unconfirmed.then_some(accepted.input_text.as_str()),
         created_at: is_unconfirmed.then_some(created_at.as_str()),

@@ -1,16 +1,22 @@
 //! The order of things: which route answers, and what every answer has.
 //!
-//! One file per endpoint. At the edge: [`create_session`], [`read_session`], [`models`], [`health`]. In the user's
-//! object: [`user_desk`] (what the edge asks of it) and [`generate`] (a generation's own way). Nothing here knows
-//! which host it runs in.
+//! One file per endpoint. At the edge: [`create_session`], [`read_session`], [`session_events`], [`stop_session`],
+//! [`list_sessions`], [`models`], [`health`], [`ready`]. In the user's object: [`user_desk`] (what the edge asks of it),
+//! [`admission`] (a generation that is wanted) and [`generate`] (a generation's own way). Nothing here knows which host
+//! it runs in.
 
+pub mod admission;
 pub mod authenticate;
 pub mod create_session;
 pub mod generate;
 pub mod health;
+pub mod list_sessions;
 pub mod models;
 pub mod read_session;
 pub mod ready;
+pub mod session_events;
+pub mod stop_session;
+pub mod stored_session;
 pub mod user_desk;
 
 use std::fmt::Write as _;
@@ -29,6 +35,7 @@ use crate::http::Answer;
 use crate::ports::{DeskReply, Desks, Inbound, Log, Metrics, Point, Random};
 use crate::problem::{Code, Problem};
 use authenticate::AuthHost;
+use stored_session::Reader;
 
 /// All that a request at the edge may touch.
 pub trait AnswerHost: AuthHost + Desks + Random + Log + Metrics {}
@@ -66,7 +73,10 @@ pub struct Request<I> {
 /// Every route. A path stands once for each of its methods.
 pub const TABLE: &[(&str, &str, Route)] = &[
     ("POST", "/ai-sessions", Route::CreateSession),
+    ("GET", "/ai-sessions", Route::ListSessions),
     ("GET", "/ai-sessions/{id}", Route::ReadSession),
+    ("GET", "/ai-sessions/{id}/events", Route::SessionEvents),
+    ("DELETE", "/ai-sessions/{id}", Route::StopSession),
     ("GET", "/models", Route::Models),
     ("GET", "/health", Route::Health),
     ("GET", "/health/ready", Route::Ready),
@@ -77,8 +87,14 @@ pub const TABLE: &[(&str, &str, Route)] = &[
 pub enum Route {
     /// `POST /ai-sessions`
     CreateSession,
+    /// `GET /ai-sessions`
+    ListSessions,
     /// `GET /ai-sessions/{id}`
     ReadSession,
+    /// `GET /ai-sessions/{id}/events`
+    SessionEvents,
+    /// `DELETE /ai-sessions/{id}`
+    StopSession,
     /// `GET /models`
     Models,
     /// `GET /health`
@@ -100,11 +116,13 @@ fn find<'a>(method: &str, path: &'a str) -> Match<'a> {
     for (known, pattern, route) in TABLE {
         let id = match pattern.split_once("{id}") {
             None if *pattern == path => "",
-            Some((before, "")) => match path.strip_prefix(before) {
-                Some(id) if !id.is_empty() && !id.contains('/') => id,
-                _ => continue,
-            },
-            _ => continue,
+            Some((before, after)) => {
+                match path.strip_prefix(before).and_then(|rest| rest.strip_suffix(after)) {
+                    Some(id) if !id.is_empty() && !id.contains('/') => id,
+                    _ => continue,
+                }
+            }
+            None => continue,
         };
         if *known == method {
             return Match::Found { pattern, route: *route, id };
@@ -244,7 +262,7 @@ async fn route<H: AnswerHost>(
     request: &mut Request<impl Inbound>,
     path: &str,
     passed: &mut Passed,
-) -> Result<(Reply<H::Stream>, Facts), Problem> {
+) -> Passing<H::Stream> {
     if request.inbound.method() == "OPTIONS" {
         // Of any path, so that a page can read that there is nothing.
         return whole(headers::preflight());
@@ -275,23 +293,46 @@ async fn route<H: AnswerHost>(
     };
     let (user, token) = authenticated.await.map_err(Refused::to_problem)?;
     passed.auth_ms = Some(host.now_ms().saturating_sub(began_ms));
-    passed.user = Some(user.clone());
+    let caller = Caller { user, token };
+    passed.user = Some(caller.user.clone());
 
     match route {
-        Route::CreateSession => create_session::create_session(host, config, request, &user, token).await,
-        Route::ReadSession => read_session::read_session(host, config, request, &user, token, id).await,
+        Route::CreateSession => create_session::create_session(host, config, request, &caller).await,
+        Route::ListSessions => list_sessions::list_sessions(host, config, request, &caller).await,
+        Route::ReadSession => read_session::read_session(host, config, request, &caller, id).await,
+        Route::SessionEvents => session_events::session_events(host, config, request, &caller, id).await,
+        Route::StopSession => stop_session::stop_session(host, config, request, &caller, id).await,
         Route::Models | Route::Health | Route::Ready => Err(no_session()),
     }
 }
 
-fn whole<S>(answer: Answer) -> Result<(Reply<S>, Facts), Problem> {
+/// Who is calling, verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller<'a> {
+    /// The user.
+    pub user: User,
+    /// The user's own access token.
+    pub token: &'a str,
+}
+
+impl Caller<'_> {
+    fn reader<'a>(&'a self, request: &'a Request<impl Inbound>) -> Reader<'a> {
+        Reader {
+            token: self.token,
+            token_expires_ms: self.user.expires_ms,
+            traceparent: request.traceparent.as_deref(),
+        }
+    }
+}
+
+/// What a route comes to: an answer and what the log is told of it, or an error.
+pub type Passing<S> = Result<(Reply<S>, Facts), Problem>;
+
+fn whole<S>(answer: Answer) -> Passing<S> {
     Ok((Reply::Whole(answer), Facts::default()))
 }
 
-fn method_not_allowed<S>(
-    request: &Request<impl Inbound>,
-    methods: &[&'static str],
-) -> Result<(Reply<S>, Facts), Problem> {
+fn method_not_allowed<S>(request: &Request<impl Inbound>, methods: &[&'static str]) -> Passing<S> {
     let problem = Problem::new(Code::MethodNotAllowed, "this path has other methods; see `Allow`");
     let allow = [&methods.join(", "), ", OPTIONS"].concat();
     let answer = problem.to_answer(&request.origin, &request.id).with("allow", allow);
@@ -315,23 +356,35 @@ fn misconfigured(log: &impl Log, errors: &[ConfigError]) -> Problem {
     Problem::new(Code::Internal, "the service is not set up; see GET /health/ready")
 }
 
+/// Asks the user's desk; once more when the platform lost the first answer (it moves objects, and a deployment starts
+/// them anew): the ask has all that it takes to be found again.
 async fn ask_desk<H: AnswerHost>(
     host: &H,
     request: &Request<impl Inbound>,
-    user: &User,
-    token: &str,
+    caller: &Caller<'_>,
     wish: Wish,
 ) -> Result<DeskReply<H::Stream>, Problem> {
-    let ask = Ask {
-        user_id: user.id,
-        token: token.to_owned(),
-        token_expires_ms: user.expires_ms,
+    let mut ask = Ask {
+        user_id: caller.user.id,
+        token: caller.token.to_owned(),
+        token_expires_ms: caller.user.expires_ms,
         request_id: request.id.clone(),
         origin: request.origin.clone(),
         traceparent: request.traceparent.clone(),
         wish,
     };
+    if let Ok(reply) = host.ask(&ask).await {
+        return Ok(reply);
+    }
+    if let Wish::Generate(wanted) = &mut ask.wish {
+        wanted.is_repeated = true;
+    }
     host.ask(&ask).await.map_err(|_| desk_unreachable())
+}
+
+/// The desk's own answer.
+fn passed_on<S>(reply: DeskReply<S>) -> (Reply<S>, Facts) {
+    (Reply::Passed { status: reply.status, headers: reply.headers, body: reply.body }, reply.facts)
 }
 
 /// It guards money: an object that cannot be reached refuses.
@@ -357,6 +410,12 @@ fn split_url(url: &str) -> (&str, &str) {
     let (origin, rest) = url.split_at_checked(at).unwrap_or((url, ""));
     let path = rest.split(['?', '#']).next().unwrap_or_default();
     (origin, if path.is_empty() { "/" } else { path })
+}
+
+/// `https://host/path?query#fragment` → `query`.
+fn query_of(url: &str) -> &str {
+    let url = url.split('#').next().unwrap_or_default();
+    url.split_once('?').map_or("", |(_, query)| query)
 }
 
 /// The caller's own id if it is a UUID, so that two logs can be laid side by side; else a new one.

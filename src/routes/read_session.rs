@@ -1,20 +1,14 @@
 //! `GET /ai-sessions/{id}`: the owner's session, from the database; from the desk while the database does not have
 //! its end.
 
-use uuid::Uuid;
-
-use super::{AnswerHost, Reply, Request};
-use crate::answer::documents::{Session, to_json};
-use crate::auth::User;
-use crate::config::{Config, LogLevel};
-use crate::desk::ask::{Facts, Wish};
-use crate::desk::record::KeptCandidate;
-use crate::generation::usage::Usage;
-use crate::http::{Answer, JSON};
+use super::stored_session::{Reader, end_orphan, find, known, parse_id};
+use super::{AnswerHost, Caller, Passing, Request};
+use crate::answer::session::GENERATING;
+use crate::config::Config;
+use crate::desk::ask::Wish;
 use crate::ports::Inbound;
-use crate::problem::{Code, Problem};
-use crate::supabase::rest::{Caller, RestError};
-use crate::supabase::sessions::{self, SessionRow};
+use crate::problem::Problem;
+use crate::supabase::sessions::SessionRow;
 
 /// The whole of it.
 ///
@@ -24,63 +18,37 @@ pub async fn read_session<H: AnswerHost>(
     host: &H,
     config: &Config,
     request: &Request<impl Inbound>,
-    user: &User,
-    token: &str,
+    caller: &Caller<'_>,
     id: &str,
-) -> Result<(Reply<H::Stream>, Facts), Problem> {
-    let id = Uuid::try_parse(id).map_err(|_| super::no_session())?;
-    let caller = Caller { token, traceparent: request.traceparent.as_deref() };
-    let stored = sessions::read(host, &config.supabase, caller, id).await;
+) -> Passing<H::Stream> {
+    let id = parse_id(id)?;
+    let reader = caller.reader(request);
+    let stored = find(host, config, reader, id).await;
     if let Ok(Some(row)) = &stored
         && row.status != GENERATING
     {
-        return Ok((Reply::Whole(answer(row)), Facts::default()));
+        return super::whole(known(row).document(200));
     }
     // Running, or not written yet, or the database is away: the desk may know more.
-    let reply = super::ask_desk(host, request, user, token, Wish::Read { id }).await?;
+    let reply = super::ask_desk(host, request, caller, Wish::Read { id }).await?;
     if reply.status != 404 {
-        let reply_to_pass = Reply::Passed { status: reply.status, headers: reply.headers, body: reply.body };
-        return Ok((reply_to_pass, reply.facts));
+        return Ok(super::passed_on(reply));
     }
-    match stored {
-        Ok(Some(row)) => Ok((Reply::Whole(answer(&row)), Facts::default())),
-        Ok(None) => Err(super::no_session()),
-        // It was verified a moment ago: the database refuses it only for its age, or else refuses this service.
-        Err(RestError::Unauthorized) if user.expires_ms <= host.now_ms() => {
-            Err(crate::auth::Refused::Expired.to_problem())
-        }
-        Err(error) => {
-            let line =
-                [r#"{"level":"warn","message":"database","step":"read","error":""#, &error.word(), r#""}"#];
-            host.log(LogLevel::Warn, &line.concat());
-            Err(Problem::new(Code::DatabaseError, "the session cannot be read now; try again later"))
-        }
-    }
+    let row = stored?.ok_or_else(super::no_session)?;
+    super::whole(known(&since_then(host, config, reader, row).await?).document(200))
 }
 
-/// The status of a session without an end.
-pub const GENERATING: &str = "generating";
-
-fn answer(row: &SessionRow) -> Answer {
-    let usage = match (row.prompt_tokens, row.completion_tokens) {
-        (None, None) => None,
-        (prompt, completion) => Some(Usage {
-            prompt_tokens: prompt.unwrap_or(0),
-            completion_tokens: completion.unwrap_or(0),
-            cost: row.cost.unwrap_or(0.0),
-        }),
-    };
-    let none: &[KeptCandidate] = &[];
-    let document = Session {
-        id: row.id,
-        status: &row.status,
-        model: &row.model,
-        partial: row.partial,
-        error: row.error_code.as_deref(),
-        created_at: &row.created_at,
-        ended_at: row.ended_at.as_deref(),
-        usage,
-        candidates: if row.status == "completed" { &row.candidates } else { none },
-    };
-    Answer::new(200, JSON, to_json(&document)).with("cache-control", "no-store")
+/// The session of that row, which had no end when it was read and was on no desk afterwards: it has ended in between,
+/// or nobody sees to it.
+///
+/// # Errors
+/// As `find`.
+pub async fn since_then<H: AnswerHost>(
+    host: &H,
+    config: &Config,
+    reader: Reader<'_>,
+    row: SessionRow,
+) -> Result<SessionRow, Problem> {
+    let row = find(host, config, reader, row.id).await?.unwrap_or(row);
+    if row.status == GENERATING { end_orphan(host, config, reader, row).await } else { Ok(row) }
 }

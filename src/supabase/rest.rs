@@ -8,8 +8,9 @@ use crate::ports::{Fetch, Incoming, Timer, read_whole, within};
 
 /// A query that takes longer has gone wrong: each of ours reads or writes a handful of rows by key.
 const TIMEOUT_MS: u64 = 5000;
-/// The largest answer is a session with 100 candidates of 1200 characters.
-const ANSWER_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// The largest answer is a session with the candidates of a model's largest answer (1 MiB), escaped once more, and the
+/// ids of 2000 of them.
+const ANSWER_BYTES_MAX: usize = 3 * 1024 * 1024;
 
 /// As whom a request is made.
 #[derive(Debug, Clone, Copy)]
@@ -44,6 +45,13 @@ impl RestError {
     #[must_use]
     pub const fn is_passing(&self) -> bool {
         matches!(self, Self::Unavailable)
+    }
+
+    /// Whether the database itself said no, so that nothing was written. A refusal without its code is somebody's who
+    /// stands before it, and may have let the request through.
+    #[must_use]
+    pub const fn is_by_database(&self) -> bool {
+        matches!(self, Self::Unauthorized | Self::Refused { sqlstate: Some(_), .. })
     }
 
     /// For the log: says what happened, holds nothing of what the database said.

@@ -16,6 +16,8 @@ use crate::problem::Code;
 pub struct NewRow<'a> {
     /// The session's id.
     pub id: Uuid,
+    /// The so-manieth try under this session.
+    pub run: u32,
     /// The asked-for model.
     pub model: &'a str,
     /// Sanitized.
@@ -24,8 +26,8 @@ pub struct NewRow<'a> {
     pub created_at: &'a str,
 }
 
-/// Opens a session. A row that is there already is the one that an earlier attempt wrote without our hearing of it:
-/// nobody else makes this id.
+/// Opens a session, or opens it again for another run. A row that is there already when the first one begins is the one
+/// that an earlier attempt wrote without our hearing of it: nobody else makes this id.
 ///
 /// # Errors
 /// [`RestError`].
@@ -35,6 +37,15 @@ pub async fn open(
     caller: Caller<'_>,
     row: &NewRow<'_>,
 ) -> Result<(), RestError> {
+    #[derive(Serialize)]
+    struct Arguments<'a> {
+        session: &'a NewRow<'a>,
+    }
+    if row.run > 1 {
+        let body = serde_json::to_vec(&Arguments { session: row }).unwrap_or_default();
+        let opening = request(supabase, caller, "POST", "/rpc/reopen_ai_session", body);
+        return send_repeatable(host, opening).await.map(drop);
+    }
     let body = serde_json::to_vec(row).unwrap_or_default();
     match send_repeatable(host, request(supabase, caller, "POST", "/ai_generation_sessions", body)).await {
         Ok(_) => Ok(()),
@@ -48,6 +59,8 @@ pub async fn open(
 pub struct EndedRow<'a> {
     /// The session's id.
     pub id: Uuid,
+    /// The so-manieth try under this session.
+    pub run: u32,
     /// The asked-for model.
     pub model: &'a str,
     /// Only where the opening was not confirmed: the function then opens the row itself.
@@ -115,11 +128,12 @@ pub async fn finish(
     if is_functions_word(&answer) { Ok(()) } else { Err(RestError::Unavailable) }
 }
 
-/// Whether that is what the completing function answers: how the session ended, as a JSON string (nothing at all from
-/// a PostgREST that takes `return=minimal` for functions too). A page with status 200 is from somebody who stands
-/// before the database: nothing is written then, and what was paid for must be kept.
+/// Whether that is what the completing function answers: how the session stands now, as a JSON string (nothing at all
+/// from a PostgREST that takes `return=minimal` for functions too). `generating` says that a later run has it, for which
+/// this end came too late. A page with status 200 is from somebody who stands before the database: nothing is written
+/// then, and what was paid for must be kept.
 fn is_functions_word(answer: &[u8]) -> bool {
-    matches!(answer.trim_ascii(), b"" | b"\"completed\"" | b"\"failed\"")
+    matches!(answer.trim_ascii(), b"" | b"\"completed\"" | b"\"failed\"" | b"\"generating\"")
 }
 
 /// Tells the event log that a limit was reached.
@@ -151,6 +165,8 @@ pub async fn log_rate_limited(
 pub struct SessionRow {
     /// The session's id.
     pub id: Uuid,
+    /// The so-manieth try under this session.
+    pub run: u32,
     /// `generating`, `completed`, `failed`.
     pub status: String,
     /// The asked-for model.
@@ -169,10 +185,30 @@ pub struct SessionRow {
     pub completion_tokens: Option<u64>,
     /// In US dollars.
     pub cost: Option<f64>,
-    /// In their order.
+    /// In their order; none in a list.
     #[serde(rename = "flashcard_candidates", default)]
     pub candidates: Vec<KeptCandidate>,
+    /// In a list, how many there are: as PostgREST counts what is embedded, a list of one.
+    #[serde(default)]
+    counted: Vec<Counted>,
 }
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+struct Counted {
+    count: usize,
+}
+
+impl SessionRow {
+    /// How many candidates it has.
+    #[must_use]
+    pub fn candidate_count(&self) -> usize {
+        self.counted.first().map_or(self.candidates.len(), |counted| counted.count)
+    }
+}
+
+/// The columns of a [`SessionRow`].
+const COLUMNS: &str =
+    "id,run,status,model,partial,error_code,created_at,ended_at,prompt_tokens,completion_tokens,cost";
 
 /// One session with its candidates; `None` when the caller has none of this id.
 ///
@@ -187,13 +223,39 @@ pub async fn read(
     let path = [
         "/ai_generation_sessions?id=eq.",
         &id.to_string(),
-        "&select=id,status,model,partial,error_code,created_at,ended_at,prompt_tokens,completion_tokens,cost,\
-         flashcard_candidates(id,front,back,prompt)&flashcard_candidates.order=position",
+        "&select=",
+        COLUMNS,
+        ",flashcard_candidates(id,front,back,prompt)&flashcard_candidates.order=position",
     ]
     .concat();
     let body = send_repeatable(host, request(supabase, caller, "GET", &path, Vec::new())).await?;
     let rows: Vec<SessionRow> = serde_json::from_slice(&body).map_err(|_| RestError::Unavailable)?;
     Ok(rows.into_iter().next())
+}
+
+/// The caller's sessions, newest first: at most `limit` of those before that place.
+///
+/// # Errors
+/// [`RestError`].
+pub async fn list(
+    host: &(impl Fetch + Timer),
+    supabase: &Supabase,
+    caller: Caller<'_>,
+    limit: u32,
+    before: Option<(&str, Uuid)>,
+) -> Result<Vec<SessionRow>, RestError> {
+    let select =
+        ["/ai_generation_sessions?select=", COLUMNS, ",counted:flashcard_candidates(count)"].concat();
+    let mut path = [&select, "&order=created_at.desc,id.desc&limit=", &limit.to_string()].concat();
+    if let Some((created_at, id)) = before {
+        // The first condition is what the index is entered by; `or` alone would walk it from its beginning.
+        let id = id.to_string();
+        for part in ["&created_at=lte.", created_at, "&or=(created_at.lt.", created_at, ",id.lt.", &id, ")"] {
+            path.push_str(part);
+        }
+    }
+    let body = send_repeatable(host, request(supabase, caller, "GET", &path, Vec::new())).await?;
+    serde_json::from_slice(&body).map_err(|_| RestError::Unavailable)
 }
 
 #[cfg(test)]
@@ -206,7 +268,7 @@ mod tests {
             (&b"\"completed\""[..], true),
             (b"\"failed\"\n", true),
             (b"", true),
-            (b"\"generating\"", false),
+            (b"\"generating\"", true),
             (b"<html>", false),
             (b"[]", false),
             (b"{\"message\":\"completed\"}", false),

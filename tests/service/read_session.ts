@@ -6,7 +6,7 @@ import { createGate } from '../support/gate.ts';
 import { answer, cutByLength, httpError } from '../support/model_behaviour.ts';
 import { type Answer, ask, create, eventually, expectProblem, read, rowsOf, signIn, started, type StartService } from './service.ts';
 
-const MEMBERS = ['candidates', 'created_at', 'ended_at', 'error', 'id', 'model', 'partial', 'status', 'usage'];
+const MEMBERS = ['candidate_count', 'candidates', 'created_at', 'ended_at', 'error', 'id', 'model', 'partial', 'status', 'usage'];
 
 export function tests(start: StartService): void {
   const service = started(start);
@@ -31,6 +31,7 @@ export function tests(start: StartService): void {
         completion_tokens: session?.['completion_tokens'],
         cost: Number(session?.['cost']),
       },
+      candidate_count: created.body.candidates.length,
       candidates: created.body.candidates,
     });
     expectUtc(found.body.created_at, session?.['created_at']);
@@ -68,6 +69,7 @@ export function tests(start: StartService): void {
       partial: false,
       error: 'ai_misconfigured',
       usage: null,
+      candidate_count: 0,
       candidates: [],
     });
     expectUtc(found.body.ended_at, session?.['ended_at']);
@@ -93,6 +95,7 @@ export function tests(start: StartService): void {
         partial: false,
         error: null,
         usage: null,
+        candidate_count: 0,
         candidates: [],
       });
       assert.equal(found.body.ended_at, null);

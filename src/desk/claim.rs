@@ -1,0 +1,178 @@
+//! Idempotency keys (draft-ietf-httpapi-idempotency-key-header-07): which session a key stands for, and what a
+//! request finds that comes with it.
+//!
+//! ```text
+//! nobody has claimed it ──► New ── admitted ──► Joins ──┬─► Stored   it has cards, or failed for good
+//!                                   ▲                   │
+//!                                   └────── Again ◄─────┘            it failed in a way that can pass
+//! ```
+//! Not for: reading the header (`input::idempotency_key`).
+
+use hmac::{Hmac, Mac};
+use serde::{Deserialize, Serialize};
+use sha2::Sha256;
+use uuid::Uuid;
+
+use super::Desk;
+use super::record::Ending;
+use crate::problem::Code;
+
+/// For how long a key stands for its session, from its claim on: the contract's 24 h.
+pub const KEEP_CLAIM_MS: u64 = 24 * 60 * 60 * 1000;
+
+/// Says what the hash is for, so that no hash of one kind can be passed off as one of another.
+const SESSION_LABEL: &[u8] = b"ai-sessions/session-id\0";
+
+/// A key as a request brings it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Key {
+    /// 1 to 255 visible characters.
+    pub key: String,
+    /// Of the body: the same for the same sanitized text and model, and for no other.
+    pub fingerprint: Uuid,
+}
+
+impl Key {
+    /// The key of a request with that body.
+    #[must_use]
+    pub fn new(key: String, model: &str, input_text: &str) -> Self {
+        // No model's name has a NUL in it, and no sanitized text has one.
+        let body = [model, "\0", input_text].concat();
+        Self { key, fingerprint: Uuid::new_v5(&Uuid::NAMESPACE_OID, body.as_bytes()) }
+    }
+}
+
+/// A key that was claimed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// As the caller sent it.
+    pub key: String,
+    /// Of the body that it came with first.
+    pub fingerprint: Uuid,
+    /// What it stands for.
+    pub session_id: Uuid,
+    /// How many times the session was tried.
+    pub run: u32,
+    /// When it was claimed.
+    pub claimed_ms: u64,
+    /// How the last try ended; `None` while it runs.
+    pub outcome: Option<Outcome>,
+}
+
+/// How a claimed session ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// With cards.
+    Completed,
+    /// Without.
+    Failed(Code),
+}
+
+impl Outcome {
+    /// Of an ending.
+    #[must_use]
+    pub const fn of(ending: &Ending) -> Self {
+        match ending.code {
+            Some(code) => Self::Failed(code),
+            None => Self::Completed,
+        }
+    }
+}
+
+/// What a request with a key finds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// Nobody has claimed the key.
+    New,
+    /// It was claimed with another body.
+    Reused,
+    /// Its session is on the desk: it runs, or is not written yet.
+    Joins(Uuid),
+    /// Its session has ended for good, and the database has it.
+    Stored(Uuid),
+    /// Its session failed in a way that can pass: this is the so-manieth run.
+    Again(Uuid, u32),
+}
+
+impl Claim {
+    /// Whether it still stands.
+    #[must_use]
+    pub const fn holds(&self, now_ms: u64) -> bool {
+        now_ms < self.ends_ms()
+    }
+
+    /// When it stands no longer.
+    #[must_use]
+    pub const fn ends_ms(&self) -> u64 {
+        self.claimed_ms.saturating_add(KEEP_CLAIM_MS)
+    }
+}
+
+impl Desk {
+    /// What a request finds that comes with this key.
+    ///
+    /// Whoever comes while the first answer is still on its way joins it, whatever it turns out to be. A failure
+    /// that nobody is busy with any more frees the key.
+    #[must_use]
+    pub fn find_claim(&self, key: &Key, is_busy: impl Fn(Uuid) -> bool, now_ms: u64) -> Found {
+        let claim = self.claims.iter().find(|claim| claim.key == key.key && claim.holds(now_ms));
+        let Some(claim) = claim else { return Found::New };
+        if claim.fingerprint != key.fingerprint {
+            return Found::Reused;
+        }
+        let id = claim.session_id;
+        let can_pass = matches!(claim.outcome, Some(Outcome::Failed(code)) if code.retryable() == Some(true));
+        match claim.outcome {
+            Some(_) if can_pass && !is_busy(id) => Found::Again(id, claim.run.saturating_add(1)),
+            Some(_) if self.find(id).is_none() => Found::Stored(id),
+            _ => Found::Joins(id),
+        }
+    }
+}
+
+/// The id of the session for which a key stands, when it is claimed at that moment: a UUIDv5 (RFC 9562, section 5.5),
+/// so that the database's primary key guards the key's promise a second time. It cannot be guessed (`secret`), else a
+/// user could open a row of that id past the service. It changes with the day, and a key is free again a day after its
+/// claim: so it never is the id of an earlier claim.
+#[must_use]
+pub fn session_id(secret: &str, user_id: Uuid, key: &str, now_ms: u64) -> Uuid {
+    let day = now_ms.checked_div(KEEP_CLAIM_MS).unwrap_or_default();
+    // HMAC takes a key of any length.
+    let Ok(mut hash) = Hmac::<Sha256>::new_from_slice(secret.as_bytes()) else { return Uuid::nil() };
+    for part in [SESSION_LABEL, &day.to_be_bytes(), key.as_bytes()] {
+        hash.update(part);
+    }
+    Uuid::new_v5(&user_id, &hash.finalize().into_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const T: u64 = 1_800_000_000_000;
+
+    #[test]
+    fn a_session_id_is_that_of_user_key_and_day_and_of_no_other() {
+        let user = Uuid::from_u128(7);
+        let id = session_id("secret", user, "key", T);
+        assert_eq!(id, session_id("secret", user, "key", T));
+        assert_eq!(id.get_version_num(), 5);
+        for other in [
+            session_id("secret", user, "key", T + KEEP_CLAIM_MS),
+            session_id("secret", user, "other", T),
+            session_id("secret", Uuid::from_u128(8), "key", T),
+            session_id("other", user, "key", T),
+        ] {
+            assert_ne!(id, other);
+        }
+    }
+
+    #[test]
+    fn a_fingerprint_is_that_of_text_and_model() {
+        let of = |model, text| Key::new("k".to_owned(), model, text).fingerprint;
+        assert_eq!(of("a/one", "text"), of("a/one", "text"));
+        for other in [of("a/one", "texts"), of("a/onet", "ext"), of("a/two", "text")] {
+            assert_ne!(of("a/one", "text"), other);
+        }
+    }
+}

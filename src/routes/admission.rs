@@ -1,0 +1,224 @@
+//! A wanted generation at the user's desk.
+//!
+//! 1. What lies on the desk is seen to.
+//! 2. Count; find what the key stands for; reserve. All in one transaction.
+//! 3. Start the generation. The object owns it, not this request.
+//! 4. Answer as its reader: at its end, with its events as they come, or at once.
+
+use uuid::Uuid;
+
+use super::session_events::stored_stream;
+use super::stored_session::{Reader, find, known};
+use super::user_desk::{ServeHost, Served, facts_of, limited, no_session, on_desk, see_to_others};
+use crate::answer::form::Form;
+use crate::answer::session::{GENERATING, Known};
+use crate::config::Config;
+use crate::desk::ask::{Ask, Facts, Generate};
+use crate::desk::claim::{Found, Key, session_id};
+use crate::desk::record::{Accepted, Settled};
+use crate::desk::{Desk, Effects};
+use crate::ports::{DeskHost, StorageFailed};
+use crate::problem::{Code, Problem};
+use crate::quota::headers::fields;
+
+/// What a request comes to at the desk.
+enum Admitted {
+    /// It starts this generation.
+    Starts(Uuid),
+    /// It is one more reader of this generation, which is on the desk.
+    Joins(Uuid),
+    /// It is a reader of this session, which the database has.
+    Reads(Uuid),
+    /// It is over.
+    Refused(Box<Served>),
+}
+
+/// The whole of it.
+///
+/// # Errors
+/// [`StorageFailed`]; nothing was counted or started then.
+pub async fn generate(
+    host: &impl ServeHost,
+    config: &Config,
+    ask: &Ask,
+    wanted: &Generate,
+) -> Result<Served, StorageFailed> {
+    // (1) What lies on the desk is seen to, but for a failure that this request is going to try again.
+    let key = wanted.key.clone().map(|key| Key::new(key, &wanted.model, &wanted.input_text));
+    let now_ms = host.now_ms();
+    let found =
+        host.with_desk(|desk| (find_session(host, wanted, key.as_ref(), desk, now_ms), Effects::default()))?;
+    let again = if let Found::Again(id, _) = found { Some(id) } else { None };
+    see_to_others(host, config, ask, again)?;
+    let is_stored =
+        found == Found::New && wanted.is_repeated && is_in_database(host, config, ask, wanted.id).await;
+
+    // (2) Count; find what the key stands for; reserve.
+    let now_ms = host.now_ms();
+    let (admitted, headers) = host.with_desk(|desk| {
+        let found = match find_session(host, wanted, key.as_ref(), desk, now_ms) {
+            Found::New if is_stored => Found::Stored(wanted.id),
+            found => found,
+        };
+        let mut effects = Effects::default();
+        let admitted = admit(config, ask, wanted, (found, key), desk, &mut effects, now_ms);
+        ((admitted, fields(&desk.ledger, &config.rate_limit, now_ms)), effects)
+    })?;
+    let (id, is_new) = match admitted {
+        Admitted::Starts(id) => (id, true),
+        Admitted::Joins(id) => (id, false),
+        Admitted::Reads(id) => return Ok(stored(host, config, ask, wanted, id).await.with(headers)),
+        Admitted::Refused(served) => return Ok((*served).with(headers)),
+    };
+
+    // (3) Start the generation.
+    if is_new {
+        host.start(id);
+    }
+
+    // (4) Answer as its reader.
+    if wanted.form == Form::Plain {
+        let settled = host.settled(id).await;
+        let now_ms = host.now_ms();
+        let headers =
+            host.with_desk(|desk| (fields(&desk.ledger, &config.rate_limit, now_ms), Effects::default()))?;
+        return Ok(settled.map_or_else(|| lost(ask), |settled| at_its_end(ask, &settled)).with(headers));
+    }
+    let Some(generation) = on_desk(host, id)? else { return Ok(no_session(ask).with(headers)) };
+    let served = match wanted.form {
+        Form::Stream => Served::stream(ask, &generation, wanted.after.filter(|_| !is_new)),
+        Form::Plain | Form::Later => {
+            Served::whole(Known::on_desk(&generation, false).later(), facts_of(&generation))
+        }
+    };
+    Ok(served.with(headers))
+}
+
+/// What there is already of what is wanted.
+fn find_session(
+    host: &impl DeskHost,
+    wanted: &Generate,
+    key: Option<&Key>,
+    desk: &Desk,
+    now_ms: u64,
+) -> Found {
+    match key {
+        Some(key) => desk.find_claim(key, |id| host.is_busy(id), now_ms),
+        None if desk.find(wanted.id).is_some() => Found::Joins(wanted.id),
+        None => Found::New,
+    }
+}
+
+/// Whether the session of an ask that is repeated has got as far as the database. If that cannot be told, the ask is
+/// taken for one that got nowhere: the database's primary key then keeps the two apart.
+async fn is_in_database(host: &impl ServeHost, config: &Config, ask: &Ask, id: Uuid) -> bool {
+    let found = find(host, config, reader_of(ask), id).await;
+    found.is_ok_and(|row| row.is_some_and(|row| row.status != GENERATING))
+}
+
+fn admit(
+    config: &Config,
+    ask: &Ask,
+    wanted: &Generate,
+    (found, key): (Found, Option<Key>),
+    desk: &mut Desk,
+    effects: &mut Effects,
+    now_ms: u64,
+) -> Admitted {
+    let policies = &config.rate_limit;
+    // An ask that is repeated was counted when it was put first.
+    let is_counted = wanted.is_repeated && matches!(found, Found::Joins(_) | Found::Stored(_));
+    match desk.count(policies, now_ms) {
+        _ if is_counted => {}
+        Ok(counted) => *effects = counted,
+        Err(refusal) => {
+            let refusal = desk.ledger.refusal_of_generation(refusal, policies, now_ms);
+            return Admitted::Refused(Box::new(limited(desk, effects, config, ask, refusal, now_ms)));
+        }
+    }
+    let (id, run) = match found {
+        Found::Joins(id) => return Admitted::Joins(id),
+        Found::Stored(id) => return Admitted::Reads(id),
+        Found::Reused => {
+            let detail = "this Idempotency-Key was used with another text or model; take a new one";
+            let problem = Problem::new(Code::IdempotencyKeyReused, detail);
+            return Admitted::Refused(Box::new(Served::refused(ask, &problem)));
+        }
+        Found::Again(id, run) => (id, run),
+        Found::New => {
+            let of_key = |key: &Key| session_id(&config.model_api.api_key, ask.user_id, &key.key, now_ms);
+            (key.as_ref().map_or(wanted.id, of_key), 1)
+        }
+    };
+    let accepted = Accepted {
+        id,
+        run,
+        user_id: ask.user_id,
+        input_text: wanted.input_text.clone(),
+        model: wanted.model.clone(),
+        token: ask.token.clone(),
+        token_expires_ms: ask.token_expires_ms,
+        origin: ask.origin.clone(),
+        traceparent: ask.traceparent.clone(),
+        no_cache: wanted.no_cache,
+    };
+    match desk.admit(policies, accepted, key, config.model_api.timeout_ms, now_ms) {
+        Ok(more) => {
+            *effects = more;
+            Admitted::Starts(id)
+        }
+        Err(refusal) => Admitted::Refused(Box::new(limited(desk, effects, config, ask, refusal, now_ms))),
+    }
+}
+
+const fn reader_of(ask: &Ask) -> Reader<'_> {
+    Reader {
+        token: ask.token.as_str(),
+        token_expires_ms: ask.token_expires_ms,
+        traceparent: match &ask.traceparent {
+            Some(traceparent) => Some(traceparent.as_str()),
+            None => None,
+        },
+    }
+}
+
+/// The end of a generation, in the plain form.
+fn at_its_end(ask: &Ask, settled: &Settled) -> Served {
+    let session = Known::on_desk(&settled.generation, settled.written);
+    let facts = Facts { database_ms: Some(settled.database_ms), ..facts_of(&settled.generation) };
+    told(ask, &session, facts)
+}
+
+fn told(ask: &Ask, session: &Known<'_>, facts: Facts) -> Served {
+    match session.created() {
+        Ok(answer) => Served::whole(answer, facts),
+        Err(problem) => {
+            let facts = Facts { code: Some(problem.code), ..facts };
+            Served::whole(problem.to_answer(&ask.origin, &ask.request_id), facts)
+        }
+    }
+}
+
+/// A session that was made before, from the database, in the form that is wanted now.
+async fn stored(host: &impl ServeHost, config: &Config, ask: &Ask, wanted: &Generate, id: Uuid) -> Served {
+    let row = match find(host, config, reader_of(ask), id).await {
+        Ok(Some(row)) => row,
+        Ok(None) => return no_session(ask),
+        Err(problem) => return Served::refused(ask, &problem),
+    };
+    let session = known(&row);
+    let facts = Facts { session_id: Some(id), code: session.failure, ..Facts::default() };
+    match wanted.form {
+        Form::Plain => told(ask, &session, facts),
+        Form::Later => Served::whole(session.later(), facts),
+        Form::Stream => {
+            let answer = stored_stream(&session, wanted.after, &ask.origin, &ask.request_id);
+            Served::whole(answer.with("location", session.location()), facts)
+        }
+    }
+}
+
+/// The storage failed while it ran. The alarm takes it up.
+fn lost(ask: &Ask) -> Served {
+    Served::refused(ask, &Problem::new(Code::Internal, "the generation was lost"))
+}

@@ -1,0 +1,177 @@
+//! A session as the database has it: read with the caller's own token, told like any other.
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use uuid::Uuid;
+
+use super::no_session;
+use crate::answer::session::{FAILED, GENERATING, Known};
+use crate::auth::Refused;
+use crate::config::{Config, LogLevel};
+use crate::generation::usage::Usage;
+use crate::ports::{Clock, Fetch, Log, Timer};
+use crate::problem::{Code, Problem};
+use crate::supabase::rest::{Caller, RestError};
+use crate::supabase::sessions::{self, EndedRow, EventData, SessionRow};
+
+/// All that reading needs.
+pub trait ReadHost: Fetch + Timer + Clock + Log {}
+impl<H: Fetch + Timer + Clock + Log> ReadHost for H {}
+
+/// As whom a session is read.
+#[derive(Debug, Clone, Copy)]
+pub struct Reader<'a> {
+    /// The user's own access token, verified.
+    pub token: &'a str,
+    /// When it ends.
+    pub token_expires_ms: u64,
+    /// W3C Trace Context.
+    pub traceparent: Option<&'a str>,
+}
+
+impl<'a> Reader<'a> {
+    const fn caller(self) -> Caller<'a> {
+        Caller { token: self.token, traceparent: self.traceparent }
+    }
+}
+
+/// The session; `None` when the caller has none of this id.
+///
+/// # Errors
+/// `database_error`, `expired_token`.
+pub async fn find(
+    host: &impl ReadHost,
+    config: &Config,
+    reader: Reader<'_>,
+    id: Uuid,
+) -> Result<Option<SessionRow>, Problem> {
+    let read = sessions::read(host, &config.supabase, reader.caller(), id).await;
+    read.map_err(|error| not_read(host, reader, &error))
+}
+
+/// So many of the caller's sessions before that place, newest first.
+///
+/// # Errors
+/// As [`find`].
+pub async fn list(
+    host: &impl ReadHost,
+    config: &Config,
+    reader: Reader<'_>,
+    limit: u32,
+    before: Option<(&str, Uuid)>,
+) -> Result<Vec<SessionRow>, Problem> {
+    let read = sessions::list(host, &config.supabase, reader.caller(), limit, before).await;
+    read.map_err(|error| not_read(host, reader, &error))
+}
+
+fn not_read(host: &impl ReadHost, reader: Reader<'_>, error: &RestError) -> Problem {
+    // It was verified a moment ago: the database refuses it only for its age, or else refuses this service.
+    if *error == RestError::Unauthorized && reader.token_expires_ms <= host.now_ms() {
+        return Refused::Expired.to_problem();
+    }
+    let line = [r#"{"level":"warn","message":"database","step":"read","error":""#, &error.word(), r#""}"#];
+    host.log(LogLevel::Warn, &line.concat());
+    Problem::new(Code::DatabaseError, "the session cannot be read now; try again later")
+}
+
+/// How long a session may be without an end: the contract's `AI_TIMEOUT_MS` + 60 s.
+const END_GRACE_MS: u64 = 60_000;
+
+/// What the session comes to that the database has without an end, and that is on no desk: its desk gave it up, or
+/// there never was one (a user can open a row past this service). Past its time it is ended here, so that nobody waits
+/// for it any longer.
+///
+/// # Errors
+/// As [`find`].
+pub async fn end_orphan(
+    host: &impl ReadHost,
+    config: &Config,
+    reader: Reader<'_>,
+    row: SessionRow,
+) -> Result<SessionRow, Problem> {
+    let created_ms = micros_of(&row.created_at).and_then(|us| u64::try_from(us.checked_div(1000)?).ok());
+    let ends_ms =
+        created_ms.unwrap_or(0).saturating_add(config.model_api.timeout_ms).saturating_add(END_GRACE_MS);
+    if host.now_ms() < ends_ms {
+        return Ok(row);
+    }
+    let session = EndedRow {
+        id: row.id,
+        run: row.run,
+        model: &row.model,
+        input_text: None,
+        created_at: None,
+        status: FAILED,
+        partial: false,
+        error_code: Some(Code::DatabaseError),
+        prompt_tokens: None,
+        completion_tokens: None,
+        cost: None,
+    };
+    let event = EventData {
+        code: session.error_code,
+        attempts: 0,
+        candidates: 0,
+        dropped: 0,
+        served_model: None,
+        duration_ms: 0,
+        usage: None,
+    };
+    let ended = sessions::finish(host, &config.supabase, reader.caller(), &session, &[], &event).await;
+    ended.map_err(|error| not_read(host, reader, &error))?;
+    Ok(find(host, config, reader, row.id).await?.unwrap_or(row))
+}
+
+/// What the row tells.
+#[must_use]
+pub fn known(row: &SessionRow) -> Known<'_> {
+    let usage = match (row.prompt_tokens, row.completion_tokens) {
+        (None, None) => None,
+        (prompt, completion) => Some(Usage {
+            prompt_tokens: prompt.unwrap_or(0),
+            completion_tokens: completion.unwrap_or(0),
+            cost: row.cost.unwrap_or(0.0),
+        }),
+    };
+    // A code that this version does not know was written by another, or by the user.
+    let code = row.error_code.as_deref().map(|code| Code::from_name(code).unwrap_or(Code::Internal));
+    Known {
+        id: row.id,
+        run: row.run,
+        model: &row.model,
+        created_at: in_utc(&row.created_at),
+        ended_at: row.ended_at.as_deref().map(in_utc),
+        failure: code,
+        retry_after_s: None,
+        partial: row.partial,
+        usage,
+        was_reused: None,
+        candidate_count: row.candidate_count(),
+        candidates: &row.candidates,
+        is_stored: row.status != GENERATING,
+    }
+}
+
+/// Microseconds since the Unix epoch, as exact as Postgres is.
+pub fn micros_of(time: &str) -> Option<i64> {
+    DateTime::parse_from_rfc3339(time).ok().map(|time| time.timestamp_micros())
+}
+
+/// The same moment for PostgREST.
+pub fn time_of(micros: i64) -> String {
+    let time = DateTime::<Utc>::from_timestamp_micros(micros).unwrap_or_default();
+    time.to_rfc3339_opts(SecondsFormat::Micros, true)
+}
+
+/// Postgres writes the offset as `+00:00` and as many digits as there are.
+fn in_utc(time: &str) -> String {
+    let parsed = DateTime::parse_from_rfc3339(time).ok();
+    parsed.map_or_else(|| time.to_owned(), |time| time.to_utc().to_rfc3339_opts(SecondsFormat::Millis, true))
+}
+
+/// A session's id, out of a path.
+///
+/// # Errors
+/// `not_found`: nobody has a session of another form of id.
+pub fn parse_id(id: &str) -> Result<Uuid, Problem> {
+    Uuid::try_parse(id).map_err(|_| no_session())
+}
