@@ -60,10 +60,9 @@ pub(super) fn load(sql: &SqlStorage) -> StorageResult<Desk> {
     for row in rows(sql, "select record from claims")? {
         desk.claims.push(read(row.first())?);
     }
-    for row in rows(sql, "select record from generations")? {
+    for row in rows(sql, "select record from generations order by json_extract(record, '$.started_ms')")? {
         desk.generations.push(read::<Generation>(row.first())?);
     }
-    desk.generations.sort_by_key(|generation| generation.started_ms);
     if desk.generations.is_empty() {
         return Ok(desk);
     }

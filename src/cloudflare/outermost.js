@@ -7,36 +7,57 @@
 //
 // `scripts/build.ts` puts this file around what worker-build makes ("worker-build" below). It decides nothing else.
 
-import Worker, { UserSessions } from 'worker-build';
-
-export { UserSessions };
+import Worker, { UserSessions as Module } from 'worker-build';
 
 /** Those who wait for an answer of the instance that runs now. */
 const waiting = new Set();
 
 addEventListener('error', ({ error }) => {
   // A trap in a task comes wrapped by wasm-bindgen, with the trap as its cause.
-  const isTrap = [error, error?.cause].some((thrown) => thrown instanceof WebAssembly.RuntimeError);
-  if (isTrap) for (const tornDown of waiting) tornDown();
+  const trap = [error, error?.cause].find((thrown) => thrown instanceof WebAssembly.RuntimeError);
+  if (trap) for (const tornDown of waiting) tornDown(trap);
 });
+
+/** What the module answers; fails when it is torn down meanwhile. */
+async function answerOf(ask) {
+  let tornDown;
+  const trapped = new Promise((_, reject) => waiting.add((tornDown = reject)));
+  try {
+    return await Promise.race([ask(), trapped]);
+  } finally {
+    waiting.delete(tornDown);
+  }
+}
 
 export default {
   async fetch(request, env, context) {
-    let tornDown;
-    const trapped = new Promise((resolve) => {
-      tornDown = () => resolve(undefined);
-      waiting.add(tornDown);
-    });
     try {
-      const answer = await Promise.race([new Worker(context, env).fetch(request), trapped]);
-      return answer ?? internal(request, env);
+      return await answerOf(() => new Worker(context, env).fetch(request));
     } catch (error) {
       return internal(request, env, error);
-    } finally {
-      waiting.delete(tornDown);
     }
   },
 };
+
+/**
+ * The object. One that fails is asked once more by the edge, and is a new instance then; an alarm that fails is repeated
+ * by the platform.
+ */
+export class UserSessions {
+  #module;
+
+  constructor(state, env) {
+    this.#module = new Module(state, env);
+  }
+
+  fetch(request) {
+    return answerOf(() => this.#module.fetch(request));
+  }
+
+  alarm() {
+    return answerOf(() => this.#module.alarm());
+  }
+}
 
 /** The problem `internal`, in the shape of `problem.rs`; a test compares the two. */
 function internal(request, env, error) {

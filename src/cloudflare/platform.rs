@@ -4,7 +4,7 @@ use std::cell::OnceCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use js_sys::Reflect;
+use js_sys::{JSON, Reflect};
 use wasm_bindgen::JsValue;
 use web_sys::console;
 use worker::{Delay, Env};
@@ -37,8 +37,11 @@ fn text_of(value: &JsValue) -> Option<String> {
     if value.is_undefined() || value.is_null() {
         return None;
     }
-    let plain = value.as_string().or_else(|| value.as_f64().map(|number| number.to_string()));
-    let plain = plain.or_else(|| value.as_bool().map(|flag| String::from(if flag { "1" } else { "0" })));
+    let plain = value.as_string().or_else(|| match value.as_bool() {
+        Some(flag) => Some(String::from(if flag { "1" } else { "0" })),
+        // JavaScript writes it: the formatting of floats would be a tenth of this module.
+        None => value.as_f64().and_then(|_| JSON::stringify(value).ok()?.as_string()),
+    });
     Some(plain.unwrap_or_else(|| "\u{0}".to_owned()))
 }
 
