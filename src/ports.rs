@@ -46,13 +46,19 @@ pub trait Head {
 
 /// The body of a message that is coming in.
 pub trait Body {
-    /// The next bytes, or `None` at the regular end. Waits until there are `at_least` of them, or the body ends:
-    /// 1 where somebody waits for every piece, more where nobody does (each bite costs a crossing). With 1, bytes
-    /// that came before the connection broke are always given first; of a larger bite they may be lost.
+    /// The next bytes, or `None` at the regular end. Waits until there are `at_least` of them, or the body ends: 1 where
+    /// somebody waits for every piece, more where nobody does (each bite costs a crossing). Bytes that came before the
+    /// connection broke are always given first; and when a bite of more than one is not waited for to its end, the next
+    /// call gives what there is of it.
     ///
     /// # Errors
     /// [`Unreachable`] when the connection broke before the end.
     async fn next(&mut self, at_least: usize) -> Result<Option<Vec<u8>>, Unreachable>;
+    /// The next bytes of a body that is of use only whole: as many at once as the host can give.
+    ///
+    /// # Errors
+    /// [`Unreachable`] when the connection broke; what came before may be lost.
+    async fn next_of_whole(&mut self) -> Result<Option<Vec<u8>>, Unreachable>;
 }
 
 /// The answer of a neighbour, its body still coming. Dropping it closes the connection.
@@ -146,7 +152,7 @@ pub struct TimedOut;
 /// [`BodyError::TooLarge`] as soon as there is more than `bytes_max`: the rest is not read.
 pub async fn read_whole(body: &mut impl Body, bytes_max: usize) -> Result<Vec<u8>, BodyError> {
     let mut whole = Vec::new();
-    while let Some(piece) = body.next(bytes_max.saturating_add(1)).await.map_err(|_| BodyError::Broken)? {
+    while let Some(piece) = body.next_of_whole().await.map_err(|_| BodyError::Broken)? {
         if whole.len().saturating_add(piece.len()) > bytes_max {
             return Err(BodyError::TooLarge);
         }

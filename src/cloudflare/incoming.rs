@@ -1,12 +1,13 @@
 //! Messages that come in: heads read header by header, bodies in bites as large as the reader wants.
 
-use js_sys::{Reflect, Uint8Array};
+use js_sys::Uint8Array;
 use wasm_bindgen::prelude::*;
-use wasm_bindgen_futures::JsFuture;
+use wasm_bindgen_futures::{JsFuture, spawn_local};
 use web_sys::{
     AbortController, Headers, ReadableStream, ReadableStreamGetReaderOptions, ReadableStreamReaderMode,
 };
 
+use super::outgoing::IdentityTransformStream;
 use crate::ports::{Body, Head, Inbound, Incoming, Unreachable};
 
 #[wasm_bindgen]
@@ -16,44 +17,135 @@ extern "C" {
     type BiteReader;
 
     #[wasm_bindgen(method, js_name = readAtLeast)]
-    fn read_at_least(this: &BiteReader, at_least: u32, view: Uint8Array) -> js_sys::Promise;
+    fn read_at_least(this: &BiteReader, at_least: u32, view: Uint8Array) -> js_sys::Promise<Bite>;
+
+    #[wasm_bindgen(method, js_name = releaseLock)]
+    fn release_lock(this: &BiteReader);
+
+    type Bite;
+
+    /// At the end there may be a last bite that is smaller than asked for; an empty one is the end.
+    #[wasm_bindgen(method, getter)]
+    fn value(this: &Bite) -> Option<Uint8Array>;
 }
 
-/// The largest bite, and the room that is offered for one.
-const BITE_BYTES_MAX: usize = 16 * 1024;
+/// The room that is offered for a bite: no more is given at once.
+const ROOM_BYTES: u32 = 16 * 1024;
+/// The room for a single piece, which is rarely larger.
+const PIECE_BYTES: u32 = 2 * 1024;
+
+/// How often a body may turn from bites back to single pieces and to bites again: each time costs a copy more of all
+/// that comes after.
+const SPLITS_MAX: u32 = 8;
 
 /// A body that is being read.
+///
+/// workerd gives a bite whole or not at all: what had come of one when the connection breaks, or when nobody waits for
+/// it any longer, is lost with it. So the stream is split in two before the first bite. Bites are read from the one
+/// branch, through a pipe; the other keeps, natively, a copy of what came, and is what is read from when a bite failed.
 pub(super) struct StreamBody {
+    stream: Option<ReadableStream>,
     reader: Option<BiteReader>,
+    /// The other branch, while bites are read.
+    spare: Option<ReadableStream>,
+    splits: u32,
+    /// How many bytes were taken since the split.
+    taken: usize,
+    /// How many of those still have to be passed over on the other branch.
+    to_skip: usize,
+    /// A read was begun, and its end not waited for.
+    is_reading: bool,
 }
 
 impl StreamBody {
-    pub(super) fn new(stream: Option<ReadableStream>) -> Self {
-        let reader = stream.map(|stream| {
+    pub(super) const fn new(stream: Option<ReadableStream>) -> Self {
+        Self { stream, reader: None, spare: None, splits: 0, taken: 0, to_skip: 0, is_reading: false }
+    }
+
+    /// Splits the stream, so that bites can be read.
+    fn split(&mut self) -> Result<(), JsValue> {
+        let Some(stream) = self.stream.take() else { return Ok(()) };
+        if let Some(reader) = self.reader.take() {
+            reader.release_lock();
+        }
+        let branches = stream.tee();
+        let (bites, spare) = (branches.get(0).unchecked_into(), branches.get(1).unchecked_into());
+        let pipe = IdentityTransformStream::new()?;
+        let piped = ReadableStream::pipe_to(&bites, &pipe.writable());
+        // A stream that breaks is noticed where it is read.
+        spawn_local(async move { drop(JsFuture::from(piped).await) });
+        (self.stream, self.spare, self.taken) = (Some(pipe.readable()), Some(spare), 0);
+        self.splits = self.splits.saturating_add(1);
+        Ok(())
+    }
+
+    /// Goes on with the other branch, from where the last whole bite ended.
+    fn fall_back(&mut self) -> Result<(), Unreachable> {
+        self.stream = Some(self.spare.take().ok_or(Unreachable)?);
+        (self.reader, self.to_skip, self.is_reading) = (None, self.taken, false);
+        Ok(())
+    }
+
+    async fn read(&mut self, at_least: u32, room: u32) -> Result<Option<Uint8Array>, Unreachable> {
+        let Some(stream) = &self.stream else { return Ok(None) };
+        let reader = self.reader.get_or_insert_with(|| {
             let options = ReadableStreamGetReaderOptions::new();
             options.set_mode(ReadableStreamReaderMode::Byob);
             stream.get_reader_with_options(&options).unchecked_into()
         });
-        Self { reader }
+        let reading = reader.read_at_least(at_least, Uint8Array::new_with_length(room));
+        self.is_reading = true;
+        let bite = JsFuture::from(reading).await;
+        self.is_reading = false;
+        let bite = bite.map_err(|_| Unreachable)?.value().filter(|bite| bite.length() > 0);
+        if bite.is_none() {
+            // The other branch would keep all of it until it is collected.
+            if let Some(spare) = self.spare.take() {
+                let cancelled = spare.cancel();
+                spawn_local(async move { drop(JsFuture::from(cancelled).await) });
+            }
+            (self.reader, self.stream) = (None, None);
+        }
+        Ok(bite)
     }
 }
 
 impl Body for StreamBody {
     async fn next(&mut self, at_least: usize) -> Result<Option<Vec<u8>>, Unreachable> {
-        let Some(reader) = &self.reader else { return Ok(None) };
-        let at_least = at_least.clamp(1, BITE_BYTES_MAX);
-        let (room, least) = (u32::try_from(BITE_BYTES_MAX), u32::try_from(at_least));
-        let (Ok(room), Ok(least)) = (room, least) else { return Err(Unreachable) };
-        let view = Uint8Array::new_with_length(room);
-        let read = JsFuture::from(reader.read_at_least(least, view)).await.map_err(|_| Unreachable)?;
-        // At the end there may be a last bite that is smaller than asked for; `done` comes with the next read.
-        let bite =
-            Reflect::get(&read, &"value".into()).ok().and_then(|value| value.dyn_into::<Uint8Array>().ok());
-        let bite = bite.filter(|bite| bite.length() > 0).map(|bite| bite.to_vec());
-        if bite.is_none() {
-            self.reader = None;
+        if self.is_reading {
+            self.fall_back()?;
         }
-        Ok(bite)
+        if at_least > 1 && self.spare.is_none() && self.splits < SPLITS_MAX {
+            self.split().map_err(|_| Unreachable)?;
+        }
+        loop {
+            let at_least = match u32::try_from(at_least) {
+                Ok(at_least) if self.spare.is_some() => at_least.clamp(1, ROOM_BYTES),
+                _ if self.spare.is_some() => ROOM_BYTES,
+                _ => 1,
+            };
+            let room = if at_least > 1 || self.to_skip > 0 { ROOM_BYTES } else { PIECE_BYTES };
+            let bite = match self.read(at_least, room).await {
+                Ok(Some(bite)) => bite.to_vec(),
+                Err(Unreachable) if self.spare.is_some() => {
+                    self.fall_back()?;
+                    continue;
+                }
+                ended => return ended.map(|_| None),
+            };
+            self.taken = self.taken.saturating_add(bite.len());
+            let skipped = self.to_skip.min(bite.len());
+            self.to_skip = self.to_skip.saturating_sub(skipped);
+            match bite.get(skipped..) {
+                Some(rest) if skipped > 0 && rest.is_empty() => {}
+                Some(rest) if skipped > 0 => return Ok(Some(rest.to_vec())),
+                _ => return Ok(Some(bite)),
+            }
+        }
+    }
+
+    async fn next_of_whole(&mut self) -> Result<Option<Vec<u8>>, Unreachable> {
+        Ok(self.read(ROOM_BYTES, ROOM_BYTES).await?.map(|bite| bite.to_vec()))
     }
 }
 
@@ -82,6 +174,11 @@ impl Body for InboundRequest {
     async fn next(&mut self, at_least: usize) -> Result<Option<Vec<u8>>, Unreachable> {
         let request = &self.request;
         self.body.get_or_insert_with(|| StreamBody::new(request.body())).next(at_least).await
+    }
+
+    async fn next_of_whole(&mut self) -> Result<Option<Vec<u8>>, Unreachable> {
+        let request = &self.request;
+        self.body.get_or_insert_with(|| StreamBody::new(request.body())).next_of_whole().await
     }
 }
 
@@ -143,9 +240,13 @@ impl Head for IncomingResponse {
 impl Body for IncomingResponse {
     async fn next(&mut self, at_least: usize) -> Result<Option<Vec<u8>>, Unreachable> {
         let bite = self.body.next(at_least).await;
-        if matches!(bite, Ok(None)) {
-            self.connection.ended = true;
-        }
+        self.connection.ended |= matches!(bite, Ok(None));
+        bite
+    }
+
+    async fn next_of_whole(&mut self) -> Result<Option<Vec<u8>>, Unreachable> {
+        let bite = self.body.next_of_whole().await;
+        self.connection.ended |= matches!(bite, Ok(None));
         bite
     }
 }

@@ -49,10 +49,10 @@ extern "C" {
     /// workerd's own pipe: it passes bytes on without JavaScript, and a write ends when the reader has taken it:
     /// <https://developers.cloudflare.com/workers/runtime-apis/streams/transformstream/#identitytransformstream>
     #[wasm_bindgen(extends = TransformStream)]
-    type IdentityTransformStream;
+    pub(super) type IdentityTransformStream;
 
     #[wasm_bindgen(constructor, catch)]
-    fn new() -> Result<IdentityTransformStream, JsValue>;
+    pub(super) fn new() -> Result<IdentityTransformStream, JsValue>;
 }
 
 /// The end of a pipe that is written into.

@@ -12,8 +12,6 @@
 
 use std::pin::pin;
 
-use futures_util::FutureExt;
-
 use super::alarm::Alarm;
 use super::failure::Failure;
 use super::reading::{End, Ended, Reading, TakeCard, Wants};
@@ -28,11 +26,15 @@ use crate::problem::Code;
 /// How long the connection is listened to when the cards are complete, in milliseconds. The usage comes right
 /// after them; a server that never ends its stream must not keep the caller from cards that are there.
 pub const REST_MS: u64 = 2_000;
-/// A bite that fills within so many milliseconds is followed by a larger one, any other by a single piece: a
-/// stream of comments alone is alive, and must not seem silent because it takes long to fill a bite.
-const FAST_MS: u64 = 250;
-/// The first bite of more than a piece.
-const BITE_BYTES_MIN: usize = 256;
+/// How long a bite may take to fill. Then what there is of it is taken, and single pieces for a while: a stream of comments
+/// alone is alive, a card must not wait for long to be stored, and who begins to follow must not wait for the next one.
+const BITE_MS: u64 = 250;
+/// One that fills within so many milliseconds is followed by a larger one.
+const FAST_MS: u64 = BITE_MS / 4;
+/// The first bite of more than a piece: less than that is not worth the copy that a host keeps for it.
+const BITE_BYTES_MIN: usize = 1024;
+/// The largest bite.
+const BITE_BYTES_MAX: usize = 16 * 1024;
 /// What a caller is told to wait after the model API's 429 that does not say how long, in seconds.
 const RATE_LIMIT_S: u64 = 10;
 
@@ -196,13 +198,13 @@ async fn read<H: Timer + Clock>(
     let mut now_ms = host.now_ms();
     let mut heard_ms = now_ms;
     let mut rest_until_ms = u64::MAX;
-    let mut bite_bytes = 1;
+    let mut wanted_bytes = 1;
     loop {
         match reading.wants() {
             Wants::Cards => {}
             Wants::Rest => {
                 rest_until_ms = rest_until_ms.min(now_ms.saturating_add(REST_MS));
-                bite_bytes = 1; // the end of the stream may never come: take what is there
+                wanted_bytes = 1; // the end of the stream may never come: take what is there
             }
             Wants::Nothing => return End::Regular,
         }
@@ -216,14 +218,21 @@ async fn read<H: Timer + Clock>(
         if now_ms >= silent_ms {
             return End::Silent;
         }
+        let bite_max = (ask.bite_bytes)().max(1);
+        let bite_bytes = wanted_bytes.min(bite_max);
         let due_ms = rest_until_ms.min(ask.deadline_ms).min(silent_ms);
+        let due_ms = if bite_bytes > 1 { due_ms.min(now_ms.saturating_add(BITE_MS)) } else { due_ms };
         let began_ms = now_ms;
-        let mut piece = alarm.until(due_ms, pin!(body.next(bite_bytes))).await;
+        let piece = alarm.until(due_ms, pin!(body.next(bite_bytes))).await;
         now_ms = host.now_ms();
-        if piece.is_none() && bite_bytes > 1 {
-            // The bite did not fill. What there is of it was said all the same, where the host can still tell.
-            piece = body.next(1).now_or_never();
-        }
+        wanted_bytes = match &piece {
+            // Pieces that come fast are worth a bite of many, a bite that fills fast a larger one.
+            Some(_) if now_ms.saturating_sub(began_ms) < FAST_MS.min(settings.idle_timeout_ms / 16) => {
+                wanted_bytes.saturating_mul(4).clamp(BITE_BYTES_MIN, BITE_BYTES_MAX)
+            }
+            Some(_) if bite_bytes > 1 => wanted_bytes,
+            _ => 1,
+        };
         match piece {
             Some(Ok(Some(piece))) => {
                 heard_ms = now_ms;
@@ -233,11 +242,5 @@ async fn read<H: Timer + Clock>(
             Some(Err(Unreachable)) => return End::Cut,
             None => {}
         }
-        let is_fast = now_ms.saturating_sub(began_ms) < FAST_MS.min(settings.idle_timeout_ms / 16);
-        bite_bytes = if is_fast {
-            bite_bytes.saturating_mul(4).max(BITE_BYTES_MIN).min(ask.bite_bytes.max(1))
-        } else {
-            1
-        };
     }
 }

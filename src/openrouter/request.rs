@@ -32,7 +32,7 @@ const TOKENS_MAX: usize = 16_000;
 const TITLE: &str = "ai-sessions";
 
 /// What is asked for, by whom.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub struct Ask<'a> {
     /// Groups the attempts of a session at the model API.
     pub session_id: &'a str,
@@ -46,8 +46,8 @@ pub struct Ask<'a> {
     pub deadline_ms: u64,
     /// Attempts that were made before (by a process that died); 0 for a first call.
     pub attempts_made: u32,
-    /// The most bytes of the answer that are waited for at once: 1 where somebody waits for single cards.
-    pub bite_bytes: usize,
+    /// The most bytes of the answer that are waited for at once, now: 1 while somebody waits for single cards.
+    pub bite_bytes: &'a dyn Fn() -> usize,
     /// The caller does not want an answer that was given before.
     pub no_cache: bool,
     /// W3C Trace Context, passed on.
@@ -159,7 +159,7 @@ mod tests {
         text: "some text \"quoted\"\n\u{1f600}",
         deadline_ms: 60_000,
         attempts_made: 0,
-        bite_bytes: 1,
+        bite_bytes: &|| 1,
         no_cache: false,
         traceparent: None,
         referer: "https://cards.example",
@@ -203,7 +203,7 @@ mod tests {
             session_id: "another",
             deadline_ms: 1,
             attempts_made: 2,
-            bite_bytes: 4096,
+            bite_bytes: &|| 4096,
             no_cache: true,
             traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
             referer: "",

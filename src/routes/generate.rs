@@ -31,9 +31,8 @@ use crate::problem::Code;
 use crate::supabase::rest::{Caller, RestError};
 use crate::supabase::sessions::{self, EndedRow, EventData, NewRow};
 
-/// How many bytes of the answer are waited for at once. One, although each read costs a crossing: workerd's
-/// `readAtLeast` drops what had come of a larger bite when the connection is cut, and complete cards with it.
-const BITE_BYTES: usize = 1;
+/// How many bytes of the answer are waited for at once while nobody waits for single cards: each read costs a crossing.
+const BITE_BYTES: usize = 16 * 1024;
 /// A complete card that nobody waits for is stored after this long at the latest: a death loses less than this of them,
 /// and a fast answer costs one write.
 const STORE_EVERY_MS: u64 = 250;
@@ -129,7 +128,7 @@ async fn make<H: GenerateHost>(
         text: &accepted.input_text,
         deadline_ms: generation.deadline_ms,
         attempts_made: generation.attempts,
-        bite_bytes: BITE_BYTES,
+        bite_bytes: &|| if host.is_followed(accepted.id) { 1 } else { BITE_BYTES },
         no_cache: accepted.no_cache,
         traceparent: accepted.traceparent.as_deref(),
         referer: &accepted.origin,

@@ -41,7 +41,7 @@ const ASK: Ask<'_> = Ask {
     text: "some text",
     deadline_ms: START_MS + TIMEOUT_MS,
     attempts_made: 0,
-    bite_bytes: 1,
+    bite_bytes: &|| 1,
     no_cache: false,
     traceparent: None,
     referer: "https://cards.example",
@@ -79,8 +79,8 @@ fn calling_on(host: &ScriptedHost, settings: &ModelApi, ask: &Ask<'_>) -> Outcom
 
 /// Both as where somebody waits for single cards and as where nobody does: the outcome is the same.
 fn both_ways(settings: &ModelApi, replies: &[Reply]) -> Outcome {
-    let [single, big] =
-        [1, BITE_BYTES].map(|bite_bytes| calling(settings, &Ask { bite_bytes, ..ASK }, replies.to_vec()));
+    let [single, big] = [1, BITE_BYTES]
+        .map(|bite_bytes| calling(settings, &Ask { bite_bytes: &|| bite_bytes, ..ASK }, replies.to_vec()));
     assert_eq!(single.answer, big.answer);
     assert_eq!(single.attempts_told, big.attempts_told);
     assert!(single.host.is_used_up());
@@ -306,7 +306,7 @@ fn comments_are_signs_of_life() {
     reply = reply.say(said(&["[", &card("one"), "]"].concat())).say(DONE);
     let patient = ModelApi { timeout_ms: 100_000, ..settings() };
     for bite_bytes in [1, BITE_BYTES] {
-        let ask = Ask { deadline_ms: START_MS + 100_000, bite_bytes, ..ASK };
+        let ask = Ask { deadline_ms: START_MS + 100_000, bite_bytes: &|| bite_bytes, ..ASK };
         let outcome = calling(&patient, &ask, [reply.clone()]);
         assert_eq!((outcome.answer.outcome, outcome.answer.attempts), (WHOLE, 1));
         assert_eq!(outcome.took_ms, 5 * (IDLE_MS - 1));
@@ -333,27 +333,27 @@ fn a_fast_stream_that_turns_slow_is_not_silent() {
     }
     reply = reply.say(said(&[&card("one"), "]"].concat())).say(DONE);
     for bite_bytes in [1, BITE_BYTES] {
-        let outcome = calling(&settings(), &Ask { bite_bytes, ..ASK }, [reply.clone()]);
+        let outcome = calling(&settings(), &Ask { bite_bytes: &|| bite_bytes, ..ASK }, [reply.clone()]);
         assert_eq!((outcome.answer.outcome, outcome.answer.attempts), (WHOLE, 1), "{bite_bytes}");
         assert_eq!(outcome.took_ms, 40_100, "{bite_bytes}");
     }
 }
 
 #[test]
-fn a_slow_stream_is_not_silent_where_only_whole_bites_are_told() {
+fn a_slow_stream_is_not_silent() {
     let mut reply = stream().say(COMMENT).wait(1).say(COMMENT).wait(1).say(said("["));
     for _ in 0..40 {
         reply = reply.wait(900).say(said(" "));
     }
-    reply = reply.say(said(&[&card("one"), "]"].concat())).say(DONE).in_whole_bites();
+    reply = reply.say(said(&[&card("one"), "]"].concat())).say(DONE);
     let outcome = both_ways(&settings(), &[reply]);
     assert_eq!((outcome.answer.outcome, outcome.answer.attempts, outcome.took_ms), (WHOLE, 1, 36_002));
 }
 
 #[test]
-fn usage_after_the_cards_is_not_missed_where_only_whole_bites_are_told() {
+fn usage_after_the_cards_is_not_missed() {
     let reply = stream().say(said(&["[", &card("one"), "]"].concat())).wait(1).say(used(7, 0.5)).hang();
-    let outcome = both_ways(&settings(), &[reply.in_whole_bites()]);
+    let outcome = both_ways(&settings(), &[reply]);
     assert_eq!(outcome.answer.usage.map(|usage| usage.prompt_tokens), Some(7));
 }
 
@@ -404,7 +404,8 @@ fn what_came_before_a_hang_is_kept_however_large_the_bites_are() {
         }
     }
     for bite_bytes in [1, BITE_BYTES, usize::MAX] {
-        let outcome = calling(&settings(), &Ask { bite_bytes, ..ASK }, [reply.clone().hang()]);
+        let outcome =
+            calling(&settings(), &Ask { bite_bytes: &|| bite_bytes, ..ASK }, [reply.clone().hang()]);
         assert_eq!(outcome.answer.outcome, PARTIAL, "{bite_bytes}");
         let given: Vec<_> =
             outcome.answer.candidates.iter().map(|candidate| candidate.front.as_str()).collect();

@@ -82,7 +82,6 @@ pub(crate) struct Reply {
     headers: Vec<(&'static str, String)>,
     steps: Vec<Step>,
     ending: Ending,
-    tells_whole_bites_only: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -107,7 +106,6 @@ impl Reply {
             headers: Vec::new(),
             steps: Vec::new(),
             ending: Ending::Regular,
-            tells_whole_bites_only: false,
         }
     }
 
@@ -142,11 +140,6 @@ impl Reply {
     pub(crate) fn wait(mut self, ms: u64) -> Self {
         self.steps.push(Step::Wait(ms));
         self
-    }
-
-    /// Through a platform that tells nothing of a bite until it is full, as workerd's `readAtLeast` does.
-    pub(crate) fn in_whole_bites(self) -> Self {
-        Self { tells_whole_bites_only: true, ..self }
     }
 
     /// Then the connection breaks.
@@ -386,7 +379,6 @@ impl Fetch for ScriptedHost {
             end_ms: at_ms,
             ending: reply.ending,
             arrived: Vec::new(),
-            tells_whole_bites_only: reply.tells_whole_bites_only,
             bite_bytes: 0,
         })
     }
@@ -416,7 +408,6 @@ pub(crate) struct ScriptedIncoming {
     end_ms: u64,
     ending: Ending,
     arrived: Vec<u8>,
-    tells_whole_bites_only: bool,
     /// What a read that was dropped waited for: it goes on when the platform tells whole bites only.
     bite_bytes: usize,
 }
@@ -435,7 +426,7 @@ impl Head for ScriptedIncoming {
 
 impl Body for ScriptedIncoming {
     async fn next(&mut self, at_least: usize) -> Result<Option<Vec<u8>>, Unreachable> {
-        self.bite_bytes = if self.tells_whole_bites_only { self.bite_bytes.max(at_least) } else { at_least };
+        self.bite_bytes = at_least;
         poll_fn(|_| {
             let shared = &self.connection.shared;
             while let Some((_, bytes)) =
@@ -461,6 +452,10 @@ impl Body for ScriptedIncoming {
             Poll::Pending
         })
         .await
+    }
+
+    async fn next_of_whole(&mut self) -> Result<Option<Vec<u8>>, Unreachable> {
+        self.next(usize::MAX).await
     }
 }
 
