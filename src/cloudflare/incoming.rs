@@ -32,7 +32,7 @@ extern "C" {
 /// The room that is offered for a bite: no more is given at once.
 const ROOM_BYTES: u32 = 16 * 1024;
 /// The room for a single piece, which is rarely larger.
-const PIECE_BYTES: u32 = 2 * 1024;
+const PIECE_BYTES: u32 = 1024;
 
 /// How often a body may turn from bites back to single pieces and to bites again: each time costs a copy more of all
 /// that comes after.

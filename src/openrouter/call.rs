@@ -12,7 +12,6 @@
 
 use std::pin::pin;
 
-use super::alarm::Alarm;
 use super::failure::Failure;
 use super::reading::{End, Ended, Reading, TakeCard, Wants};
 use super::request::{Ask, build, wants_reuse};
@@ -20,6 +19,7 @@ use crate::config::ModelApi;
 use crate::generation::candidate::{Candidate, Candidates};
 use crate::generation::retry;
 use crate::generation::usage::Usage;
+use crate::ports::alarm::Alarm;
 use crate::ports::{Body, Clock, Fetch, Head, Incoming, Random, Timer, Unreachable};
 use crate::problem::Code;
 

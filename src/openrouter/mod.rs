@@ -6,7 +6,6 @@
 //!
 //! Not for: cards and prompts (`generation`), sessions (`routes`).
 
-mod alarm;
 pub mod call;
 pub mod chunk;
 pub mod failure;

@@ -1,6 +1,8 @@
 //! `GET /ai-sessions/{id}/events`: the session as a stream of events, from its start or after `Last-Event-ID`. From the
 //! desk while it has it, from the database after that.
 
+use std::pin::pin;
+
 use uuid::Uuid;
 
 use super::read_session::since_then;
@@ -11,7 +13,8 @@ use crate::answer::session::{GENERATING, Known};
 use crate::config::Config;
 use crate::desk::ask::Wish;
 use crate::http::Answer;
-use crate::ports::{EventSink, Follower, Head, Inbound, News, Timer, Unreachable, within};
+use crate::ports::alarm::Alarm;
+use crate::ports::{Clock, EventSink, Follower, Head, Inbound, News, Timer, Unreachable};
 use crate::problem::{Code, FieldError, Problem};
 
 /// The whole of it.
@@ -105,30 +108,35 @@ const STALL_MS: u64 = 100_000;
 /// [`Unreachable`]: the reader left, or takes nothing; or the storage failed. A stream that breaks off is one to come
 /// back to.
 pub async fn write_events(
-    timer: &impl Timer,
+    host: &(impl Timer + Clock),
     follow: &Follow,
     follower: &impl Follower,
     mut sink: impl EventSink,
 ) -> Result<(), Unreachable> {
     let mut list = EventList::new(follow.id, follow.run, follow.after);
-    let mut piece = Vec::new();
+    let mut alarm = Alarm::new(host);
+    let (mut piece, mut is_over) = (Vec::new(), false);
     list.begin(&mut piece);
     loop {
         if !piece.is_empty() {
-            within(timer, STALL_MS, sink.write(&piece)).await.unwrap_or(Err(Unreachable))?;
+            let due_ms = host.now_ms().saturating_add(STALL_MS);
+            alarm.until(due_ms, pin!(sink.write(&piece))).await.unwrap_or(Err(Unreachable))?;
             piece.clear();
         }
-        match within(timer, COMMENT_EVERY_MS, follower.news(list.cards_heard())).await {
-            Ok(News::Cards(candidates)) => list.cards(&mut piece, &candidates),
-            Ok(News::Settled(settled)) => {
+        if is_over {
+            sink.close().await;
+            return Ok(());
+        }
+        let due_ms = host.now_ms().saturating_add(COMMENT_EVERY_MS);
+        match alarm.until(due_ms, pin!(follower.news(list.cards_heard()))).await {
+            Some(News::Cards(candidates)) => list.cards(&mut piece, &candidates),
+            Some(News::Settled(settled)) => {
                 let session = Known::on_desk(&settled.generation, settled.written);
                 session.tell_rest(&mut list, &mut piece, &follow.origin, &follow.request_id);
-                within(timer, STALL_MS, sink.write(&piece)).await.unwrap_or(Err(Unreachable))?;
-                sink.close().await;
-                return Ok(());
+                is_over = true;
             }
-            Ok(News::Lost) => return Err(Unreachable),
-            Err(_) => piece.extend_from_slice(COMMENT),
+            Some(News::Lost) => return Err(Unreachable),
+            None => piece.extend_from_slice(COMMENT),
         }
     }
 }

@@ -5,6 +5,8 @@
 
 #![expect(async_fn_in_trait, reason = "the traits are for this crate's hosts, all of them single-threaded")]
 
+pub mod alarm;
+
 use std::pin::pin;
 use std::rc::Rc;
 

@@ -8,24 +8,27 @@ use std::pin::Pin;
 
 use futures_util::future::{Either, select};
 
-use crate::ports::{Clock, Timer};
+use super::{Clock, Timer};
 
 type Sleep<'h> = Pin<Box<dyn Future<Output = ()> + 'h>>;
 
-pub(super) struct Alarm<'h, H> {
+/// A timer for one wait after the other.
+pub struct Alarm<'h, H> {
     host: &'h H,
     /// When it rings, and the timer.
     timer: Option<(u64, Sleep<'h>)>,
 }
 
 impl<'h, H: Clock + Timer> Alarm<'h, H> {
-    pub(super) const fn new(host: &'h H) -> Self {
+    /// No timer yet.
+    #[must_use]
+    pub const fn new(host: &'h H) -> Self {
         Self { host, timer: None }
     }
 
     /// What `work` comes to, or `None` when it has not come to an end at `due_ms` (milliseconds since the
     /// Unix epoch). `work` is looked at first: what is there counts, however late it is.
-    pub(super) async fn until<W: Future>(&mut self, due_ms: u64, mut work: Pin<&mut W>) -> Option<W::Output> {
+    pub async fn until<W: Future>(&mut self, due_ms: u64, mut work: Pin<&mut W>) -> Option<W::Output> {
         loop {
             let (rings_ms, timer) = match self.timer.take() {
                 Some((rings_ms, timer)) if rings_ms <= due_ms => (rings_ms, timer),
