@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use js_sys::{Array, Function, Object, Reflect};
+use js_sys::{Array, Function, Object, Reflect, Uint8Array};
 use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::JsFuture;
 use web_sys::{Cache, ReadableStream, RequestInit};
@@ -12,7 +12,7 @@ use worker::{Context, Env};
 use super::outgoing::{OutgoingBody, response};
 use super::platform::{OnWorkers, Settings, settings};
 use super::web_crypto;
-use crate::desk::ask::{Ask, FACTS_HEADER};
+use crate::desk::ask::{Ask, HEAD_HEADER, Head};
 use crate::ports::{
     Background, DESK_HEADERS, DeskReply, Desks, IsolateMemory, Memory, Metrics, Point, SharedCache,
     Unreachable, VerifyKey, VerifySignature,
@@ -74,7 +74,7 @@ impl SharedCache for EdgeHost {
         let found = JsFuture::from(default_cache()?.match_with_str(url)).await.ok()?;
         let found: web_sys::Response = found.dyn_into().ok()?;
         let bytes = JsFuture::from(found.array_buffer().ok()?).await.ok()?;
-        Some(js_sys::Uint8Array::new(&bytes).to_vec())
+        Some(Uint8Array::new(&bytes).to_vec())
     }
 
     async fn put(&self, url: &str, document: &[u8], max_age_s: u64) {
@@ -99,13 +99,12 @@ impl Desks for EdgeHost {
 
     async fn ask(&self, ask: &Ask) -> Result<DeskReply<Self::Stream>, Unreachable> {
         let reply = self.try_ask(ask).await.map_err(|_| Unreachable)?;
-        let header = |name: &str| reply.headers().get(name).ok().flatten();
-        let headers =
-            DESK_HEADERS.iter().filter_map(|name| header(name).map(|value| (*name, value))).collect();
-        // The object answers everything itself; without its facts it was the platform that spoke.
-        let facts = header(FACTS_HEADER)
-            .and_then(|facts| serde_json::from_slice(facts.as_bytes()).ok())
-            .ok_or(Unreachable)?;
+        // The object answers everything itself; without this it was the platform that spoke.
+        let head = reply.headers().get(HEAD_HEADER).ok().flatten();
+        let head = head.and_then(|head| serde_json::from_slice::<Head>(head.as_bytes()).ok());
+        let Head { headers, facts } = head.ok_or(Unreachable)?;
+        let known = |name: &str| DESK_HEADERS.iter().find(|known| **known == name).copied();
+        let headers = headers.into_iter().filter_map(|(name, value)| Some((known(&name)?, value))).collect();
         Ok(DeskReply { status: reply.status(), headers, facts, body: reply.body() })
     }
 }
@@ -135,7 +134,8 @@ impl EdgeHost {
         let stub = self.0.env.durable_object("USER_SESSIONS")?.get_by_name(&ask.user_id.to_string())?;
         let init = RequestInit::new();
         init.set_method("POST");
-        init.set_body(&serde_json::to_string(ask)?.into());
+        // As bytes: a string would be turned into JavaScript's form and back, on both sides.
+        init.set_body(&Uint8Array::from(serde_json::to_vec(ask)?.as_slice()));
         let request = web_sys::Request::new_with_str_and_init("https://desk/", &init)?;
         Ok(stub.fetch_with_request(request.into()).await?.into())
     }

@@ -46,8 +46,14 @@ fn text_of(value: &JsValue) -> Option<String> {
 }
 
 impl<T: OnWorkers> Clock for T {
+    #[expect(
+        clippy::as_conversions,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "JavaScript's clock gives whole milliseconds since 1970 as a float"
+    )]
     fn now_ms(&self) -> u64 {
-        worker::Date::now().as_millis()
+        js_sys::Date::now() as u64
     }
 }
 

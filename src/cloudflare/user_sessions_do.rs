@@ -9,7 +9,7 @@ use super::object_host::ObjectHost;
 use super::outgoing::{OutgoingBody, pipe, response};
 use super::platform::OnWorkers;
 use crate::config::{Config, LogLevel};
-use crate::desk::ask::{Ask, FACTS_HEADER};
+use crate::desk::ask::{Ask, HEAD_HEADER, Head};
 use crate::ports::{DeskHost, Log};
 use crate::routes::session_events::{Follow, write_events};
 use crate::routes::user_desk::{Served, serve, tell_limited, wake};
@@ -53,9 +53,10 @@ impl DurableObject for UserSessions {
     }
 
     async fn fetch(&self, mut request: Request) -> worker::Result<Response> {
-        let ask: Ask = serde_json::from_slice(request.text().await?.as_bytes())?;
-        let Served { mut answer, follow, facts, limited } = serve(&self.host, self.config()?, &ask).await;
-        answer.headers.push((FACTS_HEADER, serde_json::to_string(&facts)?));
+        let ask: Ask = serde_json::from_slice(&request.bytes().await?)?;
+        let Served { answer, follow, facts, limited } = serve(&self.host, self.config()?, &ask).await;
+        let headers = answer.headers.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        let head = [(HEAD_HEADER, serde_json::to_string(&Head { headers, facts })?)];
         if !limited.is_empty() {
             let host = self.host.clone();
             spawn_local(async move {
@@ -68,7 +69,7 @@ impl DurableObject for UserSessions {
             Some(follow) => OutgoingBody::Stream(Some(self.stream(follow)?)),
             None => OutgoingBody::Bytes(answer.body),
         };
-        Ok(response(answer.status, &answer.headers, body)?.into())
+        Ok(response(answer.status, &head, body)?.into())
     }
 
     async fn alarm(&self) -> worker::Result<Response> {

@@ -79,8 +79,18 @@ pub struct Generate {
     pub after: Option<Position>,
 }
 
-/// The header of the desk's answer that carries [`Facts`] to the edge, which takes it off.
-pub const FACTS_HEADER: &str = "x-desk-facts";
+/// The one header of the desk's answer to the edge, which takes it off: a [`Head`]. Each header is a crossing between
+/// Wasm and JavaScript on either side.
+pub const HEAD_HEADER: &str = "x-desk-head";
+
+/// What the desk says beside its answer's status and body.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Head {
+    /// The headers that belong to the caller.
+    pub headers: Vec<(String, String)>,
+    /// For the log.
+    pub facts: Facts,
+}
 
 /// What the log line and `Server-Timing` want to know of a generation.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
