@@ -22,9 +22,10 @@ use crate::quota::Ledger;
 
 const SCHEMA: &str = "
     create table if not exists ledger (id integer primary key check (id = 0), record text not null) strict;
-    create table if not exists generations (id text primary key, record text not null) strict;
+    create table if not exists generations (id text primary key, record text not null, ending text) strict;
     create table if not exists candidates (
-        generation_id text not null, position integer not null, record text not null,
+        generation_id text not null references generations (id) on delete cascade,
+        position integer not null, record text not null,
         primary key (generation_id, position)
     ) strict;
     create table if not exists claims (
@@ -48,33 +49,38 @@ struct StoredLedger {
 
 /// Loads the desk.
 pub(super) fn load(sql: &SqlStorage) -> StorageResult<Desk> {
-    let mut desk = Desk::default();
     if rows(sql, "select 1 from sqlite_master where name = 'claims'")?.is_empty() {
-        return Ok(desk);
+        return Ok(Desk::default());
     }
+    let mut used = StoredLedger { ledger: Ledger::default(), told_limited: Vec::new() };
     for row in rows(sql, "select record from ledger")? {
-        let stored: StoredLedger = read(row.first())?;
-        desk.ledger = stored.ledger;
-        desk.told_limited = stored.told_limited;
+        used = read(row.first())?;
     }
+    let mut claims = Vec::new();
     for row in rows(sql, "select record from claims")? {
-        desk.claims.push(read(row.first())?);
+        claims.push(read(row.first())?);
     }
-    for row in rows(sql, "select record from generations order by json_extract(record, '$.started_ms')")? {
-        desk.generations.push(read::<Generation>(row.first())?);
+    let mut generations = Vec::new();
+    let in_order = "select record, ending from generations order by json_extract(record, '$.started_ms')";
+    for row in rows(sql, in_order)? {
+        let mut generation: Generation = read(row.first())?;
+        if let ending @ Some(SqlStorageValue::String(_)) = row.get(1) {
+            generation.ending = Some(read(ending)?);
+        }
+        generations.push(generation);
     }
-    if desk.generations.is_empty() {
-        return Ok(desk);
-    }
-    for row in rows(sql, "select generation_id, record from candidates order by generation_id, position")? {
-        let Some(SqlStorageValue::String(id)) = row.first() else { return Err(()) };
-        let id = Uuid::try_parse(id).map_err(drop)?;
-        let found = desk.generations.iter_mut().find(|generation| generation.accepted.id == id);
-        if let Some(generation) = found {
-            generation.candidates.extend(read::<Vec<KeptCandidate>>(row.get(1))?);
+    if !generations.is_empty() {
+        for row in rows(sql, "select generation_id, record from candidates order by generation_id, position")?
+        {
+            let Some(SqlStorageValue::String(id)) = row.first() else { return Err(()) };
+            let id = Uuid::try_parse(id).map_err(drop)?;
+            let found = generations.iter_mut().find(|generation| generation.accepted.id == id);
+            if let Some(generation) = found {
+                generation.candidates.extend(read::<Vec<KeptCandidate>>(row.get(1))?);
+            }
         }
     }
-    Ok(desk)
+    Ok(Desk::stored(used.ledger, used.told_limited, claims, generations))
 }
 
 /// Stores what a decision says has to be stored.
@@ -89,7 +95,7 @@ pub(super) fn store(
         return Ok(());
     }
     if effects.clear {
-        for table in ["ledger", "generations", "candidates", "claims"] {
+        for table in ["ledger", "candidates", "generations", "claims"] {
             exec(&["drop table if exists ", table].concat(), Vec::new())?;
         }
         return Ok(());
@@ -103,7 +109,15 @@ pub(super) fn store(
     }
     if let Some(generation) = effects.generation.and_then(|id| desk.find(id)) {
         let id = JsValue::from(generation.accepted.id.to_string());
-        exec("insert or replace into generations values (?, ?)", vec![id, write(generation)?])?;
+        let ending = generation.ending.as_ref().map_or(Ok(JsValue::NULL), write)?;
+        // Not `insert or replace`, which would take the candidates along.
+        let query = "insert into generations values (?, ?, ?)
+            on conflict (id) do update set record = excluded.record, ending = excluded.ending";
+        exec(query, vec![id, write(generation)?, ending])?;
+    }
+    if let Some(generation) = effects.ending.and_then(|id| desk.find(id)) {
+        let id = JsValue::from(generation.accepted.id.to_string());
+        exec("update generations set ending = ? where id = ?", vec![write(&generation.ending)?, id])?;
     }
     if let Some((from, generation)) = effects.candidates.and_then(|(id, from)| Some((from, desk.find(id)?))) {
         let id = JsValue::from(generation.accepted.id.to_string());
@@ -122,8 +136,7 @@ pub(super) fn store(
     }
     if let Some(id) = effects.forget {
         let id = JsValue::from(id.to_string());
-        exec("delete from generations where id = ?", vec![id.clone()])?;
-        exec("delete from candidates where generation_id = ?", vec![id])?;
+        exec("delete from generations where id = ?", vec![id])?;
     }
     Ok(())
 }

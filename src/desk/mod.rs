@@ -54,6 +54,8 @@ pub struct Effects {
     pub ledger: bool,
     /// The record of this generation, without its candidates.
     pub generation: Option<Uuid>,
+    /// Only the ending of this generation, whose record is there.
+    pub ending: Option<Uuid>,
     /// The candidates of this generation from this position on.
     pub candidates: Option<(Uuid, usize)>,
     /// Everything of this generation goes.
@@ -97,6 +99,25 @@ pub enum Chore {
 }
 
 impl Desk {
+    /// A desk as it was stored. What follows from an ending is not stored beside it: its lease is released, and its unit
+    /// is given back or used for good.
+    #[must_use]
+    pub fn stored(
+        mut ledger: Ledger,
+        told_limited: Vec<(String, u64)>,
+        claims: Vec<Claim>,
+        mut generations: Vec<Generation>,
+    ) -> Self {
+        for generation in generations.iter_mut().filter(|generation| generation.ending.is_some()) {
+            generation.unit = None;
+        }
+        let is_running = |generation: &&Generation| generation.ending.is_none();
+        let running: Vec<Uuid> =
+            generations.iter().filter(is_running).map(|generation| generation.accepted.id).collect();
+        ledger.leases.keep(&running);
+        Self { ledger, generations, told_limited, claims }
+    }
+
     /// Counts a request, whatever its body says.
     ///
     /// # Errors
@@ -189,9 +210,11 @@ impl Desk {
                 let refunded = ending.code.is_some_and(|code| code != Code::AiRefused);
                 if let Some(unit) = generation.unit.take().filter(|_| refunded) {
                     self.ledger.give_back(unit);
+                    effects.ledger = true;
                 }
+                // Not a reason to store the ledger: see `stored`.
                 self.ledger.release(id);
-                effects.ledger = true;
+                (effects.generation, effects.ending) = (None, Some(id));
                 if let Some(claim) = self.claims.iter_mut().find(|claim| claim.session_id == id) {
                     claim.outcome = Some(Outcome::of(&ending));
                     effects.claim = Some(id);

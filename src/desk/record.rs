@@ -106,7 +106,8 @@ pub struct Generation {
     pub row: Row,
     /// Model calls begun.
     pub attempts: u32,
-    /// Present: it does not run any more, and this has to be written.
+    /// Present: it does not run any more, and this has to be written. Stored beside the record.
+    #[serde(skip)]
     pub ending: Option<Ending>,
     /// Attempts to write that failed.
     pub writes: u32,

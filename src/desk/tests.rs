@@ -112,7 +112,11 @@ fn a_unit_goes_back_for_every_failure_but_a_refused_text() {
         let effects = desk.advance(ONE, Event::Ended(ending(code, T)), T);
         assert_eq!(generations_left(&desk), 2);
         assert_eq!(desk.ledger.leases.in_use(T), 0, "a lease is always given back");
-        assert!(effects.ledger && effects.generation == Some(ONE));
+        assert_eq!(
+            effects,
+            Effects { ending: Some(ONE), ..Effects::default() },
+            "the ledger has nothing new"
+        );
     }
 }
 
@@ -250,12 +254,25 @@ fn the_event_log_hears_of_a_limit_once_a_window() {
 }
 
 #[test]
-fn a_record_comes_back_from_the_storage_as_it_was() {
+fn a_desk_comes_back_from_the_storage_as_it_was() {
     let mut desk = running();
-    desk.advance(ONE, Event::Ended(ending(Some(Code::AiTimeout), T + 5)), T + 5);
-    let found = desk.find(ONE).expect("it is on the desk");
-    let stored = serde_json::to_string(found).expect("it can be written");
-    assert_eq!(&serde_json::from_str::<Generation>(&stored).expect("it can be read"), found);
+    desk.admit(&policies(), accepted(2), None, TIMEOUT_MS, T).expect("two may be in flight");
+    let ledger = serde_json::to_string(&desk.ledger).expect("it can be written");
+    desk.advance(ONE, Event::Ended(ending(None, T + 5)), T + 5);
+
+    // As the tables have it: the record as it was before its end, the ending beside it, the ledger of before.
+    let stored = |generation: &Generation| {
+        let record = serde_json::to_string(generation).expect("it can be written");
+        let read: Generation = serde_json::from_str(&record).expect("it can be read");
+        assert_eq!(read.ending, None, "it has a column of its own");
+        Generation { ending: generation.ending.clone(), ..read }
+    };
+    let generations = desk.generations.iter().map(stored).collect();
+    let ledger = serde_json::from_str(&ledger).expect("it can be read");
+    let loaded = Desk::stored(ledger, Vec::new(), Vec::new(), generations);
+    assert_eq!(loaded.generations, desk.generations);
+    assert_eq!(loaded.ledger, desk.ledger, "the lease of what has ended is released");
+    assert_eq!(loaded.ledger.leases.in_use(T), 1);
 }
 
 /// What can happen to a desk, in any order.

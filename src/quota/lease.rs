@@ -41,6 +41,11 @@ impl Leases {
         self.0.retain(|lease| lease.id != id);
     }
 
+    /// Ends the leases of all but these.
+    pub fn keep(&mut self, ids: &[Uuid]) {
+        self.0.retain(|lease| ids.contains(&lease.id));
+    }
+
     /// How many are in use.
     #[must_use]
     pub fn in_use(&self, now_ms: u64) -> usize {

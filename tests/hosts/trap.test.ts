@@ -16,12 +16,11 @@ const prelude = `{
     if (name === 'traceparent') left = Number(get.call(this, 'x-trap') ?? left);
     return get.call(this, name);
   };
-  globalThis.Date = new Proxy(Date, {
-    construct(target, args, newTarget) {
-      if (left > 0 && (left -= 1) === 0) throw new WebAssembly.RuntimeError('unreachable');
-      return Reflect.construct(target, args, newTarget);
-    },
-  });
+  const { now } = Date;
+  Date.now = () => {
+    if (left > 0 && (left -= 1) === 0) throw new WebAssembly.RuntimeError('unreachable');
+    return now();
+  };
 }
 `;
 const origin = 'https://cards.example';
