@@ -35,6 +35,9 @@ pub struct Cursor {
     pub id: Uuid,
 }
 
+/// The last microsecond of the year 9999: what comes later has no form in RFC 3339.
+const CREATED_US_MAX: i64 = 253_402_300_799_999_999;
+
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}", self.created_us, self.id.simple())
@@ -45,7 +48,7 @@ impl Cursor {
     fn read(text: &str) -> Option<Self> {
         let (created_us, id) = text.split_once('-')?;
         let is_number = created_us.bytes().all(|byte| byte.is_ascii_digit());
-        let created_us = created_us.parse().ok().filter(|_| is_number)?;
+        let created_us = created_us.parse().ok().filter(|us| is_number && *us <= CREATED_US_MAX)?;
         Some(Self { created_us, id: Uuid::try_parse(id).ok()? })
     }
 }
@@ -154,6 +157,7 @@ mod tests {
             ("before=1-x", "before", "type"),
             ("before=-1-00000000000000000000000000000005", "before", "type"),
             ("before=99999999999999999999-00000000000000000000000000000005", "before", "type"),
+            ("before=253402300800000000-00000000000000000000000000000005", "before", "type"),
         ] {
             let problem = Page::read(query).expect_err(query);
             assert_eq!(problem.code, Code::InvalidParameter);
