@@ -97,12 +97,13 @@ impl<'a> Known<'a> {
         }
     }
 
-    /// What its owner is told who asks for it.
+    /// What its owner is told who asks for it; while it has no end, also when to ask again.
     #[must_use]
     pub fn document(&self, status: u16) -> Answer {
         let candidates = if self.status() == COMPLETED { self.candidates } else { &[] };
         let document = Session { summary: self.summary(), candidates };
-        Answer::new(status, JSON, to_json(&document)).with("cache-control", "no-store")
+        let answer = Answer::new(status, JSON, to_json(&document)).with("cache-control", "no-store");
+        if self.ended_at.is_none() { answer.with("retry-after", RUNNING_RETRY_AFTER_S) } else { answer }
     }
 
     /// What the caller of `POST /ai-sessions` is told when it has ended.
@@ -127,9 +128,7 @@ impl<'a> Known<'a> {
     /// What the caller of `POST /ai-sessions` is told who does not want to wait.
     #[must_use]
     pub fn later(&self) -> Answer {
-        let answer = self.document(202).with("location", self.location());
-        let answer = answer.with("preference-applied", "respond-async");
-        if self.ended_at.is_none() { answer.with("retry-after", RUNNING_RETRY_AFTER_S) } else { answer }
+        self.document(202).with("location", self.location()).with("preference-applied", "respond-async")
     }
 
     /// The path of the session.
@@ -166,7 +165,7 @@ impl<'a> Known<'a> {
 }
 
 /// While it runs: most generations take 5 to 20 s.
-pub const RUNNING_RETRY_AFTER_S: &str = "2";
+const RUNNING_RETRY_AFTER_S: &str = "2";
 
 /// What it means when there are cards, and the database does not take them.
 const NOT_STORED: &str =

@@ -7,7 +7,7 @@ use super::admission::generate;
 use super::session_events::{Follow, stream_head};
 use super::stop_session::not_running;
 use crate::answer::events::Position;
-use crate::answer::session::{Known, RUNNING_RETRY_AFTER_S};
+use crate::answer::session::Known;
 use crate::config::Config;
 use crate::desk::ask::{Ask, Facts, Wish};
 use crate::desk::record::Generation;
@@ -100,15 +100,9 @@ fn count(host: &impl DeskHost, config: &Config, ask: &Ask) -> Result<Served, Sto
 async fn read(host: &impl DeskHost, config: &Config, ask: &Ask, id: Uuid) -> Result<Served, StorageFailed> {
     see_to_all(host, config, ask)?;
     let Some(generation) = on_desk(host, id)? else { return Ok(no_session(ask)) };
-    if generation.ending.is_none() {
-        let answer = Known::on_desk(&generation, false).document(200);
-        let answer = answer.with("retry-after", RUNNING_RETRY_AFTER_S);
-        return Ok(Served::whole(answer, facts_of(&generation)));
-    }
-    let generation = match host.settled(id).await {
-        Some(settled) => settled.generation.clone(),
-        None => generation,
-    };
+    // One that has ended is being written now.
+    let settled = if generation.ending.is_some() { host.settled(id).await } else { None };
+    let generation = settled.map_or(generation, |settled| settled.generation.clone());
     Ok(Served::whole(Known::on_desk(&generation, false).document(200), facts_of(&generation)))
 }
 

@@ -1,0 +1,104 @@
+// A session that generates and that nobody sees to: its desk gave it up, or a user opened it past this service. Nobody waits
+// for it for longer than any session may take.
+
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { type Answer, ask, create, expectProblem, lesson, read, rowsOf, signIn, type SignedIn, started, type StartService } from './service.ts';
+
+const AI_TIMEOUT_MS = 5_000;
+/** From its creation on: AI_TIMEOUT_MS + 60 s. */
+const END_MS = AI_TIMEOUT_MS + 60_000;
+
+export function tests(start: StartService): void {
+  const service = started(start, { AI_TIMEOUT_MS: String(AI_TIMEOUT_MS) });
+
+  /** One that the user has opened past the service, so long ago. */
+  async function opened(age_ms: number): Promise<{ user: SignedIn; id: string }> {
+    const user = await signIn(service());
+    const id = crypto.randomUUID();
+    const row = { id, model: 'test/first', input_text: lesson(), created_at: new Date(Date.now() - age_ms) };
+    const { status } = await service().world.rest(user.token)('POST', '/ai_generation_sessions', row);
+    assert.equal(status, 201);
+    return { user, id };
+  }
+
+  async function expectEnded(user: SignedIn, id: string): Promise<void> {
+    const { sessions, events } = await rowsOf(service(), user);
+    assert.deepEqual(sessions.map(({ id, status, error_code }) => [id, status, error_code]), [[id, 'failed', 'database_error']]);
+    assert.deepEqual(events.map(({ type, session_id, data }) => [type, session_id, data.code]), [['ai_session.failed', id, 'database_error']]);
+  }
+
+  describe('past its time', () => {
+    const ways: [name: string, ask: (user: SignedIn, id: string) => Promise<Answer>, expect: (told: Answer) => void][] = [
+      [
+        'GET tells that it failed',
+        (user, id) => read(service(), user.token, id),
+        ({ status, body, headers }) => {
+          assert.deepEqual([status, body.status, body.error, body.candidates], [200, 'failed', 'database_error', []]);
+          assert.equal(headers.get('retry-after'), null);
+        },
+      ],
+      [
+        'its events are those of a failure',
+        (user, id) => ask(service(), 'GET', `/ai-sessions/${id}/events`, { token: user.token }),
+        ({ status, text }) => {
+          assert.equal(status, 200, text);
+          assert.match(text, /event: error\ndata: .*"code":"database_error".*\n\n$/);
+        },
+      ],
+      ['DELETE finds nothing to stop', (user, id) => ask(service(), 'DELETE', `/ai-sessions/${id}`, { token: user.token }), (told) => void expectProblem(told, 409, 'not_running')],
+    ];
+    for (const [name, askFor, expect] of ways) {
+      it(`${name}, each time, and it is ended with one event`, async () => {
+        const { user, id } = await opened(END_MS + 1_000);
+        expect(await askFor(user, id));
+        await expectEnded(user, id);
+        expect(await askFor(user, id));
+        await expectEnded(user, id);
+      });
+    }
+
+    it('it is ended once by many who ask at once', async () => {
+      const { user, id } = await opened(END_MS + 1_000);
+      const found = await Promise.all(Array.from({ length: 8 }, () => read(service(), user.token, id)));
+      for (const { status, body } of found) assert.deepEqual([status, body.status, body.error], [200, 'failed', 'database_error']);
+      await expectEnded(user, id);
+    });
+
+    it('it is nobody else’s to end', async () => {
+      const { user, id } = await opened(END_MS + 1_000);
+      const stranger = await signIn(service());
+      expectProblem(await read(service(), stranger.token, id), 404, 'not_found');
+      expectProblem(await ask(service(), 'DELETE', `/ai-sessions/${id}`, { token: stranger.token }), 404, 'not_found');
+      const { sessions, events } = await rowsOf(service(), user);
+      assert.deepEqual([sessions[0]?.['status'], events], ['generating', []]);
+    });
+
+    it('a database that does not take its end is told', async () => {
+      const { user, id } = await opened(END_MS + 1_000);
+      const away = service().world.gateway.fail(({ path, headers }) => path.endsWith('/finish_ai_session') && headers['authorization'] === `Bearer ${user.token}`, { kind: 'answer', status: 503 });
+      expectProblem(await read(service(), user.token, id), 500, 'database_error');
+      away.clear();
+      assert.equal((await read(service(), user.token, id)).body.error, 'database_error');
+      await expectEnded(user, id);
+    });
+  });
+
+  describe('within its time', () => {
+    it('is told as generating, and is left alone', async () => {
+      const { user, id } = await opened(END_MS - 20_000);
+      const found = await read(service(), user.token, id);
+      assert.deepEqual([found.status, found.body.status, found.body.ended_at], [200, 'generating', null]);
+      assert.match(found.headers.get('retry-after') ?? '', /^[1-9]\d*$/);
+      expectProblem(await ask(service(), 'GET', `/ai-sessions/${id}/events`, { token: user.token }), 500, 'database_error');
+      expectProblem(await ask(service(), 'DELETE', `/ai-sessions/${id}`, { token: user.token }), 409, 'not_running');
+      const { sessions, events } = await rowsOf(service(), user);
+      assert.deepEqual([sessions.map(({ status }) => status), events], [['generating'], []]);
+    });
+
+    it('is in nobody’s way', async () => {
+      const { user } = await opened(0);
+      assert.equal((await create(service(), user.token)).status, 201);
+    });
+  });
+}
