@@ -7,7 +7,7 @@ use crate::answer::session::GENERATING;
 use crate::config::Config;
 use crate::desk::ask::Wish;
 use crate::ports::Inbound;
-use crate::problem::Problem;
+use crate::problem::{Code, Problem};
 use crate::supabase::sessions::SessionRow;
 
 /// The whole of it.
@@ -25,11 +25,11 @@ pub async fn read_session<H: AnswerHost>(
     let reader = caller.reader(request);
     let stored = find(host, config, reader, id).await;
     if let Ok(Some(row)) = &stored
-        && row.status != GENERATING
+        && has_ended_for_good(row)
     {
         return super::whole(known(row).document(200));
     }
-    // Running, or not written yet, or the database is away: the desk may know more.
+    // Running, perhaps once more, or not written yet, or the database is away: the desk may know more.
     let reply = super::ask_desk(host, request, caller, Wish::Read { id }).await?;
     if reply.status != 404 {
         return Ok(super::passed_on(reply));
@@ -38,8 +38,14 @@ pub async fn read_session<H: AnswerHost>(
     super::whole(known(&since_then(host, config, reader, row).await?).document(200))
 }
 
-/// The session of that row, which had no end when it was read and was on no desk afterwards: it has ended in between,
-/// or nobody sees to it.
+/// Whether no other run can follow. After a failure that can pass one may, and the desk knows of it first.
+fn has_ended_for_good(row: &SessionRow) -> bool {
+    let failure = known(row).failure;
+    row.status != GENERATING && failure.and_then(Code::retryable) != Some(true)
+}
+
+/// The session of that row, which had no end for good when it was read and was on no desk afterwards: it has ended in
+/// between, or nobody sees to it. One of a later run is another matter: that has begun since then.
 ///
 /// # Errors
 /// As `find`.
@@ -49,6 +55,10 @@ pub async fn since_then<H: AnswerHost>(
     reader: Reader<'_>,
     row: SessionRow,
 ) -> Result<SessionRow, Problem> {
+    let run = row.run;
     let row = find(host, config, reader, row.id).await?.unwrap_or(row);
-    if row.status == GENERATING { end_orphan(host, config, reader, row).await } else { Ok(row) }
+    if row.status == GENERATING && row.run == run {
+        return end_orphan(host, config, reader, row).await;
+    }
+    Ok(row)
 }
