@@ -9,7 +9,9 @@ use uuid::Uuid;
 
 use super::session_events::stored_stream;
 use super::stored_session::{Reader, find, known};
-use super::user_desk::{ServeHost, Served, facts_of, limited, no_session, on_desk, see_to_others};
+use super::user_desk::{
+    ServeHost, Served, facts_of, limited, no_session, on_desk, see_to_others, write_if_idle,
+};
 use crate::answer::form::Form;
 use crate::answer::session::{GENERATING, Known};
 use crate::config::Config;
@@ -50,18 +52,21 @@ pub async fn generate(
         host.with_desk(|desk| (find_session(host, wanted, key.as_ref(), desk, now_ms), Effects::default()))?;
     let again = if let Found::Again(id, _) = found { Some(id) } else { None };
     see_to_others(host, config, ask, again)?;
+    // A key tells by its claim whether its session was admitted; without one, only the database may know of it.
+    let may_be_stored = found == Found::New && wanted.is_repeated && wanted.key.is_none();
     let is_stored =
-        found == Found::New && wanted.is_repeated && is_in_database(host, config, ask, wanted.id).await;
+        if may_be_stored { is_in_database(host, config, ask, wanted.id).await } else { Ok(false) };
 
     // (2) Count; find what the key stands for; reserve.
     let now_ms = host.now_ms();
     let (admitted, headers) = host.with_desk(|desk| {
-        let found = match find_session(host, wanted, key.as_ref(), desk, now_ms) {
-            Found::New if is_stored => Found::Stored(wanted.id),
-            found => found,
-        };
         let mut effects = Effects::default();
-        let admitted = admit(config, ask, wanted, (found, key), desk, &mut effects, now_ms);
+        let admitted = match (find_session(host, wanted, key.as_ref(), desk, now_ms), &is_stored) {
+            (Found::New, Ok(true)) => Admitted::Reads(wanted.id),
+            // It may have been paid for.
+            (Found::New, Err(problem)) => Admitted::Refused(Box::new(Served::refused(ask, problem))),
+            (found, _) => admit(config, ask, wanted, (found, key), desk, &mut effects, now_ms),
+        };
         ((admitted, fields(&desk.ledger, &config.rate_limit, now_ms)), effects)
     })?;
     let (id, is_new) = match admitted {
@@ -74,6 +79,8 @@ pub async fn generate(
     // (3) Start the generation.
     if is_new {
         host.start(id);
+    } else {
+        write_if_idle(host, id);
     }
 
     // (4) Answer as its reader.
@@ -109,11 +116,15 @@ fn find_session(
     }
 }
 
-/// Whether the session of an ask that is repeated has got as far as the database. If that cannot be told, the ask is
-/// taken for one that got nowhere: the database's primary key then keeps the two apart.
-async fn is_in_database(host: &impl ServeHost, config: &Config, ask: &Ask, id: Uuid) -> bool {
-    let found = find(host, config, reader_of(ask), id).await;
-    found.is_ok_and(|row| row.is_some_and(|row| row.status != GENERATING))
+/// Whether the session of an ask that is repeated has got as far as the database.
+async fn is_in_database(
+    host: &impl ServeHost,
+    config: &Config,
+    ask: &Ask,
+    id: Uuid,
+) -> Result<bool, Problem> {
+    let found = find(host, config, reader_of(ask), id).await?;
+    Ok(found.is_some_and(|row| row.status != GENERATING))
 }
 
 fn admit(
@@ -128,12 +139,13 @@ fn admit(
     let policies = &config.rate_limit;
     // An ask that is repeated was counted when it was put first.
     let is_counted = wanted.is_repeated && matches!(found, Found::Joins(_) | Found::Stored(_));
-    match desk.count(policies, now_ms) {
-        _ if is_counted => {}
-        Ok(counted) => *effects = counted,
-        Err(refusal) => {
-            let refusal = desk.ledger.refusal_of_generation(refusal, policies, now_ms);
-            return Admitted::Refused(Box::new(limited(desk, effects, config, ask, refusal, now_ms)));
+    if !is_counted {
+        match desk.count(policies, now_ms) {
+            Ok(counted) => *effects = counted,
+            Err(refusal) => {
+                let refusal = desk.ledger.refusal_of_generation(refusal, policies, now_ms);
+                return Admitted::Refused(Box::new(limited(desk, effects, config, ask, refusal, now_ms)));
+            }
         }
     }
     let (id, run) = match found {

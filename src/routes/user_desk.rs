@@ -114,8 +114,9 @@ fn follow(
     after: Option<Position>,
 ) -> Result<Served, StorageFailed> {
     see_to_all(host, config, ask)?;
-    let generation = on_desk(host, id)?;
-    Ok(generation.map_or_else(|| no_session(ask), |generation| Served::stream(ask, &generation, after)))
+    let Some(generation) = on_desk(host, id)? else { return Ok(no_session(ask)) };
+    write_if_idle(host, id);
+    Ok(Served::stream(ask, &generation, after))
 }
 
 async fn stop(host: &impl DeskHost, config: &Config, ask: &Ask, id: Uuid) -> Result<Served, StorageFailed> {
@@ -132,6 +133,14 @@ async fn stop(host: &impl DeskHost, config: &Config, ask: &Ask, id: Uuid) -> Res
 
 pub(super) fn on_desk(host: &impl DeskHost, id: Uuid) -> Result<Option<Generation>, StorageFailed> {
     host.with_desk(|desk| (desk.find(id).cloned(), Effects::default()))
+}
+
+/// Somebody is about to wait for it, so somebody has to be busy with it. Nobody is when it is unwritten and every token
+/// for it has ended, that of its reader by less than what clocks may differ by: the database may still take that one.
+pub(super) fn write_if_idle(host: &impl DeskHost, id: Uuid) {
+    if !host.is_busy(id) {
+        host.start(id);
+    }
 }
 
 pub(super) fn no_session(ask: &Ask) -> Served {

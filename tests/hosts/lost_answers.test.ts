@@ -1,0 +1,212 @@
+// The answer of a user's object is lost on its way to the edge (the platform moves objects, and a deployment starts them
+// anew), so the edge asks again. What was asked has happened once: one session, one call of the model, one unit, and the
+// request is counted once.
+
+import assert from 'node:assert/strict';
+import { after, before, describe, it } from 'node:test';
+import { type Answer, ask, create, expectProblem, lesson, read, remaining, rowsOf, type Service, signIn, type SignedIn } from '../service/service.ts';
+import { createGate } from '../support/gate.ts';
+import { answer, gated, httpError, type ModelBehaviour, refusal } from '../support/model_behaviour.ts';
+import { startAfter } from './workerd.ts';
+
+/** What is lost, by the first digits of the request's id. */
+const LOSSES = {
+  /** The answer, when it is there. */
+  answer: 'aaaaaaaa',
+  /** The answer, while the generation runs: the object is asked for a 202 in its place, which it gives at once. */
+  early: 'bbbbbbbb',
+  /** The question. */
+  question: 'cccccccc',
+  /** Both answers. */
+  both: 'dddddddd',
+} as const;
+type Loss = keyof typeof LOSSES;
+
+const prelude = `
+import { env as desksEnv } from 'cloudflare:workers';
+{
+  const losses = ${JSON.stringify(LOSSES)};
+  const asked = new Map();
+  const lost = () => new Error('Network connection lost.');
+  const desks = Object.getPrototypeOf(desksEnv.USER_SESSIONS);
+  const getByName = desks.getByName;
+  desks.getByName = function (name) {
+    const stub = getByName.call(this, name);
+    return {
+      async fetch(request) {
+        const ask = await request.clone().json();
+        const nth = (asked.get(ask.request_id) ?? 0) + 1;
+        asked.set(ask.request_id, nth);
+        const loses = (loss) => ask.request_id.startsWith(losses[loss]);
+        if (loses('both') && nth <= 2) {
+          await stub.fetch(request);
+          throw lost();
+        }
+        if (nth > 1) return stub.fetch(request);
+        if (loses('question')) throw lost();
+        if (loses('early')) {
+          ask.wish.generate.form = 'later';
+          await stub.fetch(new Request(request.url, { method: 'POST', body: JSON.stringify(ask) }));
+          throw lost();
+        }
+        const answer = await stub.fetch(request);
+        if (loses('answer')) throw lost();
+        return answer;
+      },
+    };
+  };
+}
+`;
+
+const FINISH = '/rest/v1/rpc/finish_ai_session';
+const SESSIONS = '/rest/v1/ai_generation_sessions';
+
+const body = { input_text: lesson(), model: 'test/first' };
+const KEYED = { 'idempotency-key': 'k' };
+const FORMS = { plain: {}, 'as a stream': { accept: 'text/event-stream' }, later: { prefer: 'respond-async' } } as const;
+
+let service: Service;
+before(async () => {
+  service = await startAfter(prelude);
+});
+after(() => service.close());
+
+/** `POST /ai-sessions` that meets a loss. */
+function losing(loss: Loss, { token }: SignedIn, headers: Record<string, string> = {}): Promise<Answer> {
+  const request_id = LOSSES[loss] + crypto.randomUUID().slice(8);
+  return create(service, token, body, { ...headers, 'x-request-id': request_id });
+}
+
+/** The user's one session, completed once, which was paid for once. */
+async function expectOnce(user: SignedIn, calls = 1): Promise<{ id: string; cards: object[] }> {
+  const { sessions, candidates, events } = await rowsOf(service, user);
+  const id = sessions[0]?.['id'];
+  assert.deepEqual(sessions.map(({ status }) => status), ['completed']);
+  assert.deepEqual(events.map(({ type, session_id }) => [type, session_id]), [['ai_session.completed', id]]);
+  const paid = service.world.openrouter.requests.where(({ headers }) => headers['x-session-id'] === id);
+  assert.equal(paid.length, calls, 'calls of the model');
+  return { id, cards: candidates.map(({ id, front, back, prompt }) => ({ id, front, back, prompt })) };
+}
+
+for (const [how, key] of [['without a key', {}], ['with a key', KEYED]] as const) {
+  describe(`a request ${how} whose answer is lost`, () => {
+    for (const [form, headers] of Object.entries(FORMS)) {
+      it(`when all is done is answered ${form} with what was made, and counted once`, async () => {
+        const user = await signIn(service);
+        const told = await losing('answer', user, { ...key, ...headers });
+        assert.equal(told.status, { plain: 201, 'as a stream': 200, later: 202 }[form], told.text);
+        assert.deepEqual(remaining(told), { burst: 9, generations: 49 });
+        const id = told.headers.get('location')?.split('/').at(-1) ?? '';
+        // The stream's answer began before there was an end, and the 202's too.
+        if (form === 'plain') assert.deepEqual((await expectOnce(user)).cards, told.body.candidates);
+        await ended(user, id);
+        assert.equal((await expectOnce(user)).id, id);
+        assert.deepEqual(remaining(await create(service, user.token, '{')), { burst: 8, generations: 49 });
+      });
+    }
+
+    it('while it runs joins it, and is counted once', async () => {
+      const gate = createGate();
+      const user = await signIn(service);
+      service.world.openrouter.next(gated(gate));
+      const telling = losing('early', user, key);
+      await gate.reached;
+      gate.open();
+      const told = await telling;
+      assert.equal(told.status, 201, told.text);
+      assert.deepEqual(remaining(told), { burst: 9, generations: 49 });
+      assert.deepEqual((await expectOnce(user)).cards, told.body.candidates);
+    });
+
+    it('and which never arrived is answered as any other', async () => {
+      const user = await signIn(service);
+      const told = await losing('question', user, key);
+      assert.equal(told.status, 201, told.text);
+      assert.deepEqual(remaining(told), { burst: 9, generations: 49 });
+      await expectOnce(user);
+    });
+
+    it('twice is refused, and what was made is there', async () => {
+      const user = await signIn(service);
+      expectProblem(await losing('both', user, key), 500, 'rate_limiter_unavailable');
+      const { id, cards } = await expectOnce(user);
+      assert.deepEqual((await read(service, user.token, id)).body.candidates, cards);
+      assert.deepEqual(remaining(await create(service, user.token, '{')), { burst: 8, generations: 49 });
+    });
+
+    for (const [code, behaviour, used] of [
+      ['ai_refused', refusal(), 1],
+      ['ai_misconfigured', httpError(402), 0],
+    ] as const) {
+      it(`and said ${code} says so, and is counted once`, async () => {
+        const user = await signIn(service);
+        service.world.openrouter.next(behaviour);
+        const told = await losing('answer', user, key);
+        expectProblem(told, 500, code);
+        assert.deepEqual(remaining(told), { burst: 9, generations: 50 - used });
+        const { sessions, events } = await rowsOf(service, user);
+        assert.deepEqual([sessions.map(({ error_code }) => error_code), events.length], [[code], 1]);
+      });
+    }
+
+    it('and was not taken by the database writes it now', async () => {
+      const user = await signIn(service);
+      // The first answer is that of three attempts that failed.
+      service.world.gateway.fail(isTheirs(user, FINISH), { kind: 'answer', status: 503 }, 3);
+      const told = await losing('answer', user, key);
+      assert.equal(told.status, 201, told.text);
+      assert.deepEqual(remaining(told), { burst: 9, generations: 49 });
+      assert.deepEqual((await expectOnce(user)).cards, told.body.candidates);
+    });
+
+    it('and cannot be read again pays for nothing twice', async () => {
+      const user = await signIn(service);
+      const away = service.world.gateway.fail((request) => request.method === 'GET' && isTheirs(user, SESSIONS)(request), { kind: 'cut' });
+      const told = await losing('answer', user, key);
+      assert.equal(expectProblem(told, 500, 'database_error').retryable, true);
+      assert.deepEqual(remaining(told), { burst: 9, generations: 49 });
+      away.clear();
+      await expectOnce(user);
+    });
+  });
+}
+
+it('a failure that can pass and whose answer is lost is told, where no key asks for another try', async () => {
+  const user = await signIn(service);
+  service.world.openrouter.next(httpError(503), 3);
+  expectProblem(await losing('answer', user), 500, 'ai_unavailable');
+  assert.deepEqual((await rowsOf(service, user)).sessions.map(({ status, run }) => [status, run]), [['failed', 1]]);
+});
+
+it('a failure that can pass and whose answer is lost is tried again, where a key asks for that', async () => {
+  const user = await signIn(service);
+  service.world.openrouter.next(httpError(503), 3);
+  const told = await losing('answer', user, KEYED);
+  assert.equal(told.status, 201, told.text);
+  assert.equal(remaining(told)['generations'], 49);
+  const { sessions, events } = await rowsOf(service, user);
+  assert.deepEqual(sessions.map(({ status, run }) => [status, run]), [['completed', 2]]);
+  assert.deepEqual(events.map(({ type, run }) => [type, run]), [['ai_session.failed', 1], ['ai_session.completed', 2]]);
+});
+
+it('a stop whose answer is lost has stopped it', async () => {
+  const user = await signIn(service);
+  const gate = createGate();
+  service.world.openrouter.next(answer({ hold: { gate, after_cards: 0 } }) satisfies ModelBehaviour);
+  const { id } = (await create(service, user.token, body, { prefer: 'respond-async' })).body;
+  const headers = { 'x-request-id': LOSSES.answer + crypto.randomUUID().slice(8) };
+  const stopped = await ask(service, 'DELETE', `/ai-sessions/${id}`, { token: user.token, headers });
+  // It was asked again, and by then there was nothing to stop.
+  expectProblem(stopped, 409, 'not_running');
+  gate.open();
+  assert.equal((await read(service, user.token, id)).body.error, 'cancelled');
+});
+
+const isTheirs = (user: SignedIn, wanted: string) => ({ path, headers }: { path: string; headers: Record<string, unknown> }) =>
+  path.split('?')[0] === wanted && headers['authorization'] === `Bearer ${user.token}`;
+
+/** Waits for the end as a client does that has the session's events. */
+async function ended({ token }: SignedIn, id: string): Promise<void> {
+  const { text } = await ask(service, 'GET', `/ai-sessions/${id}/events`, { token });
+  assert.match(text, /event: done\n/);
+}

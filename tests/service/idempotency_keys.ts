@@ -1,0 +1,648 @@
+// Idempotency-Key: the same key and body is the same session for 24 hours, one call of the model and one unit, in whichever
+// form, at once or later. A failure that can pass frees the key, one that cannot is told again. (What the platform can do
+// to a key: tests/hosts/keys.test.ts and lost_answers.test.ts.)
+
+import assert from 'node:assert/strict';
+import { request as httpRequest } from 'node:http';
+import { describe, it } from 'node:test';
+import { createGate } from '../support/gate.ts';
+import type { GatewayRequest } from '../support/gateway.ts';
+import { answer, cutByLength, gated, httpError, type ModelBehaviour, refusal } from '../support/model_behaviour.ts';
+import type { ModelRequest } from '../support/model_request.ts';
+import {
+  type Answer,
+  ask,
+  create,
+  eventually,
+  expectProblem,
+  lesson,
+  read,
+  remaining,
+  type Row,
+  rowsOf,
+  type Service,
+  signIn,
+  type SignedIn,
+  started,
+  type StartService,
+} from './service.ts';
+
+const OPEN = '/rest/v1/ai_generation_sessions';
+const REOPEN = '/rest/v1/rpc/reopen_ai_session';
+const FINISH = '/rest/v1/rpc/finish_ai_session';
+
+const BURST = 200;
+const GENERATIONS = 50;
+
+const FORMS = { plain: {}, 'as a stream': { accept: 'text/event-stream' }, later: { prefer: 'respond-async' } } as const;
+type Form = keyof typeof FORMS;
+const forms = Object.keys(FORMS) as Form[];
+
+const body = { input_text: lesson(), model: 'test/first' };
+
+export function tests(start: StartService): void {
+  const service = started(start, { RATE_LIMIT_BURST: `${BURST}/60` });
+  describe('a key', () => sameKey(service));
+  describe('a key that is sent many times at once', () => atOnce(service));
+  describe('a key with another body', () => otherBody(service));
+  describe('the header', () => header(service));
+  describe('a failure that can pass', () => retried(service));
+  describe('a failure that cannot pass', () => replayed(service));
+  describe('a database that is away', () => withoutDatabase(service));
+  describe('a quota', () => quotas(start));
+}
+
+/** `POST /ai-sessions` with a key. */
+function keyed(service: Service, { token }: SignedIn, key: string, { form = 'plain', sent = body }: { form?: Form; sent?: unknown } = {}): Promise<Answer> {
+  return create(service, token, sent, { 'idempotency-key': key, ...FORMS[form] });
+}
+
+/** The session that an answer tells of, in whichever form. */
+function sessionIn({ headers, text }: Answer): string {
+  const id = headers.get('location')?.split('/').at(-1);
+  assert.ok(id, text);
+  return id;
+}
+
+/** What the answer says of the cards; undefined for one that did not wait for them. */
+function cardsIn(answered: Answer): object[] | undefined {
+  if (answered.body !== undefined) return answered.body.status === 'generating' ? undefined : answered.body.candidates;
+  const events = [...answered.text.matchAll(/^event: (\w+)\ndata: (.*)$/gm)].map(([, event, data]) => ({ event, data: JSON.parse(data ?? '') }));
+  assert.equal(events.at(-1)?.event, 'done', answered.text);
+  return events.filter(({ event }) => event === 'candidate').map(({ data: { index: _, ...card } }) => card);
+}
+
+const callsFor = (service: Service, id: string): ModelRequest[] =>
+  service.world.openrouter.requests.where(({ headers }) => headers['x-session-id'] === id);
+
+const hasToken = ({ token }: SignedIn) => ({ headers }: GatewayRequest) => headers['authorization'] === `Bearer ${token}`;
+
+/** The user's one session: its row, its cards, and these events. */
+async function expectOneSession(service: Service, user: SignedIn, id: string, events: [type: string, run: number][], calls = 1): Promise<Row> {
+  const rows = await rowsOf(service, user);
+  assert.deepEqual(rows.sessions.map(({ id }) => id), [id]);
+  assert.deepEqual(rows.events.map(({ type, run, session_id }) => [type, run, session_id]), events.map(([type, run]) => [`ai_session.${type}`, run, id]));
+  assert.equal(callsFor(service, id).length, calls, 'calls of the model');
+  return rows.sessions[0]!;
+}
+
+function sameKey(service: () => Service): void {
+  for (const first of forms) {
+    it(`that was sent ${first} is the same session in every form, one call of the model and one unit`, async () => {
+      const user = await signIn(service());
+      const key = crypto.randomUUID();
+      const id = sessionIn(await keyed(service(), user, key, { form: first }));
+      let burst = BURST - 1;
+      for (const form of [...forms, ...forms]) {
+        const again = await keyed(service(), user, key, { form });
+        burst -= 1;
+        assert.equal(again.status, { plain: 201, 'as a stream': 200, later: 202 }[form], again.text);
+        assert.equal(sessionIn(again), id);
+        const { candidates } = await rowsOf(service(), user);
+        const stored = candidates.map(({ id, front, back, prompt }) => ({ id, front, back, prompt }));
+        if (form !== 'later') assert.equal(stored.length, 20);
+        assert.deepEqual(cardsIn(again) ?? stored, stored);
+        // Each request counts, and only as that.
+        assert.deepEqual(remaining(again), { burst, generations: GENERATIONS - 1 });
+      }
+      await expectOneSession(service(), user, id, [['completed', 1]]);
+    });
+  }
+
+  it('gives the very same answer again', async () => {
+    const user = await signIn(service());
+    const [first, again] = [await keyed(service(), user, 'k'), await keyed(service(), user, 'k')];
+    assert.equal(first.status, 201, first.text);
+    assert.deepEqual([again.status, again.text, again.headers.get('location')], [201, first.text, first.headers.get('location')]);
+  });
+
+  it('gives a partial session again as one', async () => {
+    const user = await signIn(service());
+    service().world.openrouter.next(cutByLength(3));
+    const [first, again] = [await keyed(service(), user, 'k'), await keyed(service(), user, 'k')];
+    assert.equal(first.body.partial, true);
+    assert.equal(again.text, first.text);
+  });
+
+  it('outlives a restart', async () => {
+    const user = await signIn(service());
+    const first = await keyed(service(), user, 'k');
+    await service().restart();
+    const again = await keyed(service(), user, 'k');
+    assert.deepEqual([again.status, again.text], [201, first.text]);
+    assert.equal(remaining(again)['generations'], GENERATIONS - 1);
+    await expectOneSession(service(), user, first.body.id, [['completed', 1]]);
+  });
+
+  it('outlives its session’s leaving client', async () => {
+    const gate = createGate();
+    const user = await signIn(service());
+    const leaving = new AbortController();
+    service().world.openrouter.next(gated(gate));
+    const asked = { token: user.token, body, headers: { 'idempotency-key': 'k' }, signal: leaving.signal };
+    const left = assert.rejects(ask(service(), 'POST', '/ai-sessions', asked), { name: 'AbortError' });
+    await gate.reached;
+    leaving.abort();
+    await left;
+    const again = keyed(service(), user, 'k');
+    gate.open();
+    const { status, body: created } = await again;
+    assert.equal(status, 201);
+    await expectOneSession(service(), user, created.id, [['completed', 1]]);
+  });
+
+  it('of one user is nothing to another', async () => {
+    const users = [await signIn(service()), await signIn(service())];
+    const answers = await Promise.all(users.map((user) => keyed(service(), user, 'k')));
+    for (const [index, user] of users.entries()) {
+      const { status, body: created } = answers[index]!;
+      assert.equal(status, 201);
+      await expectOneSession(service(), user, created.id, [['completed', 1]]);
+    }
+    assert.notEqual(answers[0]?.body.id, answers[1]?.body.id);
+  });
+
+  it('is not another key of the same body, and no key at all is none', async () => {
+    const user = await signIn(service());
+    const ids = [(await keyed(service(), user, 'k')).body.id, (await keyed(service(), user, 'K')).body.id];
+    for (const _ of [1, 2]) ids.push((await create(service(), user.token, body)).body.id);
+    assert.equal(new Set(ids).size, 4);
+    assert.equal((await rowsOf(service(), user)).sessions.length, 4);
+  });
+
+  it('is the same for every token of its user', async () => {
+    const user = await signIn(service());
+    const first = await keyed(service(), user, 'k');
+    const token = service().world.auth.token(user, { alg: 'RS256' });
+    assert.equal((await keyed(service(), { ...user, token }, 'k')).text, first.text);
+  });
+}
+
+function atOnce(service: () => Service): void {
+  const AT_ONCE = 20;
+
+  it('makes one session, and all are given it', async () => {
+    const { openrouter } = service().world;
+    const gate = createGate();
+    const user = await signIn(service());
+    openrouter.next(gated(gate));
+    const answering = Array.from({ length: AT_ONCE }, (_, n) => keyed(service(), user, 'k', { form: forms[n % 3]! }));
+    await gate.reached;
+    // A request that has counted is at the desk: each of the others is one more reader of what is held.
+    const counted = async () => (await create(service(), user.token, '{')).headers.get('ratelimit') ?? '';
+    await eventually('all are there', async () => (Number((await counted()).match(/"burst";r=(\d+)/)?.[1]) < BURST - AT_ONCE ? true : undefined));
+    gate.open();
+    const answers = await Promise.all(answering);
+
+    assert.deepEqual([...new Set(answers.map(sessionIn))].length, 1);
+    const plain = answers.filter((_, n) => forms[n % 3] === 'plain');
+    assert.deepEqual([...new Set(plain.map(({ status }) => status))], [201]);
+    assert.equal(new Set(plain.map(({ text }) => text)).size, 1, 'all are told the same');
+    for (const told of answers) assert.deepEqual(cardsIn(told) ?? plain[0]?.body.candidates, plain[0]?.body.candidates);
+    for (const told of answers) assert.equal(remaining(told)['generations'], GENERATIONS - 1);
+    await expectOneSession(service(), user, sessionIn(answers[0]!), [['completed', 1]]);
+  });
+
+  it('and fails is a failure for all of them, and then is tried once more', async () => {
+    const { openrouter } = service().world;
+    const gate = createGate();
+    const user = await signIn(service());
+    openrouter.next(gated(gate, refusal()));
+    const answering = Array.from({ length: AT_ONCE }, () => keyed(service(), user, 'k'));
+    await gate.reached;
+    gate.open();
+    const answers = await Promise.all(answering);
+    for (const told of answers) expectProblem(told, 500, 'ai_refused');
+    const [session] = (await rowsOf(service(), user)).sessions;
+    await expectOneSession(service(), user, session?.['id'], [['failed', 1]]);
+    assert.equal(remaining(await keyed(service(), user, 'k'))['generations'], GENERATIONS - 1);
+  });
+
+  it('after a failure that can pass is one more try', async () => {
+    const { openrouter } = service().world;
+    const user = await signIn(service());
+    openrouter.next(httpError(503, {}), 3);
+    expectProblem(await keyed(service(), user, 'k'), 500, 'ai_unavailable');
+    const gate = createGate();
+    openrouter.next(gated(gate));
+    const answering = Array.from({ length: AT_ONCE }, () => keyed(service(), user, 'k'));
+    await gate.reached;
+    gate.open();
+    const answers = await Promise.all(answering);
+    assert.deepEqual([...new Set(answers.map(({ status }) => status))], [201]);
+    assert.equal(new Set(answers.map(({ text }) => text)).size, 1);
+    assert.equal(remaining(answers[0]!)['generations'], GENERATIONS - 1);
+    await expectOneSession(service(), user, answers[0]?.body.id, [['failed', 1], ['completed', 2]], 4);
+  });
+}
+
+function otherBody(service: () => Service): void {
+  const others: [name: string, sent: object][] = [
+    ['another text', { ...body, input_text: `${lesson()} And one more.` }],
+    ['another model', { ...body, model: 'test/second' }],
+  ];
+  for (const [name, sent] of others) {
+    for (const form of forms) {
+      it(`(${name}, asked for ${form}) is refused, while the first runs and when it has ended`, async () => {
+        const gate = createGate();
+        const user = await signIn(service());
+        service().world.openrouter.next(gated(gate));
+        const first = keyed(service(), user, 'k');
+        await gate.reached;
+        for (const when of ['running', 'ended']) {
+          const refused = await keyed(service(), user, 'k', { form, sent });
+          expectProblem(refused, 422, 'idempotency_key_reused');
+          assert.equal(remaining(refused)['generations'], GENERATIONS - 1, 'it counts as a request and no more');
+          if (when === 'running') gate.open();
+          await first;
+        }
+        await expectOneSession(service(), user, (await first).body.id, [['completed', 1]]);
+        assert.equal((await keyed(service(), user, 'k')).text, (await first).text, 'the key still is that of the first');
+      });
+    }
+  }
+
+  it('is refused after a failure that can pass, too', async () => {
+    const user = await signIn(service());
+    service().world.openrouter.next(httpError(503), 3);
+    expectProblem(await keyed(service(), user, 'k'), 500, 'ai_unavailable');
+    expectProblem(await keyed(service(), user, 'k', { sent: { ...body, model: 'test/second' } }), 422, 'idempotency_key_reused');
+    assert.equal((await keyed(service(), user, 'k')).status, 201);
+  });
+
+  it('is the same one, if only what the cleaning of the text takes away is different', async () => {
+    const user = await signIn(service());
+    const first = await keyed(service(), user, 'k', { sent: { ...body, input_text: `One.\nTwo.\n${lesson()}` } });
+    for (const input_text of [` One.\r\nTwo.\r${lesson()}\n\n`, `\uFEFFOne.\u0000\nTwo.\u{E0041}\n${lesson()}\u007F`]) {
+      const again = await keyed(service(), user, 'k', { sent: { model: 'test/first', input_text } });
+      assert.deepEqual([again.status, again.text], [201, first.text]);
+    }
+    await expectOneSession(service(), user, first.body.id, [['completed', 1]]);
+  });
+
+  for (const [name, sent, code] of [
+    ['that is no JSON', '{', 'malformed_json'],
+    ['with a text that is too short', { ...body, input_text: 'x' }, 'validation_failed'],
+    ['with a model that is not allowed', { ...body, model: 'test/third' }, 'validation_failed'],
+  ] as const) {
+    it(`${name} claims nothing`, async () => {
+      const user = await signIn(service());
+      expectProblem(await keyed(service(), user, 'k', { sent }), 400, code);
+      assert.equal((await keyed(service(), user, 'k')).status, 201);
+    });
+  }
+}
+
+function header(service: () => Service): void {
+  /** Past `fetch`, which joins lines of one name and trims. Answers the status and the document. */
+  const raw = (token: string, lines: string[]): Promise<{ status: number | undefined; document: any; ratelimit: string }> =>
+    new Promise((resolve, reject) => {
+      const headers = { authorization: `Bearer ${token}`, 'content-type': 'application/json', connection: 'close', 'idempotency-key': lines };
+      const asked = httpRequest(`${service().url}/ai-sessions`, { method: 'POST', headers }, async (answered) => {
+        let text = '';
+        for await (const piece of answered) text += piece;
+        resolve({ status: answered.statusCode, document: JSON.parse(text), ratelimit: String(answered.headers['ratelimit']) });
+      });
+      asked.on('error', reject);
+      asked.end(JSON.stringify(body));
+    });
+
+  it('may be quoted or not: it is the same key', async () => {
+    const user = await signIn(service());
+    const first = await keyed(service(), user, '"8e03978e-40d5-43dd-bc93-6894a57f9324"');
+    for (const spelling of ['8e03978e-40d5-43dd-bc93-6894a57f9324', '"8e03978e-40d5-43dd-bc93-6894a57f9324"; v=1']) {
+      assert.equal((await keyed(service(), user, spelling)).text, first.text);
+    }
+  });
+
+  for (const [name, key] of [
+    ['one character', 'k'],
+    ['255 characters', 'k'.repeat(255)],
+    ['255 quoted characters', `"${'k'.repeat(255)}"`],
+    ['every visible character', `"${Array.from({ length: 94 }, (_, n) => String.fromCharCode(33 + n)).join('').replace(/["\\]/g, '\\$&')}"`],
+    ['a comma', 'a,b'],
+  ] as const) {
+    it(`of ${name} is a key`, async () => {
+      const user = await signIn(service());
+      const { status, document } = await raw(user.token, [key]);
+      assert.equal(status, 201);
+      assert.equal((await raw(user.token, [key])).document.id, document.id);
+    });
+  }
+
+  for (const [name, lines] of [
+    ['nothing', ['']],
+    ['blanks', ['  ']],
+    ['empty quotes', ['""']],
+    ['256 characters', ['k'.repeat(256)]],
+    ['256 quoted characters', [`"${'k'.repeat(256)}"`]],
+    ['a blank within', ['a b']],
+    ['a blank within quotes', ['"a b"']],
+    ['a tab within', ['a\tb']],
+    ['an umlaut', ['schl\u00fcssel']],
+    ['half of a pair of quotes', ['"a']],
+    ['two keys', ['"a", "b"']],
+    ['two lines', ['a', 'b']],
+    ['two lines of the same', ['a', 'a']],
+  ] as const) {
+    it(`of ${name} is refused by name, and counts as a request only`, async () => {
+      const user = await signIn(service());
+      const { status, document, ratelimit } = await raw(user.token, [...lines]);
+      assert.deepEqual([status, document.code], [400, 'invalid_parameter']);
+      assert.deepEqual(document.errors.map(({ field }: { field: string }) => field), ['Idempotency-Key']);
+      assert.match(document.detail, /Idempotency-Key/);
+      assert.match(ratelimit, new RegExp(`"burst";r=${BURST - 1};.*"generations";r=${GENERATIONS}`));
+      assert.deepEqual((await rowsOf(service(), user)).sessions, []);
+    });
+  }
+}
+
+function retried(service: () => Service): void {
+  const passing: [code: string, behaviour: ModelBehaviour, calls: number][] = [
+    ['ai_unavailable', httpError(503), 3],
+    ['ai_timeout', httpError(504), 3],
+    ['ai_invalid_response', answer({ content: 'I have no cards today.' }), 3],
+  ];
+  for (const [code, behaviour, calls] of passing) {
+    for (const form of forms) {
+      it(`(${code}) frees the key: asked again ${form} it is tried again under the same session, and charged once`, async () => {
+        const user = await signIn(service());
+        service().world.openrouter.next(behaviour, calls);
+        const failed = await keyed(service(), user, 'k');
+        assert.equal(expectProblem(failed, 500, code).retryable, true);
+        assert.equal(remaining(failed)['generations'], GENERATIONS);
+        const [first] = (await rowsOf(service(), user)).sessions;
+        assert.deepEqual([first?.['status'], first?.['error_code'], first?.['run']], ['failed', code, 1]);
+
+        const again = await keyed(service(), user, 'k', { form });
+        assert.equal(sessionIn(again), first?.['id']);
+        assert.equal(remaining(again)['generations'], GENERATIONS - 1);
+        const told = await keyed(service(), user, 'k');
+        assert.equal(told.status, 201, told.text);
+        assert.deepEqual(cardsIn(again) ?? told.body.candidates, told.body.candidates);
+        const session = await expectOneSession(service(), user, first?.['id'], [['failed', 1], ['completed', 2]], calls + 1);
+        assert.deepEqual([session['status'], session['error_code'], session['run']], ['completed', null, 2]);
+        assert.deepEqual((await read(service(), user.token, first?.['id'])).body.candidates, told.body.candidates);
+        assert.equal(remaining(told)['generations'], GENERATIONS - 1);
+      });
+    }
+  }
+
+  it('may come twice, and outlives a restart in between', async () => {
+    const user = await signIn(service());
+    for (const _ of [1, 2]) {
+      service().world.openrouter.next(httpError(503), 3);
+      expectProblem(await keyed(service(), user, 'k'), 500, 'ai_unavailable');
+      await service().restart();
+    }
+    const created = await keyed(service(), user, 'k');
+    assert.equal(created.status, 201, created.text);
+    await expectOneSession(service(), user, created.body.id, [['failed', 1], ['failed', 2], ['completed', 3]], 7);
+    assert.equal(remaining(created)['generations'], GENERATIONS - 1);
+  });
+
+  it('and then one that cannot pass is replayed as that', async () => {
+    const user = await signIn(service());
+    service().world.openrouter.next(httpError(503), 3);
+    expectProblem(await keyed(service(), user, 'k'), 500, 'ai_unavailable');
+    service().world.openrouter.next(refusal());
+    for (const _ of [1, 2, 3]) expectProblem(await keyed(service(), user, 'k'), 500, 'ai_refused');
+    const [session] = (await rowsOf(service(), user)).sessions;
+    await expectOneSession(service(), user, session?.['id'], [['failed', 1], ['failed', 2]], 4);
+  });
+
+  it('is generating for whoever reads it, as soon as it is tried again', async () => {
+    const { gateway, openrouter } = service().world;
+    const [gate, opening] = [createGate(), createGate()];
+    const user = await signIn(service());
+    openrouter.next(httpError(503), 3);
+    expectProblem(await keyed(service(), user, 'k'), 500, 'ai_unavailable');
+    openrouter.next(gated(gate));
+    const held = gateway.fail((request) => request.path === REOPEN && hasToken(user)(request), { kind: 'gate', gate: opening });
+    const again = await keyed(service(), user, 'k', { form: 'later' });
+    assert.deepEqual([again.status, again.body.status], [202, 'generating']);
+    await opening.reached;
+    // The database still has the failure of the first run.
+    const [row] = (await rowsOf(service(), user)).sessions;
+    assert.equal(row?.['status'], 'failed');
+    const running = await read(service(), user.token, again.body.id);
+    assert.deepEqual([running.body.status, running.body.error], ['generating', null]);
+    assert.ok(Number(running.headers.get('retry-after')) > 0);
+    held.clear();
+    opening.open();
+    gate.open();
+    assert.equal((await keyed(service(), user, 'k')).status, 201);
+    const found = await read(service(), user.token, again.body.id);
+    assert.deepEqual([found.body.status, found.body.candidates.length], ['completed', 20]);
+  });
+
+  it('(cancelled) is tried again', async () => {
+    const gate = createGate();
+    const user = await signIn(service());
+    service().world.openrouter.next(gated(gate));
+    const waiting = keyed(service(), user, 'k');
+    const later = await keyed(service(), user, 'k', { form: 'later' });
+    assert.equal((await ask(service(), 'DELETE', `/ai-sessions/${sessionIn(later)}`, { token: user.token })).status, 204);
+    expectProblem(await waiting, 409, 'cancelled');
+    gate.open();
+    const created = await keyed(service(), user, 'k');
+    assert.equal(created.status, 201, created.text);
+    assert.equal(created.body.id, sessionIn(later));
+    assert.equal(remaining(created)['generations'], GENERATIONS - 1);
+    const { events } = await rowsOf(service(), user);
+    assert.deepEqual(events.map(({ type, run }) => [type, run]), [['ai_session.failed', 1], ['ai_session.completed', 2]]);
+  });
+}
+
+function replayed(service: () => Service): void {
+  for (const [code, behaviour, used] of [
+    ['ai_refused', refusal(), 1],
+    ['ai_misconfigured', httpError(402), 0],
+  ] as const) {
+    it(`(${code}) is told again in every form, without another call or unit`, async () => {
+      const user = await signIn(service());
+      service().world.openrouter.next(behaviour);
+      const first = await keyed(service(), user, 'k');
+      assert.equal(expectProblem(first, 500, code).retryable, false);
+      const [session] = (await rowsOf(service(), user)).sessions;
+      for (const restarts of [false, true]) {
+        if (restarts) await service().restart();
+        const plain = await keyed(service(), user, 'k');
+        assert.deepEqual({ ...expectProblem(plain, 500, code), request_id: '' }, { ...first.body, request_id: '', type: plain.body.type });
+        assert.equal(remaining(plain)['generations'], GENERATIONS - used);
+        const stream = await keyed(service(), user, 'k', { form: 'as a stream' });
+        assert.match(stream.text, new RegExp(`event: error\ndata: .*"code":"${code}"`));
+        const later = await keyed(service(), user, 'k', { form: 'later' });
+        assert.deepEqual([later.status, later.body.status, later.body.error], [202, 'failed', code]);
+      }
+      await expectOneSession(service(), user, session?.['id'], [['failed', 1]]);
+    });
+  }
+}
+
+function withoutDatabase(service: () => Service): void {
+  it('at the opening costs nothing, and the key tries again when it is back', async () => {
+    const gate = createGate();
+    const user = await signIn(service());
+    service().world.openrouter.next(gated(gate));
+    const away = service().world.gateway.fail(hasToken(user), { kind: 'cut' });
+    const failed = await keyed(service(), user, 'k');
+    assert.equal(expectProblem(failed, 500, 'database_error').retryable, true);
+    assert.equal(remaining(failed)['generations'], GENERATIONS);
+    gate.open();
+    away.clear();
+    const created = await keyed(service(), user, 'k');
+    assert.equal(created.status, 201, created.text);
+    assert.equal(remaining(created)['generations'], GENERATIONS - 1);
+    // The failure of the first run was not written when the second began, which took its place.
+    const { sessions, events, candidates } = await rowsOf(service(), user);
+    assert.deepEqual(sessions.map(({ id, status }) => [id, status]), [[created.body.id, 'completed']]);
+    assert.deepEqual(events.map(({ type }) => type).at(-1), 'ai_session.completed');
+    assert.equal(candidates.length, 20);
+  });
+
+  it('that refuses the opening leaves no row, and the key’s next try makes it', async () => {
+    const gate = createGate();
+    const user = await signIn(service());
+    service().world.openrouter.next(gated(gate));
+    const refusing = service().world.gateway.fail((request) => request.path === OPEN && hasToken(user)(request), { kind: 'answer', status: 403, body: { code: '42501', message: 'no' } });
+    expectProblem(await keyed(service(), user, 'k'), 500, 'database_error');
+    gate.open();
+    refusing.clear();
+    assert.deepEqual((await rowsOf(service(), user)).sessions, []);
+    // The model may not have been asked, and then the first answer is still to come.
+    service().world.openrouter.reset();
+    const created = await keyed(service(), user, 'k');
+    assert.equal(created.status, 201, created.text);
+    const { sessions, events } = await rowsOf(service(), user);
+    assert.deepEqual(sessions.map(({ id, status, run }) => [id, status, run]), [[created.body.id, 'completed', 2]]);
+    assert.deepEqual(events.map(({ type, run }) => [type, run]), [['ai_session.completed', 2]]);
+  });
+
+  it('that took the opening unheard, and then a later run, has one row and the events of the runs that were written', async () => {
+    const gate = createGate();
+    const user = await signIn(service());
+    service().world.openrouter.next(gated(gate));
+    const unheard = service().world.gateway.fail((request) => request.path === OPEN && hasToken(user)(request), { kind: 'cut', kept: true });
+    expectProblem(await keyed(service(), user, 'k'), 500, 'database_error');
+    gate.open();
+    unheard.clear();
+    const created = await keyed(service(), user, 'k');
+    assert.equal(created.status, 201, created.text);
+    const { sessions, events } = await rowsOf(service(), user);
+    assert.deepEqual(sessions.map(({ id, status, run }) => [id, status, run]), [[created.body.id, 'completed', 2]]);
+    assert.deepEqual(events.map(({ run }) => run).at(-1), 2);
+    assert.equal(new Set(events.map(({ run }) => run)).size, events.length, 'a run ends once');
+  });
+
+  for (const kept of [false, true]) {
+    it(`at the completing${kept ? ' and took it' : ''} keeps the cards: the key gets them later, without another call`, async () => {
+      const user = await signIn(service());
+      const away = service().world.gateway.fail((request) => request.path === FINISH && hasToken(user)(request), { kind: 'answer', status: 503, kept });
+      const failed = await keyed(service(), user, 'k');
+      expectProblem(failed, 500, 'database_error');
+      assert.equal(remaining(failed)['generations'], GENERATIONS - 1);
+      const still = await keyed(service(), user, 'k');
+      expectProblem(still, 500, 'database_error');
+      await service().restart();
+      away.clear();
+      const created = await keyed(service(), user, 'k');
+      assert.equal(created.status, 201, created.text);
+      assert.equal(remaining(created)['generations'], GENERATIONS - 1);
+      assert.equal(created.body.candidates.length, 20);
+      await expectOneSession(service(), user, created.body.id, [['completed', 1]]);
+      assert.equal((await keyed(service(), user, 'k')).text, created.text);
+    });
+  }
+
+  for (const form of forms) {
+    it(`later, when the key is sent again ${form}, is told, and the session is there when it is back`, async () => {
+      const user = await signIn(service());
+      const first = await keyed(service(), user, 'k');
+      const away = service().world.gateway.fail(hasToken(user), { kind: 'cut' });
+      const failed = await keyed(service(), user, 'k', { form });
+      assert.equal(expectProblem(failed, 500, 'database_error').retryable, true);
+      assert.equal(remaining(failed)['generations'], GENERATIONS - 1);
+      away.clear();
+      assert.equal((await keyed(service(), user, 'k')).text, first.text);
+      await expectOneSession(service(), user, first.body.id, [['completed', 1]]);
+    });
+  }
+
+  it('and a token that has just ended do not make a wreck of the key', async () => {
+    const expires_in_s = 2;
+    const signedIn = await signIn(service());
+    const ends_ms = Date.now() + expires_in_s * 1000;
+    const user = { ...signedIn, token: service().world.auth.token(signedIn, { expires_in_s }) };
+    const away = service().world.gateway.fail((request) => request.path === FINISH && hasToken(user)(request), { kind: 'answer', status: 503 });
+    expectProblem(await keyed(service(), user, 'k'), 500, 'database_error');
+    await eventually('the token has ended', () => (Date.now() > ends_ms + 1000 ? true : undefined));
+    // Within the 30 s for which clocks may differ.
+    expectProblem(await keyed(service(), user, 'k'), 500, 'database_error');
+    const stream = await keyed(service(), user, 'k', { form: 'as a stream' });
+    assert.match(stream.text, /event: error\ndata: .*"code":"database_error"/);
+    const { body: later } = await keyed(service(), user, 'k', { form: 'later' });
+    const events = await ask(service(), 'GET', `/ai-sessions/${later.id}/events`, { token: user.token });
+    assert.match(events.text, /event: error\ndata: .*"code":"database_error"/);
+    away.clear();
+    const created = await keyed(service(), signedIn, 'k');
+    assert.equal(created.status, 201, created.text);
+    await expectOneSession(service(), user, created.body.id, [['completed', 1]]);
+  });
+}
+
+function quotas(start: StartService): void {
+  const service = started(start, { RATE_LIMIT_BURST: '6/600', RATE_LIMIT_GENERATIONS: '2/3600', RATE_LIMIT_CONCURRENT: '1' });
+
+  it('of generations that is used up does not stand in the way of what there is', async () => {
+    const user = await signIn(service());
+    const first = await keyed(service(), user, 'k');
+    assert.deepEqual(remaining(await keyed(service(), user, 'other')), { burst: 4, generations: 0 });
+    const again = await keyed(service(), user, 'k');
+    assert.deepEqual([again.status, again.text, remaining(again)], [201, first.text, { burst: 3, generations: 0 }]);
+    const refused = await keyed(service(), user, 'third');
+    assert.deepEqual(expectProblem(refused, 429, 'rate_limited')['violated-policies'], ['generations']);
+  });
+
+  it('of generations that is used up lets nobody try again, and leaves the key as it is', async () => {
+    const user = await signIn(service());
+    service().world.openrouter.next(httpError(503), 3);
+    expectProblem(await keyed(service(), user, 'k'), 500, 'ai_unavailable');
+    for (const key of ['a', 'b']) assert.equal((await keyed(service(), user, key)).status, 201);
+    for (const _ of [1, 2]) {
+      const refused = await keyed(service(), user, 'k');
+      assert.deepEqual(expectProblem(refused, 429, 'rate_limited')['violated-policies'], ['generations']);
+    }
+    expectProblem(await keyed(service(), user, 'k', { sent: { ...body, model: 'test/second' } }), 422, 'idempotency_key_reused');
+    const { sessions } = await rowsOf(service(), user);
+    assert.deepEqual(sessions.map(({ status, run }) => [status, run]), [['failed', 1], ['completed', 1], ['completed', 1]]);
+  });
+
+  it('of places is not asked for by who joins', async () => {
+    const gate = createGate();
+    const user = await signIn(service());
+    service().world.openrouter.next(gated(gate));
+    const first = keyed(service(), user, 'k');
+    await gate.reached;
+    const joined = await keyed(service(), user, 'k', { form: 'later' });
+    assert.equal(joined.status, 202, joined.text);
+    const refused = await keyed(service(), user, 'other');
+    assert.deepEqual(expectProblem(refused, 429, 'rate_limited')['violated-policies'], ['concurrent']);
+    gate.open();
+    assert.equal((await first).status, 201);
+    const later = await keyed(service(), user, 'other');
+    assert.equal(later.status, 201, 'a key that was refused was not claimed');
+    assert.notEqual(later.body.id, (await first).body.id);
+  });
+
+  it('of requests counts those that are told again, and refuses them when it is used up', async () => {
+    const user = await signIn(service());
+    for (let left = 5; left >= 0; left -= 1) {
+      const created = await keyed(service(), user, 'k');
+      assert.deepEqual([created.status, remaining(created)], [201, { burst: left, generations: 1 }]);
+    }
+    const refused = await keyed(service(), user, 'k');
+    assert.deepEqual(expectProblem(refused, 429, 'rate_limited')['violated-policies'], ['burst']);
+    assert.equal((await rowsOf(service(), user)).sessions.length, 1);
+  });
+}
