@@ -168,6 +168,37 @@ mod tests {
     }
 
     #[test]
+    fn a_claim_holds_for_a_day_to_the_millisecond() {
+        let claim = Claim {
+            key: "k".to_owned(),
+            fingerprint: Uuid::nil(),
+            session_id: Uuid::nil(),
+            run: 1,
+            claimed_ms: T,
+            outcome: None,
+        };
+        for (now_ms, holds) in [
+            (T - 1, true), // a clock that steps back
+            (T, true),
+            (T + KEEP_CLAIM_MS - 1, true),
+            (T + KEEP_CLAIM_MS, false),
+        ] {
+            assert_eq!(claim.holds(now_ms), holds, "{now_ms}");
+        }
+    }
+
+    #[test]
+    fn a_key_that_is_free_again_stands_for_another_session() {
+        let midnight_ms = T.next_multiple_of(KEEP_CLAIM_MS);
+        for claimed_ms in [T, midnight_ms - 1, midnight_ms, midnight_ms + 1] {
+            let of = |now_ms| session_id("secret", Uuid::from_u128(7), "key", now_ms);
+            for free_ms in [claimed_ms + KEEP_CLAIM_MS, claimed_ms + KEEP_CLAIM_MS + 1] {
+                assert_ne!(of(claimed_ms), of(free_ms), "{claimed_ms} {free_ms}");
+            }
+        }
+    }
+
+    #[test]
     fn a_fingerprint_is_that_of_text_and_model() {
         let of = |model, text| Key::new("k".to_owned(), model, text).fingerprint;
         assert_eq!(of("a/one", "text"), of("a/one", "text"));

@@ -2,6 +2,9 @@
 
 use proptest::prelude::*;
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::claim::{Found, KEEP_CLAIM_MS, session_id};
 use super::record::{Accepted, Ending, KeptCandidate};
 use super::*;
 use crate::quota::Quota;
@@ -253,6 +256,154 @@ fn the_event_log_hears_of_a_limit_once_a_window() {
     assert_eq!(desk.to_tell_limited(&policies(), &refusal, T + 3_600_000), vec![BURST, GENERATIONS]);
 }
 
+fn key() -> Key {
+    Key::new("k".to_owned(), "a/one", "text")
+}
+
+/// A desk with one accepted generation of id 1, which has a key.
+fn claimed() -> Desk {
+    let mut desk = Desk::default();
+    desk.admit(&policies(), accepted(1), Some(key()), TIMEOUT_MS, T).expect("within the limits");
+    desk
+}
+
+/// What the key finds when nobody is busy.
+fn found(desk: &Desk, now_ms: u64) -> Found {
+    desk.find_claim(&key(), |_| false, now_ms)
+}
+
+#[test]
+fn a_key_is_claimed_in_the_transaction_that_accepts_its_generation() {
+    let mut desk = Desk::default();
+    assert_eq!(found(&desk, T), Found::New);
+    let effects = desk.admit(&policies(), accepted(1), Some(key()), TIMEOUT_MS, T);
+    let expected = Effects { ledger: true, generation: Some(ONE), claim: Some(ONE), ..Effects::default() };
+    assert_eq!(effects, Ok(expected));
+    assert_eq!(found(&desk, T), Found::Joins(ONE));
+}
+
+#[test]
+fn a_key_that_is_not_let_in_is_not_claimed() {
+    let mut desk = Desk::default();
+    for id in [2, 3] {
+        desk.admit(&policies(), accepted(id), None, TIMEOUT_MS, T).expect("two may be in flight");
+    }
+    desk.admit(&policies(), accepted(1), Some(key()), TIMEOUT_MS, T).expect_err("a third may not");
+    assert_eq!(desk.claims, Vec::new());
+    assert_eq!(found(&desk, T), Found::New);
+}
+
+#[test]
+fn a_key_finds_its_session_in_whichever_state_it_is() {
+    let mut desk = claimed();
+    assert_eq!(found(&desk, T), Found::Joins(ONE), "it runs");
+    let ended = desk.advance(ONE, Event::Ended(ending(None, T)), T);
+    assert_eq!(ended.claim, Some(ONE), "how it ended is stored with the end");
+    assert_eq!(found(&desk, T), Found::Joins(ONE), "it is not written");
+    desk.advance(ONE, Event::Written, T);
+    assert_eq!(found(&desk, T), Found::Stored(ONE), "the database has it");
+
+    for (code, after) in [
+        (Code::AiRefused, Found::Stored(ONE)),
+        (Code::AiMisconfigured, Found::Stored(ONE)),
+        (Code::AiUnavailable, Found::Again(ONE, 2)),
+        (Code::AiTimeout, Found::Again(ONE, 2)),
+        (Code::AiInvalidResponse, Found::Again(ONE, 2)),
+        (Code::DatabaseError, Found::Again(ONE, 2)),
+        (Code::Cancelled, Found::Again(ONE, 2)),
+    ] {
+        let mut desk = claimed();
+        desk.advance(ONE, Event::Ended(ending(Some(code), T)), T);
+        assert_eq!(desk.find_claim(&key(), |_| true, T), Found::Joins(ONE), "{} is on its way", code.name());
+        desk.advance(ONE, Event::Written, T);
+        assert_eq!(found(&desk, T), after, "{}", code.name());
+    }
+}
+
+#[test]
+fn a_key_with_another_body_is_reused_in_whichever_state_its_session_is() {
+    let other = Key::new("k".to_owned(), "a/one", "another text");
+    let reused = |desk: &Desk, now_ms| desk.find_claim(&other, |_| false, now_ms);
+    let mut desk = claimed();
+    assert_eq!(reused(&desk, T), Found::Reused);
+    desk.advance(ONE, Event::Ended(ending(Some(Code::AiTimeout), T)), T);
+    assert_eq!(reused(&desk, T), Found::Reused);
+    desk.advance(ONE, Event::Written, T);
+    assert_eq!(reused(&desk, T), Found::Reused);
+    assert_eq!(reused(&desk, T + KEEP_CLAIM_MS), Found::New);
+}
+
+#[test]
+fn a_key_is_free_again_after_a_day_to_the_millisecond_and_its_claim_goes_with_the_next() {
+    let mut desk = claimed();
+    desk.advance(ONE, Event::Ended(ending(None, T)), T);
+    desk.advance(ONE, Event::Written, T);
+    let free_ms = T + KEEP_CLAIM_MS;
+    assert_eq!(found(&desk, free_ms - 1), Found::Stored(ONE));
+    assert_eq!(found(&desk, free_ms), Found::New);
+
+    let other = || Some(Key::new("other".to_owned(), "a/one", "text"));
+    let mut sooner = claimed();
+    let effects = sooner.admit(&policies(), accepted(2), other(), TIMEOUT_MS, free_ms - 1);
+    assert_eq!(effects.expect("within the limits").claims_until_ms, None);
+    assert_eq!(sooner.claims.len(), 2);
+    let effects = desk.admit(&policies(), accepted(2), other(), TIMEOUT_MS, free_ms);
+    assert_eq!(effects.expect("within the limits").claims_until_ms, Some(free_ms));
+    assert_eq!(desk.claims.iter().map(|claim| claim.session_id).collect::<Vec<_>>(), [Uuid::from_u128(2)]);
+}
+
+#[test]
+fn a_session_that_is_tried_again_keeps_the_time_of_its_claim_and_takes_the_place_of_its_failure() {
+    let mut desk = claimed();
+    desk.advance(ONE, Event::Ended(ending(Some(Code::DatabaseError), T)), T);
+    desk.advance(ONE, Event::NotWritten, T);
+    assert_eq!(found(&desk, T + 5), Found::Again(ONE, 2));
+    let again = Accepted { run: 2, ..accepted(1) };
+    desk.admit(&policies(), again, Some(key()), TIMEOUT_MS, T + 5).expect("within the limits");
+    assert_eq!(desk.generations.len(), 1);
+    assert_eq!(desk.find(ONE).map(|found| (found.accepted.run, found.ending.is_none())), Some((2, true)));
+    assert_eq!(generations_left(&desk), 2, "its unit came back, and went out once more");
+    assert_eq!(desk.claims.iter().map(|claim| (claim.run, claim.claimed_ms)).collect::<Vec<_>>(), [(2, T)]);
+    assert_eq!(found(&desk, T + 5), Found::Joins(ONE));
+}
+
+#[test]
+fn a_try_that_is_not_let_in_leaves_the_failure_where_it_was() {
+    let mut desk = claimed();
+    desk.advance(ONE, Event::Ended(ending(Some(Code::AiTimeout), T)), T);
+    for id in [2, 3] {
+        desk.admit(&policies(), accepted(id), None, TIMEOUT_MS, T).expect("two may be in flight");
+    }
+    let (generations, claims) = (desk.generations.clone(), desk.claims.clone());
+    let again = Accepted { run: 2, ..accepted(1) };
+    desk.admit(&policies(), again, Some(key()), TIMEOUT_MS, T).expect_err("a third may not");
+    assert_eq!((desk.generations.clone(), desk.claims.clone()), (generations, claims));
+    assert_eq!(found(&desk, T), Found::Again(ONE, 2));
+}
+
+#[test]
+fn a_desk_is_not_idle_while_a_key_stands_for_something() {
+    let mut desk = claimed();
+    desk.advance(ONE, Event::Ended(ending(None, T)), T);
+    desk.advance(ONE, Event::Written, T);
+    let free_ms = T + KEEP_CLAIM_MS;
+    assert_eq!(desk.alarm_ms(|_| false, T), Some(free_ms + 1));
+    assert!(!desk.is_idle(free_ms - 1));
+    assert!(desk.is_idle(free_ms));
+}
+
+#[test]
+fn a_claim_comes_back_from_the_storage_as_it_was() {
+    for event in [None, Some(ending(None, T)), Some(ending(Some(Code::AiRefused), T))] {
+        let mut desk = claimed();
+        if let Some(ending) = event {
+            desk.advance(ONE, Event::Ended(ending), T);
+        }
+        let stored = serde_json::to_string(&desk.claims).expect("it can be written");
+        assert_eq!(serde_json::from_str::<Vec<Claim>>(&stored).expect("it can be read"), desk.claims);
+    }
+}
+
 #[test]
 fn a_desk_comes_back_from_the_storage_as_it_was() {
     let mut desk = running();
@@ -333,6 +484,184 @@ proptest! {
             prop_assert_eq!(desk.ledger.leases.in_use(now_ms), running);
             prop_assert_eq!(desk.ledger.generations.used(policies.generations, now_ms), used);
             prop_assert!(desk.generations.is_empty() || desk.alarm_ms(|_| false, now_ms).is_some());
+        }
+    }
+}
+
+/// What can happen to a desk whose user sends keys, in any order.
+#[derive(Debug, Clone)]
+enum KeyedStep {
+    /// One of a few keys, with one of two bodies.
+    Ask(u8, bool),
+    /// One of those that run.
+    End(u8, Option<Code>),
+    /// One of those that have ended; whether the database takes it.
+    Write(u8, bool),
+    /// Nobody is busy any more.
+    Die,
+    /// So many minutes. Whatever runs has met its deadline by then.
+    Wait(u16),
+}
+
+fn keyed_steps() -> impl Strategy<Value = Vec<KeyedStep>> {
+    let code = prop_oneof![
+        Just(None),
+        Just(Some(Code::AiUnavailable)),
+        Just(Some(Code::AiRefused)),
+        Just(Some(Code::Cancelled)),
+        Just(Some(Code::DatabaseError)),
+    ];
+    let step = prop_oneof![
+        6 => (0..3_u8, any::<bool>()).prop_map(|(key, body)| KeyedStep::Ask(key, body)),
+        4 => (any::<u8>(), code).prop_map(|(which, code)| KeyedStep::End(which, code)),
+        3 => (any::<u8>(), any::<bool>()).prop_map(|(which, written)| KeyedStep::Write(which, written)),
+        1 => Just(KeyedStep::Die),
+        1 => (0..600_u16).prop_map(KeyedStep::Wait),
+    ];
+    proptest::collection::vec(step, 0..80)
+}
+
+/// What somebody outside remembers of a session that a key stands for.
+#[derive(Debug)]
+struct Seen {
+    key: u8,
+    fingerprint: Uuid,
+    claimed_ms: u64,
+    /// Model calls, each of which somebody pays for.
+    starts: u32,
+    /// Of these, how many failed in a way that can pass.
+    passed: u32,
+}
+
+/// What is stored, by what the effects say alone.
+#[derive(Debug, Default)]
+struct Stored {
+    generations: BTreeSet<Uuid>,
+    claims: BTreeMap<Uuid, Claim>,
+}
+
+impl Stored {
+    fn store(&mut self, desk: &Desk, effects: &Effects) {
+        self.generations.extend(effects.generation);
+        let claim = effects.claim.and_then(|id| desk.claims.iter().find(|claim| claim.session_id == id));
+        self.claims.extend(claim.map(|claim| (claim.session_id, claim.clone())));
+        if let Some(until_ms) = effects.claims_until_ms {
+            self.claims.retain(|_, claim| claim.ends_ms() > until_ms);
+        }
+        if let Some(id) = effects.forget {
+            self.generations.remove(&id);
+        }
+    }
+}
+
+proptest! {
+    /// INVARIANT: a key has at most one claim that holds and at most one generation that runs; it starts one only where
+    /// all before it failed in a way that can pass; units and leases are those of the generations, as without keys; and
+    /// what is stored is what is known. Whatever the order.
+    #[test]
+    fn a_key_is_paid_for_once_whatever_happens(steps in keyed_steps()) {
+        let policies = Policies { generations: Quota { count: 1000, window_s: 2_678_400 }, ..policies() };
+        let user_id = Uuid::from_u128(7);
+        let (mut desk, mut stored, mut now_ms, mut used) = (Desk::default(), Stored::default(), T, 0_u32);
+        let (mut seen, mut busy) = (BTreeMap::<Uuid, Seen>::new(), BTreeSet::<Uuid>::new());
+        for step in steps {
+            let (running, ended): (Vec<_>, Vec<_>) =
+                desk.generations.iter().partition(|generation| generation.ending.is_none());
+            let id_of = |generations: &[&Generation], which: u8| {
+                let picked = generations.get(usize::from(which) % generations.len().max(1));
+                picked.map(|generation| generation.accepted.id)
+            };
+            let ends: Vec<(Uuid, Option<Code>)> = match &step {
+                KeyedStep::End(which, code) => {
+                    id_of(&running, *which).map(|id| (id, *code)).into_iter().collect()
+                }
+                KeyedStep::Wait(_) => {
+                    running.iter().map(|found| (found.accepted.id, Some(Code::AiTimeout))).collect()
+                }
+                _ => Vec::new(),
+            };
+            let written = match &step {
+                KeyedStep::Write(which, written) => id_of(&ended, *which).map(|id| (id, *written)),
+                _ => None,
+            };
+            for (id, code) in ends {
+                let effects = desk.advance(id, Event::Ended(ending(code, now_ms)), now_ms);
+                stored.store(&desk, &effects);
+                used -= u32::from(code.is_some_and(|code| code != Code::AiRefused));
+                let can_pass = code.and_then(Code::retryable) == Some(true);
+                seen.entry(id).and_modify(|seen| seen.passed += u32::from(can_pass));
+            }
+            if let Some((id, is_written)) = written {
+                let effects = desk.advance(id, if is_written { Event::Written } else { Event::NotWritten }, now_ms);
+                stored.store(&desk, &effects);
+                busy.remove(&id);
+            }
+            match step {
+                KeyedStep::Ask(name, body) => {
+                    let key = Key::new(name.to_string(), "a/one", if body { "text" } else { "another" });
+                    let fingerprint = key.fingerprint;
+                    let claimed = seen.iter().find(|(_, seen)| {
+                        seen.key == name && now_ms < seen.claimed_ms + KEEP_CLAIM_MS
+                    });
+                    let found = desk.find_claim(&key, |id| busy.contains(&id), now_ms);
+                    let (id, run) = match (found, claimed) {
+                        (Found::New, None) => {
+                            let id = session_id("secret", user_id, &name.to_string(), now_ms);
+                            prop_assert!(!seen.contains_key(&id), "a new claim is a new session");
+                            (id, 1)
+                        }
+                        (Found::Again(id, run), Some((known, seen))) => {
+                            prop_assert_eq!((id, run), (*known, seen.starts + 1));
+                            prop_assert!(seen.starts == seen.passed && !busy.contains(&id), "nothing to wait for");
+                            (id, run)
+                        }
+                        (Found::Reused, Some((_, seen))) => {
+                            prop_assert_ne!(seen.fingerprint, fingerprint);
+                            continue;
+                        }
+                        (Found::Joins(id), Some((known, seen))) => {
+                            prop_assert_eq!((id, fingerprint), (*known, seen.fingerprint));
+                            prop_assert!(desk.find(id).is_some(), "there is something to join");
+                            continue;
+                        }
+                        (Found::Stored(id), Some((known, seen))) => {
+                            prop_assert_eq!((id, fingerprint), (*known, seen.fingerprint));
+                            prop_assert_eq!(seen.starts, seen.passed + 1, "there is something to read");
+                            continue;
+                        }
+                        (found, claimed) => {
+                            prop_assert!(false, "{found:?} {claimed:?}");
+                            continue;
+                        }
+                    };
+                    let accepted = Accepted { id, run, ..accepted(0) };
+                    if let Ok(effects) = desk.admit(&policies, accepted, Some(key), TIMEOUT_MS, now_ms) {
+                        stored.store(&desk, &effects);
+                        busy.insert(id);
+                        used += 1;
+                        let first = Seen { key: name, fingerprint, claimed_ms: now_ms, starts: 0, passed: 0 };
+                        seen.entry(id).or_insert(first).starts += 1;
+                    }
+                }
+                KeyedStep::Die => busy.clear(),
+                KeyedStep::Wait(minutes) => now_ms += u64::from(minutes) * 60_000,
+                KeyedStep::End(..) | KeyedStep::Write(..) => {}
+            }
+
+            let running: Vec<_> = desk.generations.iter().filter(|found| found.ending.is_none()).collect();
+            let keys: BTreeSet<_> = running.iter().filter_map(|found| seen.get(&found.accepted.id)).map(|seen| seen.key).collect();
+            prop_assert_eq!(keys.len(), running.len(), "one that runs for a key");
+            prop_assert_eq!(desk.ledger.leases.in_use(now_ms), running.len());
+            prop_assert_eq!(desk.ledger.generations.used(policies.generations, now_ms), used);
+            for name in 0..3_u8 {
+                let holding = desk.claims.iter().filter(|claim| claim.key == name.to_string() && claim.holds(now_ms));
+                prop_assert!(holding.count() <= 1, "one claim of a key");
+            }
+            let known: BTreeMap<_, _> = desk.claims.iter().map(|claim| (claim.session_id, claim.clone())).collect();
+            prop_assert_eq!(known.len(), desk.claims.len(), "one claim on a session");
+            prop_assert_eq!(&stored.claims, &known);
+            let on_desk: BTreeSet<_> = desk.generations.iter().map(|found| found.accepted.id).collect();
+            prop_assert_eq!(&stored.generations, &on_desk);
         }
     }
 }
