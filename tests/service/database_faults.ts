@@ -67,6 +67,7 @@ export function tests(start: StartService): void {
     describe('at the completing', { concurrency }, () => atTheCompleting(begin));
     describe('that is slow', { concurrency }, () => slow(begin));
     describe('that takes a write and is not heard', { concurrency }, () => unheard(begin));
+    describe('behind a page', { concurrency }, () => pages(begin));
     describe('that does not take the token any more', () => endedTokens(begin));
   });
   describe('the whole database', () => theWhole(service, begin));
@@ -270,6 +271,37 @@ function unheard(begin: Begin): void {
         assert.equal(begun.set.hits, 1);
         assert.equal(remaining(created)['generations'], 49);
         await expectStoredOnce(begun, created.body.candidates);
+      });
+    }
+  }
+}
+
+/** Of somebody who stands before the database: it says no, and nothing of what the database has done. */
+function pages(begin: Begin): void {
+  for (const status of [403, 404]) {
+    for (const kept of [true, false]) {
+      const page: Fault = { kind: 'answer', status, body: '<html>', headers: { 'content-type': 'text/html' }, kept };
+      const effect = kept ? 'let the write through' : 'kept the write back';
+
+      it(`at the opening (${status}) that ${effect} leaves a session that has ended`, async () => {
+        const begun = await begin(OPEN, page, silence({ headers: true }));
+        const answered = await begun.answer;
+        expectProblem(answered, 500, 'database_error');
+        assert.deepEqual(remaining(answered), { burst: 9, generations: 50 });
+        assert.equal(begun.set.hits, 1);
+        begun.set.clear();
+        await expectFailedOnce(begun, 'database_error');
+      });
+
+      it(`at the completing (${status}) that ${effect} keeps the cards for their owner`, async () => {
+        const begun = await begin(FINISH, page, answer());
+        expectProblem(await begun.answer, 500, 'database_error');
+        begun.set.clear();
+        const id = (await rowsOf(begun.service, begun.user)).sessions[0]?.['id'];
+        const found = await read(begun.service, begun.user.token, id);
+        assert.deepEqual([found.body.status, found.body.candidates.length], ['completed', 20]);
+        await eventually('it is written', async () => (await rowsOf(begun.service, begun.user)).events[0]);
+        await expectStoredOnce(begun, found.body.candidates);
       });
     }
   }
