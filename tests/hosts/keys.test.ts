@@ -1,0 +1,177 @@
+// `kill -9` of workerd, and a start on the same storage: a key stands for the same session before and after. Which session a
+// death leaves is in death.test.ts.
+
+import assert from 'node:assert/strict';
+import { after, before, describe, it } from 'node:test';
+import { type Answer, ask, create, eventually, expectProblem, lesson, read, remaining, rowsOf, signIn, type SignedIn } from '../service/service.ts';
+import { createGate } from '../support/gate.ts';
+import { answer, gated, httpError, type ModelBehaviour, refusal } from '../support/model_behaviour.ts';
+import { startOnWorkerd, type WorkerdService } from './workerd.ts';
+
+const FINISH = '/rest/v1/rpc/finish_ai_session';
+const REOPEN = '/rest/v1/rpc/reopen_ai_session';
+
+const body = { input_text: lesson(), model: 'test/first' };
+const LATER = { prefer: 'respond-async' };
+
+type Case = {
+  /** What was there of the key's session when the process died. */
+  when: string;
+  /** Brings it there. */
+  before: (user: SignedIn) => Promise<unknown>;
+  /** What the key comes to afterwards. */
+  status: 201 | 500;
+  code?: string;
+  partial?: boolean;
+  cards?: number;
+  run: number;
+  modelCalls: number;
+  unitsUsed: number;
+};
+
+let service: WorkerdService;
+const victims = new Map<Pick<Case, 'before'>, SignedIn>();
+
+const keyed = ({ token }: SignedIn, headers: Record<string, string> = {}, sent: object = body): Promise<Answer> =>
+  create(service, token, sent, { 'idempotency-key': 'k', ...headers });
+
+/** Sets it going, and waits until the model is asked. */
+async function begin(user: SignedIn, behaviour: ModelBehaviour): Promise<string> {
+  const { openrouter } = service.world;
+  openrouter.next(behaviour);
+  const asked = openrouter.arrived(openrouter.requests.total + 1);
+  const { id } = (await keyed(user, LATER)).body;
+  await asked;
+  return id;
+}
+
+async function failOnce(user: SignedIn): Promise<void> {
+  service.world.openrouter.next(httpError(503), 3);
+  expectProblem(await keyed(user), 500, 'ai_unavailable');
+}
+
+const rowIsOpen = (user: SignedIn, run: number) =>
+  eventually('the run is open', async () => (await rowsOf(service, user)).sessions.find((row) => row['run'] === run && row['status'] === 'generating'));
+
+const cases: Case[] = [
+  {
+    when: 'a model that had said nothing',
+    before: async (user) => {
+      await begin(user, gated(createGate()));
+      await rowIsOpen(user, 1);
+    },
+    ...{ status: 201, partial: false, cards: 20, run: 1, modelCalls: 2, unitsUsed: 1 },
+  },
+  {
+    when: 'five cards',
+    before: async (user) => {
+      const id = await begin(user, answer({ hold: { gate: createGate(), after_cards: 5 } }));
+      await eventually('they are stored', async () => ((await read(service, user.token, id)).body.candidate_count === 5 ? true : undefined));
+    },
+    ...{ status: 201, partial: true, cards: 5, run: 1, modelCalls: 1, unitsUsed: 1 },
+  },
+  {
+    when: 'all of it',
+    before: async (user) => assert.equal((await keyed(user)).status, 201),
+    ...{ status: 201, partial: false, cards: 20, run: 1, modelCalls: 1, unitsUsed: 1 },
+  },
+  {
+    when: 'all of it, but not in the database',
+    before: async (user) => {
+      service.world.gateway.fail(({ path, headers }) => path === FINISH && headers['authorization'] === `Bearer ${user.token}`, { kind: 'answer', status: 503 });
+      expectProblem(await keyed(user), 500, 'database_error');
+    },
+    ...{ status: 201, partial: false, cards: 20, run: 1, modelCalls: 1, unitsUsed: 1 },
+  },
+  {
+    when: 'a failure that cannot pass',
+    before: async (user) => {
+      service.world.openrouter.next(refusal());
+      expectProblem(await keyed(user), 500, 'ai_refused');
+    },
+    ...{ status: 500, code: 'ai_refused', run: 1, modelCalls: 1, unitsUsed: 1 },
+  },
+  {
+    when: 'a failure that can pass',
+    before: failOnce,
+    ...{ status: 201, partial: false, cards: 20, run: 2, modelCalls: 4, unitsUsed: 1 },
+  },
+  {
+    when: 'another try that was on its way',
+    before: async (user) => {
+      await failOnce(user);
+      await begin(user, gated(createGate()));
+      await rowIsOpen(user, 2);
+    },
+    ...{ status: 201, partial: false, cards: 20, run: 2, modelCalls: 5, unitsUsed: 1 },
+  },
+  {
+    when: 'another try of which the database knew nothing',
+    before: async (user) => {
+      await failOnce(user);
+      const opening = createGate();
+      service.world.gateway.fail(({ path, headers }) => path === REOPEN && headers['authorization'] === `Bearer ${user.token}`, { kind: 'gate', gate: opening });
+      await begin(user, gated(createGate()));
+      await opening.reached;
+    },
+    ...{ status: 201, partial: false, cards: 20, run: 2, modelCalls: 5, unitsUsed: 1 },
+  },
+];
+
+describe('a key whose session had, when the process died,', { concurrency: true }, () => {
+  before(async () => {
+    service = await startOnWorkerd({ RATE_LIMIT_BURST: '100/60', RATE_LIMIT_CONCURRENT: '1', AI_IDLE_TIMEOUT_MS: '60000' });
+    for (const each of [...cases, stopped]) {
+      const user = await signIn(service);
+      await each.before(user);
+      victims.set(each, user);
+    }
+    service.world.gateway.clearFaults();
+    await service.kill();
+  });
+  after(() => service.close());
+
+  for (const each of cases) {
+    it(`${each.when} stands for that session, asked by many at once, and is paid for once`, async () => {
+      const user = victims.get(each);
+      assert.ok(user, 'it was brought there');
+      const [opened] = (await rowsOf(service, user)).sessions;
+      const forms = [{}, LATER, { accept: 'text/event-stream' }];
+      const answers = await Promise.all(Array.from({ length: 9 }, (_, n) => keyed(user, forms[n % 3])));
+      const plain = answers.filter((_, n) => n % 3 === 0);
+      for (const told of plain) {
+        assert.deepEqual([told.status, told.body.code, told.body.partial, told.body.candidates?.length], [each.status, each.code, each.partial, each.cards], told.text);
+        assert.equal(remaining(told)['generations'], 50 - each.unitsUsed);
+      }
+      if (each.status === 201) assert.equal(new Set(plain.map(({ text }) => text)).size, 1);
+
+      expectProblem(await keyed(user, {}, { ...body, model: 'test/second' }), 422, 'idempotency_key_reused');
+      const { sessions, candidates, events } = await rowsOf(service, user);
+      assert.deepEqual(sessions.map(({ id, run }) => [id, run]), [[opened?.['id'], each.run]]);
+      assert.equal(candidates.length, each.cards ?? 0);
+      assert.deepEqual(events.map(({ run }) => run), Array.from({ length: each.run }, (_, n) => n + 1), 'each run ended once');
+      const calls = service.world.openrouter.requests.where(({ headers }) => headers['x-session-id'] === opened?.['id']);
+      assert.equal(calls.length, each.modelCalls);
+    });
+  }
+
+  it('a model that had said nothing can be stopped', async () => {
+    const user = victims.get(stopped);
+    assert.ok(user, 'it was brought there');
+    const { id } = (await rowsOf(service, user)).sessions[0]!;
+    assert.equal((await ask(service, 'DELETE', `/ai-sessions/${id}`, { token: user.token })).status, 204);
+    const found = await read(service, user.token, id);
+    assert.deepEqual([found.body.status, found.body.error], ['failed', 'cancelled']);
+    const { events } = await rowsOf(service, user);
+    assert.deepEqual(events.map(({ data }) => data.code), ['cancelled']);
+    assert.equal(remaining(await create(service, user.token))['generations'], 49);
+  });
+});
+
+/** Stopped before anybody else has asked for it. */
+const stopped: Pick<Case, 'before'> = {
+  before: async (user) => {
+    await begin(user, gated(createGate()));
+    await rowIsOpen(user, 1);
+  },
+};
