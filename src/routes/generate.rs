@@ -242,8 +242,9 @@ fn row_is(host: &impl DeskHost, id: Uuid, row: Row) -> Result<(), StorageFailed>
 fn not_opened(host: &impl DeskHost, generation: &Generation, error: &RestError) -> Result<(), StorageFailed> {
     let id = generation.accepted.id;
     log_rest(host, id, "open", error);
-    // Only a first attempt that was refused says that the row is not there; before a death it may have been opened.
-    let is_first = generation.attempts == 0 && generation.row == Row::Unknown;
+    // Only the first attempt of all that was refused says that the row is not there; before a death, and in the run
+    // before, it may have been opened.
+    let is_first = generation.accepted.run == 1 && generation.attempts == 0 && generation.row == Row::Unknown;
     let row = if is_first && error.is_by_database() { Row::Refused } else { generation.row };
     row_is(host, id, row)
 }

@@ -535,6 +535,27 @@ function withoutDatabase(service: () => Service): void {
     assert.equal(new Set(events.map(({ run }) => run)).size, events.length, 'a run ends once');
   });
 
+  it('that refuses a later run leaves no row that generates for ever, though the run before had opened it unheard', async () => {
+    const { gateway } = service().world;
+    const gate = createGate();
+    const user = await signIn(service());
+    service().world.openrouter.next(gated(gate), 2);
+    const faults = [
+      gateway.fail((request) => request.path === OPEN && hasToken(user)(request), { kind: 'cut', kept: true }),
+      gateway.fail((request) => request.path === FINISH && hasToken(user)(request), { kind: 'cut' }),
+      gateway.fail((request) => request.path === REOPEN && hasToken(user)(request), { kind: 'answer', status: 403, body: { code: '42501', message: 'no' } }),
+    ];
+    for (const _ of [1, 2]) expectProblem(await keyed(service(), user, 'k'), 500, 'database_error');
+    assert.deepEqual((await rowsOf(service(), user)).sessions.map(({ status, run }) => [status, run]), [['generating', 1]]);
+    for (const fault of faults) fault.clear();
+    gate.open();
+    service().world.openrouter.reset();
+    // The service's own backoff, and nothing that a test can hurry.
+    const ended = async () => (await rowsOf(service(), user)).sessions.find(({ status }) => status !== 'generating');
+    const session = await eventually('the end is written', ended, 30_000);
+    assert.deepEqual([session['status'], session['error_code'], session['run']], ['failed', 'database_error', 2]);
+  });
+
   for (const kept of [false, true]) {
     it(`at the completing${kept ? ' and took it' : ''} keeps the cards: the key gets them later, without another call`, async () => {
       const user = await signIn(service());
