@@ -1,0 +1,237 @@
+// Many clients of each user share a few keys, in every form, with stops, a model and a database that fail now and then, and
+// deaths of the process: each key has one session, which is paid for once, and all that was told of it agrees.
+//
+// The seed is printed; the choices can be made again by it, the moments only nearly. Longer, by hand:
+//   KEY_DEATHS=40 KEY_SEED=7 npx node --test tests/hosts/random_keys.test.ts   (after npm run build; npx takes the project's Node)
+
+import assert from 'node:assert/strict';
+import { after, before, describe, it } from 'node:test';
+import { setTimeout as pause } from 'node:timers/promises';
+import { type Answer, ask, create, eventually, lesson, remaining, type Row, signIn, type SignedIn } from '../service/service.ts';
+import { answer, cutAfter, httpError, type ModelBehaviour, refusal } from '../support/model_behaviour.ts';
+import { seededChoices, seedFrom } from '../support/seeded_random.ts';
+import { startOnWorkerd, type WorkerdService } from './workerd.ts';
+
+const DEATHS = Number(process.env['KEY_DEATHS'] ?? 5);
+const USERS = 5;
+const CLIENTS = 4;
+/** Requests with one key, more or less, before its users go on to the next. */
+const PER_KEY = 10;
+const GENERATIONS = 10_000;
+const FINISH = '/rest/v1/rpc/finish_ai_session';
+
+/** desk::HEARTBEAT_MS, the attempts at the model after it, and the backoff of what the database did not take. */
+const ALL_ENDED_MS = 10_000 + 30_000;
+
+const FORMS = { plain: {}, stream: { accept: 'text/event-stream' }, later: { prefer: 'respond-async' } } as const;
+type Form = keyof typeof FORMS;
+
+/** One answer to a request with a key. */
+type Told = { user: SignedIn; key: string; form: Form; answer: Answer };
+
+const seed = seedFrom('KEY_SEED');
+const choices = seededChoices(seed);
+const body = { input_text: lesson(), model: 'test/first' };
+const other = { ...body, model: 'test/second' };
+
+describe(`keys, and ${DEATHS} deaths (KEY_SEED=${seed})`, () => {
+  let service: WorkerdService;
+  let users: SignedIn[];
+  let sessions: Row[];
+  let candidates: Row[];
+  let events: Row[];
+  const deaths_ms: number[] = [];
+  const told: Told[] = [];
+  /** Model calls, by session. */
+  const called_ms = new Map<string, number[]>();
+  /** When the database was first asked to complete a session. */
+  const completing_ms = new Map<string, number>();
+  /** Connections that broke with no death to blame. */
+  const broken: string[] = [];
+  /** Answers to another body under a key that has a session. */
+  const reused: Answer[] = [];
+
+  before(async () => {
+    service = await startOnWorkerd({
+      RATE_LIMIT_BURST: '1000000/3600',
+      RATE_LIMIT_GENERATIONS: `${GENERATIONS}/86400`,
+      RATE_LIMIT_CONCURRENT: '3',
+    });
+    users = await Promise.all(Array.from({ length: USERS }, () => signIn(service)));
+    service.world.openrouter.always(troubledModel);
+    troubleDatabase();
+    await loadAndKill();
+    service.world.gateway.clearFaults();
+    const { sql } = service.world;
+    await eventually('every session has ended', async () => {
+      // The owner's call: what is unwritten gets a token, and what nobody runs is taken up.
+      for (const { token } of users) await ask(service, 'GET', `/ai-sessions/${crypto.randomUUID()}`, { token });
+      return (await sql<Row>("select 1 from ai_generation_sessions where status = 'generating'")).length === 0 ? true : undefined;
+    }, ALL_ENDED_MS);
+    [sessions, candidates, events] = await Promise.all([
+      sql<Row>('select * from ai_generation_sessions'),
+      sql<Row>('select * from flashcard_candidates order by session_id, position'),
+      sql<Row>('select * from event_logs order by session_id, run'),
+    ]);
+    const runs = sessions.filter(({ run }) => run > 1).length;
+    console.log(`${told.length} answers, ${sessions.length} sessions, ${runs} of them tried again, ${reused.length} keys reused, seed ${seed}`);
+  });
+  after(() => service.close());
+
+  it('a client is answered as the contract says, or its connection broke by a death', () => {
+    assert.deepEqual(broken, []);
+    const allowed = ['200', '201', '202', '409 cancelled', '429 rate_limited', '500 ai_invalid_response', '500 ai_refused', '500 ai_timeout', '500 ai_unavailable', '500 database_error'];
+    const statuses = new Set(told.map(({ answer: { status, body } }) => `${status} ${body?.code ?? ''}`.trim()));
+    assert.deepEqual([...statuses].filter((one) => !allowed.includes(one)), []);
+  });
+
+  it('a key has one session, whatever was told of it', () => {
+    const sessionsOf = Map.groupBy(told.filter(({ answer }) => answer.headers.has('location')), ({ user, key }) => `${user.id} ${key}`);
+    assert.ok(sessionsOf.size > USERS);
+    const seen = new Set<string>();
+    for (const [key, all] of sessionsOf) {
+      const ids = new Set(all.map(({ answer }) => answer.headers.get('location')?.split('/').at(-1) ?? ''));
+      assert.equal(ids.size, 1, `${key}: ${[...ids].join()}`);
+      for (const id of ids) seen.add(id);
+    }
+    assert.equal(seen.size, sessionsOf.size, 'no two keys have the same one');
+    // A request whose connection broke may have been the only one of its key.
+    assert.deepEqual([...seen].filter((id) => !sessions.some((session) => session['id'] === id)), []);
+  });
+
+  it('the cards that were told are those that are stored', () => {
+    const stored = Map.groupBy(candidates, ({ session_id }) => session_id);
+    for (const { form, answer } of told) {
+      const cards = cardsIn(form, answer);
+      const id = answer.headers.get('location')?.split('/').at(-1);
+      const rows = (stored.get(id) ?? []).map(({ id, front, back, prompt }) => ({ id, front, back, prompt }));
+      if (cards !== undefined) assert.deepEqual(rows, cards, `${id} ${form}`);
+    }
+  });
+
+  it('each run of a session ended at most once, and only one that can pass was followed by another', () => {
+    for (const { id, run, status, error_code } of sessions) {
+      const ends = events.filter(({ session_id }) => session_id === id);
+      assert.equal(new Set(ends.map(({ run }) => run)).size, ends.length, id);
+      assert.deepEqual([ends.at(-1)?.['run'], ends.at(-1)?.['type'], ends.at(-1)?.['data'].code ?? null], [run, `ai_session.${status}`, error_code]);
+      for (const { type, data } of ends.slice(0, -1)) {
+        assert.equal(type, 'ai_session.failed');
+        assert.notEqual(data.code, 'ai_refused');
+      }
+    }
+  });
+
+  it('no model is asked again for cards that are complete', () => {
+    const again = [...completing_ms].filter(([id, since_ms]) => called_ms.get(id)?.some((at_ms) => at_ms > since_ms));
+    assert.deepEqual(again, []);
+  });
+
+  it('another body under the key of a session is refused', () => {
+    assert.ok(reused.length > 0);
+    assert.deepEqual([...new Set(reused.map(({ status }) => status))], [422]);
+  });
+
+  it('the units that are used are those of the completed and the refused', async () => {
+    for (const { id, token } of users) {
+      const theirs = sessions.filter(({ user_id }) => user_id === id);
+      const earned = theirs.filter(({ status, error_code }) => status === 'completed' || error_code === 'ai_refused').length;
+      assert.equal(GENERATIONS - (remaining(await create(service, token, '{'))['generations'] ?? Number.NaN), earned);
+    }
+  });
+
+  it('each key comes to an end now, and to the same for all who ask', async () => {
+    service.world.openrouter.reset();
+    const keys = new Map(told.map(({ user, key }) => [`${user.id} ${key}`, { user, key }]));
+    for (const { user, key } of keys.values()) {
+      const answers = await Promise.all([1, 2, 3].map(() => keyed(user, key, 'plain')));
+      const [first] = answers;
+      assert.ok(first?.status === 201 || first?.body.code === 'ai_refused', first?.text);
+      if (first.status === 201) assert.equal(new Set(answers.map(({ text }) => text)).size, 1);
+    }
+  });
+
+  const keyed = ({ token }: SignedIn, key: string, form: Form, sent: object = body): Promise<Answer> =>
+    create(service, token, sent, { 'idempotency-key': key, ...FORMS[form] });
+
+  /** Asks and asks, while the process is killed again and again. */
+  async function loadAndKill(): Promise<void> {
+    let up: Promise<void> = Promise.resolve();
+    let isOver = false;
+    const asked = new Map<SignedIn, number>();
+    const one = async (user: SignedIn) => {
+      const began_ms = Date.now();
+      const nth = asked.get(user) ?? 0;
+      asked.set(user, nth + 1);
+      const key = `key-${Math.floor(nth / PER_KEY)}`;
+      const form = choices.pick<Form>([[3, 'plain'], [1, 'stream'], [1, 'later']]);
+      try {
+        const answer = await keyed(user, key, form);
+        told.push({ user, key, form, answer });
+        const id = answer.headers.get('location')?.split('/').at(-1);
+        if (id !== undefined && choices.chance(0.1)) reused.push(await keyed(user, key, form, other));
+        if (id !== undefined && form === 'later' && choices.chance(0.3)) await ask(service, 'DELETE', `/ai-sessions/${id}`, { token: user.token });
+        // Its own pace, where dead generations hold all its places.
+        if (answer.status === 429) await pause(100);
+      } catch (error) {
+        if (!deaths_ms.some((death_ms) => death_ms >= began_ms)) broken.push(String(error));
+      }
+    };
+    const load = users.flatMap((user) =>
+      Array.from({ length: CLIENTS }, async () => {
+        while (!isOver) {
+          await up;
+          await one(user);
+        }
+      }),
+    );
+    for (let n = 0; n < DEATHS; n += 1) {
+      await pause(choices.between(300, 2_500));
+      deaths_ms.push(Date.now());
+      up = service.kill();
+      await up;
+    }
+    isOver = true;
+    await Promise.all(load);
+  }
+
+  function troubleDatabase(): void {
+    const { gateway } = service.world;
+    const sometimes = (probability: number) => (request: { method: string; path: string }) =>
+      request.method === 'POST' && request.path.startsWith('/rest/v1/') && choices.chance(probability);
+    // The first to be asked: it sees every request, and has no fault for any.
+    gateway.fail((request) => {
+      if (request.path !== FINISH) return false;
+      const { session } = JSON.parse(request.raw) as { session: { id: string; status: string } };
+      if (session.status === 'completed' && !completing_ms.has(session.id)) completing_ms.set(session.id, Date.now());
+      return false;
+    }, { kind: 'hang' });
+    gateway.fail(sometimes(0.15), { kind: 'answer', status: 503 });
+    gateway.fail(sometimes(0.1), { kind: 'cut', kept: true });
+    gateway.fail(sometimes(0.1), { kind: 'delay', ms: 300, kept: true });
+    gateway.fail(sometimes(0.3), { kind: 'delay', ms: 50 });
+  }
+
+  /** Mostly well, and often not. */
+  async function troubledModel(turn: Parameters<ModelBehaviour>[0]): Promise<void> {
+    const id = String(turn.request.headers['x-session-id']);
+    called_ms.set(id, [...(called_ms.get(id) ?? []), Date.now()]);
+    const behaviour = choices.pick<() => ModelBehaviour>([
+      [8, () => answer({ cards: choices.between(1, 20), pause_ms: choices.between(0, 6) })],
+      [4, () => httpError(503)],
+      [2, () => answer({ content: 'I have no cards today.' })],
+      [1, () => cutAfter(choices.between(1, 5))],
+      [1, () => refusal()],
+    ])();
+    if (choices.chance(0.5)) await turn.pause(choices.between(1, 400));
+    await behaviour(turn);
+  }
+});
+
+/** What an answer says of all the cards; undefined where it says nothing of them. */
+function cardsIn(form: Form, { status, body, text }: Answer): object[] | undefined {
+  if (form === 'plain') return status === 201 ? body.candidates : undefined;
+  if (form === 'later') return body.status === 'completed' ? body.candidates : undefined;
+  const heard = [...text.matchAll(/^event: (\w+)\ndata: (.*)$/gm)].map(([, event, data]) => ({ event, data: JSON.parse(data ?? '') }));
+  const isDone = heard.at(-1)?.event === 'done';
+  return isDone ? heard.filter(({ event }) => event === 'candidate').map(({ data: { index: _, ...card } }) => card) : undefined;
+}
