@@ -4,6 +4,8 @@
 import assert from 'node:assert/strict';
 import { after, before } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
+import type { StreamEvent } from '../support/event_stream.ts';
+import { Listening } from '../support/listening.ts';
 import type { User, World } from '../support/world.ts';
 
 /** A running service in a local world of its own. */
@@ -47,7 +49,13 @@ export type Question = { token?: string; headers?: Record<string, string>; body?
 
 /** One request; a body goes as JSON unless it is a string or bytes. */
 export async function ask(service: Service, method: string, path: string, question: Question = {}): Promise<Answer> {
-  const { token, body, signal } = question;
+  const response = await send(service, method, path, question);
+  const text = await response.text();
+  const isJson = response.headers.get('content-type')?.includes('json') ?? false;
+  return { status: response.status, headers: response.headers, body: isJson ? JSON.parse(text) : undefined, text };
+}
+
+function send(service: Service, method: string, path: string, { token, body, signal, ...question }: Question): Promise<Response> {
   // On a connection of its own: one on which a body was not read to its end may be closed after the answer, and a pool
   // would hand it to the next test.
   const headers = new Headers({ connection: 'close', ...question.headers });
@@ -59,10 +67,16 @@ export async function ask(service: Service, method: string, path: string, questi
     const raw = typeof body === 'string' || body instanceof Uint8Array;
     init.body = raw ? (body as string) : JSON.stringify(body);
   }
-  const response = await fetch(service.url + path, init);
-  const text = await response.text();
-  const isJson = response.headers.get('content-type')?.includes('json') ?? false;
-  return { status: response.status, headers: response.headers, body: isJson ? JSON.parse(text) : undefined, text };
+  return fetch(service.url + path, init);
+}
+
+/** One request that is answered by a stream of events. */
+export async function listen(service: Service, method: string, path: string, question: Question = {}): Promise<Listening> {
+  const leaving = new AbortController();
+  const response = await send(service, method, path, { ...question, signal: leaving.signal });
+  const isStream = response.status === 200 && response.headers.get('content-type') === 'text/event-stream';
+  if (!isStream) throw new Error(`no stream, but ${response.status}: ${await response.text()}`);
+  return new Listening(response, leaving);
 }
 
 /** A text that holds, of exactly so many characters. */
@@ -96,6 +110,22 @@ export function create(
   return ask(service, 'POST', '/ai-sessions', { token, body, headers });
 }
 
+/** `POST /ai-sessions` as that user, to hear each card as it comes. */
+export function createStream(
+  service: Service,
+  token: string,
+  body: unknown = { input_text: lesson(), model: 'test/first' },
+  headers: Record<string, string> = {},
+): Promise<Listening> {
+  return listen(service, 'POST', '/ai-sessions', { token, body, headers: { accept: 'text/event-stream', ...headers } });
+}
+
+/** `GET /ai-sessions/{id}/events` as that user. */
+export function follow(service: Service, token: string, id: string, lastEventId?: string): Promise<Listening> {
+  const headers: Record<string, string> = lastEventId === undefined ? {} : { 'last-event-id': lastEventId };
+  return listen(service, 'GET', `/ai-sessions/${id}/events`, { token, headers });
+}
+
 /** `GET /ai-sessions/{id}` as that user. */
 export function read(service: Service, token: string, id: string): Promise<Answer> {
   return ask(service, 'GET', `/ai-sessions/${id}`, { token });
@@ -115,7 +145,7 @@ export async function rowsOf(service: Service, user: User): Promise<Record<'sess
 }
 
 /** What the field RateLimit says is left, by policy. */
-export function remaining(answer: Answer): Record<string, number> {
+export function remaining(answer: Pick<Answer, 'headers'>): Record<string, number> {
   const field = answer.headers.get('ratelimit') ?? '';
   return Object.fromEntries([...field.matchAll(/"(\w+)";r=(\d+)/g)].map(([, name, left]) => [name, Number(left)]));
 }
@@ -130,6 +160,16 @@ export function expectProblem(answer: Answer, status: number, code: string): any
   assert.ok(URL.canParse(type), `type is a URL: ${type}`);
   assert.ok(title.length > 0 && detail.length > 0);
   return answer.body;
+}
+
+/** A whole list: `session`, the cards one after another, `done` or `error`; each id the next one of its run. Answers the end. */
+export function expectList(events: StreamEvent[], cards: number, end: 'done' | 'error', run = 1): any {
+  const names = ['session', ...Array.from({ length: cards }, () => 'candidate'), end];
+  assert.deepEqual(events.map(({ event }) => event), names);
+  assert.deepEqual(events.map(({ id }) => id), names.map((_, place) => `${run}.${place}`));
+  const told = events.slice(1, -1).map(({ data }) => data);
+  assert.deepEqual(told.map(({ index }) => index), told.map((_, index) => index));
+  return events.at(-1)?.data;
 }
 
 /** Asks again until there is an answer; for what happens after the caller's answer, and tells nobody. */

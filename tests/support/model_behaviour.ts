@@ -112,6 +112,21 @@ export function onlyComments(every_ms = 50): ModelBehaviour {
   };
 }
 
+/** One card for each gate: written up to its closing brace, and then nothing before its gate is open. */
+export function cardByCard(gates: Gate[]): ModelBehaviour {
+  return async (turn) => {
+    turn.streamHead();
+    await turn.chunk({ content: `{"${turn.listName}":[` });
+    const cards = turn.cards(gates.length);
+    for (const [n, gate] of gates.entries()) {
+      await turn.chunk({ content: `${n === 0 ? '' : ','}${JSON.stringify(cards[n])}` });
+      await gate.pass();
+    }
+    await turn.chunk({ content: ']}' });
+    await endStream(turn, {});
+  };
+}
+
 /** A good answer that takes its time: a piece every so often. */
 export function slowDrip(every_ms: number, piece_bytes = 20): ModelBehaviour {
   return answer({ pause_ms: every_ms, piece_bytes });

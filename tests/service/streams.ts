@@ -1,0 +1,402 @@
+// POST /ai-sessions with `Accept: text/event-stream`: each card the moment it is there, and always an end. What a reader
+// hears that comes later or comes back is in session_events.ts.
+
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { createGate, type Gate } from '../support/gate.ts';
+import type { Listening } from '../support/listening.ts';
+import {
+  answer,
+  cardByCard,
+  content,
+  contentFilter,
+  cutAfter,
+  cutByLength,
+  errorEvent,
+  gated,
+  httpError,
+  inChunksOf,
+  type ModelBehaviour,
+  plainCompletion,
+  refusal,
+} from '../support/model_behaviour.ts';
+import {
+  ask,
+  create,
+  createStream,
+  eventually,
+  expectList,
+  expectProblem,
+  follow,
+  lesson,
+  read,
+  remaining,
+  rowsOf,
+  type Service,
+  signIn,
+  type SignedIn,
+  started,
+  type StartService,
+  UUID_V7,
+} from './service.ts';
+
+const OPEN = '/rest/v1/ai_generation_sessions';
+const FINISH = '/rest/v1/rpc/finish_ai_session';
+
+export function tests(start: StartService): void {
+  describe('as it comes', () => asItComes(start));
+  describe('that is refused', () => refused(start));
+  describe('of a generation that fails', () => failing(start));
+  describe('of a generation that breaks off', () => breakingOff(start));
+  describe('that is not stored', () => notStored(start));
+  describe('whose reader leaves', () => leaving(start));
+  describe('in which nothing is said', () => silent(start));
+}
+
+function asItComes(start: StartService): void {
+  const service = started(start);
+
+  it('has its session before the model and the database have said anything', async () => {
+    const { openrouter, gateway } = service().world;
+    const [model, database] = [createGate(), createGate()];
+    const { token } = await signIn(service());
+    openrouter.next(gated(model));
+    const set = gateway.fail(OPEN, { kind: 'gate', gate: database }, 1);
+    const stream = await createStream(service(), token);
+    const first = await stream.next();
+    assert.deepEqual([first.event, first.id, Object.keys(first.data)], ['session', '1.0', ['id']]);
+    assert.match(first.data.id, UUID_V7);
+    await Promise.all([model.reached, database.reached]);
+    assert.equal(set.hits, 1);
+    model.open();
+    database.open();
+    expectList(await stream.whole(), 20, 'done');
+  });
+
+  it('has each card before the model writes the next one, and its end before the connection ends', async () => {
+    const gates = Array.from({ length: 7 }, createGate);
+    const { token } = await signIn(service());
+    service().world.openrouter.next(cardByCard(gates));
+    const stream = await createStream(service(), token, undefined, { 'accept-encoding': 'gzip, deflate, br, zstd' });
+    assert.equal((await stream.next()).event, 'session');
+    for (const [index, gate] of gates.entries()) {
+      const { event, id, data } = await stream.next();
+      assert.deepEqual([event, id, data.index], ['candidate', `1.${index + 1}`, index]);
+      gate.open();
+    }
+    assert.equal((await stream.next()).event, 'done');
+    expectList(await stream.whole(), 7, 'done');
+  });
+
+  it('has what is stored, and what a reader of the session is told', async () => {
+    const user = await signIn(service());
+    const events = await (await createStream(service(), user.token)).whole();
+    const done = expectList(events, 20, 'done');
+    const id = events[0]?.data.id;
+    const { sessions, candidates } = await rowsOf(service(), user);
+    assert.deepEqual(sessions.map(({ id, status, partial }) => [id, status, partial]), [[id, 'completed', false]]);
+    const cards = events.slice(1, -1).map(({ data: { index, ...card } }) => card);
+    assert.deepEqual(candidates.map(({ id, front, back, prompt }) => ({ id, front, back, prompt })), cards);
+    const found = await read(service(), user.token, id);
+    assert.deepEqual(found.body.candidates, cards);
+    assert.deepEqual(done, { id, count: 20, partial: false, usage: found.body.usage });
+    assert.ok(done.usage.completion_tokens > 0);
+    assert.deepEqual(Object.keys(events[1]?.data), ['index', 'id', 'front', 'back', 'prompt']);
+  });
+
+  it('has the head that every answer has, and nothing that makes anybody buffer it', async () => {
+    const { token } = await signIn(service());
+    const request_id = crypto.randomUUID();
+    const stream = await createStream(service(), token, undefined, {
+      origin: 'https://cards.example',
+      'x-request-id': request_id,
+      'accept-encoding': 'gzip, br',
+    });
+    const [session] = await stream.whole();
+    const { headers } = stream;
+    assert.equal(headers.get('content-type'), 'text/event-stream');
+    assert.equal(headers.get('cache-control'), 'no-store');
+    assert.equal(headers.get('content-encoding'), null);
+    assert.equal(headers.get('content-length'), null);
+    assert.equal(headers.get('location'), `/ai-sessions/${session?.data.id}`);
+    assert.equal(headers.get('x-request-id'), request_id);
+    assert.equal(headers.get('access-control-allow-origin'), 'https://cards.example');
+    assert.match(headers.get('access-control-expose-headers') ?? '', /Location.*X-Request-Id|X-Request-Id.*Location/i);
+    assert.deepEqual(remaining(stream), { burst: 9, generations: 49 });
+    assert.equal(headers.get('x-desk-facts'), null);
+  });
+
+  for (const bytes of [1, 2, 3, 7, 64]) {
+    it(`has the same cards when the model's bytes come in pieces of ${bytes}`, async () => {
+      const { token } = await signIn(service());
+      const { body } = await create(service(), token);
+      service().world.openrouter.next(inChunksOf(bytes, { line_end: '\r\n' }));
+      const events = await (await createStream(service(), token)).whole();
+      expectList(events, 20, 'done');
+      const fields = ({ front, back, prompt }: Record<string, string>) => ({ front, back, prompt });
+      assert.deepEqual(events.slice(1, -1).map(({ data }) => fields(data)), body.candidates.map(fields));
+    });
+  }
+
+  it('has one line for each document, whatever is in it', async () => {
+    const { token } = await signIn(service());
+    const cards = ['a\nb\n\nid: 9\n\ndata: {}', 'c\r\nd', 'e\u2028f\u2029g\u0085h', '"{}\\"', '\u{1f422}\u0000 \ud83d'].map((front) => ({
+      front,
+      back: front,
+      prompt: front,
+    }));
+    service().world.openrouter.next(answer({ cards }));
+    const stream = await createStream(service(), token);
+    const events = await stream.whole();
+    const { id } = expectList(events, 5, 'done');
+    assert.equal(stream.bytes.toString().split('\n').length - 1, 4 * events.length);
+    const found = await read(service(), token, id);
+    assert.deepEqual(events.slice(1, -1).map(({ data }) => data.front), found.body.candidates.map(({ front }: any) => front));
+    assert.equal(events[1]?.data.front, cards[0]?.front);
+  });
+
+  it('has all cards of an answer that comes whole', async () => {
+    const { token } = await signIn(service());
+    service().world.openrouter.next(plainCompletion());
+    expectList(await (await createStream(service(), token)).whole(), 20, 'done');
+  });
+}
+
+function refused(start: StartService): void {
+  const service = started(start, { RATE_LIMIT_GENERATIONS: '1/60', RATE_LIMIT_BURST: '4/60' });
+  const accept = 'text/event-stream';
+  const good = () => ({ input_text: lesson(), model: 'test/first' });
+
+  it('is a plain problem document before it is accepted', async () => {
+    const { token } = await signIn(service());
+    const asked = (body: unknown, headers = {}) => create(service(), token, body, { accept, ...headers });
+    expectProblem(await ask(service(), 'POST', '/ai-sessions', { body: good(), headers: { accept } }), 401, 'missing_token');
+    expectProblem(await ask(service(), 'POST', '/ai-sessions', { token: 'x.y.z', body: good(), headers: { accept } }), 401, 'invalid_token');
+    expectProblem(await asked('{'), 400, 'malformed_json');
+    expectProblem(await asked({ ...good(), input_text: 'short' }), 400, 'validation_failed');
+    const garbage = expectProblem(await asked(good(), { 'last-event-id': 'x' }), 400, 'invalid_parameter');
+    assert.deepEqual(garbage.errors.map(({ field }: { field: string }) => field), ['Last-Event-ID']);
+    expectProblem(await asked(good(), { 'content-type': 'text/plain' }), 415, 'unsupported_media_type');
+    const limited = await asked(good());
+    expectProblem(limited, 429, 'rate_limited');
+    assert.deepEqual(limited.body['violated-policies'], ['burst']);
+  });
+
+  it('is a plain 429 when no generation is left', async () => {
+    const { token } = await signIn(service());
+    expectList(await (await createStream(service(), token)).whole(), 20, 'done');
+    const limited = await create(service(), token, undefined, { accept });
+    expectProblem(limited, 429, 'rate_limited');
+    assert.ok(Number(limited.headers.get('retry-after')) > 0);
+  });
+}
+
+function failing(start: StartService): void {
+  const service = started(start, { AI_MAX_ATTEMPTS: '1' });
+
+  const failures: [code: string, behaviour: ModelBehaviour][] = [
+    ['ai_unavailable', httpError(503, { retry_after_s: 7 })],
+    ['ai_timeout', httpError(504)],
+    ['ai_refused', refusal()],
+    ['ai_invalid_response', content('{"candidates":[]}')],
+    ['ai_misconfigured', httpError(402)],
+  ];
+  for (const [code, behaviour] of failures) {
+    it(`ends by one error, ${code}, that is the document of the plain form, now and later`, async () => {
+      const user = await signIn(service());
+      service().world.openrouter.next(behaviour, 2);
+      const plain = expectProblem(await create(service(), user.token), 500, code);
+      const stream = await createStream(service(), user.token);
+      const events = await stream.whole();
+      const problem = expectList(events, 0, 'error');
+      assert.deepEqual(problem, { ...plain, request_id: stream.headers.get('x-request-id') });
+      const later = await follow(service(), user.token, events[0]?.data.id);
+      assert.deepEqual(expectList(await later.whole(), 0, 'error'), { ...plain, request_id: later.headers.get('x-request-id') });
+      const { sessions } = await rowsOf(service(), user);
+      assert.deepEqual(sessions.map(({ status, error_code }) => [status, error_code]), [['failed', code], ['failed', code]]);
+    });
+  }
+
+  it('ends by one error, database_error, when its row cannot be opened; the model is left and the unit goes back', async () => {
+    const { openrouter, gateway } = service().world;
+    const gate = createGate();
+    const user = await signIn(service());
+    openrouter.reset();
+    openrouter.next(gated(gate));
+    const set = gateway.fail(OPEN, { kind: 'answer', status: 503 });
+    const stream = await createStream(service(), user.token);
+    const problem = expectList(await stream.whole(), 0, 'error');
+    set.clear();
+    gate.open();
+    assert.deepEqual([problem.status, problem.code, problem.retryable], [500, 'database_error', true]);
+    await openrouter.aborted(1);
+    assert.deepEqual(await rowsOf(service(), user), { sessions: [], candidates: [], events: [] });
+    assert.deepEqual(remaining(await create(service(), user.token)), { burst: 8, generations: 49 });
+  });
+
+  it('ends by one error, cancelled, when it is stopped before its first card', async () => {
+    const { openrouter } = service().world;
+    const user = await signIn(service());
+    openrouter.reset();
+    openrouter.next(gated(createGate()));
+    const stream = await createStream(service(), user.token);
+    const { data: { id } } = await stream.next();
+    assert.equal((await ask(service(), 'DELETE', `/ai-sessions/${id}`, { token: user.token })).status, 204);
+    const problem = expectList(await stream.whole(), 0, 'error');
+    assert.deepEqual([problem.status, problem.code], [409, 'cancelled']);
+    await openrouter.aborted(1);
+  });
+}
+
+function breakingOff(start: StartService): void {
+  const service = started(start);
+
+  const ways: [name: string, behaviour: ModelBehaviour, cards: number][] = [
+    ['at the token limit', cutByLength(5), 5],
+    ['by a cut', cutAfter(3, 10), 3],
+    ['by an error event', errorEvent({ after_cards: 2 }), 2],
+    ['by the filter', contentFilter(1), 1],
+  ];
+  for (const [name, behaviour, cards] of ways) {
+    it(`${name} ends with done, partial`, async () => {
+      const { openrouter } = service().world;
+      const { token } = await signIn(service());
+      openrouter.reset();
+      openrouter.next(behaviour);
+      const done = expectList(await (await createStream(service(), token)).whole(), cards, 'done');
+      assert.deepEqual([done.count, done.partial], [cards, true]);
+      assert.equal(openrouter.requests.total, 1);
+      assert.equal((await read(service(), token, done.id)).body.partial, true);
+    });
+  }
+
+  it('because it is stopped ends with done, partial, for everybody who listens', async () => {
+    const { openrouter } = service().world;
+    const { token } = await signIn(service());
+    openrouter.reset();
+    openrouter.next(answer({ hold: { gate: createGate(), after_cards: 4 } }));
+    const stream = await createStream(service(), token);
+    const [session] = await stream.some(5);
+    const other = await follow(service(), token, session?.data.id, '1.3');
+    assert.equal((await ask(service(), 'DELETE', `/ai-sessions/${session?.data.id}`, { token })).status, 204);
+    const done = expectList(await stream.whole(), 4, 'done');
+    assert.deepEqual([done.count, done.partial], [4, true]);
+    assert.deepEqual(await other.whole(), stream.events.slice(4));
+    await openrouter.aborted(1);
+  });
+}
+
+function notStored(start: StartService): void {
+  const service = started(start);
+
+  it('tells its cards and then database_error in their last place; whoever comes back hears how it went on', async () => {
+    const user = await signIn(service());
+    const set = service().world.gateway.fail(FINISH, { kind: 'answer', status: 503 });
+    const stream = await createStream(service(), user.token);
+    const told = await stream.whole();
+    const error = told.at(-1);
+    expectList(told.slice(0, -1).concat({ ...error!, id: '1.21' }), 20, 'error');
+    assert.deepEqual([error?.id, error?.data.code, error?.data.retryable], ['1.20', 'database_error', true]);
+    const id = told[0]?.data.id;
+
+    const inVain = await follow(service(), user.token, id, stream.lastEventId);
+    assert.deepEqual((await inVain.whole()).map(({ id, event, data }) => [id, event, data.code]), [['1.20', 'error', 'database_error']]);
+
+    set.clear();
+    const later = await (await follow(service(), user.token, id, stream.lastEventId)).whole();
+    assert.deepEqual(later.map(({ id, event }) => [id, event]), [['1.21', 'done']]);
+    assert.equal(expectList([...told.slice(0, -1), ...later], 20, 'done').count, 20);
+    const { sessions } = await rowsOf(service(), user);
+    assert.deepEqual(sessions.map(({ status }) => status), ['completed']);
+    assert.deepEqual(await (await follow(service(), user.token, id)).whole(), [...told.slice(0, -1), ...later]);
+  });
+
+  it('tells a failure of the model as such, also when that is not stored', async () => {
+    const { gateway, openrouter } = service().world;
+    const user = await signIn(service());
+    openrouter.next(httpError(402));
+    const set = gateway.fail(FINISH, { kind: 'cut' });
+    const stream = await createStream(service(), user.token);
+    assert.equal(expectList(await stream.whole(), 0, 'error').code, 'ai_misconfigured');
+    set.clear();
+    const later = await follow(service(), user.token, stream.events[0]?.data.id, '1.0');
+    assert.deepEqual((await later.whole()).map(({ id, data }) => [id, data.code]), [['1.1', 'ai_misconfigured']]);
+  });
+}
+
+function leaving(start: StartService): void {
+  const service = started(start);
+
+  const moments: [name: string, behaviour: (gate: Gate) => ModelBehaviour, events: number][] = [
+    ['before the first card', (gate) => gated(gate), 1],
+    ['between two cards', (gate) => answer({ hold: { gate, after_cards: 3 } }), 4],
+  ];
+  for (const [name, behaviour, events] of moments) {
+    it(`${name} goes on to its end without it, and nobody takes it for a failure`, async () => {
+      const gate = createGate();
+      const user = await signIn(service());
+      service().world.openrouter.reset();
+      service().world.openrouter.next(behaviour(gate));
+      const stream = await createStream(service(), user.token);
+      await stream.some(events);
+      stream.leave();
+      assert.equal(await stream.end, 'broken');
+      gate.open();
+      const session = await completed(service(), user);
+      assert.deepEqual([session['partial'], (await rowsOf(service(), user)).candidates.length], [false, 20]);
+      assert.equal(service().world.openrouter.requests.total, 1);
+      const rest = await follow(service(), user.token, session['id'], stream.lastEventId);
+      expectList([...stream.events, ...(await rest.whole())], 20, 'done');
+      assert.deepEqual(service().logs.filter(isComplaint), []);
+    });
+  }
+
+  it('leaves the others who listen', async () => {
+    const gate = createGate();
+    const { token } = await signIn(service());
+    service().world.openrouter.next(answer({ hold: { gate, after_cards: 3 } }));
+    const streams: Listening[] = [await createStream(service(), token)];
+    const [session] = await streams[0]!.some(4);
+    while (streams.length < 4) streams.push(await follow(service(), token, session?.data.id));
+    streams[0]?.leave();
+    streams[2]?.leave();
+    await Promise.all([streams[0]?.end, streams[2]?.end]);
+    gate.open();
+    for (const stream of [streams[1], streams[3]]) expectList((await stream?.whole()) ?? [], 20, 'done');
+    assert.deepEqual(service().logs.filter(isComplaint), []);
+  });
+}
+
+/** A line of level error, or one that is not the service's: what nobody caught. */
+function isComplaint(line: string): boolean {
+  try {
+    return JSON.parse(line).level === 'error';
+  } catch {
+    return true;
+  }
+}
+
+function completed(service: Service, user: SignedIn) {
+  return eventually('the session ends', async () => {
+    const [session] = (await rowsOf(service, user)).sessions;
+    return session?.['status'] === 'completed' ? session : undefined;
+  });
+}
+
+function silent(start: StartService): void {
+  const service = started(start, { AI_IDLE_TIMEOUT_MS: '60000' });
+
+  it('has a comment after 15 s, and goes on', async () => {
+    const gate = createGate();
+    const { token } = await signIn(service());
+    service().world.openrouter.next(answer({ hold: { gate, after_cards: 2 } }));
+    const stream = await createStream(service(), token);
+    await stream.some(3);
+    const since_ms = performance.now();
+    await stream.nextComment(20_000);
+    const silence_ms = performance.now() - since_ms;
+    assert.ok(silence_ms > 14_500 && silence_ms < 18_000, `${silence_ms} ms`);
+    gate.open();
+    expectList(await stream.whole(), 20, 'done');
+  });
+}

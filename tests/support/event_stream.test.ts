@@ -1,0 +1,52 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { EventStreamReader, type Heard, heardIn } from './event_stream.ts';
+
+const whole = [
+  'id: 1.0\nevent: session\ndata: {"id":"a"}\n\n',
+  ':\n\n',
+  'id: 1.1\nevent: candidate\ndata: {"front":"żółw 🐢"}\n\n',
+  ': a word\n\n',
+  'id: 1.2\nevent: done\ndata: {"count":\ndata: 1}\n\n',
+].join('');
+
+const heard: Heard[] = [
+  { id: '1.0', event: 'session', data: { id: 'a' } },
+  { comment: '' },
+  { id: '1.1', event: 'candidate', data: { front: 'żółw 🐢' } },
+  { comment: 'a word' },
+  { id: '1.2', event: 'done', data: { count: 1 } },
+];
+
+describe('the reader of event streams', () => {
+  for (const [name, line_end] of [['LF', '\n'], ['CRLF', '\r\n'], ['CR', '\r']] as const) {
+    it(`hears the same at any borders of pieces, with ${name}`, () => {
+      // What is not a line end by itself at the very end: a CR that may be followed by a LF.
+      const bytes = Buffer.from(`${whole.replaceAll('\n', line_end)}:`);
+      for (let size = 1; size <= bytes.length; size += 1) {
+        const reader = new EventStreamReader();
+        const pieces = Array.from({ length: Math.ceil(bytes.length / size) }, (_, n) => bytes.subarray(n * size, (n + 1) * size));
+        assert.deepEqual(pieces.flatMap((piece) => reader.push(piece)), heard, `pieces of ${size} bytes`);
+        assert.equal(reader.lastEventId, '1.2');
+      }
+    });
+  }
+
+  it('hears no event before it is whole, and remembers the last whole one', () => {
+    const bytes = Buffer.from(whole);
+    for (let cut = 0; cut < bytes.length; cut += 1) {
+      const reader = new EventStreamReader();
+      const said = reader.push(bytes.subarray(0, cut));
+      assert.deepEqual(said, heard.slice(0, said.length));
+      const ids = said.flatMap((one) => ('id' in one ? [one.id] : []));
+      assert.equal(reader.lastEventId, ids.at(-1) ?? '', `cut at ${cut}`);
+    }
+  });
+
+  it('takes what the form allows', () => {
+    assert.deepEqual(heardIn('data:1\n\nevent\ndata: 2\nunknown: x\nid:7\n\n'), [
+      { id: '', event: 'message', data: 1 },
+      { id: '7', event: 'message', data: 2 },
+    ]);
+  });
+});
