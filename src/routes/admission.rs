@@ -224,8 +224,7 @@ async fn stored(host: &impl ServeHost, config: &Config, ask: &Ask, wanted: &Gene
         Form::Plain => told(ask, &session, facts),
         Form::Later => Served::whole(session.later(), facts),
         Form::Stream => {
-            let answer = stored_stream(&session, wanted.after, &ask.origin, &ask.request_id);
-            Served::whole(answer.with("location", session.location()), facts)
+            Served::whole(stored_stream(&session, wanted.after, &ask.origin, &ask.request_id), facts)
         }
     }
 }

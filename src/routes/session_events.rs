@@ -70,8 +70,10 @@ pub fn bad_header(name: &str, message: &str) -> Problem {
 
 /// The head of a stream.
 #[must_use]
-pub fn stream_head() -> Answer {
-    Answer::new(200, EVENT_STREAM, Vec::new()).with("cache-control", "no-store")
+pub fn stream_head(session: &Known<'_>) -> Answer {
+    Answer::new(200, EVENT_STREAM, Vec::new())
+        .with("cache-control", "no-store")
+        .with("location", session.location())
 }
 
 /// The events of a session that has ended, whole.
@@ -79,7 +81,7 @@ pub fn stream_head() -> Answer {
 pub fn stored_stream(session: &Known<'_>, after: Option<Position>, origin: &str, request_id: &str) -> Answer {
     let (mut list, mut body) = (EventList::new(session.id, session.run, after), Vec::new());
     session.tell_rest(&mut list, &mut body, origin, request_id);
-    Answer { body, ..stream_head() }
+    Answer { body, ..stream_head(session) }
 }
 
 /// One reader of a generation, from the inside of its object.
@@ -99,7 +101,7 @@ pub struct Follow {
 
 /// A reader who takes nothing for so long is let go; it can come back with `Last-Event-ID`. As long as the silence that
 /// Cloudflare bears in the other direction.
-const STALL_MS: u64 = 100_000;
+pub const STALL_MS: u64 = 100_000;
 
 /// Writes the events as they come, to the end. Each reader has its own place in the one list, so a slow one holds up
 /// nobody, and what is kept for it is the list itself.

@@ -51,8 +51,8 @@ impl Served {
             origin: ask.origin.clone(),
             request_id: ask.request_id.clone(),
         };
-        let answer = stream_head().with("location", Known::on_desk(generation, false).location());
-        Self { follow: Some(follow), ..Self::whole(answer, facts_of(generation)) }
+        let head = stream_head(&Known::on_desk(generation, false));
+        Self { follow: Some(follow), ..Self::whole(head, facts_of(generation)) }
     }
 
     pub(super) fn with(mut self, headers: impl IntoIterator<Item = (&'static str, String)>) -> Self {

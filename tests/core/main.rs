@@ -5,4 +5,5 @@ mod documents;
 mod hostile_tokens;
 mod model_call;
 mod scripted_host;
+mod session_events;
 mod signing_keys;

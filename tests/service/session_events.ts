@@ -1,0 +1,310 @@
+// GET /ai-sessions/{id}/events: one list, whoever asks for it, when, and from where on. A stream that was cut at any byte
+// and is resumed gives, joined, the bytes of one that was not cut.
+
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { heardIn, isEvent } from '../support/event_stream.ts';
+import { createGate } from '../support/gate.ts';
+import { answer, httpError } from '../support/model_behaviour.ts';
+import { seededChoices, seedFrom } from '../support/seeded_random.ts';
+import {
+  ask,
+  create,
+  createStream,
+  expectList,
+  expectProblem,
+  follow,
+  lesson,
+  listen,
+  rowsOf,
+  signIn,
+  type SignedIn,
+  started,
+  type StartService,
+} from './service.ts';
+
+const seed = seedFrom('CUT_SEED');
+const choices = seededChoices(seed);
+
+export function tests(start: StartService): void {
+  describe(`cut and resumed (CUT_SEED=${seed})`, () => resumed(start));
+  describe('for whoever comes late', () => late(start));
+  describe('after Last-Event-ID', () => after(start));
+  describe('of a session that was tried again', () => again(start));
+  describe('for nobody else', () => strangers(start));
+}
+
+/** Every event border, and random places beside them. */
+function cutsOf(bytes: Buffer, random: number): number[] {
+  const borders = [0];
+  for (let at = bytes.indexOf('\n\n'); at >= 0; at = bytes.indexOf('\n\n', at + 1)) borders.push(at + 2);
+  return [...borders, ...Array.from({ length: random }, () => choices.between(1, bytes.length - 1))];
+}
+
+/** What a reader has of a stream that was cut there: the whole events, and the id of the last one. */
+function heardBefore(bytes: Buffer, cut: number): { whole: Buffer; lastEventId?: string } {
+  const whole = bytes.subarray(0, cut).subarray(0, bytes.subarray(0, cut).lastIndexOf('\n\n') + 2);
+  const id = heardIn(whole).filter(isEvent).at(-1)?.id;
+  return id === undefined ? { whole: Buffer.alloc(0) } : { whole, lastEventId: id };
+}
+
+function resumed(start: StartService): void {
+  const service = started(start);
+
+  /** Comes back after each cut of what is heard so far, all at once; `uncut` is what it must come to. */
+  const resumeAll = async (user: SignedIn, id: string, soFar: Buffer, random: number, uncut: () => Promise<Buffer>) => {
+    const cuts = cutsOf(soFar, random);
+    const readers = await Promise.all(
+      cuts.map(async (cut) => {
+        const { whole, lastEventId } = heardBefore(soFar, cut);
+        return { cut, whole, rest: await follow(service(), user.token, id, lastEventId) };
+      }),
+    );
+    const expected = (await uncut()).toString();
+    for (const { cut, whole, rest } of readers) {
+      await rest.whole();
+      assert.equal(Buffer.concat([whole, rest.bytes]).toString(), expected, `cut after ${cut} bytes`);
+    }
+  };
+
+  it('at any byte, while it runs, by many readers at once', async () => {
+    const gate = createGate();
+    const user = await signIn(service());
+    service().world.openrouter.next(answer({ hold: { gate, after_cards: 9 } }));
+    const stream = await createStream(service(), user.token);
+    const [session] = await stream.some(10);
+    await resumeAll(user, session?.data.id, stream.bytes, 40, async () => {
+      gate.open();
+      await stream.whole();
+      return stream.bytes;
+    });
+    expectList(stream.events, 20, 'done');
+  });
+
+  it('at any byte, after it has ended', async () => {
+    const user = await signIn(service());
+    const stream = await createStream(service(), user.token, { input_text: lesson(40), model: 'test/first' });
+    const { id } = expectList(await stream.whole(), 20, 'done');
+    await resumeAll(user, id, stream.bytes, 40, async () => stream.bytes);
+  });
+
+  it('at any byte, after a restart', async () => {
+    const user = await signIn(service());
+    service().world.openrouter.next(answer({ whole_cards: 6, plus_chars: 9, instead_of_end: 'cut' }));
+    const stream = await createStream(service(), user.token);
+    const { id, partial } = expectList(await stream.whole(), 6, 'done');
+    assert.equal(partial, true);
+    await service().restart();
+    await resumeAll(user, id, stream.bytes, 10, async () => stream.bytes);
+  });
+
+  it('at any byte, when it ended as a failure; but for the id of the request that is told of it', async () => {
+    const user = await signIn(service());
+    service().world.openrouter.next(httpError(402));
+    const stream = await createStream(service(), user.token);
+    const events = await stream.whole();
+    expectList(events, 0, 'error');
+    for (const cut of cutsOf(stream.bytes, 10)) {
+      const { whole, lastEventId } = heardBefore(stream.bytes, cut);
+      const rest = await follow(service(), user.token, events[0]?.data.id, lastEventId);
+      const joined = [...heardIn(whole).filter(isEvent), ...(await rest.whole())];
+      const request_id = events[1]?.data.request_id;
+      const comparable = joined.map((event) => (event.event === 'error' ? { ...event, data: { ...event.data, request_id } } : event));
+      assert.deepEqual(comparable, events, `cut after ${cut} bytes`);
+    }
+  });
+
+  it('again and again, as often as it breaks', async () => {
+    const user = await signIn(service());
+    service().world.openrouter.next(answer({ pause_ms: 2 }));
+    let stream = await createStream(service(), user.token);
+    const joined = [await stream.next()];
+    while (joined.at(-1)?.event !== 'done') {
+      const count = choices.between(1, 4);
+      for (let n = 0; n < count && joined.at(-1)?.event !== 'done'; n += 1) joined.push(await stream.next());
+      stream.leave();
+      stream = await follow(service(), user.token, joined[0]?.data.id, joined.at(-1)?.id);
+    }
+    assert.deepEqual(await stream.whole(), []);
+    expectList(joined, 20, 'done');
+    assert.deepEqual(joined, await (await follow(service(), user.token, joined[0]?.data.id)).whole());
+  });
+}
+
+function late(start: StartService): void {
+  const service = started(start);
+
+  it('is the whole list, while it runs: what there is at once, the rest as it comes', async () => {
+    const gate = createGate();
+    const { token } = await signIn(service());
+    service().world.openrouter.next(answer({ hold: { gate, after_cards: 5 } }));
+    const first = await createStream(service(), token);
+    const soFar = await first.some(6);
+    const others = await Promise.all(Array.from({ length: 20 }, () => follow(service(), token, soFar[0]?.data.id)));
+    for (const other of others) assert.deepEqual(await other.some(6), soFar);
+    gate.open();
+    const events = await first.whole();
+    expectList(events, 20, 'done');
+    for (const other of others) assert.deepEqual(await other.whole(), events);
+  });
+
+  it('is there for a generation that nobody followed before', async () => {
+    const gate = createGate();
+    const { token } = await signIn(service());
+    service().world.openrouter.next(answer({ hold: { gate, after_cards: 3 } }));
+    const accepted = await create(service(), token, undefined, { prefer: 'respond-async' });
+    assert.equal(accepted.status, 202, accepted.text);
+    const stream = await follow(service(), token, accepted.body.id);
+    assert.deepEqual((await stream.some(4)).map(({ id }) => id), ['1.0', '1.1', '1.2', '1.3']);
+    gate.open();
+    expectList(await stream.whole(), 20, 'done');
+  });
+
+  it('is the same list of a session that was answered in the plain form', async () => {
+    const { token } = await signIn(service());
+    const { body } = await create(service(), token);
+    const events = await (await follow(service(), token, body.id)).whole();
+    expectList(events, 20, 'done');
+    assert.deepEqual(events.slice(1, -1).map(({ data: { index, ...card } }) => card), body.candidates);
+  });
+
+  it('has the head of the other stream, whether the object or the database tells it', async () => {
+    const gate = createGate();
+    const { token } = await signIn(service());
+    const headers = { origin: 'https://cards.example', accept: 'application/json', 'accept-encoding': 'gzip, br' };
+    service().world.openrouter.next(answer({ hold: { gate, after_cards: 1 } }));
+    const first = await createStream(service(), token);
+    const { data: { id } } = await first.next();
+    const running = await listen(service(), 'GET', `/ai-sessions/${id}/events`, { token, headers });
+    gate.open();
+    await Promise.all([first.whole(), running.whole()]);
+    const stored = await listen(service(), 'GET', `/ai-sessions/${id}/events`, { token, headers });
+    assert.deepEqual(stored.headers.get('location'), running.headers.get('location'));
+    for (const stream of [running, stored]) {
+      assert.equal(stream.headers.get('cache-control'), 'no-store');
+      assert.equal(stream.headers.get('content-encoding'), null);
+      assert.equal(stream.headers.get('access-control-allow-origin'), 'https://cards.example');
+      assert.ok(stream.headers.get('x-request-id'));
+      expectList(await stream.whole(), 20, 'done');
+    }
+  });
+}
+
+function after(start: StartService): void {
+  const service = started(start);
+
+  it('is refused when that is the id of no event', async () => {
+    const { token } = await signIn(service());
+    const { body } = await create(service(), token);
+    for (const id of ['x', '1', '1.', '-1.0', '1.0.0', '1.4294967296', crypto.randomUUID()]) {
+      const refused = await ask(service(), 'GET', `/ai-sessions/${body.id}/events`, { token, headers: { 'last-event-id': id } });
+      const problem = expectProblem(refused, 400, 'invalid_parameter');
+      assert.deepEqual(problem.errors.map(({ field }: { field: string }) => field), ['Last-Event-ID'], id);
+    }
+  });
+
+  it('is nothing after the end and beyond it, and all of it after another run', async () => {
+    const { token } = await signIn(service());
+    const events = await (await createStream(service(), token)).whole();
+    const id = events[0]?.data.id;
+    for (const heard of ['1.21', '1.22', '1.4294967295']) {
+      assert.deepEqual(await (await follow(service(), token, id, heard)).whole(), [], heard);
+    }
+    for (const heard of ['0.5', '2.0', '7.21']) assert.deepEqual(await (await follow(service(), token, id, heard)).whole(), events, heard);
+  });
+
+  it('waits for the end, where all that there is was heard, and is nothing beyond it', async () => {
+    const gate = createGate();
+    const { token } = await signIn(service());
+    service().world.openrouter.next(answer({ hold: { gate, after_cards: 2 } }));
+    const first = await createStream(service(), token);
+    const [session] = await first.some(3);
+    const readers = await Promise.all(['1.2', '1.4', '1.500'].map((heard) => follow(service(), token, session?.data.id, heard)));
+    gate.open();
+    const events = await first.whole();
+    const [rest, more, beyond] = await Promise.all(readers.map((reader) => reader.whole()));
+    assert.deepEqual([rest, more, beyond], [events.slice(3), events.slice(5), []]);
+  });
+
+  it('does not matter to a new generation', async () => {
+    const { token } = await signIn(service());
+    const stream = await createStream(service(), token, undefined, { 'last-event-id': '1.7' });
+    expectList(await stream.whole(), 20, 'done');
+  });
+
+  it('goes on by the same POST, with its key', async () => {
+    const gate = createGate();
+    const { openrouter } = service().world;
+    const { token } = await signIn(service());
+    openrouter.reset();
+    openrouter.next(answer({ hold: { gate, after_cards: 4 } }));
+    const key = { 'idempotency-key': '"one"' };
+    const first = await createStream(service(), token, undefined, key);
+    const told = await first.some(5);
+    first.leave();
+    const running = await createStream(service(), token, undefined, { ...key, 'last-event-id': first.lastEventId });
+    gate.open();
+    const joined = [...told, ...(await running.whole())];
+    expectList(joined, 20, 'done');
+    const stored = await createStream(service(), token, undefined, { ...key, 'last-event-id': '1.3' });
+    assert.deepEqual(await stored.whole(), joined.slice(4));
+    assert.equal(openrouter.requests.total, 1);
+  });
+}
+
+function again(start: StartService): void {
+  const service = started(start, { AI_MAX_ATTEMPTS: '1' });
+
+  it('is that of the last run, from its start for a reader of the one before', async () => {
+    const { token } = await signIn(service());
+    service().world.openrouter.next(httpError(503));
+    const key = { 'idempotency-key': 'two' };
+    const failed = await createStream(service(), token, undefined, key);
+    assert.equal(expectList(await failed.whole(), 0, 'error').code, 'ai_unavailable');
+    const second = await createStream(service(), token, undefined, { ...key, 'last-event-id': failed.lastEventId });
+    const events = await second.whole();
+    expectList(events, 20, 'done', 2);
+    assert.equal(events[0]?.data.id, failed.events[0]?.data.id);
+    const later = await follow(service(), token, events[0]?.data.id, failed.lastEventId);
+    assert.deepEqual(await later.whole(), events);
+  });
+}
+
+function strangers(start: StartService): void {
+  const service = started(start);
+
+  it('is 404, while it runs and after it ended, and changes nothing', async () => {
+    const gate = createGate();
+    const [owner, stranger] = [await signIn(service()), await signIn(service())];
+    service().world.openrouter.next(answer({ hold: { gate, after_cards: 2 } }));
+    const stream = await createStream(service(), owner.token);
+    const [session] = await stream.some(3);
+    const path = `/ai-sessions/${session?.data.id}/events`;
+    const refused = async () => {
+      expectProblem(await ask(service(), 'GET', path, { token: stranger.token }), 404, 'not_found');
+      expectProblem(await ask(service(), 'GET', path), 401, 'missing_token');
+    };
+    await refused();
+    gate.open();
+    expectList(await stream.whole(), 20, 'done');
+    await refused();
+    assert.deepEqual(await rowsOf(service(), stranger), { sessions: [], candidates: [], events: [] });
+  });
+
+  it('is 404 for a session that there is not', async () => {
+    const { token } = await signIn(service());
+    for (const id of [crypto.randomUUID(), 'x', '%00']) {
+      expectProblem(await ask(service(), 'GET', `/ai-sessions/${id}/events`, { token }), 404, 'not_found');
+    }
+    expectProblem(await ask(service(), 'POST', `/ai-sessions/${crypto.randomUUID()}/events`, { token }), 405, 'method_not_allowed');
+  });
+
+  it('tells that the database is away', async () => {
+    const { token } = await signIn(service());
+    const { body } = await create(service(), token);
+    const set = service().world.gateway.fail('/rest/v1/ai_generation_sessions', { kind: 'cut' });
+    const failed = await ask(service(), 'GET', `/ai-sessions/${body.id}/events`, { token });
+    set.clear();
+    expectProblem(failed, 500, 'database_error');
+  });
+}
