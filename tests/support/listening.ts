@@ -60,9 +60,9 @@ export class Listening {
   }
 
   /** The next so many. */
-  async some(count: number): Promise<StreamEvent[]> {
+  async some(count: number, deadline_ms?: number): Promise<StreamEvent[]> {
     const events: StreamEvent[] = [];
-    while (events.length < count) events.push(await this.next());
+    while (events.length < count) events.push(await this.next(deadline_ms));
     return events;
   }
 

@@ -1,0 +1,153 @@
+// Streams as workerd carries them: many at once, readers that leave, readers that never read. Looked at from inside (a
+// prelude that writes down what passes) and from outside (the memory of the process).
+
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { connect, type Socket } from 'node:net';
+import { after, before, describe, it } from 'node:test';
+import { processFigures } from '../load/figures.ts';
+import { createStream, eventually, expectList, follow, read, rowsOf, signIn, type SignedIn } from '../service/service.ts';
+import type { Card } from '../support/card_maker.ts';
+import { createGate } from '../support/gate.ts';
+import { answer, cardByCard } from '../support/model_behaviour.ts';
+import { startAfter, startOnWorkerd, type WorkerdService } from './workerd.ts';
+
+const rss_mb = async (service: WorkerdService) => (await processFigures(service.pid)).rss_mb;
+
+describe('200 streams at once, of 200 users', () => {
+  const STREAMS = 200;
+  const DEADLINE_MS = 60_000;
+  /** Each open stream costs workerd some 100 KB here; what is kept of an answer is far less. */
+  const GROWTH_MB_MAX = 150;
+  let service: WorkerdService;
+  let users: SignedIn[];
+  before(async () => {
+    service = await startOnWorkerd();
+    users = await Promise.all(Array.from({ length: STREAMS }, () => signIn(service)));
+  });
+  after(() => service.close());
+
+  it('are all open together, all end whole, and the memory is bounded', async () => {
+    const warm = await signIn(service);
+    expectList(await (await createStream(service, warm.token)).whole(), 20, 'done');
+    const gate = createGate();
+    service.world.openrouter.always(answer({ hold: { gate, after_cards: 5 } }));
+    const before_mb = await rss_mb(service);
+    const streams = await Promise.all(users.map(({ token }) => createStream(service, token)));
+    await Promise.all(streams.map((stream) => stream.some(6, DEADLINE_MS)));
+    const open_mb = await rss_mb(service);
+    gate.open();
+    for (const stream of streams) expectList(await stream.whole(DEADLINE_MS), 20, 'done');
+    const after_mb = await rss_mb(service);
+    const figures = `workerd: ${before_mb.toFixed(0)} MB before, ${open_mb.toFixed(0)} MB with ${STREAMS} open, ${after_mb.toFixed(0)} MB after`;
+    console.log(figures);
+    assert.ok(Math.max(open_mb, after_mb) - before_mb < GROWTH_MB_MAX, figures);
+    const stored = await service.world.sql("select status, count(*)::int from ai_generation_sessions where not partial group by status");
+    assert.deepEqual(stored, [{ status: 'completed', count: STREAMS + 1 }]);
+  });
+});
+
+/** Writes down how each write into a stream goes, and whether anybody reads a stream in JavaScript or in Wasm. */
+const prelude = `{
+  const write = WritableStreamDefaultWriter.prototype.write;
+  WritableStreamDefaultWriter.prototype.write = function (chunk) {
+    const written = write.call(this, chunk);
+    console.log('write begins');
+    written.then(() => console.log('write ends'), () => console.log('write fails'));
+    return written;
+  };
+  for (const [reader, method] of [[ReadableStreamBYOBReader, 'readAtLeast'], [ReadableStreamBYOBReader, 'read'], [ReadableStreamDefaultReader, 'read']]) {
+    const original = reader.prototype[method];
+    reader.prototype[method] = async function (...wanted) {
+      const read = await original.apply(this, wanted);
+      const text = new TextDecoder().decode(read.value ?? new Uint8Array());
+      if (text.includes('chat.completion.chunk')) console.log('read of the model');
+      if (text.includes('event: candidate')) console.log('read of the stream');
+      return read;
+    };
+  }
+}
+`;
+
+describe('the way of a stream', () => {
+  let service: WorkerdService;
+  before(async () => {
+    service = await startAfter(prelude, { MAX_CANDIDATES: '2000' });
+  });
+  after(() => service.close());
+  const count = (line: string) => service.logs.filter((written) => written === line).length;
+
+  it('leads past the Worker: nobody reads it again on its way to the client', async () => {
+    const { token } = await signIn(service);
+    const stream = await createStream(service, token, undefined, { 'accept-encoding': 'identity' });
+    const { id } = expectList(await stream.whole(), 20, 'done');
+    expectList(await (await follow(service, token, id)).whole(), 20, 'done');
+    assert.deepEqual([count('read of the model') > 0, count('read of the stream')], [true, 0]);
+  });
+
+  it('ends at the second card after its reader has left, while the generation goes on', async () => {
+    const gates = Array.from({ length: 8 }, createGate);
+    const user = await signIn(service);
+    service.world.openrouter.next(cardByCard(gates));
+    const stream = await createStream(service, user.token);
+    await stream.some(2);
+    const { token } = user;
+    const other = await follow(service, token, stream.events[0]?.data.id);
+    await other.some(2);
+    stream.leave();
+    assert.equal(await stream.end, 'broken');
+    const failedBefore = count('write fails');
+    for (const gate of gates) {
+      gate.open();
+      await other.next();
+    }
+    expectList(await other.whole(), 8, 'done');
+    await eventually('every write has ended', () => (isQuiet() ? true : undefined));
+    assert.equal(count('write fails') - failedBefore, 1, 'nothing is written after the write that failed');
+    assert.equal((await read(service, token, stream.events[0]?.data.id)).body.candidates.length, 8);
+  });
+
+  it('is held up by a reader that never reads, and nobody else is', async () => {
+    const READERS = 30;
+    const GROWTH_MB_MAX = 100;
+    const user = await signIn(service);
+    const cards = Array.from({ length: 180 }, (_, n) => largestCard(n));
+    const gate = createGate();
+    service.world.openrouter.next(answer({ cards, piece_bytes: 2_000, hold: { gate, after_cards: 1 } }));
+    const stream = await createStream(service, user.token);
+    const { data: { id } } = await stream.next();
+    const before_mb = await rss_mb(service);
+    const mute = await Promise.all(Array.from({ length: READERS }, () => neverRead(service, user, `/ai-sessions/${id}/events`)));
+    await eventually('all of them are followed', () => (count('write begins') >= READERS + 2 ? true : undefined));
+    gate.open();
+    const done = expectList(await stream.whole(), 180, 'done');
+    assert.equal(done.partial, false);
+    const after_mb = await rss_mb(service);
+    const stream_mb = stream.bytes.length / 2 ** 20;
+    const figures = `workerd: ${before_mb.toFixed(0)} MB before, ${after_mb.toFixed(0)} MB with ${READERS} that do not read ${stream_mb.toFixed(1)} MB each`;
+    console.log(figures);
+    assert.ok(after_mb - before_mb < GROWTH_MB_MAX, figures);
+    assert.equal((await rowsOf(service, user)).candidates.length, 180);
+    assert.equal(isQuiet(), false, 'their writes wait');
+    for (const socket of mute) socket.destroy();
+    await eventually('their writes have failed', () => (isQuiet() ? true : undefined));
+  });
+
+  const isQuiet = () => count('write begins') === count('write ends') + count('write fails');
+});
+
+/** Of the largest size that a card can have: 1200 characters of four bytes. */
+function largestCard(n: number): Card {
+  const text = (length: number) => `${n} `.padEnd(length - 1, 'x').replaceAll('x', '\u{1f422}') + '.';
+  return { front: text(200), back: text(500), prompt: text(500) };
+}
+
+/** A reader that asks and then takes nothing from its socket. */
+async function neverRead(service: WorkerdService, { token }: SignedIn, path: string): Promise<Socket> {
+  const { hostname, port } = new URL(service.url);
+  const socket = connect(Number(port), hostname);
+  socket.pause();
+  await once(socket, 'connect');
+  socket.write(`GET ${path} HTTP/1.1\r\nHost: ${hostname}\r\nAuthorization: Bearer ${token}\r\n\r\n`);
+  return socket;
+}
