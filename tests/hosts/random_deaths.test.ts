@@ -1,5 +1,6 @@
 // `kill -9` of workerd at random moments of generations under load, several times on the same storage: what was accepted
-// ends once, nothing that was used is lost or counted twice, nothing is paid for twice.
+// ends once, nothing that was used is lost or counted twice, nothing is paid for twice, and a stream that is resumed after
+// each death is one list.
 //
 // The seed is printed; the choices can be made again by it, the moments only nearly. Longer, by hand:
 //   DEATHS=40 DEATH_SEED=7 npx node --test tests/hosts/random_deaths.test.ts   (after npm run build; npx takes the project's Node)
@@ -7,7 +8,23 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
-import { type Answer, ask, create, eventually, lesson, remaining, type Row, signIn, type SignedIn } from '../service/service.ts';
+import {
+  type Answer,
+  ask,
+  create,
+  createStream,
+  eventually,
+  expectList,
+  follow,
+  lesson,
+  NoStream,
+  ofTheList,
+  remaining,
+  type Row,
+  signIn,
+  type SignedIn,
+} from '../service/service.ts';
+import { isEnd, type StreamEvent } from '../support/event_stream.ts';
 import { createGate } from '../support/gate.ts';
 import {
   answer,
@@ -45,6 +62,9 @@ type Call = {
   over_ms?: number;
 };
 
+/** What a reader heard of one generation, over all its connections. */
+type Heard = { user: SignedIn; id: string; events: StreamEvent[]; connections: number; firstCard_ms?: number };
+
 const seed = seedFrom('DEATH_SEED');
 const choices = seededChoices(seed);
 
@@ -59,6 +79,7 @@ describe(`${DEATHS} deaths under load (DEATH_SEED=${seed})`, () => {
   /** When the database was first asked to complete a session. */
   const completing_ms = new Map<string, number>();
   const answers: Answer[] = [];
+  const heard: Heard[] = [];
   /** Requests whose connection a death broke. */
   let cutByDeath = 0;
   /** Connections that broke with no death to blame. */
@@ -85,7 +106,8 @@ describe(`${DEATHS} deaths under load (DEATH_SEED=${seed})`, () => {
     const by = (status: string) => sessions.filter((session) => session['status'] === status).length;
     console.log(
       `${by('completed')} completed, ${by('failed')} failed, ${calls.length} model calls, ` +
-        `${answers.filter(({ status }) => status === 201).length} answered by cards, seed ${seed}`,
+        `${answers.filter(({ status }) => status === 201).length} answered by cards, ${heard.length} streams ` +
+        `(${heard.filter(({ connections }) => connections > 1).length} resumed), seed ${seed}`,
     );
   });
   after(() => service.close());
@@ -93,11 +115,16 @@ describe(`${DEATHS} deaths under load (DEATH_SEED=${seed})`, () => {
   it('there was something to kill', () => {
     assert.equal(deaths_ms.length, DEATHS);
     assert.ok(cutByDeath >= DEATHS, `${cutByDeath} requests were cut by ${DEATHS} deaths`);
+    assert.ok(heard.some(({ connections }) => connections > 1), 'a stream was cut, and went on');
   });
 
   it('a client is answered as the contract says, or its connection broke by a death', () => {
     assert.deepEqual(broken, []);
-    const told = new Set(answers.map(({ status, body }) => `${status} ${body.code ?? ''}`.trim()));
+    const ends = heard.map(({ events }) => events.at(-1)?.data);
+    const told = new Set([
+      ...answers.map(({ status, body }) => `${status} ${body.code ?? ''}`.trim()),
+      ...ends.filter(({ code }) => code !== undefined).map(({ status, code }) => `${status} ${code}`),
+    ]);
     const allowed = ['201', '429 rate_limited', '500 ai_unavailable', '500 ai_refused', '500 ai_timeout', '500 database_error'];
     assert.deepEqual([...told].filter((one) => !allowed.includes(one)), []);
   });
@@ -134,6 +161,32 @@ describe(`${DEATHS} deaths under load (DEATH_SEED=${seed})`, () => {
       const stored = candidates.filter(({ session_id }) => session_id === body.id);
       assert.deepEqual(stored.map(({ id, front, back, prompt }) => ({ id, front, back, prompt })), body.candidates);
     }
+  });
+
+  it('a stream is one list, over however many connections and deaths: of the cards that are stored', async () => {
+    for (const { user, id, events } of heard) {
+      const told = events.filter(({ event }) => event === 'candidate');
+      const end = events.at(-1);
+      const isNotStored = end?.data.code === 'database_error' && told.length > 0;
+      // That is told in the place of the last card: whoever comes back later hears the end itself.
+      const later = await follow(service, user.token, id, isNotStored ? end?.id : undefined);
+      const list = isNotStored ? [...events.slice(0, -1), ...(await later.whole())] : await later.whole();
+      expectList(list, told.length, list.at(-1)?.event === 'done' ? 'done' : 'error');
+      if (!isNotStored) assert.deepEqual(events.map(ofTheList), list.map(ofTheList));
+      const stored = candidates.filter(({ session_id }) => session_id === id);
+      assert.deepEqual(
+        told.map(({ data: { index, id } }) => [index, id]),
+        stored.map(({ position, id }) => [position, id]),
+        id,
+      );
+    }
+  });
+
+  it('no model is asked again when a card was told', () => {
+    const toldTwice = heard.filter(({ id, firstCard_ms = Number.POSITIVE_INFINITY }) =>
+      calls.some((call) => call.session === id && call.began_ms > firstCard_ms),
+    );
+    assert.deepEqual(toldTwice.map(({ id }) => id), []);
   });
 
   it('no model is asked again when the cards are complete', () => {
@@ -187,10 +240,43 @@ describe(`${DEATHS} deaths under load (DEATH_SEED=${seed})`, () => {
         else broken.push(String(error));
       }
     };
+    /** Listens to the end, and comes back after each death. */
+    const hear = async (user: SignedIn) => {
+      const began_ms = Date.now();
+      const body = { input_text: lesson(choices.between(16, 40)), model: 'test/first' };
+      const one: Heard = { user, id: '', events: [], connections: 0 };
+      while (!isEnd(one.events.at(-1))) {
+        try {
+          await up;
+          const isFirst = one.connections === 0;
+          const stream = await (isFirst
+            ? createStream(service, user.token, body)
+            : follow(service, user.token, one.id, one.events.at(-1)?.id));
+          one.connections += 1;
+          while (!isEnd(one.events.at(-1))) {
+            const event = await stream.next(ALL_ENDED_MS);
+            one.events.push(event);
+            if (event.event === 'session') one.id = event.data.id;
+            if (event.event === 'candidate') one.firstCard_ms ??= Date.now();
+          }
+        } catch (error) {
+          if (error instanceof NoStream) {
+            answers.push(error.answer);
+            if (error.answer.status === 429) await pause(100);
+            return;
+          }
+          if (deaths_ms.some((death_ms) => death_ms >= began_ms)) cutByDeath += 1;
+          else broken.push(String(error));
+          // Whether it was accepted nobody can tell.
+          if (one.events.length === 0) return;
+        }
+      }
+      heard.push(one);
+    };
     const load = users.map(async (user) => {
       while (!isOver) {
         await up;
-        await one(user);
+        await (choices.chance(0.4) ? hear(user) : one(user));
       }
     });
     for (let n = 0; n < DEATHS; n += 1) {

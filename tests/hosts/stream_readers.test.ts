@@ -6,44 +6,57 @@ import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import { after, before, describe, it } from 'node:test';
 import { processFigures } from '../load/figures.ts';
-import { createStream, eventually, expectList, follow, read, rowsOf, signIn, type SignedIn } from '../service/service.ts';
+import { create, createStream, eventually, expectList, follow, read, rowsOf, signIn, type SignedIn } from '../service/service.ts';
 import type { Card } from '../support/card_maker.ts';
+import { isEnd } from '../support/event_stream.ts';
 import { createGate } from '../support/gate.ts';
+import type { Listening } from '../support/listening.ts';
 import { answer, cardByCard } from '../support/model_behaviour.ts';
 import { startAfter, startOnWorkerd, type WorkerdService } from './workerd.ts';
+
+const hasEnded = (stream: Listening) => isEnd(stream.events.at(-1));
 
 const rss_mb = async (service: WorkerdService) => (await processFigures(service.pid)).rss_mb;
 
 describe('200 streams at once, of 200 users', () => {
   const STREAMS = 200;
-  const DEADLINE_MS = 60_000;
-  /** Each open stream costs workerd some 100 KB here; what is kept of an answer is far less. */
-  const GROWTH_MB_MAX = 150;
+  const BATCH = 20;
+  const DEADLINE_MS = 120_000;
+  /** An object costs workerd more than a MB, whatever its user asks for; an open stream beside it half of one. */
+  const GROWTH_MB_MAX = 200;
   let service: WorkerdService;
   let users: SignedIn[];
   before(async () => {
-    service = await startOnWorkerd();
+    // However long it takes this machine to open all of them, the model is not to be taken for silent.
+    service = await startOnWorkerd({ AI_IDLE_TIMEOUT_MS: String(DEADLINE_MS), AI_TIMEOUT_MS: String(2 * DEADLINE_MS) });
     users = await Promise.all(Array.from({ length: STREAMS }, () => signIn(service)));
+    // Everybody's object is there, and has generated once.
+    for (let at = 0; at < STREAMS; at += BATCH) {
+      const answers = await Promise.all(users.slice(at, at + BATCH).map(({ token }) => create(service, token)));
+      assert.deepEqual([...new Set(answers.map(({ status }) => status))], [201]);
+    }
   });
   after(() => service.close());
 
-  it('are all open together, all end whole, and the memory is bounded', async () => {
-    const warm = await signIn(service);
-    expectList(await (await createStream(service, warm.token)).whole(), 20, 'done');
-    const gate = createGate();
-    service.world.openrouter.always(answer({ hold: { gate, after_cards: 5 } }));
+  it('are all open together, all end whole, and take bounded memory', async () => {
+    // In batches: the database is not what is measured here.
+    const gates = Array.from({ length: STREAMS / BATCH }, createGate);
+    for (const gate of gates) service.world.openrouter.next(answer({ hold: { gate, after_cards: 5 } }), BATCH);
     const before_mb = await rss_mb(service);
     const streams = await Promise.all(users.map(({ token }) => createStream(service, token)));
     await Promise.all(streams.map((stream) => stream.some(6, DEADLINE_MS)));
     const open_mb = await rss_mb(service);
-    gate.open();
-    for (const stream of streams) expectList(await stream.whole(DEADLINE_MS), 20, 'done');
+    for (const [n, gate] of gates.entries()) {
+      gate.open();
+      await eventually('a batch has ended', () => (streams.filter(hasEnded).length >= (n + 1) * BATCH ? true : undefined), DEADLINE_MS);
+    }
+    for (const stream of streams) expectList(await stream.whole(), 20, 'done');
     const after_mb = await rss_mb(service);
-    const figures = `workerd: ${before_mb.toFixed(0)} MB before, ${open_mb.toFixed(0)} MB with ${STREAMS} open, ${after_mb.toFixed(0)} MB after`;
+    const figures = `workerd: ${before_mb.toFixed(0)} MB before, ${open_mb.toFixed(0)} MB with ${STREAMS} streams open, ${after_mb.toFixed(0)} MB after`;
     console.log(figures);
     assert.ok(Math.max(open_mb, after_mb) - before_mb < GROWTH_MB_MAX, figures);
-    const stored = await service.world.sql("select status, count(*)::int from ai_generation_sessions where not partial group by status");
-    assert.deepEqual(stored, [{ status: 'completed', count: STREAMS + 1 }]);
+    const stored = await service.world.sql('select status, partial, count(*)::int from ai_generation_sessions group by 1, 2');
+    assert.deepEqual(stored, [{ status: 'completed', partial: false, count: 2 * STREAMS }]);
   });
 });
 
@@ -107,9 +120,10 @@ describe('the way of a stream', () => {
     assert.equal((await read(service, token, stream.events[0]?.data.id)).body.candidates.length, 8);
   });
 
-  it('is held up by a reader that never reads, and nobody else is', async () => {
-    const READERS = 30;
-    const GROWTH_MB_MAX = 100;
+  it('of readers that never read holds up nobody, and keeps no more than the list for each', async () => {
+    const READERS = 50;
+    /** What the generation itself takes, and what is not yet collected. */
+    const BESIDE_MB = 80;
     const user = await signIn(service);
     const cards = Array.from({ length: 180 }, (_, n) => largestCard(n));
     const gate = createGate();
@@ -126,9 +140,8 @@ describe('the way of a stream', () => {
     const stream_mb = stream.bytes.length / 2 ** 20;
     const figures = `workerd: ${before_mb.toFixed(0)} MB before, ${after_mb.toFixed(0)} MB with ${READERS} that do not read ${stream_mb.toFixed(1)} MB each`;
     console.log(figures);
-    assert.ok(after_mb - before_mb < GROWTH_MB_MAX, figures);
+    assert.ok(after_mb - before_mb < READERS * stream_mb + BESIDE_MB, figures);
     assert.equal((await rowsOf(service, user)).candidates.length, 180);
-    assert.equal(isQuiet(), false, 'their writes wait');
     for (const socket of mute) socket.destroy();
     await eventually('their writes have failed', () => (isQuiet() ? true : undefined));
   });

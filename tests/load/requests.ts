@@ -1,6 +1,7 @@
 // The requests of a load run: good ones, bad ones and forged ones, each with the answers that it may get.
 
-import { ask, type Answer, lesson, type Question, type Service, type SignedIn } from '../service/service.ts';
+import { ask, type Answer, createStream, follow, lesson, NoStream, type Question, type Service, type SignedIn } from '../service/service.ts';
+import { isEnd, type StreamEvent } from '../support/event_stream.ts';
 import type { Choices } from '../support/seeded_random.ts';
 import { sentenceOf, type Way, type WayName, WAYS } from './model_ways.ts';
 
@@ -15,6 +16,8 @@ export type Chosen = {
   user?: SignedIn;
   /** Present where the model is to be asked. */
   way?: Way;
+  /** Present where the answer is wanted as a stream: after so many cards it is cut, and resumed. */
+  cuts?: number[];
 };
 
 /** What has come back. */
@@ -44,6 +47,11 @@ const cards: Kind = (choices) => {
   // The database fails now and then; three times in a row now and then too.
   const chosen = post(body(`${sentenceOf(name)} ${lesson(choices.between(14, 60))}`), [expected, '500 database_error']);
   return { ...chosen, way };
+};
+
+const streams: Kind = (choices, user, known) => {
+  const cuts = Array.from({ length: choices.pick([[3, 0], [2, 1], [1, 3]]) }, () => choices.between(1, 20));
+  return { ...cards(choices, user, known), cuts: cuts.sort((a, b) => a - b) };
 };
 
 const badBodies: [weight: number, kind: () => ReturnType<Kind>][] = [
@@ -77,7 +85,8 @@ const get = (path: string, allowed: string): Kind => () => ({ method: 'GET', pat
 const remove: Kind = () => ({ method: 'DELETE', path: '/models', question: {}, allowed: ['405 method_not_allowed'] });
 
 const KINDS: [weight: number, name: string, kind: Kind][] = [
-  [50, 'cards', cards],
+  [30, 'cards', cards],
+  [20, 'cards, streamed', streams],
   [14, 'bad body', bad],
   [12, 'own session', readOwn],
   [4, 'another’s session', readAnothers],
@@ -122,8 +131,43 @@ const ANSWER_MS_MAX = 30_000;
 export async function send(service: Service, chosen: Chosen): Promise<Answered> {
   const sent_ms = performance.now();
   const signal = AbortSignal.timeout(ANSWER_MS_MAX);
-  const answer = await ask(service, chosen.method, chosen.path, { ...chosen.question, signal });
+  const question = { ...chosen.question, signal };
+  const answer = chosen.cuts
+    ? await hear(service, question, chosen.cuts).catch(refusal)
+    : await ask(service, chosen.method, chosen.path, question);
   return { ...chosen, answer, sent_ms, answered_ms: performance.now() };
+}
+
+/** Asks for a stream, leaves it after so many cards each time, and comes back. Answers what the plain form would have been. */
+async function hear(service: Service, { token = '', body, headers }: Question, cuts: number[]): Promise<Answer> {
+  let stream = await createStream(service, token, body, headers);
+  const joined: StreamEvent[] = [];
+  for (const cut of cuts) {
+    while (joined.length <= cut && !isEnd(joined.at(-1))) joined.push(await stream.next(ANSWER_MS_MAX));
+    if (isEnd(joined.at(-1))) break;
+    stream.leave();
+    stream = await follow(service, token, joined[0]?.data.id, joined.at(-1)?.id);
+  }
+  while (!isEnd(joined.at(-1))) joined.push(await stream.next(ANSWER_MS_MAX));
+  if ((await stream.end) !== 'whole') throw new Error('the stream broke off after its end');
+  return inThePlainForm(stream.headers, joined);
+}
+
+/** Before it was accepted it is answered as any other request. */
+function refusal(error: unknown): Answer {
+  if (error instanceof NoStream) return error.answer;
+  throw error;
+}
+
+function inThePlainForm(headers: Headers, events: StreamEvent[]): Answer {
+  const [session, ...rest] = events;
+  const end = rest.pop();
+  const candidates = rest.map(({ data: { index, ...card } }) => card);
+  const isInOrder = rest.every(({ event, data }, index) => event === 'candidate' && data.index === index);
+  if (session?.event !== 'session' || !isInOrder) throw new Error(`no list: ${events.map(({ id, event }) => `${id} ${event}`).join(', ')}`);
+  const isDone = end?.event === 'done' && end.data.count === candidates.length;
+  const body = isDone ? { id: session.data.id, partial: end.data.partial, candidates } : end?.data;
+  return { status: isDone ? 201 : body?.status, headers, body, text: JSON.stringify(body) };
 }
 
 /** As in `allowed`. */

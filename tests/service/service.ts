@@ -49,7 +49,10 @@ export type Question = { token?: string; headers?: Record<string, string>; body?
 
 /** One request; a body goes as JSON unless it is a string or bytes. */
 export async function ask(service: Service, method: string, path: string, question: Question = {}): Promise<Answer> {
-  const response = await send(service, method, path, question);
+  return readWhole(await send(service, method, path, question));
+}
+
+async function readWhole(response: Response): Promise<Answer> {
   const text = await response.text();
   const isJson = response.headers.get('content-type')?.includes('json') ?? false;
   return { status: response.status, headers: response.headers, body: isJson ? JSON.parse(text) : undefined, text };
@@ -70,12 +73,21 @@ function send(service: Service, method: string, path: string, { token, body, sig
   return fetch(service.url + path, init);
 }
 
+/** A stream was asked for, and something else is the answer. */
+export class NoStream extends Error {
+  readonly answer: Answer;
+  constructor(answer: Answer) {
+    super(`no stream, but ${answer.status}: ${answer.text}`);
+    this.answer = answer;
+  }
+}
+
 /** One request that is answered by a stream of events. */
 export async function listen(service: Service, method: string, path: string, question: Question = {}): Promise<Listening> {
   const leaving = new AbortController();
   const response = await send(service, method, path, { ...question, signal: leaving.signal });
   const isStream = response.status === 200 && response.headers.get('content-type') === 'text/event-stream';
-  if (!isStream) throw new Error(`no stream, but ${response.status}: ${await response.text()}`);
+  if (!isStream) throw new NoStream(await readWhole(response));
   return new Listening(response, leaving);
 }
 
@@ -170,6 +182,11 @@ export function expectList(events: StreamEvent[], cards: number, end: 'done' | '
   const told = events.slice(1, -1).map(({ data }) => data);
   assert.deepEqual(told.map(({ index }) => index), told.map((_, index) => index));
   return events.at(-1)?.data;
+}
+
+/** An event without what belongs to the request that is told of it: its id, and the origin that it was sent to. */
+export function ofTheList({ event, id, data: { request_id, type, ...data } }: StreamEvent): StreamEvent {
+  return { event, id, data };
 }
 
 /** Asks again until there is an answer; for what happens after the caller's answer, and tells nobody. */

@@ -15,6 +15,8 @@ export type Comment = { comment: string };
 export type Heard = StreamEvent | Comment;
 
 export const isEvent = (heard: Heard): heard is StreamEvent => 'event' in heard;
+/** Whether a list ends with it. */
+export const isEnd = (event: StreamEvent | undefined) => event?.event === 'done' || event?.event === 'error';
 export const isComment = (heard: Heard): heard is Comment => 'comment' in heard;
 
 export class EventStreamReader {
