@@ -97,7 +97,9 @@ async function inputs(): Promise<string[]> {
   const included = listed.split(/(?<!\\)\s+/).slice(1).map((file) => file.replaceAll('\\ ', ' '));
   const settings = ['Cargo.toml', 'Cargo.lock', 'rust-toolchain.toml'].map((file) => join(root, file));
   const npmTools = ['binaryen', 'esbuild'].map((name) => npmPackage(name, 'package.json'));
-  const files = [...new Set([...sources, ...included, ...settings, ...npmTools])].filter((file) => file !== '').sort();
+  // What build.rs writes is made of the others, and while they are compiled.
+  const listedFiles = included.filter((file) => file !== '' && !file.startsWith(targetFolder));
+  const files = [...new Set([...sources, ...listedFiles, ...settings, ...npmTools])].sort();
   const present = await Promise.all(files.map((file) => stat(file).then(() => true, () => false)));
   return files.filter((_, index) => present[index]);
 }

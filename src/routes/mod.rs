@@ -1,17 +1,19 @@
 //! The order of things: which route answers, and what every answer has.
 //!
 //! One file per endpoint. At the edge: [`create_session`], [`read_session`], [`session_events`], [`stop_session`],
-//! [`list_sessions`], [`models`], [`health`], [`ready`]. In the user's object: [`user_desk`] (what the edge asks of it),
-//! [`admission`] (a generation that is wanted) and [`generate`] (a generation's own way). Nothing here knows which host
-//! it runs in.
+//! [`list_sessions`], [`models`], [`health`], [`ready`], [`openapi`], [`docs`]. In the user's object: [`user_desk`] (what
+//! the edge asks of it), [`admission`] (a generation that is wanted) and [`generate`] (a generation's own way). Nothing
+//! here knows which host it runs in.
 
 pub mod admission;
 pub mod authenticate;
 pub mod create_session;
+pub mod docs;
 pub mod generate;
 pub mod health;
 pub mod list_sessions;
 pub mod models;
+pub mod openapi;
 pub mod read_session;
 pub mod ready;
 pub mod session_events;
@@ -80,6 +82,8 @@ pub const TABLE: &[(&str, &str, Route)] = &[
     ("GET", "/models", Route::Models),
     ("GET", "/health", Route::Health),
     ("GET", "/health/ready", Route::Ready),
+    ("GET", "/openapi.json", Route::Openapi),
+    ("GET", "/docs", Route::Docs),
 ];
 
 /// A row of the table.
@@ -101,6 +105,10 @@ pub enum Route {
     Health,
     /// `GET /health/ready`
     Ready,
+    /// `GET /openapi.json`
+    Openapi,
+    /// `GET /docs`
+    Docs,
 }
 
 /// What a method and a path lead to.
@@ -275,9 +283,11 @@ async fn route<H: AnswerHost>(
         }
     };
     passed.pattern = Some(pattern);
-    // What anybody may ask. The first two work without a configuration.
+    // What anybody may ask. All but the last work without a configuration.
     match (route, config) {
         (Route::Health, _) => return whole(health::health()),
+        (Route::Openapi, _) => return whole(openapi::openapi()),
+        (Route::Docs, _) => return whole(docs::docs()),
         (Route::Ready, config) => return whole(ready::ready(host, config).await),
         (Route::Models, Ok(config)) => return whole(models::models(config)),
         _ => {}
@@ -302,7 +312,7 @@ async fn route<H: AnswerHost>(
         Route::ReadSession => read_session::read_session(host, config, request, &caller, id).await,
         Route::SessionEvents => session_events::session_events(host, config, request, &caller, id).await,
         Route::StopSession => stop_session::stop_session(host, config, request, &caller, id).await,
-        Route::Models | Route::Health | Route::Ready => Err(no_session()),
+        Route::Models | Route::Health | Route::Ready | Route::Openapi | Route::Docs => Err(no_session()),
     }
 }
 

@@ -84,6 +84,19 @@ fn every_problem_is_in_the_table_with_its_status() {
 }
 
 #[test]
+fn what_to_do_about_a_problem_is_said_once() {
+    let document: serde_json::Value =
+        serde_json::from_str(&read("src/answer/openapi.json")).expect("it is JSON");
+    let codes = document["components"]["schemas"]["ProblemCode"]["oneOf"].as_array().expect("it is a list");
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().replace('`', "");
+    let in_document: Vec<(String, String)> =
+        codes.iter().map(|code| (text(&code["const"]), text(&code["description"]))).collect();
+    let in_readme: Vec<(String, String)> =
+        rows(&chapter("### Errors")).iter().map(|row| (cell(row, 1), cell(row, 2))).collect();
+    assert_eq!(in_readme, in_document);
+}
+
+#[test]
 fn every_route_is_in_the_table() {
     let told: BTreeSet<String> = rows(&chapter("## Calling it"))
         .iter()

@@ -4,6 +4,7 @@ mod architecture;
 mod documents;
 mod hostile_tokens;
 mod model_call;
+mod openapi;
 mod scripted_host;
 mod session_events;
 mod signing_keys;

@@ -1,0 +1,456 @@
+//! `src/answer/openapi.json` against the code, in both directions: what is in one and not in the other fails. Over HTTP,
+//! `tests/service/service.ts` holds every answer against it, and `tests/service/openapi.ts` sends its examples.
+
+#![expect(clippy::expect_used, reason = "a document that cannot be read fails the test")]
+
+use std::collections::BTreeSet;
+
+use ai_sessions::answer::documents::{
+    Check, Created, Health, Model, Models, Ready, Session, Sessions, Summary, to_json,
+};
+use ai_sessions::answer::events::{End, EventList};
+use ai_sessions::answer::headers;
+use ai_sessions::config::AllowedOrigins;
+use ai_sessions::desk::record::KeptCandidate;
+use ai_sessions::generation::candidate;
+use ai_sessions::generation::usage::Usage;
+use ai_sessions::input::{idempotency_key, new_session, page};
+use ai_sessions::ports::DESK_HEADERS;
+use ai_sessions::problem::{Code, FieldError, Problem};
+use ai_sessions::quota::headers::rate_limit_policy;
+use ai_sessions::quota::{BURST, CONCURRENT, GENERATIONS};
+use ai_sessions::routes::TABLE;
+use ai_sessions::routes::docs::docs;
+use ai_sessions::routes::openapi::openapi;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+fn document() -> Value {
+    serde_json::from_slice(&openapi().body).expect("it is JSON")
+}
+
+fn page_text() -> String {
+    String::from_utf8(docs().body).expect("it is text")
+}
+
+fn schema(name: &str) -> Value {
+    let found = document()["components"]["schemas"][name].clone();
+    assert!(found.is_object(), "there is no schema {name}");
+    found
+}
+
+fn names(object: &Value) -> BTreeSet<String> {
+    object.as_object().into_iter().flatten().map(|(name, _)| name.clone()).collect()
+}
+
+fn strings(array: &Value) -> BTreeSet<String> {
+    array.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+fn set<T: Into<String>>(all: impl IntoIterator<Item = T>) -> BTreeSet<String> {
+    all.into_iter().map(Into::into).collect()
+}
+
+/// What a reference stands for.
+fn resolved(value: &Value) -> Value {
+    let Some(path) = value["$ref"].as_str() else { return value.clone() };
+    document().pointer(path.trim_start_matches('#')).expect("a reference leads somewhere").clone()
+}
+
+/// Every answer that is told of: whose, its status, itself.
+fn responses() -> Vec<(String, String, Value)> {
+    let document = document();
+    let mut all = Vec::new();
+    let mut add = |of: &str, responses: &Value| {
+        for (status, response) in responses.as_object().into_iter().flatten() {
+            all.push((of.to_owned(), status.clone(), resolved(response)));
+        }
+    };
+    for (path, item) in document["paths"].as_object().expect("it has paths") {
+        for (method, operation) in item.as_object().expect("it has operations") {
+            add(&[method, " ", path].concat(), &operation["responses"]);
+        }
+    }
+    add("anything else", &document["x-other-requests"]["responses"]);
+    all
+}
+
+#[test]
+fn what_is_served_is_what_is_written() {
+    let written: Value =
+        serde_json::from_str(include_str!("../../src/answer/openapi.json")).expect("it is JSON");
+    assert_eq!(document(), written);
+    assert_eq!(written["info"]["version"], env!("CARGO_PKG_VERSION"));
+}
+
+#[test]
+fn every_route_is_there_and_no_other() {
+    let document = document();
+    let mut told = BTreeSet::new();
+    for (path, item) in document["paths"].as_object().expect("it has paths") {
+        for method in names(item).iter().filter(|name| *name != "parameters") {
+            told.insert([&method.to_uppercase(), " ", path].concat());
+        }
+    }
+    assert_eq!(told, set(TABLE.iter().map(|(method, path, _)| [*method, " ", *path].concat())));
+}
+
+#[test]
+fn every_code_is_there_with_its_title_and_no_other() {
+    let told: Vec<(String, String)> = schema("ProblemCode")["oneOf"]
+        .as_array()
+        .expect("it is a list")
+        .iter()
+        .map(|row| {
+            (
+                row["const"].as_str().expect("a code").to_owned(),
+                row["title"].as_str().expect("a title").to_owned(),
+            )
+        })
+        .collect();
+    let there: Vec<(String, String)> =
+        Code::ALL.iter().map(|code| (code.name().to_owned(), code.title().to_owned())).collect();
+    assert_eq!(told, there);
+}
+
+#[test]
+fn every_code_stands_in_an_answer_of_its_status_with_an_example() {
+    let mut told = BTreeSet::new();
+    for (of, status, response) in responses() {
+        let body = &response["content"]["application/problem+json"];
+        let codes = strings(&body["schema"]["properties"]["code"]["enum"]);
+        assert_eq!(codes.is_empty(), body.is_null(), "{of} {status}: which codes?");
+        for name in &codes {
+            let code = Code::from_name(name).expect("it is a code");
+            assert_eq!(status, code.status().to_string(), "{of}: {name}");
+        }
+        let examples =
+            body["examples"].as_object().into_iter().flatten().map(|(_, example)| resolved(example));
+        let shown: BTreeSet<String> = examples
+            .map(|example| {
+                let example = &example["value"];
+                let name = example["code"].as_str().expect("it has a code");
+                let code = Code::from_name(name).expect("it is a code");
+                assert_eq!(example["title"], code.title());
+                assert_eq!(example["status"], code.status());
+                assert_eq!(example["retryable"], code.retryable().map_or(Value::Null, Value::Bool), "{name}");
+                name.to_owned()
+            })
+            .collect();
+        assert_eq!(shown, codes, "{of} {status}: the codes and their examples");
+        told.extend(codes);
+    }
+    assert_eq!(told, set(Code::ALL.iter().map(|code| code.name())));
+}
+
+#[test]
+fn whoever_must_sign_in_is_told_so() {
+    let document = document();
+    for (path, item) in document["paths"].as_object().expect("it has paths") {
+        for method in names(item).iter().filter(|name| *name != "parameters") {
+            let operation = &item[method];
+            let is_private = path.starts_with("/ai-sessions");
+            assert_eq!(operation.get("security").is_some(), is_private, "{method} {path}");
+            assert_eq!(names(&operation["responses"]).contains("401"), is_private, "{method} {path}");
+            assert!(
+                names(&operation["responses"]).contains("500"),
+                "{method} {path}: internal can come anywhere"
+            );
+        }
+    }
+}
+
+/// The members of a schema: all of them, and those that are always there.
+fn members(name: &str) -> [BTreeSet<String>; 2] {
+    let schema = schema(name);
+    let parts = schema["allOf"]
+        .as_array()
+        .map_or_else(|| vec![schema.clone()], |parts| parts.iter().map(resolved).collect());
+    let all = parts.iter().flat_map(|part| names(&part["properties"])).collect();
+    [all, parts.iter().flat_map(|part| strings(&part["required"])).collect()]
+}
+
+/// The schema has the members of the fullest document, and requires those of the least.
+fn assert_members(name: &str, fullest: &Value, least: &Value) {
+    assert_eq!(members(name), [names(fullest), names(least)], "{name}");
+}
+
+fn written(document: &[u8]) -> Value {
+    serde_json::from_slice(document).expect("it is JSON")
+}
+
+const USAGE: Usage = Usage { prompt_tokens: 1, completion_tokens: 2, cost: 0.5 };
+
+fn card() -> KeptCandidate {
+    KeptCandidate { id: Uuid::nil(), front: "f".to_owned(), back: "b".to_owned(), prompt: "p".to_owned() }
+}
+
+fn summary() -> Summary<'static> {
+    Summary {
+        id: Uuid::nil(),
+        status: "completed",
+        model: "a/b",
+        partial: false,
+        error: None,
+        created_at: "2026-11-24T12:00:00.000Z",
+        ended_at: None,
+        usage: Some(USAGE),
+        candidate_count: 1,
+    }
+}
+
+#[test]
+fn every_member_of_a_document_is_there_and_no_other() {
+    let cards = [card()];
+    let check = |detail: Option<&str>| Check {
+        name: "database",
+        ok: true,
+        latency_ms: 1,
+        detail: detail.map(str::to_owned),
+    };
+    let session = written(&to_json(&Session { summary: summary(), candidates: &cards }));
+    let list = written(&to_json(&Sessions { sessions: vec![summary()], next: None }));
+    let models = written(&to_json(&Models { models: vec![Model { id: "a/b", default: true }] }));
+    let ready = written(&to_json(&Ready { status: "ok", checks: &[check(Some("d")), check(None)] }));
+    for (name, document) in [
+        ("Created", &written(&to_json(&Created { id: Uuid::nil(), partial: false, candidates: &cards }))),
+        ("Candidate", &session["candidates"][0]),
+        ("Session", &session),
+        ("SessionList", &list),
+        ("SessionSummary", &list["sessions"][0]),
+        ("Usage", &session["usage"]),
+        ("Models", &models),
+        ("Model", &models["models"][0]),
+        ("Health", &written(&to_json(&Health { status: "ok", version: "1" }))),
+        ("Ready", &ready),
+    ] {
+        assert_members(name, document, document);
+    }
+    assert_members("Check", &ready["checks"][0], &ready["checks"][1]);
+}
+
+#[test]
+fn every_member_of_a_problem_is_there_and_no_other() {
+    let field_error = |size: Option<u64>| FieldError {
+        field: String::new(),
+        code: "length",
+        message: String::new(),
+        min: size,
+        max: size,
+        actual: size,
+    };
+    let mut problem = Problem::new(Code::DatabaseError, "d");
+    problem.errors = vec![field_error(Some(1)), field_error(None)];
+    problem.violated_policies = vec![BURST];
+    let fullest = written(&problem.to_json("https://a.example", "r"));
+    let least = written(&Problem::new(Code::Internal, "d").to_json("https://a.example", "r"));
+    assert_members("Problem", &fullest, &least);
+    assert_members("FieldError", &fullest["errors"][0], &fullest["errors"][1]);
+    assert_eq!(
+        strings(&schema("Problem")["properties"]["violated-policies"]["items"]["enum"]),
+        set([BURST, GENERATIONS, CONCURRENT])
+    );
+}
+
+#[test]
+fn every_event_of_a_stream_is_there_and_no_other() {
+    let mut stream = Vec::new();
+    let mut list = EventList::new(Uuid::nil(), 1, None);
+    list.begin(&mut stream);
+    list.cards(&mut stream, &[card()]);
+    list.end(&mut stream, 1, End::Done { partial: false, usage: Some(USAGE) });
+    EventList::new(Uuid::nil(), 1, None).end(&mut stream, 0, End::Failed(b"{}"));
+    let stream = String::from_utf8(stream).expect("it is text");
+    let told = &schema("EventStream")["x-events"];
+    let mut there = BTreeSet::new();
+    for event in stream.split_terminator("\n\n") {
+        let field = |name: &str| {
+            let lines = event.lines().filter_map(|line| line.split_once(": "));
+            lines.filter(|(field, _)| *field == name).map(|(_, value)| value.to_owned()).collect::<String>()
+        };
+        let (name, data) = (field("event"), field("data"));
+        let schema = told[&name]["$ref"]
+            .as_str()
+            .expect("it has a schema")
+            .rsplit('/')
+            .next()
+            .expect("a name")
+            .to_owned();
+        if schema != "Problem" {
+            let data = written(data.as_bytes());
+            assert_members(&schema, &data, &data);
+        }
+        there.insert(name);
+    }
+    assert_eq!(names(told), there);
+}
+
+#[test]
+fn every_limit_is_that_of_the_code() {
+    let document = document();
+    let at = |pointer: &str| document.pointer(pointer).cloned().unwrap_or_default();
+    for (pointer, limit) in [
+        (
+            "/components/schemas/NewSession/properties/input_text/minLength",
+            json!(new_session::INPUT_TEXT_MIN),
+        ),
+        (
+            "/components/schemas/NewSession/properties/input_text/maxLength",
+            json!(new_session::INPUT_TEXT_MAX),
+        ),
+        ("/components/schemas/SessionList/properties/sessions/maxItems", json!(page::LIMIT_MAX)),
+        ("/paths/~1ai-sessions/get/parameters/0/schema/default", json!(page::LIMIT_DEFAULT)),
+        ("/paths/~1ai-sessions/get/parameters/0/schema/maximum", json!(page::LIMIT_MAX)),
+    ] {
+        assert_eq!(at(pointer), limit, "{pointer}");
+    }
+    for (pointer, limit) in [
+        ("/paths/~1ai-sessions/post/requestBody/description", new_session::BODY_BYTES_MAX.to_string()),
+        ("/components/parameters/Idempotency-Key/description", idempotency_key::KEY_CHARS_MAX.to_string()),
+    ] {
+        assert!(
+            at(pointer).as_str().is_some_and(|text| text.contains(&limit)),
+            "{pointer} does not say {limit}"
+        );
+    }
+    for name in ["Candidate", "CandidateEvent"] {
+        for (field, chars_max) in candidate::CHARS_MAX {
+            assert_eq!(schema(name)["properties"][field]["maxLength"], chars_max, "{name}: {field}");
+        }
+    }
+}
+
+#[test]
+fn every_header_of_an_answer_is_there_and_no_other() {
+    let document = document();
+    let listed = |field: &str| {
+        let names = field.split(',').map(|name| name.trim().to_ascii_lowercase());
+        names.filter(|name| !name.is_empty()).collect::<BTreeSet<String>>()
+    };
+    let lower = |names: BTreeSet<String>| set(names.iter().map(|name| name.to_ascii_lowercase()));
+    let cors = headers::cors(
+        &AllowedOrigins::Exactly(vec!["https://a.example".to_owned()]),
+        Some("https://a.example"),
+    );
+    let preflight = headers::preflight();
+    let page = docs();
+    let mut there = set(DESK_HEADERS.iter().copied());
+    there.extend(
+        cors.iter().chain(&preflight.headers).chain(&page.headers).map(|(name, _)| (*name).to_owned()),
+    );
+    there.extend(set(["x-request-id", "server-timing", "www-authenticate", "allow"]));
+    there.remove("content-type"); // the key of `content`
+    assert_eq!(lower(names(&document["components"]["headers"])), there);
+
+    let exposed =
+        cors.iter().find(|(name, _)| *name == "access-control-expose-headers").expect("it is there");
+    for name in listed(&exposed.1) {
+        assert!(there.contains(&name), "{name}");
+    }
+    for (name, sent) in cors.iter().chain(&preflight.headers).chain(&page.headers) {
+        let told = document["components"]["headers"].as_object().into_iter().flatten();
+        let Some((_, told)) = told.into_iter().find(|(known, _)| known.eq_ignore_ascii_case(name)) else {
+            continue;
+        };
+        let told = told["example"].as_str().map_or_else(|| told["example"].to_string(), str::to_owned);
+        if !["cache-control", "access-control-allow-origin"].contains(name) {
+            assert_eq!(*sent, told, "{name}");
+        }
+    }
+
+    let allowed = preflight.header("access-control-allow-headers").expect("it is there");
+    let mut parameters = lower(names(&document["components"]["parameters"]));
+    assert!(parameters.remove("id"));
+    // OpenAPI 3.1, Parameter Object: definitions of these three "SHALL be ignored".
+    parameters.extend(set(["accept", "content-type", "authorization"]));
+    assert_eq!(listed(allowed), parameters);
+}
+
+#[test]
+fn each_code_has_its_anchor_on_the_page_and_all_links_lead_somewhere() {
+    let page = page_text();
+    for code in Code::ALL {
+        assert_eq!(page.matches(&format!(" id={}>", code.name())).count(), 1, "{}", code.name());
+    }
+    let links: Vec<&str> = page.split("href=").skip(1).filter_map(|rest| rest.split('>').next()).collect();
+    assert!(links.len() > 100, "the links were not found");
+    for link in links {
+        let anchor = link.strip_prefix('#').expect("it stays on the page");
+        assert_eq!(page.matches(&format!(" id={anchor}>")).count(), 1, "{link}");
+    }
+}
+
+#[test]
+fn the_page_loads_and_runs_nothing() {
+    let page = page_text();
+    for never in [
+        "<script",
+        "<link",
+        "<img",
+        "<iframe",
+        "<form",
+        "src=",
+        "url(",
+        "@import",
+        "style=",
+        " on",
+        "javascript:",
+    ] {
+        let outside: Vec<&str> = page
+            .split('<')
+            .filter(|tag| {
+                let tag = tag.split('>').next().unwrap_or_default();
+                ["<", tag].concat().contains(never)
+            })
+            .collect();
+        assert!(outside.is_empty(), "{never}: {outside:?}");
+    }
+    assert!(page.contains("prefers-color-scheme:dark") || page.contains("prefers-color-scheme: dark"));
+    assert!(!page.contains('\u{1}'), "every reference was put in");
+}
+
+#[test]
+fn the_page_says_what_the_document_says() {
+    let page = page_text();
+    let plain: String = page
+        .replace("<code>", "`")
+        .replace("</code>", "`")
+        .replace("&lt;", "<")
+        .replace("&gt;", ">")
+        .replace("&amp;", "&");
+    let mut missing = Vec::new();
+    look(&document(), &mut |key, text| {
+        let is_told = text.split("\n\n").all(|paragraph| plain.contains(paragraph));
+        if ["description", "summary"].contains(&key) && !is_told {
+            missing.push(text.to_owned());
+        }
+    });
+    assert_eq!(missing, ["Turns a learner's text into flashcards.", "This service"]);
+}
+
+/// Every text in a document, with the name of its member.
+fn look(value: &Value, each: &mut impl FnMut(&str, &str)) {
+    for (key, member) in value.as_object().into_iter().flatten() {
+        if let Some(text) = member.as_str() {
+            each(key, text);
+        }
+        look(member, each);
+    }
+    for item in value.as_array().into_iter().flatten() {
+        look(item, each);
+    }
+}
+
+#[test]
+fn the_example_of_the_rate_limit_policy_is_the_default_one() {
+    let config = ai_sessions::config::Config::read(|name| {
+        ["SUPABASE_URL", "SUPABASE_ANON_KEY", "OPENROUTER_API_KEY"]
+            .contains(&name)
+            .then(|| "https://a.example".to_owned())
+    });
+    let policies = config.expect("the least is enough").rate_limit;
+    assert_eq!(
+        document()["components"]["headers"]["RateLimit-Policy"]["example"],
+        rate_limit_policy(&policies)
+    );
+}
