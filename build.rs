@@ -180,7 +180,7 @@ impl<'a> Contract<'a> {
     fn parameter(&self, parameter: &'a Value) -> String {
         let parameter = self.resolved(parameter);
         format!(
-            "<div><dt><code>{}</code> <span>{}</span><dd>{}{}</div>",
+            "<div><dt><code>{}</code> <span>{}</span><dd><small>{}</small>{}</div>",
             text(&parameter["name"]),
             text(&parameter["in"]),
             self.kind(&parameter["schema"]),
@@ -197,7 +197,7 @@ impl<'a> Contract<'a> {
                 let codes = strings(&body["schema"]["properties"]["code"]["enum"]);
                 if codes.is_empty() {
                     let _ =
-                        write!(content, "<p>{}, <code>{media_type}</code></p>", self.kind(&body["schema"]));
+                        write!(content, "<p>{}, <code>{media_type}</code>.</p>", self.kind(&body["schema"]));
                     examples = self.examples(&body["examples"]);
                 } else {
                     let links: Vec<String> =
@@ -219,7 +219,7 @@ impl<'a> Contract<'a> {
     fn names(&self, headers: &Value) -> String {
         let links: Vec<String> =
             members(headers).map(|(name, _)| format!("<a href=#header-{name}>{name}</a>")).collect();
-        if links.is_empty() { String::new() } else { format!("<p>{}</p>", links.join(", ")) }
+        if links.is_empty() { String::new() } else { format!("<p><small>{}</small></p>", links.join(", ")) }
     }
 
     fn examples(&self, examples: &'a Value) -> String {
@@ -265,7 +265,7 @@ impl<'a> Contract<'a> {
                 let optional = if required.contains(&member) { "" } else { " <span>where it helps</span>" };
                 let _ = write!(
                     rows,
-                    "<div><dt><code>{member}</code>{optional}<dd>{}{}</div>",
+                    "<div><dt><code>{member}</code>{optional}<dd><small>{}</small>{}</div>",
                     self.kind(member_schema),
                     paragraphs(&member_schema["description"]),
                 );

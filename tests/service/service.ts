@@ -4,6 +4,7 @@
 import assert from 'node:assert/strict';
 import { after, before } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
+import { deviations } from '../support/contract.ts';
 import type { StreamEvent } from '../support/event_stream.ts';
 import { Listening } from '../support/listening.ts';
 import type { User, World } from '../support/world.ts';
@@ -47,9 +48,12 @@ export type Answer = { status: number; headers: Headers; body: any; text: string
 
 export type Question = { token?: string; headers?: Record<string, string>; body?: unknown; signal?: AbortSignal };
 
-/** One request; a body goes as JSON unless it is a string or bytes. */
+/** One request; a body goes as JSON unless it is a string or bytes. Its answer must be one that openapi.json describes. */
 export async function ask(service: Service, method: string, path: string, question: Question = {}): Promise<Answer> {
-  return readWhole(await send(service, method, path, question));
+  const answer = await readWhole(await send(service, method, path, question));
+  const undescribed = deviations(method, path, answer);
+  assert.deepEqual(undescribed, [], `${method} ${path} was answered ${answer.status} ${answer.text.slice(0, 1000)}`);
+  return answer;
 }
 
 async function readWhole(response: Response): Promise<Answer> {

@@ -1,0 +1,348 @@
+// GET /openapi.json and GET /docs, and that they are true: every example is sent, and every answer that is described is
+// brought about and is what its example shows. (That nothing else is answered, `ask` checks in all the tests here.)
+
+import assert from 'node:assert/strict';
+import { before, describe, it } from 'node:test';
+import { Validator } from '@seriousme/openapi-schema-validator';
+import { answersTo, at, contract, eventsIn, type Json, schemaDeviations } from '../support/contract.ts';
+import { createGate } from '../support/gate.ts';
+import { answer, content, httpError, type ModelBehaviour, refusal, silence } from '../support/model_behaviour.ts';
+import type { User } from '../support/world.ts';
+import { type Answer, ask, eventually, expectProblem, type Question, rowsOf, type Service, signIn, type SignedIn, started, type StartService } from './service.ts';
+
+export function tests(start: StartService): void {
+  const variables = { ALLOWED_MODELS: models.join(), AI_TIMEOUT_MS: '2000', AI_MAX_ATTEMPTS: '1' };
+  const service = started(start, variables);
+  let owner: SignedIn;
+  before(async () => {
+    owner = await signIn(service());
+    await store(service(), owner, example('session'));
+  });
+
+  describe('GET /openapi.json', () => {
+    it('is the document, for any page, and may be kept for a while', async () => {
+      const found = await ask(service(), 'GET', '/openapi.json', { headers: { origin: 'https://cards.example' } });
+      assert.deepEqual([found.status, found.body], [200, contract]);
+      assert.equal(found.headers.get('content-type'), 'application/json');
+      assert.equal(found.headers.get('access-control-allow-origin'), 'https://cards.example');
+      assert.match(found.headers.get('cache-control') ?? '', /^public, max-age=\d+$/);
+    });
+
+    it('is OpenAPI 3.1', async () => {
+      const { body } = await ask(service(), 'GET', '/openapi.json');
+      const validator = new Validator();
+      const { valid, errors } = await validator.validate(body);
+      assert.ok(valid, JSON.stringify(errors));
+      assert.equal(validator.version, '3.1');
+    });
+  });
+
+  describe('GET /docs', () => {
+    it('is a page that may load nothing and run nothing', async () => {
+      const page = await ask(service(), 'GET', '/docs');
+      assert.equal(page.status, 200);
+      assert.equal(page.headers.get('content-type'), 'text/html; charset=utf-8');
+      assert.match(page.headers.get('content-security-policy') ?? '', /^default-src 'none'; style-src 'unsafe-inline';/);
+      assert.doesNotMatch(page.text, /<script|<link|<img|https?:\/\/(?!service\.example)[^<]*["']? *>/);
+    });
+
+    it('is where the type of a problem leads', async () => {
+      const problem = expectProblem(await ask(service(), 'GET', '/ai-sessions'), 401, 'missing_token');
+      const { origin, pathname, hash } = new URL(problem.type);
+      assert.deepEqual([origin, pathname, hash], [service().url, '/docs', '#missing_token']);
+      const page = await ask(service(), 'GET', pathname);
+      assert.ok(page.text.includes(` id=${hash.slice(1)}>`));
+    });
+  });
+
+  describe('a service that is badly set tells both', () => {
+    const broken = started(start, { AI_TIMEOUT_MS: '-1' });
+    for (const path of ['/openapi.json', '/docs']) {
+      it(path, async () => assert.equal((await ask(broken(), 'GET', path)).status, 200));
+    }
+  });
+
+  describe('every example fits its schema', () => {
+    for (const [pointer, value, schema] of describedValues()) {
+      it(pointer, () => assert.deepEqual(schemaDeviations(schema, value), []));
+    }
+  });
+
+  describe('every parameter can be sent as its example', () => {
+    for (const { id, method, path } of operations()) {
+      it(id, async () => {
+        // The owner has the one session that the examples tell of.
+        const { token } = method === 'POST' ? await signIn(service()) : owner;
+        const { question, target } = withAllParameters(method, path);
+        const answered = await ask(service(), method, target, { ...question, token });
+        const sent = contract['components'].parameters['X-Request-Id'].example;
+        assert.equal(answered.headers.get('x-request-id'), sent);
+        const expected: Record<string, number> = { createSession: 202, stopSession: 409 };
+        assert.equal(answered.status, expected[id] ?? 200, answered.text);
+      });
+    }
+  });
+
+  describe('every answer that is described is given, as its example shows', () => {
+    const services: Record<Setting, () => Service> = {
+      well: service,
+      tight: started(start, { ...variables, RATE_LIMIT_BURST: '1/60' }),
+      keyless: started(start, variables),
+      broken: started(start, { ALLOWED_MODELS: models.join(), OPENROUTER_API_KEY: '' }),
+    };
+    before(() => {
+      services.keyless().world.gateway.fail('/auth/v1/.well-known/jwks.json', { kind: 'answer', status: 503 });
+    });
+    for (const { id, method, path } of operations()) {
+      for (const { status, code, mediaType, value } of examplesOfAnswers(method, path)) {
+        const way = ways[`${id} ${code ?? status}`] ?? ways[code ?? ''];
+        if (BY_A_BROKEN_HOST.includes(code ?? '') || (code === 'internal' && isForAnybody(id))) continue;
+        it(`${id}: ${status} ${code ?? mediaType}`, async () => {
+          assert.ok(way !== undefined, 'somebody has to say how it comes about');
+          const there = services[way.setting ?? 'well']();
+          const user = there === service() ? owner : await signIn(there);
+          const answered = await way.ask({ service: there, owner: user, method, path: path.replace('{id}', example('session')['id']) });
+          assert.equal(answered.status, Number(status), answered.text);
+          const given = mediaType === 'text/event-stream' ? eventsIn(answered.text) : answered.body;
+          const shown = mediaType === 'text/event-stream' ? eventsIn(value) : value;
+          assert.deepEqual(masked(given), masked(shown));
+        });
+      }
+    }
+  });
+
+  describe('what is answered to other requests', () => {
+    it('204: the preflight of any path', async () => {
+      for (const path of ['/ai-sessions', '/nothing']) assert.equal((await ask(service(), 'OPTIONS', path)).status, 204);
+    });
+    for (const [method, path, status, name] of [['GET', '/nothing', 404, 'no_such_path'], ['PUT', '/ai-sessions', 405, 'method_not_allowed']] as const) {
+      it(`${status}`, async () => {
+        const answered = await ask(service(), method, path);
+        assert.equal(answered.status, status);
+        assert.deepEqual(masked(answered.body), masked(example(name)));
+      });
+    }
+  });
+}
+
+/** What no caller and no neighbour can bring about: desk_unreachable.test.ts breaks the host; no host of today needs the other. */
+const BY_A_BROKEN_HOST = ['rate_limiter_unavailable', 'idempotency_in_progress'];
+
+/** There `internal` comes only from a module that was torn down: trap.test.ts. */
+const isForAnybody = (id: string) => ['health', 'ready', 'openapi', 'docs'].includes(id);
+
+const models: string[] = example('models')['models'].map(({ id }: { id: string }) => id);
+
+/** The value of an example by its name. */
+function example(name: string): Json {
+  return contract['components'].examples[name].value;
+}
+
+type Operation = { id: string; method: string; path: string };
+
+function operations(): Operation[] {
+  return Object.entries<Json>(contract['paths']).flatMap(([path, item]) =>
+    Object.keys(item)
+      .filter((name) => name !== 'parameters')
+      .map((name) => ({ id: item[name].operationId, method: name.toUpperCase(), path })),
+  );
+}
+
+type AnswerExample = { status: string; code: string | undefined; mediaType: string; value: any };
+
+function examplesOfAnswers(method: string, path: string): AnswerExample[] {
+  return Object.entries(answersTo(method, path)).flatMap(([status, { response }]) =>
+    Object.entries<Json>(response['content'] ?? {}).flatMap(([mediaType, body]) =>
+      Object.values<Json>(body['examples'] ?? {}).map((ref) => {
+        const { value } = at(ref['$ref']);
+        return { status, code: value.code, mediaType, value };
+      }),
+    ),
+  );
+}
+
+/** Every example in the document, with the pointer of the schema that it has to fit. */
+function describedValues(): [pointer: string, value: unknown, schema: string][] {
+  const found: [string, unknown, string][] = [];
+  const walk = (pointer: string, value: any) => {
+    if (typeof value !== 'object' || value === null || pointer === '#/components/examples') return;
+    if (value.schema !== undefined) {
+      if (value.example !== undefined) found.push([pointer, value.example, `${pointer}/schema`]);
+      for (const [name, ref] of Object.entries<Json>(value.examples ?? {})) {
+        // This one shows a mistake.
+        if (name === 'too_short' && pointer.includes('requestBody')) continue;
+        found.push([`${pointer} ${name}`, at(ref['$ref'])['value'], `${pointer}/schema`]);
+      }
+    }
+    for (const [key, member] of Object.entries(value)) walk(`${pointer}/${key.replaceAll('~', '~0').replaceAll('/', '~1')}`, member);
+  };
+  walk('#', contract);
+  return found;
+}
+
+function withAllParameters(method: string, path: string): { target: string; question: Question } {
+  const item = contract['paths'][path];
+  const parameters = [...(item.parameters ?? []), ...(item[method.toLowerCase()].parameters ?? [])].map((parameter: Json) =>
+    parameter['$ref'] === undefined ? parameter : at(parameter['$ref']),
+  );
+  const placed = (place: string) => parameters.filter((parameter) => parameter['in'] === place).map(({ name, example }) => [name, String(example)]);
+  const query = new URLSearchParams(placed('query')).toString();
+  const target = path.replace('{id}', Object.fromEntries(placed('path')).id ?? '') + (query === '' ? '' : `?${query}`);
+  const question: Question = { headers: Object.fromEntries(placed('header')) };
+  return { target, question: method === 'POST' ? { ...question, body: example('water_cycle') } : question };
+}
+
+/** Ids, times and figures are others each time; so is the service's own origin. */
+function masked(value: unknown): unknown {
+  const text = JSON.stringify(value)
+    .replace(/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}/g, 'an id')
+    .replace(/\d{4}-\d\d-\d\dT[\d:.]+Z/g, 'a time')
+    .replace(/"(latency_ms|prompt_tokens|completion_tokens|cost)":[\d.e-]+/g, '"$1":0')
+    .replace(/https?:\/\/[^/"]+\/docs#/g, 'https://service.example/docs#');
+  return JSON.parse(text);
+}
+
+/** Puts a completed session into the owner's rows, past the service. */
+async function store({ world }: Service, user: User, session: Json): Promise<void> {
+  const { id, model, created_at, ended_at, usage, candidates } = session;
+  await world.sql(
+    `insert into ai_generation_sessions
+       (id, user_id, status, model, input_text, prompt_tokens, completion_tokens, cost, created_at, ended_at)
+     values ($1, $2, 'completed', $3, $4, $5, $6, $7, $8, $9)`,
+    [id, user.id, model, example('water_cycle')['input_text'], usage.prompt_tokens, usage.completion_tokens, usage.cost, created_at, ended_at],
+  );
+  for (const [position, card] of candidates.entries()) {
+    await world.sql('insert into flashcard_candidates (id, session_id, user_id, position, front, back, prompt) values ($1, $2, $3, $4, $5, $6, $7)', [
+      card.id,
+      id,
+      user.id,
+      position,
+      card.front,
+      card.back,
+      card.prompt,
+    ]);
+  }
+}
+
+type Setting = 'well' | 'tight' | 'keyless' | 'broken';
+
+/** A request that gets a certain answer. `owner` is whose the session of the examples is, where it is there. */
+type Asked = { service: Service; owner: SignedIn; method: string; path: string };
+type Way = { setting?: Setting; ask: (asked: Asked) => Promise<Answer> };
+
+const good = example('water_cycle');
+
+/** The operation as it is described, with that token. */
+function plainly({ service, method, path }: Asked, token: string | undefined, question: Question = {}): Promise<Answer> {
+  const body = method === 'POST' ? { body: good } : {};
+  return ask(service, method, path, { ...body, ...(token === undefined ? {} : { token }), ...question });
+}
+
+const byToken = (tokenOf: (asked: Asked) => Promise<string | undefined> | string | undefined): Way => ({
+  ask: async (asked) => plainly(asked, await tokenOf(asked)),
+});
+
+const asOwner = (question: Question = {}): Way => ({ ask: (asked) => plainly(asked, asked.owner.token, question) });
+
+/** `POST` as somebody who has not asked for anything yet, while the model behaves like that. */
+const whileTheModel = (behaviour: ModelBehaviour, question: Question = {}): Way => ({
+  ask: async (asked) => {
+    asked.service.world.openrouter.next(behaviour);
+    return plainly(asked, (await signIn(asked.service)).token, question);
+  },
+});
+
+/** The same, with a question of its own. */
+const asNewcomer = (question: Question, path?: string): Way => ({
+  ask: async (asked) => plainly(path === undefined ? asked : { ...asked, path }, (await signIn(asked.service)).token, question),
+});
+
+const withoutDatabase = (path: string): Way => ({
+  ask: async (asked) => {
+    const set = asked.service.world.gateway.fail(path, { kind: 'answer', status: 503 });
+    try {
+      return await plainly(asked, (await signIn(asked.service)).token);
+    } finally {
+      set.clear();
+    }
+  },
+});
+
+const cards = () => answer({ cards: example('created')['candidates'].map(({ front, back, prompt }: Json) => ({ front, back, prompt })) });
+
+/** How each answer comes about: of an operation, or of any. */
+const ways: Record<string, Way> = {
+  missing_token: byToken(() => undefined),
+  invalid_token: byToken(() => 'no.real.token'),
+  expired_token: byToken(({ service, owner }) => service.world.auth.token(owner, { expires_in_s: -3600 })),
+  anonymous_not_allowed: byToken(async ({ service }) => (await signIn(service, { anonymous: true })).token),
+  not_found: asNewcomer({}),
+  database_error: withoutDatabase('/rest/v1/ai_generation_sessions'),
+  auth_unavailable: { setting: 'keyless', ask: (asked) => plainly(asked, asked.owner.token) },
+  internal: { setting: 'broken', ask: (asked) => plainly(asked, asked.owner.token) },
+
+  'createSession 200': whileTheModel(cards(), { headers: { accept: 'text/event-stream' } }),
+  'createSession 201': whileTheModel(cards()),
+  'createSession 202': asNewcomer({ headers: { prefer: 'respond-async' } }),
+  'createSession malformed_json': asNewcomer({ body: '{' }),
+  'createSession validation_failed': asNewcomer({ body: example('too_short') }),
+  'createSession invalid_parameter': asNewcomer({ headers: { 'idempotency-key': 'two words' } }),
+  'createSession body_too_large': asNewcomer({ body: 'x'.repeat(262_145) }),
+  'createSession unsupported_media_type': asNewcomer({ body: 'text', headers: { 'content-type': 'text/plain' } }),
+  'createSession idempotency_key_reused': {
+    ask: async (asked) => {
+      const { token } = await signIn(asked.service);
+      const headers = { 'idempotency-key': '"a"' };
+      await plainly(asked, token, { headers });
+      return plainly(asked, token, { headers, body: { ...good, model: models[1] } });
+    },
+  },
+  'createSession not_found': {
+    ask: async (asked) => {
+      const user = await signIn(asked.service);
+      const headers = { 'idempotency-key': '"a"' };
+      await plainly(asked, user.token, { headers });
+      await asked.service.world.sql('delete from ai_generation_sessions where user_id = $1', [user.id]);
+      return plainly(asked, user.token, { headers });
+    },
+  },
+  'createSession cancelled': {
+    ask: async (asked) => {
+      const user = await signIn(asked.service);
+      const gate = createGate();
+      asked.service.world.openrouter.next(answer({ hold: { gate, after_cards: 0 } }));
+      const waiting = plainly(asked, user.token);
+      await gate.reached;
+      const id = await eventually('the row is there', async () => (await rowsOf(asked.service, user)).sessions[0]?.['id']);
+      const stopped = await ask(asked.service, 'DELETE', `/ai-sessions/${id}`, { token: user.token });
+      assert.equal(stopped.status, 204);
+      gate.open();
+      return waiting;
+    },
+  },
+  'createSession rate_limited': {
+    setting: 'tight',
+    ask: async (asked) => {
+      await plainly(asked, asked.owner.token, { body: '{' });
+      return plainly(asked, asked.owner.token);
+    },
+  },
+  'createSession ai_unavailable': whileTheModel(httpError(503)),
+  'createSession ai_timeout': whileTheModel(silence({ headers: true })),
+  'createSession ai_invalid_response': whileTheModel(content('no cards')),
+  'createSession ai_refused': whileTheModel(refusal()),
+  'createSession ai_misconfigured': whileTheModel(httpError(402)),
+  'createSession database_error': withoutDatabase('/rpc/finish_ai_session'),
+
+  'listSessions 200': asOwner(),
+  'listSessions invalid_parameter': asNewcomer({}, '/ai-sessions?limit=101'),
+  'readSession 200': asOwner(),
+  'followSession 200': asOwner(),
+  'followSession invalid_parameter': asNewcomer({ headers: { 'last-event-id': 'x' } }),
+  'stopSession not_running': asOwner(),
+
+  'listModels 200': asNewcomer({}),
+  'health 200': asNewcomer({}),
+  'ready 200': asNewcomer({}),
+  'ready 503': { setting: 'broken', ask: (asked) => plainly(asked, undefined) },
+};
