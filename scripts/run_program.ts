@@ -12,6 +12,8 @@ export interface Ended {
 }
 
 export interface RunOptions {
+  /** The folder to run in; the project's own, where nothing is said. */
+  cwd?: string;
   env?: Record<string, string>;
   /** `live` shows the output as it comes; without it the output is only kept, for whoever finds that it went wrong. */
   show?: 'live';
@@ -25,7 +27,7 @@ export const RUST_IS_MISSING =
 export function run(program: string, args: string[], options: RunOptions = {}): Promise<Ended> {
   const { promise, resolve, reject } = Promise.withResolvers<Ended>();
   const child = spawn(program, args, {
-    cwd: root,
+    cwd: options.cwd ?? root,
     env: programEnvironment(options.env),
     stdio: ['ignore', 'pipe', 'pipe'],
   });

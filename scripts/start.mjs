@@ -1,7 +1,8 @@
-// The door to every command in package.json: `node scripts/start.mjs <command> [args]`.
+// The door to every command in package.json: `node scripts/start.mjs <command> [args]`. A command `test:api` is the script
+// `scripts/test_api.ts`.
 //
 // Plain JavaScript that any Node from 18 on can run, because nothing is installed yet when it starts. It makes sure of the
-// npm packages, then hands over to `scripts/<command>.ts` under the project's own Node (npm package `node`), which runs
+// npm packages, then hands over to the command's script under the project's own Node (npm package `node`), which runs
 // TypeScript as it is. What else a command needs (Rust, cargo tools) is that command's own business.
 import { spawn } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
@@ -17,17 +18,20 @@ const [command = '', ...args] = process.argv.slice(2);
 if (Number(process.versions.node.split('.')[0]) < oldestNode) {
   stop(`This is Node ${process.versions.node}: install Node ${oldestNode} or newer and run the command again.`);
 }
-const script = join(root, 'scripts', `${command}.ts`);
 if (!commands().includes(command)) {
   stop(`There is no command "${command}": take one of ${commands().join(', ')} (npm run <command>).`);
 }
 if (!installedMatchesLock()) await installPackages();
-process.exitCode = await run(projectNode, ['--disable-warning=ExperimentalWarning', script, ...args], { stdio: 'inherit' });
+process.exitCode = await run(projectNode, ['--disable-warning=ExperimentalWarning', scriptOf(command), ...args], { stdio: 'inherit' });
 
 /** The commands are the scripts that package.json starts through this file: the list is written down once. */
 function commands() {
   const { scripts } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
-  return Object.keys(scripts).filter((name) => existsSync(join(root, 'scripts', `${name}.ts`)));
+  return Object.keys(scripts).filter((name) => existsSync(scriptOf(name)));
+}
+
+function scriptOf(command) {
+  return join(root, 'scripts', `${command.replace(':', '_')}.ts`);
 }
 
 /**

@@ -11,6 +11,9 @@
 //!    [`generation`] reads cards out of the answer as they come.
 //! 6. One database transaction ends the session; [`answer`] says so in JSON, [`problem`] whatever went wrong.
 //!
+//! From outside all of that is `src/answer/openapi.json`; `build.rs` makes of it what `GET /openapi.json` and `GET /docs`
+//! serve.
+//!
 //! Four layers, imports point left only: pure stages ← vendors ← routes ← hosts. `tests/core/architecture.rs` checks
 //! it.
 

@@ -56,6 +56,8 @@ fn wanted(random: &impl Random, now_ms: u64, head: &impl Head, new: NewSession) 
     let key =
         key.map_err(|_| bad_header("Idempotency-Key", "must be one string of 1 to 255 visible characters"))?;
     let form = Form::asked(head.header("accept").as_deref(), head.header("prefer").as_deref());
+    // Checked in every form, used in one.
+    let after = last_event_id(head)?.filter(|_| form == Form::Stream);
     Ok(Generate {
         id: new_id(now_ms, random),
         is_repeated: false,
@@ -64,7 +66,7 @@ fn wanted(random: &impl Random, now_ms: u64, head: &impl Head, new: NewSession) 
         no_cache: head.header("cache-control").is_some_and(|field| says_no_cache(&field)),
         key,
         form,
-        after: if form == Form::Stream { last_event_id(head)? } else { None },
+        after,
     })
 }
 

@@ -8,7 +8,7 @@ import { answersTo, at, contract, eventsIn, type Json, schemaDeviations } from '
 import { createGate } from '../support/gate.ts';
 import { answer, content, httpError, type ModelBehaviour, refusal, silence } from '../support/model_behaviour.ts';
 import type { User } from '../support/world.ts';
-import { type Answer, ask, eventually, expectProblem, type Question, rowsOf, type Service, signIn, type SignedIn, started, type StartService } from './service.ts';
+import { type Answer, ask, create, eventually, expectProblem, type Question, rowsOf, type Service, signIn, type SignedIn, started, type StartService } from './service.ts';
 
 export function tests(start: StartService): void {
   const variables = { ALLOWED_MODELS: models.join(), AI_TIMEOUT_MS: '2000', AI_MAX_ATTEMPTS: '1' };
@@ -69,6 +69,13 @@ export function tests(start: StartService): void {
   });
 
   describe('every parameter can be sent as its example', () => {
+    it('and a header that does not hold is refused whatever form is asked for', async () => {
+      const { token } = await signIn(service());
+      for (const accept of ['application/json', 'text/event-stream']) {
+        const headers = { accept, 'last-event-id': '1' };
+        expectProblem(await create(service(), token, good, headers), 400, 'invalid_parameter');
+      }
+    });
     for (const { id, method, path } of operations()) {
       it(id, async () => {
         // The owner has the one session that the examples tell of.

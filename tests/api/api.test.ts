@@ -1,0 +1,26 @@
+// The short form of `npm run test:api`: whatever openapi.json allows or forbids is asked, and every answer is described there.
+
+import assert from 'node:assert/strict';
+import { after, before, it } from 'node:test';
+import { API_VARIABLES, ensureApiTester, testApi } from '../../scripts/test_api.ts';
+import { startOnWorkerd, type WorkerdService } from '../hosts/workerd.ts';
+import { seedFrom } from '../support/seeded_random.ts';
+
+const EXAMPLES = 10;
+const seed = seedFrom('API_SEED');
+
+/** Fewer would be a tester that does not test. */
+const CASES_MIN = 200;
+
+let service: WorkerdService;
+before(async () => {
+  await ensureApiTester();
+  service = await startOnWorkerd(API_VARIABLES);
+});
+after(() => service.close());
+
+it(`nothing but what is described is answered (API_SEED=${seed})`, async () => {
+  const { ok, report, cases } = await testApi(service, EXAMPLES, seed);
+  assert.ok(ok, report);
+  assert.ok(cases >= CASES_MIN, report);
+});
