@@ -12,7 +12,7 @@ import { ensureApiTester } from './test_api.ts';
 import { type Counts, add, countsOfCargo, judge, none } from './test_counts.ts';
 
 /** Each is a folder of tests/. Those in tests/service are run by each host's file in tests/hosts. */
-const parts = ['core', 'support', 'database', 'hosts', 'api', 'fuzz'];
+const parts = ['core', 'support', 'client', 'database', 'hosts', 'api', 'fuzz'];
 
 /** What has to be built for the files of a part; the others are run without it when it cannot be. */
 const builds: [part: string, make: () => Promise<void>][] = [

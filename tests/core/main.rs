@@ -8,3 +8,4 @@ mod openapi;
 mod scripted_host;
 mod session_events;
 mod signing_keys;
+mod texts;

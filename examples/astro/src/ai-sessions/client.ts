@@ -1,0 +1,248 @@
+/**
+ * The service, for a page: create (plain, streamed, async), read, list, cancel. Needs nothing but `fetch`.
+ *
+ * What it does by itself: sends an `Idempotency-Key` with whatever costs money, so that asking again after a broken
+ * connection never pays twice; takes up a stream where it broke; renews a token that has expired, once; turns every answer
+ * that is no success into a typed error (errors.ts). What it does when told to (`wait_s`): waits for `Retry-After`.
+ */
+import type { Candidate, Created, Model, NewSession, Problem, Session, SessionPage, Usage } from './documents.ts';
+import { ConnectionError, errorOf, isAbort, ProblemError, retryAfter_s } from './errors.ts';
+import { eventsIn, type StreamEvent } from './event_stream.ts';
+import { openLine, type Pause, pause as realPause } from './line.ts';
+import { type Quota, readQuota } from './quota.ts';
+
+export interface ConnectOptions {
+  /** Where the service is, without a slash at the end. */
+  url: string;
+  /** The user's access token; `renew` says that the service has called the last one expired. Undefined: signed out. */
+  accessToken: (renew: boolean) => Promise<string | undefined>;
+  /** Called with what is left whenever an answer tells it. */
+  onQuota?: (quota: Quota[]) => void;
+  /** The ways to the outside, for tests. */
+  fetch?: typeof fetch;
+  pause?: Pause;
+}
+
+export interface CreateOptions {
+  /** 1 to 255 visible characters; default: a random one for each call. The same key and request give the same session. */
+  key?: string;
+  signal?: AbortSignal;
+  /** The most seconds to spend on waiting for `Retry-After`, in all; default 0: the error is thrown at once. */
+  wait_s?: number;
+}
+
+/** A place in a session's stream: what to keep if it is to go on after a reload of the page. */
+export interface StreamPlace {
+  id?: string;
+  lastEventId?: string;
+}
+
+export type SessionEvent = { lastEventId: string } & (
+  | { type: 'session'; id: string }
+  | ({ type: 'candidate'; index: number } & Candidate)
+  | { type: 'done'; id: string; count: number; partial: boolean; usage: Usage | null }
+);
+
+/** The line broke; it is tried again by itself. The next event says that it holds. */
+export type Interruption = { type: 'interrupted'; offline: boolean };
+
+export interface AiSessions {
+  models(signal?: AbortSignal): Promise<Model[]>;
+  /** Waits for the whole answer. */
+  create(request: NewSession, options?: CreateOptions): Promise<Created>;
+  /** Starts and comes back at once (`Prefer: respond-async`); `ended` waits for the rest. */
+  createAsync(request: NewSession, options?: CreateOptions): Promise<Session>;
+  /** Card by card. Ends after `done`; an `error` event is thrown as a `ProblemError`. */
+  stream(request: NewSession, options?: CreateOptions & { from?: StreamPlace }): AsyncGenerator<SessionEvent | Interruption>;
+  /** The same for a session that was started before, from its beginning or after an event. */
+  follow(id: string, options?: { lastEventId?: string; signal?: AbortSignal }): AsyncGenerator<SessionEvent | Interruption>;
+  read(id: string, signal?: AbortSignal): Promise<Session>;
+  /** Reads the session until it is not generating any more. */
+  ended(id: string, signal?: AbortSignal): Promise<Session>;
+  list(page?: { limit?: number; before?: string; signal?: AbortSignal }): Promise<SessionPage>;
+  /** Stops a running generation; complete cards are kept. `not_running` if it has ended already. */
+  cancel(id: string, signal?: AbortSignal): Promise<void>;
+}
+
+/** Attempts in a row that bring nothing, before it is told: two minutes with the pauses between them. */
+const ATTEMPTS_MAX = 12;
+const PAUSE_FIRST_MS = 500;
+const PAUSE_MAX_MS = 15_000;
+/** Between two looks at a running session, where the answer does not say. */
+const LOOK_AGAIN_S = 2;
+
+type Ask = { method?: string; headers?: Record<string, string>; body?: NewSession; signal?: AbortSignal | undefined };
+type Opening = { place: StreamPlace; headers: Record<string, string>; signal: AbortSignal };
+
+export function connect({ url, accessToken, onQuota, fetch: ask = (...request) => fetch(...request), pause = realPause }: ConnectOptions): AiSessions {
+  /** One request; an answer that is no success is thrown. */
+  async function send(path: string, request: Ask = {}, renew = false): Promise<Response> {
+    const { method = 'GET', headers = {}, body, signal = null } = request;
+    const token = await accessToken(renew);
+    const response = await ask(url + path, {
+      method,
+      headers: {
+        ...headers,
+        ...(token === undefined ? {} : { authorization: `Bearer ${token}` }),
+        ...(body === undefined ? {} : { 'content-type': 'application/json' }),
+      },
+      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+      signal,
+    }).catch(broken('the service cannot be reached'));
+    const quota = readQuota(response.headers);
+    if (quota.length > 0) onQuota?.(quota);
+    if (response.ok) return response;
+    const error = await errorOf(response);
+    if (!renew && error instanceof ProblemError && error.code === 'expired_token') return send(path, request, true);
+    throw error;
+  }
+
+  async function sendForJson<T>(path: string, request: Ask = {}): Promise<T> {
+    return bodyOf<T>(await send(path, request));
+  }
+
+  /** A POST that may be sent as often as needed: its key makes it one. */
+  function post<T>(body: NewSession, options: CreateOptions, headers: Record<string, string>): Promise<T> {
+    const withKey = { ...headers, 'idempotency-key': quoted(options.key ?? crypto.randomUUID()) };
+    return patiently(() => sendForJson<T>('/ai-sessions', { method: 'POST', headers: withKey, body, signal: options.signal }), options);
+  }
+
+  /** Waits for `Retry-After` as long as it was told to, and out the breaks of the connection. */
+  async function patiently<T>(attempt: () => Promise<T>, { wait_s = 0, signal = never }: CreateOptions, attemptsMax = ATTEMPTS_MAX): Promise<T> {
+    let left_s = wait_s;
+    for (let breaks = 1; ; ) {
+      try {
+        return await attempt();
+      } catch (error) {
+        if (error instanceof ConnectionError && breaks < attemptsMax) {
+          await pause(backoff_ms(breaks), signal, 'online');
+          breaks += 1;
+          continue;
+        }
+        const after_s = error instanceof ProblemError && error.retryable ? error.retryAfter_s : undefined;
+        if (after_s === undefined || after_s > left_s) throw error;
+        left_s -= after_s;
+        await pause(after_s * 1000, signal);
+      }
+    }
+  }
+
+  async function* follow(open: (opening: Opening) => Promise<Response>, from: StreamPlace, signal = never): AsyncGenerator<SessionEvent | Interruption> {
+    const place = { ...from };
+    for (let breaks = 0; ; ) {
+      const line = openLine(signal);
+      try {
+        const headers = { accept: 'text/event-stream', ...(place.lastEventId === undefined ? {} : { 'last-event-id': place.lastEventId }) };
+        const response = await open({ place, headers, signal: line.signal });
+        for await (const event of eventsIn(response.body ?? emptyBody(), line.alive)) {
+          const told = sessionEvent(event);
+          if (told === undefined) continue;
+          breaks = 0;
+          place.lastEventId = told.lastEventId;
+          if (told.type === 'session') place.id = told.id;
+          yield told;
+          if (told.type === 'done') return;
+        }
+        // The body ended without `done` or `error`: the line broke, politely.
+      } catch (error) {
+        const lineBroke = error instanceof ConnectionError || isAbort(error);
+        if (signal.aborted || !lineBroke) throw error;
+      } finally {
+        line.close();
+      }
+      // A page that knows itself offline waits for as long as that takes.
+      const offline = globalThis.navigator?.onLine === false;
+      breaks = offline ? Math.min(breaks + 1, ATTEMPTS_MAX / 2) : breaks + 1;
+      if (breaks >= ATTEMPTS_MAX) throw new ConnectionError('the connection broke and cannot be had again');
+      yield { type: 'interrupted', offline };
+      await pause(backoff_ms(breaks), signal, 'online');
+    }
+  }
+
+  return {
+    async models(signal) {
+      const { models } = await sendForJson<{ models: Model[] }>('/models', { signal });
+      return models;
+    },
+    create(request, options = {}) {
+      return post(request, options, { accept: 'application/json' });
+    },
+    createAsync(request, options = {}) {
+      return post(request, options, { accept: 'application/json', prefer: 'respond-async' });
+    },
+    stream(request, { from = {}, key = crypto.randomUUID(), ...options } = {}) {
+      const open = ({ place, headers, signal }: Opening) => {
+        if (place.id !== undefined) return send(eventsPath(place.id), { headers, signal });
+        const withKey = { ...headers, 'idempotency-key': quoted(key) };
+        const attempt = () => send('/ai-sessions', { method: 'POST', headers: withKey, body: request, signal });
+        // Breaks are told by `follow`, so one attempt is enough here.
+        return patiently(attempt, { ...options, signal }, 1);
+      };
+      return follow(open, from, options.signal);
+    },
+    follow(id, { lastEventId, signal } = {}) {
+      const open = ({ headers, signal }: Opening) => send(eventsPath(id), { headers, signal });
+      return follow(open, lastEventId === undefined ? { id } : { id, lastEventId }, signal);
+    },
+    read(id, signal) {
+      return sendForJson(sessionPath(id), { signal });
+    },
+    async ended(id, signal = never) {
+      for (;;) {
+        const { session, again_s } = await patiently(async () => {
+          const response = await send(sessionPath(id), { signal });
+          return { session: await bodyOf<Session>(response), again_s: retryAfter_s(response) ?? LOOK_AGAIN_S };
+        }, { signal });
+        if (session.status !== 'generating') return session;
+        await pause(again_s * 1000, signal);
+      }
+    },
+    list({ limit, before, signal } = {}) {
+      const query = new URLSearchParams();
+      if (limit !== undefined) query.set('limit', String(limit));
+      if (before !== undefined) query.set('before', before);
+      return sendForJson(query.size > 0 ? `/ai-sessions?${query}` : '/ai-sessions', { signal });
+    },
+    async cancel(id, signal) {
+      await send(sessionPath(id), { method: 'DELETE', signal });
+    },
+  };
+}
+
+const never = new AbortController().signal;
+
+const sessionPath = (id: string) => `/ai-sessions/${encodeURIComponent(id)}`;
+const eventsPath = (id: string) => `${sessionPath(id)}/events`;
+
+/** A string of structured fields (RFC 9651), as the draft of `Idempotency-Key` wants it. */
+const quoted = (key: string) => `"${key.replace(/["\\]/g, '\\$&')}"`;
+
+/** Exponential, and spread by half, so that the pages that one outage stopped do not come back together. */
+const backoff_ms = (breaks: number) => Math.min(PAUSE_FIRST_MS * 2 ** (breaks - 1), PAUSE_MAX_MS) * (0.5 + Math.random() / 2);
+
+/** Rejects with what it was: an abort, or else a connection that broke. */
+function broken(what: string): (cause: unknown) => never {
+  return (cause) => {
+    throw isAbort(cause) ? cause : new ConnectionError(what, { cause });
+  };
+}
+
+function bodyOf<T>(response: Response): Promise<T> {
+  return response.json().catch(broken('the answer broke off')) as Promise<T>;
+}
+
+const emptyBody = () => new Blob([]).stream();
+
+/** An event of a session; undefined for one that a later version of the service may add. */
+function sessionEvent({ type, data, id: lastEventId }: StreamEvent): SessionEvent | undefined {
+  switch (type) {
+    case 'session':
+    case 'candidate':
+    case 'done':
+      return { type, lastEventId, ...JSON.parse(data) } as SessionEvent;
+    case 'error':
+      throw new ProblemError(JSON.parse(data) as Problem);
+    default:
+      return undefined;
+  }
+}

@@ -1,0 +1,74 @@
+// Which key a text gets: once paid in all tabs, again on purpose only.
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { attemptFor, type SharedStorage } from '../../examples/astro/src/ai-sessions/attempts.ts';
+
+const request = { input_text: 'A text.', model: 'a/one' };
+const noon = Date.UTC(2026, 10, 24, 12);
+const hours = (n: number) => noon + n * 3_600_000;
+
+function storage(): SharedStorage {
+  const items = new Map<string, string>();
+  return { getItem: (name) => items.get(name) ?? null, setItem: (name, value) => void items.set(name, value) };
+}
+
+test('two tabs that send the same text make the same key, at once or later', async () => {
+  const shared = storage();
+  const [one, other] = await Promise.all([attemptFor(shared, 'u', request, noon), attemptFor(shared, 'u', request, noon)]);
+  assert.equal(one.key, other.key);
+  assert.equal((await attemptFor(shared, 'u', request, hours(23))).key, one.key);
+  assert.match(one.key, /^[\w-]{43}$/);
+});
+
+test('the text counts as the service cleans it', async () => {
+  const shared = storage();
+  const one = await attemptFor(shared, 'u', request, noon);
+  assert.equal((await attemptFor(shared, 'u', { ...request, input_text: ' A text.\r\n' }, noon)).key, one.key);
+});
+
+test('another user, text or model is another key', async () => {
+  const shared = storage();
+  const keys = [
+    await attemptFor(shared, 'u', request, noon),
+    await attemptFor(shared, 'v', request, noon),
+    await attemptFor(shared, 'u', { ...request, input_text: 'B text.' }, noon),
+    await attemptFor(shared, 'u', { ...request, model: 'b/two' }, noon),
+  ].map(({ key }) => key);
+  assert.equal(new Set(keys).size, keys.length);
+});
+
+test('two tabs that make new cards instead of the same ones go on to the same attempt', async () => {
+  const shared = storage();
+  const shown = await attemptFor(shared, 'u', request, noon);
+  const one = await attemptFor(shared, 'u', request, noon, shown);
+  const other = await attemptFor(shared, 'u', request, noon, shown);
+  assert.equal(one.number, 1);
+  assert.notEqual(one.key, shown.key);
+  assert.equal(other.key, one.key);
+  assert.equal((await attemptFor(shared, 'u', request, noon, one)).number, 2);
+  // A tab that has seen none of it gets the latest.
+  assert.equal((await attemptFor(shared, 'u', request, noon)).number, 2);
+});
+
+test('cards of another text do not move this one on', async () => {
+  const shared = storage();
+  const shown = await attemptFor(shared, 'u', { ...request, input_text: 'B text.' }, noon);
+  assert.equal((await attemptFor(shared, 'u', request, noon, shown)).number, 0);
+});
+
+test('after the life of a key no old key comes back', async () => {
+  const shared = storage();
+  const first = await attemptFor(shared, 'u', request, noon);
+  const second = await attemptFor(shared, 'u', request, hours(20), first);
+  assert.equal((await attemptFor(shared, 'u', request, hours(43))).key, second.key, 'the life counts from the latest attempt');
+  const later = await attemptFor(shared, 'u', request, hours(44));
+  assert.equal(later.number, 0);
+  assert.ok(![first.key, second.key].includes(later.key));
+});
+
+test('a storage that is broken, full or emptied the same day costs nothing', async () => {
+  const first = await attemptFor(storage(), 'u', request, noon);
+  const broken: SharedStorage = { getItem: () => '{', setItem: () => { throw new DOMException('full', 'QuotaExceededError'); } };
+  assert.equal((await attemptFor(broken, 'u', request, hours(1))).key, first.key);
+});

@@ -1,0 +1,26 @@
+//! The rule for texts, on the cases that hold the page's copy of it too (`tests/client/text.test.ts`): what the page counts
+//! is what the service counts.
+
+#![expect(clippy::expect_used, reason = "a fixture that cannot be read fails the test")]
+
+use ai_sessions::input::sanitize::sanitize;
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Case {
+    name: String,
+    text: String,
+    clean: String,
+    characters: usize,
+}
+
+#[test]
+fn every_text_becomes_and_counts_what_the_page_says() {
+    let cases: Vec<Case> =
+        serde_json::from_str(include_str!("../fixtures/texts.json")).expect("the fixture is JSON");
+    for Case { name, text, clean, characters } in cases {
+        assert_eq!(sanitize(&text), clean, "{name}");
+        assert_eq!(clean.chars().count(), characters, "{name}");
+    }
+}
