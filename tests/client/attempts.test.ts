@@ -17,6 +17,7 @@ test('two tabs that send the same text make the same key, at once or later', asy
   const shared = storage();
   const [one, other] = await Promise.all([attemptFor(shared, 'u', request, noon), attemptFor(shared, 'u', request, noon)]);
   assert.equal(one.key, other.key);
+  assert.ok((await attemptFor(shared, 'u', request, noon)).known);
   assert.equal((await attemptFor(shared, 'u', request, hours(23))).key, one.key);
   assert.match(one.key, /^[\w-]{43}$/);
 });
@@ -43,7 +44,7 @@ test('two tabs that make new cards instead of the same ones go on to the same at
   const shown = await attemptFor(shared, 'u', request, noon);
   const one = await attemptFor(shared, 'u', request, noon, shown);
   const other = await attemptFor(shared, 'u', request, noon, shown);
-  assert.equal(one.number, 1);
+  assert.deepEqual([one.number, one.known], [1, false]);
   assert.notEqual(one.key, shown.key);
   assert.equal(other.key, one.key);
   assert.equal((await attemptFor(shared, 'u', request, noon, one)).number, 2);

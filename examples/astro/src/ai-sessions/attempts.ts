@@ -21,6 +21,8 @@ export interface Attempt {
   key: string;
   /** 0 for the first. */
   number: number;
+  /** This key was taken before, here or in another tab: what it gives was asked for already. */
+  known: boolean;
 }
 
 type Latest = { day: string; since_ms: number; number: number };
@@ -33,13 +35,18 @@ const KEY_LIFE_MS = 86_400_000;
 export async function attemptFor(storage: SharedStorage, userId: string, request: NewSession, now_ms: number, after?: Attempt): Promise<Attempt> {
   const text = await hash([userId, request.model, sanitize(request.input_text)]);
   const records = readRecords(storage, now_ms);
-  const record = records[text] ?? { day: new Date(now_ms).toISOString().slice(0, 10), since_ms: now_ms, number: 0 };
+  const latest = records[text];
+  const record = latest ?? { day: new Date(now_ms).toISOString().slice(0, 10), since_ms: now_ms, number: 0 };
+  let known = latest !== undefined;
   if (after !== undefined && (await keyOf(text, { ...record, number: after.number })) === after.key) {
-    if (record.number <= after.number) Object.assign(record, { number: after.number + 1, since_ms: now_ms });
+    if (record.number <= after.number) {
+      Object.assign(record, { number: after.number + 1, since_ms: now_ms });
+      known = false;
+    }
   }
   records[text] = record;
   writeRecords(storage, records);
-  return { key: await keyOf(text, record), number: record.number };
+  return { key: await keyOf(text, record), number: record.number, known };
 }
 
 const keyOf = (text: string, { day, number }: Latest) => hash([text, day, number]);

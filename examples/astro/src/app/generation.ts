@@ -1,0 +1,165 @@
+/**
+ * What the right half of the page shows, and how it comes about: one session at a time, made now, taken up after a reload,
+ * or opened from the past. Knows nothing of the page's elements.
+ */
+import { type Attempt, attemptFor } from '../ai-sessions/attempts.ts';
+import type { AiSessions, Interruption, SessionEvent, StreamPlace } from '../ai-sessions/client.ts';
+import type { Candidate, NewSession, ProblemCode } from '../ai-sessions/documents.ts';
+import { isAbort, ProblemError } from '../ai-sessions/errors.ts';
+import { keep, readKept } from './kept.ts';
+
+/** What was asked for, and under which key. */
+export interface Asked {
+  request: NewSession;
+  attempt: Attempt;
+}
+
+export type State =
+  | { phase: 'empty' }
+  /** A session of the past is on its way. */
+  | { phase: 'opening'; id: string }
+  | { phase: 'generating'; id?: string; asked?: Asked; cards: Candidate[]; line: 'good' | 'broken' | 'offline'; stopping: boolean }
+  | { phase: 'done'; id: string; asked?: Asked; cards: Candidate[]; partial: boolean }
+  | { phase: 'failed'; error: unknown; asked?: Asked }
+  /** A session of the past that ended without a card. */
+  | { phase: 'failed-before'; id: string; code: ProblemCode };
+
+export interface Generation {
+  readonly state: State;
+  /** Makes cards; `after` is the attempt that a new one shall come after. */
+  start(request: NewSession, after?: Attempt): Promise<void>;
+  /** Goes on with what a reload of the page interrupted; false if nothing was. */
+  resume(): boolean;
+  open(id: string): Promise<void>;
+  stop(): Promise<void>;
+  /** Shows nothing. What runs goes on without the page. */
+  leave(): void;
+}
+
+/** Of a running generation, in the tab's own storage: what is needed to go on after a reload. */
+interface Saved {
+  userId: string;
+  asked?: Asked;
+  place: StreamPlace;
+  cards: Candidate[];
+}
+
+const SAVED = 'cards.running';
+
+export function createGeneration(client: AiSessions, userId: string, show: (state: State) => void): Generation {
+  let state: State = { phase: 'empty' };
+  let watching = new AbortController();
+
+  function set(next: State): void {
+    state = next;
+    show(state);
+  }
+
+  /** Whatever was watched until now is not of interest any more. */
+  function watchAnew(): AbortSignal {
+    watching.abort();
+    watching = new AbortController();
+    return watching.signal;
+  }
+
+  async function watch(events: AsyncGenerator<SessionEvent | Interruption>, { asked, place, cards }: Omit<Saved, 'userId'>, signal: AbortSignal): Promise<void> {
+    const askedFor = asked === undefined ? {} : { asked };
+    const running = (more: Partial<Extract<State, { phase: 'generating' }>> = {}) => {
+      const stopping = state.phase === 'generating' && state.stopping;
+      set({ phase: 'generating', ...(place.id === undefined ? {} : { id: place.id }), ...askedFor, cards, line: 'good', stopping, ...more });
+    };
+    const save = () => keep(sessionStorage, SAVED, { userId, ...askedFor, place, cards } satisfies Saved);
+    save();
+    running({ stopping: false });
+    try {
+      for await (const event of events) {
+        if (signal.aborted) return;
+        if (event.type === 'interrupted') {
+          running({ line: event.offline ? 'offline' : 'broken' });
+          continue;
+        }
+        place = { ...place, lastEventId: event.lastEventId };
+        if (event.type === 'session') {
+          place.id = event.id;
+          running();
+          if (state.phase === 'generating' && state.stopping) await cancel(event.id);
+        } else if (event.type === 'candidate') {
+          const { id, front, back, prompt } = event;
+          // By its place: what is told twice after a break is there once.
+          cards = Object.assign([...cards], { [event.index]: { id, front, back, prompt } });
+          running();
+        } else {
+          keep(sessionStorage, SAVED, undefined);
+          set({ phase: 'done', id: event.id, ...askedFor, cards, partial: event.partial });
+          return;
+        }
+        save();
+      }
+    } catch (error) {
+      if (signal.aborted) return;
+      // Without a connection it may still run: a reload finds it again.
+      if (error instanceof ProblemError) keep(sessionStorage, SAVED, undefined);
+      set({ phase: 'failed', error, ...askedFor });
+    }
+  }
+
+  async function cancel(id: string): Promise<void> {
+    try {
+      await client.cancel(id, watching.signal);
+    } catch (error) {
+      if (isAbort(error)) return;
+      // It has ended already: its stream tells how.
+      if (error instanceof ProblemError && error.code === 'not_running') return;
+      if (state.phase === 'generating') set({ ...state, stopping: false });
+    }
+  }
+
+  return {
+    get state() {
+      return state;
+    },
+    async start(request, after) {
+      const signal = watchAnew();
+      const attempt = await attemptFor(localStorage, userId, request, Date.now(), after);
+      const events = client.stream(request, { key: attempt.key, signal });
+      await watch(events, { asked: { request, attempt }, place: {}, cards: [] }, signal);
+    },
+    resume() {
+      const saved = readKept<Saved>(sessionStorage, SAVED);
+      if (saved === undefined || saved.userId !== userId) return false;
+      const { asked, place, cards } = saved;
+      const signal = watchAnew();
+      const events =
+        asked === undefined
+          ? client.follow(place.id ?? '', { ...place, signal })
+          : client.stream(asked.request, { key: asked.attempt.key, from: place, signal });
+      void watch(events, saved.asked === undefined ? { place, cards } : { asked: saved.asked, place, cards }, signal);
+      return true;
+    },
+    async open(id) {
+      const signal = watchAnew();
+      keep(sessionStorage, SAVED, undefined);
+      set({ phase: 'opening', id });
+      try {
+        const session = await client.read(id, signal);
+        if (session.status === 'generating') return await watch(client.follow(id, { signal }), { place: { id }, cards: [] }, signal);
+        if (session.error !== null) set({ phase: 'failed-before', id, code: session.error });
+        else set({ phase: 'done', id, cards: session.candidates, partial: session.partial });
+      } catch (error) {
+        if (!signal.aborted) set({ phase: 'failed', error });
+      }
+    },
+    async stop() {
+      if (state.phase !== 'generating' || state.stopping) return;
+      const { id } = state;
+      set({ ...state, stopping: true });
+      // Before the session has an id, its first event brings it here.
+      if (id !== undefined) await cancel(id);
+    },
+    leave() {
+      watchAnew();
+      keep(sessionStorage, SAVED, undefined);
+      set({ phase: 'empty' });
+    },
+  };
+}

@@ -1,0 +1,136 @@
+/**
+ * The page: who is signed in, what is asked for, what is shown. The parts do not know each other; they meet here.
+ * `#<id>` in the address is the session on the screen, so that a reload, a link and the back button find it.
+ */
+import { connect } from '../ai-sessions/client.ts';
+import type { NewSession } from '../ai-sessions/documents.ts';
+import type { Quota } from '../ai-sessions/quota.ts';
+import { openAccount, type User } from './account.ts';
+import { composerView } from './composer_view.ts';
+import { byId } from './elements.ts';
+import { createGeneration, type Generation, type State } from './generation.ts';
+import { keep, readKept } from './kept.ts';
+import { pastView } from './past_view.ts';
+import { resultsView } from './results_view.ts';
+import type { Remedy } from './sentences.ts';
+import { readSettings } from './settings.ts';
+import { signInView } from './sign_in_view.ts';
+
+const settings = readSettings();
+const account = openAccount(settings);
+let user: User | undefined;
+let generation: Generation | undefined;
+let quota: Quota[] = [];
+let limited = false;
+
+const client = connect({
+  url: settings.aiSessionsUrl,
+  accessToken: account.accessToken,
+  onQuota(told) {
+    quota = told;
+    composer.setQuota(quota);
+    if (user !== undefined) keep(localStorage, quotaItem(user), { at_ms: Date.now(), quota });
+  },
+});
+
+const composer = composerView((request) => start(request));
+const results = resultsView({
+  stop: () => void generation?.stop(),
+  makeNew() {
+    const state = generation?.state;
+    if (state?.phase === 'done' && state.asked !== undefined) start(state.asked.request, true);
+  },
+  remedy: (remedy) => mend(remedy),
+  quota: () => quota,
+  limited(isLimited) {
+    limited = isLimited;
+    showBusy();
+  },
+});
+const signIn = signInView(account);
+pastView(() => client);
+
+account.watch((now) => {
+  const hasSignedIn = now !== undefined && signIn.isShown;
+  user = now;
+  generation?.leave();
+  signIn.show(user === undefined);
+  byId('workspace').hidden = user === undefined;
+  byId('account').hidden = user === undefined;
+  if (user === undefined) return signIn.focus();
+  byId('email').textContent = user.email || 'Guest';
+  composer.setQuota(rememberedQuota(user));
+  generation = createGeneration(client, user.id, show);
+  void loadModels();
+  if (!generation.resume()) openFromAddress();
+  // The form that had the focus is gone.
+  if (hasSignedIn) composer.focus();
+});
+
+byId('sign-out').addEventListener('click', () => {
+  history.replaceState(null, '', location.pathname);
+  void account.signOut();
+});
+
+window.addEventListener('hashchange', openFromAddress);
+for (const change of ['online', 'offline']) window.addEventListener(change, showOffline);
+window.addEventListener('online', () => void loadModels());
+showOffline();
+
+function show(state: State): void {
+  // What it is comes first: the views ask for it.
+  if ('id' in state && state.id !== undefined && hashId() !== state.id) history.replaceState(null, '', `#${state.id}`);
+  results.show(state);
+  showBusy();
+}
+
+function start(request: NewSession, anew = false): void {
+  const state = generation?.state;
+  const shown = state !== undefined && 'asked' in state ? state.asked?.attempt : undefined;
+  void generation?.start(request, anew ? shown : undefined);
+  results.focus();
+}
+
+function mend(remedy: Remedy): void {
+  const state = generation?.state;
+  if (remedy === 'edit') return composer.focus();
+  if (remedy === 'sign-in') return void account.signOut();
+  if (state?.phase !== 'failed') return;
+  if (state.asked === undefined) return openFromAddress();
+  start(state.asked.request, remedy === 'new');
+}
+
+function openFromAddress(): void {
+  const id = hashId();
+  if (id === undefined || generation === undefined) return;
+  const { state } = generation;
+  if ('id' in state && state.id === id) return;
+  void generation.open(id);
+}
+
+function hashId(): string | undefined {
+  return /^#([0-9a-f-]{36})$/.exec(location.hash)?.[1];
+}
+
+async function loadModels(): Promise<void> {
+  // Without them the service would say that the model is missing; `online` and the next sign-in try again.
+  await client.models().then(composer.setModels, () => {});
+}
+
+function showBusy(): void {
+  const phase = generation?.state.phase;
+  composer.setBusy(phase === 'generating' || phase === 'opening' || limited);
+}
+
+function showOffline(): void {
+  byId('offline').hidden = navigator.onLine;
+}
+
+const quotaItem = ({ id }: User) => `cards.quota.${id}`;
+
+/** What was left when this browser heard of it, as far as that still holds. */
+function rememberedQuota(user: User): Quota[] {
+  const { at_ms, quota = [] } = readKept<{ at_ms: number; quota: Quota[] }>(localStorage, quotaItem(user)) ?? {};
+  const age_s = (Date.now() - (at_ms ?? 0)) / 1000;
+  return quota.filter(({ reset_s }) => reset_s === undefined || age_s < reset_s);
+}

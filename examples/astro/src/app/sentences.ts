@@ -1,0 +1,103 @@
+/** What a person is told about each problem, and what can be done about it. */
+import type { ProblemCode } from '../ai-sessions/documents.ts';
+import { ConnectionError, ProblemError } from '../ai-sessions/errors.ts';
+import type { Quota } from '../ai-sessions/quota.ts';
+
+/** `same`: ask again under the same key. `new`: a new attempt, because the key would only give the same failure again. */
+export type Remedy = 'same' | 'new' | 'sign-in' | 'edit' | 'wait' | 'none';
+
+export interface Told {
+  title: string;
+  sentence: string;
+  remedy: Remedy;
+}
+
+const told: Record<ProblemCode, Told> = {
+  missing_token: { title: 'Signed out', sentence: 'Sign in to make cards. Your text stays here.', remedy: 'sign-in' },
+  invalid_token: { title: 'Signed out', sentence: 'Your sign-in is not valid any more. Sign in again; your text stays here.', remedy: 'sign-in' },
+  expired_token: { title: 'Signed out', sentence: 'Your sign-in has run out. Sign in again; your text stays here.', remedy: 'sign-in' },
+  anonymous_not_allowed: { title: 'An account is needed', sentence: 'Guests cannot make cards here. Sign in with an account.', remedy: 'sign-in' },
+
+  rate_limited: { title: 'Limit reached', sentence: 'You have reached a limit.', remedy: 'wait' },
+  ai_unavailable: { title: 'The model is away', sentence: 'The model cannot be reached at the moment. Nothing was counted: try again, or take another model.', remedy: 'same' },
+  ai_timeout: { title: 'The model took too long', sentence: 'The model did not finish in time. Nothing was counted: try again, or take another model.', remedy: 'same' },
+  ai_invalid_response: { title: 'No usable card', sentence: 'The model’s answer had no usable card in it. Nothing was counted: try again, or take another model.', remedy: 'same' },
+  ai_refused: { title: 'The model refused', sentence: 'The model does not want to make cards of this text. Change the text and try again. This attempt was counted.', remedy: 'edit' },
+  ai_misconfigured: { title: 'This model is not set up', sentence: 'This model cannot be used here until its operator has mended it. Nothing was counted: take another model.', remedy: 'new' },
+  cancelled: { title: 'Stopped', sentence: 'You stopped it before the first card was there. Nothing was counted.', remedy: 'same' },
+  database_error: { title: 'Not stored yet', sentence: 'The cards could not be stored at the moment. They are kept: try again in a minute and you get them without a new count.', remedy: 'same' },
+
+  validation_failed: { title: 'The text does not fit', sentence: 'The service does not take this text or this model.', remedy: 'edit' },
+  malformed_json: { title: 'Not understood', sentence: 'The service did not understand the page. Reload it and try again.', remedy: 'none' },
+  invalid_parameter: { title: 'Not understood', sentence: 'The service did not understand the page. Reload it and try again.', remedy: 'none' },
+  method_not_allowed: { title: 'Not understood', sentence: 'The page and the service do not fit together. Reload the page and try again.', remedy: 'none' },
+  unsupported_media_type: { title: 'Not understood', sentence: 'The page and the service do not fit together. Reload the page and try again.', remedy: 'none' },
+  body_too_large: { title: 'The text is too long', sentence: 'The text is far too long. Take a part of it.', remedy: 'edit' },
+  not_found: { title: 'Not found', sentence: 'There is no such session, or it is not yours.', remedy: 'none' },
+  not_running: { title: 'Ended already', sentence: 'There is nothing to stop: it has ended already.', remedy: 'none' },
+  idempotency_in_progress: { title: 'Already running', sentence: 'These cards are being made already. Try again in a moment to see them.', remedy: 'same' },
+  idempotency_key_reused: { title: 'Mixed up', sentence: 'The page mixed up two texts. Try again.', remedy: 'new' },
+
+  rate_limiter_unavailable: { title: 'Not possible right now', sentence: 'Your limits cannot be checked at the moment. Try again in a minute.', remedy: 'same' },
+  auth_unavailable: { title: 'Not possible right now', sentence: 'Your sign-in cannot be checked at the moment. Try again in a minute.', remedy: 'same' },
+  internal: { title: 'Something broke', sentence: 'Something in the service is broken. Try again later.', remedy: 'same' },
+};
+
+const unknown: Told = { title: 'Something went wrong', sentence: 'The service said something that this page does not know. Reload it and try again.', remedy: 'none' };
+const unreachable: Told = { title: 'No connection', sentence: 'The service cannot be reached. Check your connection and try again; nothing is counted twice.', remedy: 'same' };
+const bug: Told = { title: 'Something went wrong', sentence: 'The page itself has a fault. Reload it and try again; nothing is counted twice.', remedy: 'same' };
+
+export function tell(error: unknown): Told {
+  if (error instanceof ConnectionError) return unreachable;
+  if (!(error instanceof ProblemError)) return bug;
+  const { code, problem } = error;
+  const length = problem.errors?.find((each) => each.field === 'input_text' && each.code === 'length');
+  if (code === 'validation_failed' && length !== undefined) {
+    return { ...told.validation_failed, sentence: `The text has ${count(length.actual ?? 0)} characters. ${count(length.min ?? 0)} to ${count(length.max ?? 0)} are allowed.` };
+  }
+  if (code === 'validation_failed' && problem.errors?.some(({ field }) => field === 'model') === true) {
+    return { ...told.validation_failed, title: 'The model is gone', sentence: 'This model is not offered any more. Take another one.' };
+  }
+  return tellCode(code);
+}
+
+/** The same for a session that is known to have failed with this code. */
+export const tellCode = (code: ProblemCode): Told => told[code] ?? unknown;
+
+/** Which limit it is. `quota` is what the same answer said. */
+export function tellLimit(policies: string[], quota: Quota[]): string {
+  const [policy = ''] = policies;
+  const { limit, window_s } = quota.find((each) => each.policy === policy) ?? {};
+  if (policy === 'concurrent') return 'Other cards of yours are being made at this moment. Wait until they are there.';
+  if (limit === undefined || window_s === undefined) return told.rate_limited.sentence;
+  const what = policy === 'generations' ? 'generation' : 'request';
+  return `You have used ${limit === 1 ? `the one ${what}` : `all ${count(limit)} ${what}s`} of ${span(window_s)}.`;
+}
+
+/** What is left of one limit, in few words. */
+export function tellLeft({ policy, limit, window_s, remaining }: Quota): string {
+  const what = policy === 'generations' ? 'generations' : 'requests';
+  const of = limit === undefined ? '' : ` of ${count(limit)}`;
+  return `${count(remaining)}${of} ${what} left${window_s === undefined ? '' : ` in ${span(window_s)}`}`;
+}
+
+/** `24 hours`, `one minute`, `90 seconds`. */
+function span(seconds: number): string {
+  const units: [string, number][] = [['hour', 3600], ['minute', 60], ['second', 1]];
+  const [unit, unit_s] = units.find(([, unit_s]) => seconds % unit_s === 0) ?? ['second', 1];
+  const n = seconds / unit_s;
+  return n === 1 ? `one ${unit}` : `${count(n)} ${unit}s`;
+}
+
+/** `3:05 min`, `12 s`: for a clock that runs down. */
+export function countdown(ms: number): string {
+  const seconds = Math.max(0, Math.ceil(ms / 1000));
+  if (seconds < 60) return `${seconds} s`;
+  const two = (n: number) => String(n).padStart(2, '0');
+  const [hours, minutes] = [Math.floor(seconds / 3600), Math.floor((seconds % 3600) / 60)];
+  return hours > 0 ? `${hours}:${two(minutes)}:${two(seconds % 60)} h` : `${minutes}:${two(seconds % 60)} min`;
+}
+
+export const count = (n: number) => n.toLocaleString('en');
+
+export const cards = (n: number) => (n === 1 ? '1 card' : `${count(n)} cards`);
