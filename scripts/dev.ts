@@ -1,16 +1,19 @@
 /**
- * `npm run dev`: the whole service on this machine, with cards from a sample text to show that it works; stays up and
- * follows the sources until Ctrl-C. `npm run dev -- --once` ends after the cards, with 0 if there were any.
+ * `npm run dev`: the whole service on this machine, with cards from a sample text to show that it works, and the example
+ * page; stays up and follows the sources until Ctrl-C. `npm run dev -- --once` ends after the cards, with 0 if there were any.
  */
 import { startWorld, type World } from '../tests/support/world.ts';
 import { build } from './build.ts';
 import { type DevSettings, readDevSettings } from './dev_settings.ts';
+import { launchExamplePage } from './example_page.ts';
 import { folderOfPort, freePort, launchLocalWorker } from './local_worker.ts';
 import { curlLine, makeSampleCards, writeSampleRequest } from './sample_cards.ts';
 import { watchSources } from './source_watch.ts';
 import { Failure, messageOf, runScript, step } from './steps.ts';
 
 const wantedPort = 8787;
+/** Astro's own. */
+const wantedPagePort = 4321;
 
 /** What has to be ended, in the order of its start. */
 const open: (() => Promise<void> | void)[] = [];
@@ -51,7 +54,8 @@ async function runSession(endAfterCards: boolean): Promise<void> {
 
   const port = await freePort(wantedPort);
   if (port !== wantedPort) console.log(`Port ${wantedPort} is taken: the Worker gets ${port}.`);
-  const vars = { ...settings.vars, ...localVars(settings, world) };
+  const pagePort = await freePort(wantedPagePort);
+  const vars: Record<string, string> = { ...settings.vars, ...localVars(settings, world), ALLOWED_ORIGINS: allowedOrigins(settings, pagePort) };
   const worker = await step(`starting the Worker on port ${port} (wrangler dev)`, async () => {
     const launched = await launchLocalWorker(port, vars);
     open.push(launched.stop);
@@ -67,8 +71,18 @@ async function runSession(endAfterCards: boolean): Promise<void> {
   await cards.catch((error: unknown) => console.error(messageOf(error)));
   if (!settings.realSupabase) console.log(`\nTo look into the database: psql '${world.databaseUrl}'`);
 
+  const page = await step(`starting the example page on port ${pagePort} (astro dev)`, async () => {
+    const { SUPABASE_URL: supabaseUrl = '', SUPABASE_ANON_KEY: supabaseAnonKey = '' } = vars;
+    const launched = await launchExamplePage(pagePort, { aiSessionsUrl: worker.url, supabaseUrl, supabaseAnonKey });
+    open.push(launched.stop);
+    return launched;
+    // The service is worth having without it.
+  }).catch((error: unknown) => console.error(messageOf(error)));
+
   const watch = watchSources(() => build().catch((error: unknown) => console.error(`${messageOf(error)} The Worker before it stays up.`)));
   open.push(watch.close);
+  const account = settings.realSupabase ? 'sign in as a user of your project' : 'create an account with any address and password';
+  if (page !== undefined) console.log(`\n${page.url} is the example page: ${account}.`);
   console.log(`\n${worker.url} is up and follows src/. Ctrl-C ends it.`);
   await worker.ended;
   throw new Failure('wrangler dev has ended: see its message above.');
@@ -98,6 +112,12 @@ function localVars(settings: DevSettings, world: World): Record<string, string> 
     ...(settings.realSupabase ? {} : { SUPABASE_URL: world.supabaseUrl, SUPABASE_ANON_KEY: world.anonKey }),
     ...(settings.realModel ? {} : { OPENROUTER_BASE_URL: world.openrouter.url, OPENROUTER_API_KEY: world.openrouter.key }),
   };
+}
+
+/** The example page's, by both names of this machine, beside those of .dev.vars. */
+function allowedOrigins({ vars }: DevSettings, pagePort: number): string {
+  const own = vars['ALLOWED_ORIGINS'];
+  return own === '*' ? own : [own, `http://127.0.0.1:${pagePort}`, `http://localhost:${pagePort}`].filter((origin) => origin !== undefined).join(',');
 }
 
 function whatIsReal({ realSupabase, realModel, vars }: DevSettings, world: World): string {

@@ -13,6 +13,12 @@ export const toolsFolder = join(root, '.tools');
 /** What `npm run dev` keeps, a folder for each port; ignored by git. */
 export const localFolder = join(root, '.local');
 
+/** The example page: an npm project of its own, installed and built only for whoever wants to see it. */
+export const exampleFolder = join(root, 'examples', 'astro');
+
+/** What tests leave to be looked at; ignored by git. */
+export const testOutputFolder = join(root, 'test-output');
+
 /** A file of an npm package, e.g. `npmPackage("wrangler", "bin/wrangler.js")`. */
 export const npmPackage = (name: string, path: string) => join(root, 'node_modules', name, path);
 

@@ -2,6 +2,8 @@
 import { glob } from 'node:fs/promises';
 import { join } from 'node:path';
 import { build } from './build.ts';
+import { ensureChromium } from './chromium.ts';
+import { buildExamplePage } from './example_page.ts';
 import { buildFuzzTargets } from './fuzz.ts';
 import { runNodeTests } from './node_tests.ts';
 import { root } from './paths.ts';
@@ -12,12 +14,17 @@ import { ensureApiTester } from './test_api.ts';
 import { type Counts, add, countsOfCargo, judge, none } from './test_counts.ts';
 
 /** Each is a folder of tests/. Those in tests/service are run by each host's file in tests/hosts. */
-const parts = ['core', 'support', 'client', 'database', 'hosts', 'api', 'fuzz'];
+const parts = ['core', 'support', 'client', 'database', 'hosts', 'browser', 'api', 'fuzz'];
 
 /** What has to be built for the files of a part; the others are run without it when it cannot be. */
 const builds: [part: string, make: () => Promise<void>][] = [
   ['hosts', build],
   ['api', () => build().then(ensureApiTester)],
+  ['browser', async () => {
+    await build();
+    await buildExamplePage();
+    await ensureChromium();
+  }],
   ['fuzz', buildFuzzTargets],
 ];
 

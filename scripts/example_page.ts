@@ -1,0 +1,117 @@
+/** The example page (examples/astro): its packages, its static files, its development server. */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { exampleFolder, programEnvironment } from './paths.ts';
+import { run } from './run_program.ts';
+import { Failure, step } from './steps.ts';
+
+/** The static files. */
+export const exampleFiles = join(exampleFolder, 'dist');
+
+/** Where the page finds its services. */
+export interface PageServices {
+  aiSessionsUrl: string;
+  supabaseUrl: string;
+  supabaseAnonKey: string;
+}
+
+/** What `buildExamplePage` puts in the places of the services: whoever serves the files puts the real ones there. */
+export const placeholders: PageServices = {
+  aiSessionsUrl: 'https://ai-sessions.invalid',
+  supabaseUrl: 'https://supabase.invalid',
+  supabaseAnonKey: 'the-anon-key',
+};
+
+const astro = join(exampleFolder, 'node_modules/astro/bin/astro.mjs');
+const lock = join(exampleFolder, 'package-lock.json');
+/** Says which lock the packages are of; written last, so that an installation that broke off is not taken for a whole one. */
+const installedStamp = join(exampleFolder, 'node_modules/.installed-from');
+/** The same for the static files and their sources. */
+const builtStamp = join(exampleFiles, '.built-from');
+
+export async function installExamplePage(): Promise<void> {
+  const wanted = `${process.platform} ${process.arch} ${hashOf(await readFile(lock))}`;
+  if ((await readFile(installedStamp, 'utf8').catch(() => '')) === wanted) return;
+  await step("installing the example page's npm packages (npm ci)", async () => {
+    const args = ['ci', '--ignore-scripts', '--no-audit', '--no-fund', '--loglevel=error'];
+    const { ok, output } = await run('npm', args, { cwd: exampleFolder });
+    if (!ok) {
+      process.stderr.write(output);
+      throw new Failure("The example page's packages could not be installed: see npm's message above, check the network and the registry.");
+    }
+    await writeFile(installedStamp, wanted);
+  });
+}
+
+/** Brings the static files up to date. */
+export async function buildExamplePage(): Promise<void> {
+  await installExamplePage();
+  const sources = await fingerprint();
+  if ((await readFile(builtStamp, 'utf8').catch(() => '')) === sources) return;
+  await step('building the example page (astro build)', async () => {
+    await rm(builtStamp, { force: true });
+    const { ok, output } = await run(process.execPath, [astro, 'build'], { cwd: exampleFolder, env: environment(placeholders) });
+    if (!ok) {
+      process.stderr.write(output);
+      throw new Failure("The example page could not be built: see Astro's message above.");
+    }
+    await writeFile(builtStamp, sources);
+  });
+}
+
+export interface LocalPage {
+  url: string;
+  stop(): void;
+}
+
+/** Astro's development server, which follows the page's sources. */
+export async function launchExamplePage(port: number, services: PageServices): Promise<LocalPage> {
+  await installExamplePage();
+  const server = spawn(process.execPath, [astro, 'dev', '--host', '127.0.0.1', '--port', String(port)], {
+    cwd: exampleFolder,
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: programEnvironment(environment(services)),
+  });
+  const stop = () => void server.kill();
+  process.once('exit', stop);
+  await ready(server);
+  return { url: `http://127.0.0.1:${port}`, stop };
+}
+
+/** Astro says when it listens; what it said before is of interest only if it does not. */
+function ready(server: ChildProcess): Promise<void> {
+  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  let said = '';
+  for (const stream of [server.stdout, server.stderr]) {
+    stream?.on('data', (piece: Buffer) => {
+      said = (said + piece.toString()).slice(-8000);
+      if (said.includes('127.0.0.1:')) resolve();
+    });
+  }
+  server.once('error', reject).once('exit', () => reject(new Failure(`The example page did not start:\n${said}`)));
+  return promise;
+}
+
+function environment({ aiSessionsUrl, supabaseUrl, supabaseAnonKey }: PageServices): Record<string, string> {
+  return {
+    ASTRO_TELEMETRY_DISABLED: '1',
+    PUBLIC_AI_SESSIONS_URL: aiSessionsUrl,
+    PUBLIC_SUPABASE_URL: supabaseUrl,
+    PUBLIC_SUPABASE_ANON_KEY: supabaseAnonKey,
+  };
+}
+
+async function fingerprint(): Promise<string> {
+  const folders = await Promise.all(
+    ['src', 'public'].map((folder) => readdir(join(exampleFolder, folder), { recursive: true, withFileTypes: true })),
+  );
+  const sources = folders.flat().filter((entry) => entry.isFile()).map((entry) => join(entry.parentPath, entry.name));
+  const settings = ['astro.config.ts', 'tsconfig.json', 'package-lock.json'].map((file) => join(exampleFolder, file));
+  const hash = createHash('sha256');
+  for (const file of [...sources, ...settings].sort()) hash.update(`${file}\n`).update(await readFile(file));
+  return hash.digest('hex');
+}
+
+const hashOf = (bytes: Uint8Array) => createHash('sha256').update(bytes).digest('hex');
