@@ -18,6 +18,9 @@ export interface ComposerView {
 const DRAFT = 'cards.draft';
 /** A listener hears how long the text is when the typing rests. */
 const ANNOUNCE_AFTER_MS = 1200;
+const RUNS_SHORT = 2;
+
+type Fits = 'short' | 'yes' | 'long';
 
 export function composerView(submitted: (request: NewSession) => void): ComposerView {
   const form = byId<HTMLFormElement>('composer');
@@ -27,21 +30,15 @@ export function composerView(submitted: (request: NewSession) => void): Composer
   let busy = false;
   let announcing: ReturnType<typeof setTimeout> | undefined;
 
-  /** Empty, if the text fits. */
-  function advice(characters: number): string {
-    if (characters < INPUT_TEXT_MIN) return `${count(INPUT_TEXT_MIN - characters)} to go`;
-    return characters > INPUT_TEXT_MAX ? `${count(characters - INPUT_TEXT_MAX)} too many` : '';
-  }
-
   function measure(): string {
     const characters = countCharacters(sanitize(text.value));
-    const advised = advice(characters);
-    form.dataset['fits'] = characters > INPUT_TEXT_MAX ? 'long' : advised === '' ? 'yes' : 'short';
-    byId('count-number').textContent = count(characters);
-    byId('count-advice').textContent = characters === 0 || advised === '' ? '' : ` · ${advised}`;
+    const fits: Fits = characters < INPUT_TEXT_MIN ? 'short' : characters > INPUT_TEXT_MAX ? 'long' : 'yes';
+    const sentence = `${count(characters)} ${characters === 1 ? 'character' : 'characters'} · ${advice(characters, fits)}`;
+    form.dataset['fits'] = fits;
+    byId('count').textContent = sentence;
     byId('measure').style.transform = `scaleX(${Math.min(characters / INPUT_TEXT_MAX, 1)})`;
-    make.setAttribute('aria-disabled', String(busy || advised !== ''));
-    return `${count(characters)} characters${advised === '' ? '' : `, ${advised}`}`;
+    make.setAttribute('aria-disabled', String(busy || fits !== 'yes'));
+    return sentence;
   }
 
   text.value = readKept<string>(sessionStorage, DRAFT) ?? '';
@@ -74,9 +71,10 @@ export function composerView(submitted: (request: NewSession) => void): Composer
       model.disabled = models.length === 0;
     },
     setQuota(quota) {
-      // The window that lasts longest is the one that people plan by.
-      const byWindow = quota.toSorted((a, b) => (b.window_s ?? 0) - (a.window_s ?? 0));
-      byId('quota').textContent = byWindow.map(tellLeft).join(' · ');
+      // The window that lasts longest is the one that people plan by; the others are told when they run short.
+      const [longest, ...others] = quota.toSorted((a, b) => (b.window_s ?? 0) - (a.window_s ?? 0));
+      const told = [...(longest === undefined ? [] : [longest]), ...others.filter(({ remaining }) => remaining <= RUNS_SHORT)];
+      byId('quota').textContent = told.map(tellLeft).join(' · ');
     },
     setBusy(isBusy) {
       busy = isBusy;
@@ -86,4 +84,11 @@ export function composerView(submitted: (request: NewSession) => void): Composer
       text.focus();
     },
   };
+}
+
+function advice(characters: number, fits: Fits): string {
+  const [min, max] = [count(INPUT_TEXT_MIN), count(INPUT_TEXT_MAX)];
+  if (characters === 0) return `${min} to ${max} are needed`;
+  if (fits === 'short') return `${count(INPUT_TEXT_MIN - characters)} more to reach ${min}`;
+  return fits === 'long' ? `${count(characters - INPUT_TEXT_MAX)} over ${max}` : `fits (${min} to ${max})`;
 }

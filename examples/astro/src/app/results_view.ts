@@ -48,7 +48,9 @@ export function resultsView(actions: ResultsActions): ResultsView {
   byId('download').addEventListener('click', () => download(csvOf(cardsOf(running), decisions)));
 
   function focus(): void {
-    byId('results-heading').focus();
+    byId('results-heading').focus({ preventScroll: true });
+    // On a phone the cards are below the text.
+    if (section.getBoundingClientRect().top > innerHeight / 3) section.scrollIntoView();
   }
 
   function showCards(id: string | undefined, cards: Candidate[], more: boolean): void {
