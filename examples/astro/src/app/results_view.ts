@@ -49,8 +49,9 @@ export function resultsView(actions: ResultsActions): ResultsView {
 
   function focus(): void {
     byId('results-heading').focus({ preventScroll: true });
-    // On a phone the cards are below the text.
-    if (section.getBoundingClientRect().top > innerHeight / 3) section.scrollIntoView();
+    // On a phone the cards are below the text, and a list that is gone may have been scrolled far.
+    const { top } = section.getBoundingClientRect();
+    if (top < 0 || top > innerHeight / 3) section.scrollIntoView();
   }
 
   function showCards(id: string | undefined, cards: Candidate[], more: boolean): void {

@@ -1,0 +1,181 @@
+// A generation on the page, from the first click to the last card, and everything that can come between.
+
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { lesson, rowsOf } from '../service/service.ts';
+import { createGate } from '../support/gate.ts';
+import { answer } from '../support/model_behaviour.ts';
+import { scriptByMark } from '../support/model_by_mark.ts';
+import { button, cards, cardsAre, make, modelsLoaded, open, openSignedIn, phase, progress, says, staged } from './stage.ts';
+
+describe('a generation on the page', () => {
+  const stage = staged({ RATE_LIMIT_BURST: '1000/60', RATE_LIMIT_CONCURRENT: '10' });
+  let script: ReturnType<typeof scriptByMark>;
+  const scripted = (...behaviours: Parameters<ReturnType<typeof scriptByMark>>[0]) => {
+    script ??= scriptByMark(stage().service.world.openrouter);
+    const marked = script(behaviours);
+    return { ...marked, text: `${lesson()} ${marked.mark}` };
+  };
+
+  it('shows cards one by one while nothing on the screen moves, and says what is left', async () => {
+    const { tab } = await openSignedIn(stage());
+    const [third, rest] = [createGate(), createGate()];
+    const { text } = scripted(async (turn) => {
+      const whole = turn.cards();
+      turn.streamHead();
+      await turn.chunk({ content: `{"${turn.listName}":[` });
+      for (const [i, card] of whole.entries()) {
+        if (i === 2) await third.pass();
+        if (i === 3) await rest.pass();
+        await turn.chunk({ content: (i === 0 ? '' : ',') + JSON.stringify(card) });
+      }
+      await turn.chunk({ content: ']}' }, 'stop');
+      await turn.event('[DONE]');
+      turn.end();
+    });
+    await make(tab, text);
+    await cardsAre(tab, 2);
+    assert.equal(await tab.evaluate(() => document.activeElement?.id), 'results-heading');
+    await says(tab, '#progress', '2 cards so far');
+    await tab.evaluate(() => {
+      const shifts: number[] = [];
+      Object.assign(globalThis, { shifts });
+      const tell = (list: PerformanceObserverEntryList) => shifts.push(...list.getEntries().map((entry) => (entry as unknown as { value: number }).value));
+      new PerformanceObserver(tell).observe({ type: 'layout-shift' });
+    });
+    third.open();
+    await cardsAre(tab, 3);
+    rest.open();
+    await phase(tab, 'done');
+    await cardsAre(tab, 20);
+    // What was painted last is told with the next frames.
+    await tab.evaluate(() => new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve))));
+    assert.deepEqual(await tab.evaluate(() => (globalThis as unknown as { shifts: number[] }).shifts), []);
+    await says(tab, '#progress', '20 cards');
+    await says(tab, '#quota', '49 of 50 generations left in 24 hours');
+  });
+
+  it('goes on after a reload in the middle, from the last event that was heard', async () => {
+    const { tab, user } = await openSignedIn(stage());
+    const gate = createGate();
+    const { text, requests } = scripted(answer({ hold: { gate, after_cards: 3 } }));
+    await make(tab, text);
+    await cardsAre(tab, 3);
+    const asked = tab.waitForRequest(({ url, method }) => method() === 'GET' && url().endsWith('/events'));
+    await tab.reload();
+    assert.equal((await asked).headers()['last-event-id'], '1.3');
+    await cardsAre(tab, 3);
+    await phase(tab, 'generating');
+    gate.open();
+    await phase(tab, 'done');
+    await cardsAre(tab, 20);
+    assert.equal(requests.length, 1);
+    assert.equal((await rowsOf(stage().service, user)).sessions.length, 1);
+    // A reload after the end finds the session by the address.
+    await tab.reload();
+    await phase(tab, 'done');
+    await cardsAre(tab, 20);
+  });
+
+  it('goes on after a reload that came before the first word of the service', async () => {
+    const { tab } = await openSignedIn(stage());
+    const { text, requests } = scripted(answer({}));
+    const held = createGate();
+    await tab.route('**/ai-sessions', async (route) => {
+      // The answer never reaches this page; the request reached the service.
+      await route.fetch();
+      held.open();
+    }, { times: 1 });
+    await make(tab, text);
+    await held.pass();
+    await tab.unrouteAll({ behavior: 'ignoreErrors' });
+    await tab.reload();
+    await phase(tab, 'done');
+    await cardsAre(tab, 20);
+    assert.equal(requests.length, 1);
+  });
+
+  it('waits while the browser is offline, and goes on by itself', async () => {
+    const { tab } = await openSignedIn(stage());
+    const gate = createGate();
+    const { text, requests } = scripted(answer({ hold: { gate, after_cards: 2 } }));
+    await make(tab, text);
+    await cardsAre(tab, 2);
+    await tab.context().setOffline(true);
+    await says(tab, '#progress', 'Offline');
+    await tab.getByText('You are offline.').waitFor();
+    gate.open();
+    await requests[0]?.over;
+    await tab.context().setOffline(false);
+    await phase(tab, 'done');
+    await cardsAre(tab, 20);
+    assert.equal(await tab.getByText('You are offline.').isVisible(), false);
+    assert.equal(requests.length, 1);
+  });
+
+  it('goes on when the connection breaks under it', async () => {
+    const { tab } = await openSignedIn(stage());
+    const gate = createGate();
+    const { text, requests } = scripted(answer({ hold: { gate, after_cards: 2 } }));
+    await make(tab, text);
+    await cardsAre(tab, 2);
+    stage().line.down();
+    await says(tab, '#progress', 'Connection lost, trying again');
+    gate.open();
+    await requests[0]?.over;
+    stage().line.up();
+    await phase(tab, 'done');
+    await cardsAre(tab, 20);
+    assert.equal(requests.length, 1);
+  });
+
+  it('stops on the button, keeps what is whole, and says so', async () => {
+    const { tab, user } = await openSignedIn(stage());
+    const { text } = scripted(answer({ hold: { gate: createGate(), after_cards: 2 } }));
+    await make(tab, text);
+    await cardsAre(tab, 2);
+    await button(tab, 'Stop').click();
+    await phase(tab, 'done');
+    await says(tab, '#progress', '2 cards · The answer broke off; these are whole.');
+    const [session] = (await rowsOf(stage().service, user)).sessions;
+    assert.deepEqual([session?.['status'], session?.['partial']], ['completed', true]);
+  });
+
+  it('stops before the first card, and starts again when asked to', async () => {
+    const { tab } = await openSignedIn(stage());
+    const { text } = scripted(answer({ hold: { gate: createGate(), after_cards: 0 } }), answer({}));
+    await make(tab, text);
+    await phase(tab, 'generating');
+    await tab.waitForFunction(() => location.hash !== '');
+    await button(tab, 'Stop').click();
+    await says(tab, '#problem', 'You stopped it before the first card was there.');
+    await button(tab, 'Try again').click();
+    await phase(tab, 'done');
+    await cardsAre(tab, 20);
+  });
+
+  it('pays once for the same text in two tabs, and once for both of their new cards', async () => {
+    const { tab } = await openSignedIn(stage());
+    const other = await open(stage(), tab.context());
+    await modelsLoaded(other);
+    const gate = createGate();
+    const { text, requests } = scripted(answer({ hold: { gate, after_cards: 1 } }), answer({}));
+    await Promise.all([make(tab, text), make(other, `  ${text}\r\n`)]);
+    await Promise.all([cardsAre(tab, 1), cardsAre(other, 1)]);
+    gate.open();
+    await Promise.all([phase(tab, 'done'), phase(other, 'done')]);
+    assert.equal(requests.length, 1);
+    assert.deepEqual(await cards(tab).allTextContents(), await cards(other).allTextContents());
+    // Once more, without a wish for new ones: what is there is shown, and said to be so.
+    await button(tab, 'Make cards').click();
+    await says(tab, '#progress', 'You sent this text before; nothing new was counted.');
+    assert.equal(requests.length, 1);
+
+    await Promise.all([button(tab, 'New cards').click(), button(other, 'New cards').click()]);
+    await Promise.all([says(tab, '#progress', /^20 cards/), says(other, '#progress', /^20 cards/)]);
+    await Promise.all([phase(tab, 'done'), phase(other, 'done')]);
+    assert.equal(requests.length, 2);
+    assert.equal(tab.url(), other.url());
+    assert.match((await progress(tab).textContent()) ?? '', /^20 cards/);
+  });
+});

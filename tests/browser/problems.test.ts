@@ -1,0 +1,171 @@
+// What can go wrong, as a person sees it: real failures of the service, its neighbours and the line, and then every code of
+// the table. A page can only tell what the browser lets it read, so each of these is a test of CORS on errors, too.
+
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { describe, it } from 'node:test';
+import type { Page } from 'playwright-core';
+import { lesson } from '../service/service.ts';
+import { answer, httpError, type ModelBehaviour, refusal } from '../support/model_behaviour.ts';
+import { button, cardsAre, expectAccessible, make, openSignedIn, phase, says, signIn, staged, textBox } from './stage.ts';
+
+const problemSays = (tab: Page, words: string) => says(tab, '#problem', words);
+
+describe('a problem on the page', () => {
+  const stage = staged({ RATE_LIMIT_BURST: '1000/60', AI_MAX_ATTEMPTS: '1', AI_IDLE_TIMEOUT_MS: '200' });
+  const model = () => stage().service.world.openrouter;
+
+  const modelFailures: [behaviour: ModelBehaviour, words: string][] = [
+    [httpError(503), 'The model cannot be reached at the moment.'],
+    [answer({ hold: { gate: { open() {}, pass: () => new Promise(() => {}), reached: Promise.resolve() }, after_cards: 0 } }), 'The model did not finish in time.'],
+    [answer({ content: 'I would rather not.' }), 'no usable card'],
+  ];
+  for (const [behaviour, words] of modelFailures) {
+    it(`of the model is told (“${words}”), and trying again works`, async () => {
+      const { tab } = await openSignedIn(stage());
+      model().next(behaviour);
+      await make(tab, lesson());
+      await problemSays(tab, words);
+      await says(tab, '#quota', '50 of 50 generations left');
+      await button(tab, 'Try again').click();
+      await phase(tab, 'done');
+      await cardsAre(tab, 20);
+    });
+  }
+
+  it('of the text is told, and leads back to the text', async () => {
+    const { tab } = await openSignedIn(stage());
+    model().next(refusal());
+    await make(tab, lesson());
+    await problemSays(tab, 'The model does not want to make cards of this text.');
+    await button(tab, 'Change the text').click();
+    assert.equal(await tab.evaluate(() => document.activeElement?.id), 'text');
+  });
+
+  it('that only the operator can mend is told, and another try is a new attempt', async () => {
+    const { tab } = await openSignedIn(stage());
+    model().next(httpError(402));
+    await make(tab, lesson());
+    await problemSays(tab, 'This model cannot be used here until its operator has mended it.');
+    await button(tab, 'Try again').click();
+    await phase(tab, 'done');
+  });
+
+  it('of the database is told, and the cards come without a second payment', async () => {
+    const { tab } = await openSignedIn(stage());
+    const { gateway } = stage().service.world;
+    const before = model().requests.total;
+    gateway.fail('/rest/v1/', { kind: 'answer', status: 503 });
+    try {
+      await make(tab, lesson());
+      await problemSays(tab, 'The cards could not be stored at the moment.');
+    } finally {
+      gateway.clearFaults();
+    }
+    await button(tab, 'Try again').click();
+    await phase(tab, 'done');
+    await cardsAre(tab, 20);
+    assert.ok(model().requests.total - before <= 2);
+  });
+
+  it('of a sign-in that does not hold leads to the sign-in, and the text is still there', async () => {
+    const { tab, user } = await openSignedIn(stage());
+    await tab.evaluate(() => {
+      const name = Object.keys(localStorage).find((key) => key.endsWith('-auth-token')) ?? '';
+      localStorage.setItem(name, JSON.stringify({ ...JSON.parse(localStorage.getItem(name) ?? '{}'), access_token: 'a.b.c' }));
+    });
+    await make(tab, lesson());
+    await problemSays(tab, 'Your sign-in is not valid any more.');
+    await tab.locator('#problem').getByRole('button', { name: 'Sign in' }).click();
+    await signIn(tab, user);
+    assert.equal(await textBox(tab).inputValue(), lesson());
+  });
+
+  it('of the line is told when it does not come back', async () => {
+    const { tab } = await openSignedIn(stage());
+    await tab.clock.install();
+    stage().line.down();
+    try {
+      await make(tab, lesson());
+      await says(tab, '#progress', 'Connection lost, trying again');
+      // The pauses between the attempts, each as soon as the one before it is over.
+      while (!(await tab.locator('#problem').isVisible())) await tab.clock.fastForward(15_000);
+      await problemSays(tab, 'The service cannot be reached.');
+    } finally {
+      stage().line.up();
+    }
+    await button(tab, 'Try again').click();
+    await phase(tab, 'done');
+  });
+
+  it('has a sentence of its own for every code that there is, and each passes axe', async () => {
+    const rows = [...readFileSync(new URL('../../src/problem.rs', import.meta.url), 'utf8').matchAll(/^ {4}\w+ "(\w+)" (\d+) (None|Some\((\w+)\)), "(.*)";$/gm)];
+    assert.ok(rows.length > 20, 'the table was read');
+    const { tab } = await openSignedIn(stage());
+    await textBox(tab).fill(lesson());
+    const told = new Map<string, string>();
+    for (const [, code = '', status = '', , retryable, title] of rows) {
+      await tab.route('**/ai-sessions', (route) => route.fulfill({
+        status: Number(status),
+        headers: { 'access-control-allow-origin': '*', 'access-control-expose-headers': 'Retry-After', ...(code === 'rate_limited' ? { 'retry-after': '60' } : {}) },
+        contentType: 'application/problem+json',
+        body: JSON.stringify({ type: `https://x.example/docs#${code}`, title, status: Number(status), detail: 'x', code, request_id: crypto.randomUUID(), ...(retryable === undefined ? {} : { retryable: retryable === 'true' }) }),
+      }));
+      await button(tab, 'Make cards').click();
+      await phase(tab, 'failed');
+      told.set(code, `${await tab.locator('#problem-title').textContent()} ${await tab.locator('#problem-sentence').textContent()}`);
+      await expectAccessible(tab, code);
+      await tab.unrouteAll();
+      // A limit holds the button until its end.
+      await tab.reload();
+      await tab.locator('#model:enabled').waitFor();
+    }
+    const strange = [...told].filter(([, words]) => words.includes('does not know') || words.includes('has a fault'));
+    assert.deepEqual(strange, []);
+  });
+
+  it('can be read by a page of an allowed origin, with its headers, and by no other', async () => {
+    const { tab } = await openSignedIn(stage());
+    const { url } = stage().line;
+    const ask = (init: { method?: string; headers?: Record<string, string>; body?: string }, path = '/ai-sessions') =>
+      tab.evaluate(async ([where, options]) => {
+        const response = await fetch(where, options);
+        const { code, request_id } = await response.json();
+        return { status: response.status, code, same_id: request_id === response.headers.get('x-request-id'), auth: response.headers.get('www-authenticate') };
+      }, [url + path, init] as const);
+    const headers = { 'content-type': 'application/json' };
+    const missing = await ask({ method: 'POST', headers, body: '{}' });
+    assert.deepEqual([missing.status, missing.code, missing.same_id], [401, 'missing_token', true]);
+    assert.match(missing.auth ?? '', /^Bearer/);
+    assert.deepEqual((await ask({ headers: { authorization: 'Bearer a.b.c' } })).code, 'invalid_token');
+    assert.deepEqual((await ask({}, '/nowhere')).code, 'not_found');
+    assert.deepEqual((await ask({ method: 'DELETE' }, '/models')).code, 'method_not_allowed');
+
+    const stranger = await tab.context().newPage();
+    await stranger.goto(`${stage().pages.url.replace('127.0.0.1', 'localhost')}/favicon.svg`);
+    const refused = await stranger.evaluate((where) => fetch(where).then(() => 'read', (error: Error) => error.name), `${url}/models`);
+    assert.equal(refused, 'TypeError');
+  });
+});
+
+describe('a limit on the page', () => {
+  const stage = staged({ RATE_LIMIT_BURST: '1000/60', RATE_LIMIT_GENERATIONS: '1/3' });
+
+  it('says which it is and when it ends, counts down, and lets in whoever waited', async () => {
+    const { tab } = await openSignedIn(stage());
+    await make(tab, lesson());
+    await phase(tab, 'done');
+    await says(tab, '#quota', '0 of 1 generations left');
+    await button(tab, 'New cards').click();
+    await problemSays(tab, 'You have used the one generation of 3 seconds.');
+    await tab.getByText(/You can go on at \d/).waitFor();
+    await says(tab, '#problem-countdown', /in \d s/);
+    assert.equal(await button(tab, 'Try again').getAttribute('aria-disabled'), 'true');
+    assert.equal(await button(tab, 'Make cards').getAttribute('aria-disabled'), 'true');
+    await expectAccessible(tab, 'a limit');
+    await problemSays(tab, 'You can make cards again.');
+    await button(tab, 'Try again').click();
+    await phase(tab, 'done');
+    await cardsAre(tab, 20);
+  });
+});

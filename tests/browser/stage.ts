@@ -1,0 +1,141 @@
+// What every file here gets: the service on workerd in a world of its own, the example page on another origin, a Chromium,
+// and the few things that a person does on the page.
+
+import assert from 'node:assert/strict';
+import { mkdir, readFile } from 'node:fs/promises';
+import { createRequire } from 'node:module';
+import { join } from 'node:path';
+import { after, before } from 'node:test';
+import { type Browser, type BrowserContext, type BrowserContextOptions, chromium, type Page } from 'playwright-core';
+import { findChromium } from '../../scripts/chromium.ts';
+import { testOutputFolder } from '../../scripts/paths.ts';
+import { startOnWorkerd, type WorkerdService } from '../hosts/workerd.ts';
+import type { LoopbackServer } from '../support/loopback_server.ts';
+import type { User } from '../support/world.ts';
+import { startLine } from './line.ts';
+import { type PageServer, startPageServer } from './page_server.ts';
+
+/** A browser that talks to nobody but the page, and leaves nothing behind (its profile is new each time). */
+const browserArgs = [
+  '--disable-gpu',
+  '--disable-quic',
+  '--no-first-run',
+  '--disable-background-networking',
+  '--disable-component-update',
+  '--disable-sync',
+];
+
+export type Stage = {
+  service: WorkerdService;
+  /** Over which the page reaches the service. */
+  line: LoopbackServer;
+  pages: PageServer;
+  browser: Browser;
+  /** A browser of somebody: storage of its own, shared by its tabs. */
+  person(options?: BrowserContextOptions): Promise<BrowserContext>;
+};
+
+/** One stage for all tests of the file. */
+export function staged(variables: Record<string, string> = {}): () => Stage {
+  let stage: Stage | undefined;
+  const closers: (() => Promise<unknown>)[] = [];
+  before(async () => {
+    const pages = await startPageServer();
+    closers.push(pages.close);
+    const [service, browser] = await Promise.all([startOnWorkerd({ ALLOWED_ORIGINS: pages.url, ...variables }), launchBrowser()]);
+    closers.push(service.close, () => browser.close());
+    const line = await startLine(() => service.url);
+    closers.push(line.close);
+    const { supabaseUrl, anonKey } = service.world;
+    pages.serve({ aiSessionsUrl: line.url, supabaseUrl, supabaseAnonKey: anonKey });
+    const person = async (options: BrowserContextOptions = {}) => {
+      const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, ...options });
+      context.setDefaultTimeout(WAIT_MS);
+      // Put in past the page's Content-Security-Policy, which stays in force.
+      await context.addInitScript({ content: axeSource });
+      return context;
+    };
+    stage = { service, line, pages, browser, person };
+  });
+  after(async () => {
+    for (const close of closers.toReversed()) await close();
+  });
+  return () => {
+    assert.ok(stage, 'the stage is there while the tests run');
+    return stage;
+  };
+}
+
+/** Long enough for two cores that compile something else; an action that hangs fails. */
+const WAIT_MS = 20_000;
+
+const axeSource = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
+
+async function launchBrowser(): Promise<Browser> {
+  const executablePath = await findChromium();
+  assert.ok(executablePath, 'a Chromium (`npm test` finds or installs one)');
+  return chromium.launch({ executablePath, headless: true, chromiumSandbox: false, args: browserArgs });
+}
+
+/** A tab of somebody who is signed in, or a further tab of a person. */
+export async function openSignedIn(stage: Stage, options?: BrowserContextOptions): Promise<{ tab: Page; user: User }> {
+  const [user, person] = await Promise.all([stage.service.world.auth.createUser(), stage.person(options)]);
+  const tab = await open(stage, person);
+  await signIn(tab, user);
+  return { tab, user };
+}
+
+export async function open(stage: Stage, person: BrowserContext, hash = ''): Promise<Page> {
+  const tab = await person.newPage();
+  await tab.goto(stage.pages.url + hash);
+  return tab;
+}
+
+export async function signIn(tab: Page, { email, password }: User): Promise<void> {
+  await tab.getByLabel('Email address').fill(email ?? '');
+  await tab.getByLabel('Password').fill(password ?? '');
+  await tab.getByRole('button', { name: 'Sign in' }).click();
+  await modelsLoaded(tab);
+}
+
+export const modelsLoaded = (tab: Page) => tab.locator('#model:enabled').waitFor();
+
+export const textBox = (tab: Page) => tab.getByRole('textbox', { name: 'Text to learn' });
+export const button = (tab: Page, name: string) => tab.getByRole('button', { name, exact: true });
+export const cards = (tab: Page) => tab.locator('#cards article');
+export const progress = (tab: Page) => tab.locator('#progress');
+
+export async function make(tab: Page, text: string): Promise<void> {
+  await textBox(tab).fill(text);
+  await button(tab, 'Make cards').click();
+}
+
+/** Waits until the right half is in that state. */
+export const phase = (tab: Page, name: 'empty' | 'opening' | 'generating' | 'done' | 'failed' | 'failed-before') =>
+  tab.locator(`#results[data-phase="${name}"]`).waitFor();
+
+/** Waits until so many cards are there. */
+export const cardsAre = (tab: Page, number: number) =>
+  tab.waitForFunction((wanted) => document.querySelectorAll('#cards article').length === wanted, number);
+
+/** Waits until an element says that. */
+export async function says(tab: Page, selector: string, words: RegExp | string): Promise<void> {
+  await tab.locator(selector).filter({ hasText: words }).waitFor();
+}
+
+/** What axe-core finds against the page as it is; by rule, with the elements. */
+export async function expectAccessible(tab: Page, state: string): Promise<void> {
+  // What fades in has a contrast of its own while it does.
+  await tab.evaluate(() => Promise.all(document.getAnimations().filter(({ effect }) => effect?.getComputedTiming().endTime !== Infinity).map(({ finished }) => finished)));
+  const found = await tab.evaluate(async () => {
+    const { violations } = await (globalThis as unknown as { axe: { run(): Promise<{ violations: { id: string; nodes: { target: unknown; failureSummary: string }[] }[] }> } }).axe.run();
+    return violations.map(({ id, nodes }) => ({ id, nodes: nodes.map(({ target, failureSummary }) => `${target}: ${failureSummary}`) }));
+  });
+  assert.deepEqual(found, [], `axe, ${state}`);
+}
+
+/** A picture for whoever wants to look; kept under test-output/. */
+export async function picture(tab: Page, name: string): Promise<void> {
+  await mkdir(testOutputFolder, { recursive: true });
+  await tab.screenshot({ path: join(testOutputFolder, `${name}.png`), animations: 'disabled' });
+}
