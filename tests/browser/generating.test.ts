@@ -6,6 +6,7 @@ import { lesson, rowsOf } from '../service/service.ts';
 import { createGate } from '../support/gate.ts';
 import { answer } from '../support/model_behaviour.ts';
 import { scriptByMark } from '../support/model_by_mark.ts';
+import { within } from '../support/within.ts';
 import { button, cards, cardsAre, make, modelsLoaded, open, openSignedIn, phase, progress, says, staged } from './stage.ts';
 
 describe('a generation on the page', () => {
@@ -38,9 +39,9 @@ describe('a generation on the page', () => {
     assert.equal(await tab.evaluate(() => document.activeElement?.id), 'results-heading');
     await says(tab, '#progress', '2 cards so far');
     await tab.evaluate(() => {
-      const shifts: number[] = [];
+      const shifts: string[] = [];
       Object.assign(globalThis, { shifts });
-      const tell = (list: PerformanceObserverEntryList) => shifts.push(...list.getEntries().map((entry) => (entry as unknown as { value: number }).value));
+      const tell = (list: PerformanceObserverEntryList) => shifts.push(...list.getEntries().flatMap((entry) => (entry as unknown as { sources: { node?: Element }[] }).sources.map(({ node }) => node?.outerHTML ?? 'what is gone')));
       new PerformanceObserver(tell).observe({ type: 'layout-shift' });
     });
     third.open();
@@ -50,7 +51,7 @@ describe('a generation on the page', () => {
     await cardsAre(tab, 20);
     // What was painted last is told with the next frames.
     await tab.evaluate(() => new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve))));
-    assert.deepEqual(await tab.evaluate(() => (globalThis as unknown as { shifts: number[] }).shifts), []);
+    assert.deepEqual(await tab.evaluate(() => (globalThis as unknown as { shifts: string[] }).shifts), []);
     await says(tab, '#progress', '20 cards');
     await says(tab, '#quota', '49 of 50 generations left in 24 hours');
   });
@@ -61,7 +62,7 @@ describe('a generation on the page', () => {
     const { text, requests } = scripted(answer({ hold: { gate, after_cards: 3 } }));
     await make(tab, text);
     await cardsAre(tab, 3);
-    const asked = tab.waitForRequest(({ url, method }) => method() === 'GET' && url().endsWith('/events'));
+    const asked = tab.waitForRequest((request) => request.method() === 'GET' && request.url().endsWith('/events'));
     await tab.reload();
     assert.equal((await asked).headers()['last-event-id'], '1.3');
     await cardsAre(tab, 3);
@@ -79,17 +80,14 @@ describe('a generation on the page', () => {
 
   it('goes on after a reload that came before the first word of the service', async () => {
     const { tab } = await openSignedIn(stage());
-    const { text, requests } = scripted(answer({}));
-    const held = createGate();
-    await tab.route('**/ai-sessions', async (route) => {
-      // The answer never reaches this page; the request reached the service.
-      await route.fetch();
-      held.open();
-    }, { times: 1 });
+    const [answers, cardsGate] = [createGate(), createGate()];
+    const { text, requests } = scripted(answer({ hold: { gate: cardsGate, after_cards: 0 } }));
+    stage().line.hold(answers);
     await make(tab, text);
-    await held.pass();
-    await tab.unrouteAll({ behavior: 'ignoreErrors' });
+    await within(cardsGate.reached, 'the model is asked');
+    answers.open();
     await tab.reload();
+    cardsGate.open();
     await phase(tab, 'done');
     await cardsAre(tab, 20);
     assert.equal(requests.length, 1);

@@ -23,13 +23,16 @@ describe('a problem on the page', () => {
   for (const [behaviour, words] of modelFailures) {
     it(`of the model is told (“${words}”), and trying again works`, async () => {
       const { tab } = await openSignedIn(stage());
+      await make(tab, lesson(30));
+      await phase(tab, 'done');
       model().next(behaviour);
       await make(tab, lesson());
       await problemSays(tab, words);
-      await says(tab, '#quota', '50 of 50 generations left');
+      await says(tab, '#quota', '49 of 50 generations left');
       await button(tab, 'Try again').click();
       await phase(tab, 'done');
       await cardsAre(tab, 20);
+      await says(tab, '#quota', '48 of 50 generations left');
     });
   }
 

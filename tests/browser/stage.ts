@@ -10,9 +10,8 @@ import { type Browser, type BrowserContext, type BrowserContextOptions, chromium
 import { findChromium } from '../../scripts/chromium.ts';
 import { testOutputFolder } from '../../scripts/paths.ts';
 import { startOnWorkerd, type WorkerdService } from '../hosts/workerd.ts';
-import type { LoopbackServer } from '../support/loopback_server.ts';
 import type { User } from '../support/world.ts';
-import { startLine } from './line.ts';
+import { type Line, startLine } from './line.ts';
 import { type PageServer, startPageServer } from './page_server.ts';
 
 /** A browser that talks to nobody but the page, and leaves nothing behind (its profile is new each time). */
@@ -28,7 +27,7 @@ const browserArgs = [
 export type Stage = {
   service: WorkerdService;
   /** Over which the page reaches the service. */
-  line: LoopbackServer;
+  line: Line;
   pages: PageServer;
   browser: Browser;
   /** A browser of somebody: storage of its own, shared by its tabs. */

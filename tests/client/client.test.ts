@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { mock, test } from 'node:test';
-import { type AiSessions, connect, type Interruption, type SessionEvent } from '../../examples/astro/src/ai-sessions/client.ts';
+import { type AiSessions, connect, type LineEvent, type SessionEvent } from '../../examples/astro/src/ai-sessions/client.ts';
 import { ConnectionError, ProblemError } from '../../examples/astro/src/ai-sessions/errors.ts';
 import type { Quota } from '../../examples/astro/src/ai-sessions/quota.ts';
 import { document, events, json, noAnswer, problem, scripted, type Told } from './scripted_fetch.ts';
@@ -15,7 +15,7 @@ const done: Told = ['r.5', 'done', { id: 's-1', count: 3, partial: false, usage:
 const whole = [session, ...cards, done];
 const asTold = ([lastEventId, type, data]: Told) => ({ lastEventId, type, ...data });
 
-const all = (stream: AsyncIterable<SessionEvent | Interruption>) => Array.fromAsync(stream);
+const all = (stream: AsyncIterable<SessionEvent | LineEvent>) => Array.fromAsync(stream);
 const withCode = (code: string) => (error: unknown) => error instanceof ProblemError && error.code === code;
 
 test('a plain creation sends text, model, token and a key of its own, and answers with the cards', async () => {
@@ -125,8 +125,8 @@ test('a stream that breaks, or ends early, goes on after its last event, whereve
     for (let seen = 1; seen < whole.length; seen += 1) {
       const service = scripted(events(whole.slice(0, seen), then), events(whole.slice(seen)));
       const told = await all(connect(service).stream(request));
-      assert.deepEqual(told.filter(({ type }) => type !== 'interrupted'), whole.map(asTold));
-      assert.deepEqual(told[seen], { type: 'interrupted', offline: false });
+      assert.deepEqual(told.filter((event) => 'lastEventId' in event), whole.map(asTold));
+      assert.deepEqual(told.slice(seen, seen + 2), [{ type: 'interrupted', offline: false }, { type: 'resumed' }]);
       const again = service.sent[1];
       assert.equal(`${again?.method} ${again?.path}`, 'GET /ai-sessions/s-1/events');
       assert.equal(again?.headers.get('last-event-id'), `r.${seen}`);
@@ -137,7 +137,7 @@ test('a stream that breaks, or ends early, goes on after its last event, whereve
 test('a stream that breaks before it says its session is asked for again under the same key', async () => {
   const service = scripted(noAnswer(), events([], 'break'), events(whole));
   const told = await all(connect(service).stream(request));
-  assert.deepEqual(told.slice(2), whole.map(asTold));
+  assert.deepEqual(told.filter((event) => 'lastEventId' in event), whole.map(asTold));
   assert.deepEqual(service.sent.map(({ method }) => method), ['POST', 'POST', 'POST']);
   assert.equal(new Set(service.sent.map(({ headers }) => headers.get('idempotency-key'))).size, 1);
 });
@@ -159,6 +159,7 @@ test('a line that is silent for too long is given up for a new one', async () =>
     const next = stream.next();
     mock.timers.tick(45_000);
     assert.equal((await next).value.type, 'interrupted');
+    assert.equal((await stream.next()).value.type, 'resumed');
     assert.equal((await stream.next()).value.type, 'done');
     assert.equal(service.sent[1]?.headers.get('last-event-id'), 'r.4');
   } finally {

@@ -43,8 +43,8 @@ export type SessionEvent = { lastEventId: string } & (
   | { type: 'done'; id: string; count: number; partial: boolean; usage: Usage | null }
 );
 
-/** The line broke; it is tried again by itself. The next event says that it holds. */
-export type Interruption = { type: 'interrupted'; offline: boolean };
+/** The line broke, and is tried again by itself; and it holds again. */
+export type LineEvent = { type: 'interrupted'; offline: boolean } | { type: 'resumed' };
 
 export interface AiSessions {
   models(signal?: AbortSignal): Promise<Model[]>;
@@ -53,9 +53,9 @@ export interface AiSessions {
   /** Starts and comes back at once (`Prefer: respond-async`); `ended` waits for the rest. */
   createAsync(request: NewSession, options?: CreateOptions): Promise<Session>;
   /** Card by card. Ends after `done`; an `error` event is thrown as a `ProblemError`. */
-  stream(request: NewSession, options?: CreateOptions & { from?: StreamPlace }): AsyncGenerator<SessionEvent | Interruption>;
+  stream(request: NewSession, options?: CreateOptions & { from?: StreamPlace }): AsyncGenerator<SessionEvent | LineEvent>;
   /** The same for a session that was started before, from its beginning or after an event. */
-  follow(id: string, options?: { lastEventId?: string; signal?: AbortSignal }): AsyncGenerator<SessionEvent | Interruption>;
+  follow(id: string, options?: { lastEventId?: string; signal?: AbortSignal }): AsyncGenerator<SessionEvent | LineEvent>;
   read(id: string, signal?: AbortSignal): Promise<Session>;
   /** Reads the session until it is not generating any more. */
   ended(id: string, signal?: AbortSignal): Promise<Session>;
@@ -127,13 +127,16 @@ export function connect({ url, accessToken, onQuota, fetch: ask = (...request) =
     }
   }
 
-  async function* follow(open: (opening: Opening) => Promise<Response>, from: StreamPlace, signal = never): AsyncGenerator<SessionEvent | Interruption> {
+  async function* follow(open: (opening: Opening) => Promise<Response>, from: StreamPlace, signal = never): AsyncGenerator<SessionEvent | LineEvent> {
     const place = { ...from };
+    let isBroken = false;
     for (let breaks = 0; ; ) {
       const line = openLine(signal);
       try {
         const headers = { accept: 'text/event-stream', ...(place.lastEventId === undefined ? {} : { 'last-event-id': place.lastEventId }) };
         const response = await open({ place, headers, signal: line.signal });
+        if (isBroken) yield { type: 'resumed' };
+        isBroken = false;
         for await (const event of eventsIn(response.body ?? emptyBody(), line.alive)) {
           const told = sessionEvent(event);
           if (told === undefined) continue;
@@ -154,6 +157,7 @@ export function connect({ url, accessToken, onQuota, fetch: ask = (...request) =
       const offline = globalThis.navigator?.onLine === false;
       breaks = offline ? Math.min(breaks + 1, ATTEMPTS_MAX / 2) : breaks + 1;
       if (breaks >= ATTEMPTS_MAX) throw new ConnectionError('the connection broke and cannot be had again');
+      isBroken = true;
       yield { type: 'interrupted', offline };
       await pause(backoff_ms(breaks), signal, 'online');
     }

@@ -3,7 +3,7 @@
  * or opened from the past. Knows nothing of the page's elements.
  */
 import { type Attempt, attemptFor } from '../ai-sessions/attempts.ts';
-import type { AiSessions, Interruption, SessionEvent, StreamPlace } from '../ai-sessions/client.ts';
+import type { AiSessions, LineEvent, SessionEvent, StreamPlace } from '../ai-sessions/client.ts';
 import type { Candidate, NewSession, ProblemCode } from '../ai-sessions/documents.ts';
 import { isAbort, ProblemError } from '../ai-sessions/errors.ts';
 import { keep, readKept } from './kept.ts';
@@ -62,7 +62,7 @@ export function createGeneration(client: AiSessions, userId: string, show: (stat
     return watching.signal;
   }
 
-  async function watch(events: AsyncGenerator<SessionEvent | Interruption>, { asked, place, cards }: Omit<Saved, 'userId'>, signal: AbortSignal): Promise<void> {
+  async function watch(events: AsyncGenerator<SessionEvent | LineEvent>, { asked, place, cards }: Omit<Saved, 'userId'>, signal: AbortSignal): Promise<void> {
     const askedFor = asked === undefined ? {} : { asked };
     const running = (more: Partial<Extract<State, { phase: 'generating' }>> = {}) => {
       const stopping = state.phase === 'generating' && state.stopping;
@@ -76,6 +76,10 @@ export function createGeneration(client: AiSessions, userId: string, show: (stat
         if (signal.aborted) return;
         if (event.type === 'interrupted') {
           running({ line: event.offline ? 'offline' : 'broken' });
+          continue;
+        }
+        if (event.type === 'resumed') {
+          running();
           continue;
         }
         place = { ...place, lastEventId: event.lastEventId };

@@ -4,6 +4,7 @@
  */
 import { connect } from '../ai-sessions/client.ts';
 import type { NewSession } from '../ai-sessions/documents.ts';
+import { ProblemError } from '../ai-sessions/errors.ts';
 import type { Quota } from '../ai-sessions/quota.ts';
 import { openAccount, type User } from './account.ts';
 import { composerView } from './composer_view.ts';
@@ -21,16 +22,14 @@ const account = openAccount(settings);
 let user: User | undefined;
 let generation: Generation | undefined;
 let quota: Quota[] = [];
+/** What was left before the last generation began. */
+let quotaBefore: Quota[] = [];
 let limited = false;
 
 const client = connect({
   url: settings.aiSessionsUrl,
   accessToken: account.accessToken,
-  onQuota(told) {
-    quota = told;
-    composer.setQuota(quota);
-    if (user !== undefined) keep(localStorage, quotaItem(user), { at_ms: Date.now(), quota });
-  },
+  onQuota: setQuota,
 });
 
 const composer = composerView((request) => start(request));
@@ -59,7 +58,7 @@ account.watch((now) => {
   byId('account').hidden = user === undefined;
   if (user === undefined) return signIn.focus();
   byId('email').textContent = user.email || 'Guest';
-  composer.setQuota(rememberedQuota(user));
+  setQuota(rememberedQuota(user));
   generation = createGeneration(client, user.id, show);
   void loadModels();
   if (!generation.resume()) openFromAddress();
@@ -82,11 +81,23 @@ function show(state: State): void {
   if ('id' in state && state.id !== undefined && hashId() !== state.id) history.replaceState(null, '', `#${state.id}`);
   results.show(state);
   showBusy();
+  // The head of a stream was written before it failed, and so before what it took was given back.
+  if (state.phase === 'failed' && wasGivenBack(state.error)) setQuota(quotaBefore);
+}
+
+/** A failure that cost a generation says whether a retry can help; one that is the text's own fault stays counted. */
+const wasGivenBack = (error: unknown) => error instanceof ProblemError && error.problem.retryable !== undefined && error.code !== 'ai_refused' && error.code !== 'database_error';
+
+function setQuota(told: Quota[]): void {
+  quota = told;
+  composer.setQuota(quota);
+  if (user !== undefined) keep(localStorage, quotaItem(user), { at_ms: Date.now(), quota } satisfies Remembered);
 }
 
 function start(request: NewSession, anew = false): void {
   const state = generation?.state;
   const shown = state !== undefined && 'asked' in state ? state.asked?.attempt : undefined;
+  quotaBefore = quota;
   void generation?.start(request, anew ? shown : undefined);
   results.focus();
 }
@@ -123,14 +134,20 @@ function showBusy(): void {
 }
 
 function showOffline(): void {
-  byId('offline').hidden = navigator.onLine;
+  byId('offline').textContent = navigator.onLine ? '' : 'You are offline. What is being made goes on without you.';
 }
 
 const quotaItem = ({ id }: User) => `cards.quota.${id}`;
 
+/** `at_ms` is when it was heard. */
+interface Remembered {
+  at_ms: number;
+  quota: Quota[];
+}
+
 /** What was left when this browser heard of it, as far as that still holds. */
 function rememberedQuota(user: User): Quota[] {
-  const { at_ms, quota = [] } = readKept<{ at_ms: number; quota: Quota[] }>(localStorage, quotaItem(user)) ?? {};
-  const age_s = (Date.now() - (at_ms ?? 0)) / 1000;
+  const { at_ms, quota } = readKept<Remembered>(localStorage, quotaItem(user)) ?? { at_ms: 0, quota: [] };
+  const age_s = (Date.now() - at_ms) / 1000;
   return quota.filter(({ reset_s }) => reset_s === undefined || age_s < reset_s);
 }
