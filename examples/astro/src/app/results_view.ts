@@ -170,11 +170,12 @@ function progressOf(state: State, decisions: Decisions): string {
     case 'opening':
       return 'Opening …';
     case 'generating': {
-      const soFar = state.cards.length === 0 ? '' : ` ${cardsInWords(state.cards.length)} so far.`;
-      if (state.stopping) return `Stopping …${soFar}`;
-      if (state.line === 'offline') return `Offline; goes on by itself when you are back.${soFar}`;
-      if (state.line === 'broken') return `Connection lost, trying again …${soFar}`;
-      return state.cards.length === 0 ? 'The model reads your text …' : `Making cards …${soFar}`;
+      const number = state.cards.length;
+      const soFar = number === 0 ? '' : ` · ${cardsInWords(number)} so far`;
+      if (state.stopping) return `Stopping${soFar}`;
+      if (state.line === 'offline') return `Offline, goes on by itself${soFar}`;
+      if (state.line === 'broken') return `Connection lost, trying again${soFar}`;
+      return number === 0 ? 'The model reads your text' : `Making cards${soFar}`;
     }
     case 'done': {
       const number = (verdict: string) => state.cards.filter(({ id }) => decisions[id]?.verdict === verdict).length;
