@@ -4,7 +4,7 @@ import { createHash } from 'node:crypto';
 import { readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { exampleFolder, programEnvironment } from './paths.ts';
-import { run } from './run_program.ts';
+import { type Ended, run } from './run_program.ts';
 import { Failure, step } from './steps.ts';
 
 /** The static files. */
@@ -59,6 +59,12 @@ export async function buildExamplePage(): Promise<void> {
     }
     await writeFile(builtStamp, sources);
   });
+}
+
+/** Whether openapi.ts is what its OpenAPI document gives; `npm run types` in the page's folder makes it so. */
+export async function checkPageTypes(): Promise<Ended> {
+  await installExamplePage();
+  return run('npm', ['run', '--silent', 'types', '--', '--check'], { cwd: exampleFolder });
 }
 
 export interface LocalPage {

@@ -1,4 +1,5 @@
 /** `npm run lint`: every check runs, whatever the ones before it found; it fails if one of them did. */
+import { checkPageTypes } from './example_page.ts';
 import { npmPackage } from './paths.ts';
 import { type Ended, run, runRust } from './run_program.ts';
 import { ensureRustToolchain } from './rust_toolchain.ts';
@@ -17,6 +18,7 @@ const checks: [fact: string, check: () => Promise<Ended>][] = [
     () => runRust('cargo', ['clippy', '--locked', '--lib', '--target', 'wasm32-unknown-unknown', ...warningsAreErrors]),
   ],
   ['the TypeScript types agree', () => run(process.execPath, [npmPackage('typescript', 'bin/tsc')])],
+  ["the example page's types are those of the OpenAPI document", checkPageTypes],
 ];
 
 await runScript(async () => {

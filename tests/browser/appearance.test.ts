@@ -27,7 +27,7 @@ describe('the page looks and reads well', () => {
         };
         await button(tab, 'Sign in').waitFor();
         await check('signed-out');
-        const user = await auth.createUser({ email: `learner-${colorScheme}-${size}@example.test` });
+        const user = await auth.createUser({ email: `${colorScheme}-${size}@example.test` });
         await signIn(tab, user);
         await check('empty');
         await textBox(tab).fill(text.slice(0, 800));

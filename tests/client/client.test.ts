@@ -57,7 +57,7 @@ test('an answer that breaks off in its body is asked for again', async () => {
 });
 
 test('a problem is a typed error with everything that the service said', async () => {
-  const errors = [{ field: 'input_text', code: 'length', message: 'has 7 characters', min: 1000, max: 10000, actual: 7 }];
+  const errors = [{ field: 'input_text', code: 'length' as const, message: 'has 7 characters', min: 1000, max: 10000, actual: 7 }];
   const service = scripted(problem(400, 'validation_failed', { errors }));
   await assert.rejects(connect(service).create(request), (error: ProblemError) => {
     assert.equal(error.code, 'validation_failed');

@@ -5,7 +5,8 @@
  * connection never pays twice; takes up a stream where it broke; renews a token that has expired, once; turns every answer
  * that is no success into a typed error (errors.ts). What it does when told to (`wait_s`): waits for `Retry-After`.
  */
-import type { Candidate, Created, Model, NewSession, Problem, Session, SessionPage, Usage } from './documents.ts';
+import type * as documents from './documents.ts';
+import type { Created, Model, Models, NewSession, Problem, Session, SessionList } from './documents.ts';
 import { ConnectionError, errorOf, isAbort, ProblemError, retryAfter_s } from './errors.ts';
 import { eventsIn, type StreamEvent } from './event_stream.ts';
 import { openLine, type Pause, pause as realPause } from './line.ts';
@@ -38,9 +39,9 @@ export interface StreamPlace {
 }
 
 export type SessionEvent = { lastEventId: string } & (
-  | { type: 'session'; id: string }
-  | ({ type: 'candidate'; index: number } & Candidate)
-  | { type: 'done'; id: string; count: number; partial: boolean; usage: Usage | null }
+  | ({ type: 'session' } & documents.SessionEvent)
+  | ({ type: 'candidate' } & documents.CandidateEvent)
+  | ({ type: 'done' } & documents.DoneEvent)
 );
 
 /** The line broke, and is tried again by itself; and it holds again. */
@@ -59,7 +60,7 @@ export interface AiSessions {
   read(id: string, signal?: AbortSignal): Promise<Session>;
   /** Reads the session until it is not generating any more. */
   ended(id: string, signal?: AbortSignal): Promise<Session>;
-  list(page?: { limit?: number; before?: string; signal?: AbortSignal }): Promise<SessionPage>;
+  list(page?: { limit?: number; before?: string; signal?: AbortSignal }): Promise<SessionList>;
   /** Stops a running generation; complete cards are kept. `not_running` if it has ended already. */
   cancel(id: string, signal?: AbortSignal): Promise<void>;
 }
@@ -165,7 +166,7 @@ export function connect({ url, accessToken, onQuota, fetch: ask = (...request) =
 
   return {
     async models(signal) {
-      const { models } = await sendForJson<{ models: Model[] }>('/models', { signal });
+      const { models } = await sendForJson<Models>('/models', { signal });
       return models;
     },
     create(request, options = {}) {

@@ -1,108 +1,21 @@
-/** What the service takes and answers, as types: its OpenAPI document by other means. */
+/** What the service takes and answers: names for what openapi.ts, which is made from its OpenAPI document, has of it. */
+import type { components } from './openapi.ts';
 
-export interface NewSession {
-  /** 1000 to 10000 characters after cleaning (text.ts). */
-  input_text: string;
-  /** One of `GET /models`. */
-  model: string;
-}
+type Schemas = components['schemas'];
 
-export interface Candidate {
-  id: string;
-  front: string;
-  back: string;
-  /** One sentence on what the card tests. */
-  prompt: string;
-}
+export type NewSession = Schemas['NewSession'];
+export type Candidate = Schemas['Candidate'];
+export type Created = Schemas['Created'];
+export type Session = Schemas['Session'];
+export type SessionSummary = Schemas['SessionSummary'];
+export type SessionList = Schemas['SessionList'];
+export type Model = Schemas['Model'];
+export type Models = Schemas['Models'];
 
-export interface Created {
-  id: string;
-  /** The model's answer broke off; what came before is here. */
-  partial: boolean;
-  candidates: Candidate[];
-}
-
-export interface Usage {
-  prompt_tokens: number;
-  completion_tokens: number;
-  cost: number;
-}
-
-export interface SessionSummary {
-  id: string;
-  status: 'generating' | 'completed' | 'failed';
-  model: string;
-  partial: boolean;
-  error: ProblemCode | null;
-  created_at: string;
-  ended_at: string | null;
-  usage: Usage | null;
-  candidate_count: number;
-}
-
-export interface Session extends Omit<SessionSummary, 'candidate_count'> {
-  /** Only while it is generating. */
-  candidate_count?: number;
-  /** Empty unless completed. */
-  candidates: Candidate[];
-}
-
-export interface SessionPage {
-  sessions: SessionSummary[];
-  /** For `before` of the next page. */
-  next: string | null;
-}
-
-export interface Model {
-  id: string;
-  default: boolean;
-}
-
-export interface FieldError {
-  field: string;
-  code: string;
-  message: string;
-  min?: number;
-  max?: number;
-  actual?: number;
-}
-
-export type ProblemCode =
-  | 'malformed_json'
-  | 'validation_failed'
-  | 'invalid_parameter'
-  | 'missing_token'
-  | 'invalid_token'
-  | 'expired_token'
-  | 'anonymous_not_allowed'
-  | 'not_found'
-  | 'method_not_allowed'
-  | 'idempotency_in_progress'
-  | 'not_running'
-  | 'cancelled'
-  | 'body_too_large'
-  | 'unsupported_media_type'
-  | 'idempotency_key_reused'
-  | 'rate_limited'
-  | 'ai_unavailable'
-  | 'ai_timeout'
-  | 'ai_invalid_response'
-  | 'ai_refused'
-  | 'ai_misconfigured'
-  | 'database_error'
-  | 'rate_limiter_unavailable'
-  | 'auth_unavailable'
-  | 'internal';
+export type SessionEvent = Schemas['SessionEvent'];
+export type CandidateEvent = Schemas['CandidateEvent'];
+export type DoneEvent = Schemas['DoneEvent'];
 
 /** RFC 9457, with the members of this service. */
-export interface Problem {
-  type: string;
-  title: string;
-  status: number;
-  detail: string;
-  code: ProblemCode;
-  request_id: string;
-  retryable?: boolean;
-  errors?: FieldError[];
-  'violated-policies'?: string[];
-}
+export type Problem = Schemas['Problem'];
+export type ProblemCode = Schemas['ProblemCode'];
