@@ -93,6 +93,21 @@ describe('a generation on the page', () => {
     assert.equal(requests.length, 1);
   });
 
+  it('is followed by whoever opens its address meanwhile, card by card', async () => {
+    const { tab } = await openSignedIn(stage());
+    const gate = createGate();
+    const { text, requests } = scripted(answer({ hold: { gate, after_cards: 3 } }));
+    await make(tab, text);
+    await cardsAre(tab, 3);
+    const other = await open(stage(), tab.context(), new URL(tab.url()).hash);
+    await cardsAre(other, 3);
+    await phase(other, 'generating');
+    gate.open();
+    await phase(other, 'done');
+    await cardsAre(other, 20);
+    assert.equal(requests.length, 1);
+  });
+
   it('waits while the browser is offline, and goes on by itself', async () => {
     const { tab } = await openSignedIn(stage());
     const gate = createGate();

@@ -7,7 +7,7 @@ import { describe, it } from 'node:test';
 import type { Page } from 'playwright-core';
 import { lesson } from '../service/service.ts';
 import { answer, httpError, type ModelBehaviour, refusal } from '../support/model_behaviour.ts';
-import { button, cardsAre, expectAccessible, make, openSignedIn, phase, says, signIn, staged, textBox } from './stage.ts';
+import { button, cardsAre, expectAccessible, make, modelsLoaded, openSignedIn, phase, says, signIn, staged, textBox } from './stage.ts';
 
 const problemSays = (tab: Page, words: string) => says(tab, '#problem', words);
 
@@ -98,6 +98,15 @@ describe('a problem on the page', () => {
       stage().line.up();
     }
     await button(tab, 'Try again').click();
+    await phase(tab, 'done');
+  });
+
+  it('of the line at the very start is waited out', async () => {
+    const { tab } = await openSignedIn(stage());
+    await tab.route('**/models', (route) => route.abort(), { times: 2 });
+    await tab.reload();
+    await modelsLoaded(tab);
+    await make(tab, lesson());
     await phase(tab, 'done');
   });
 

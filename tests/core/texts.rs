@@ -1,8 +1,6 @@
 //! The rule for texts, on the cases that hold the page's copy of it too (`tests/client/text.test.ts`): what the page counts
 //! is what the service counts.
 
-#![expect(clippy::expect_used, reason = "a fixture that cannot be read fails the test")]
-
 use ai_sessions::input::sanitize::sanitize;
 use serde::Deserialize;
 

@@ -48,6 +48,7 @@ export type SessionEvent = { lastEventId: string } & (
 export type LineEvent = { type: 'interrupted'; offline: boolean } | { type: 'resumed' };
 
 export interface AiSessions {
+  /** The default first. Waits out a connection that breaks: a page can do nothing without them. */
   models(signal?: AbortSignal): Promise<Model[]>;
   /** Waits for the whole answer. */
   create(request: NewSession, options?: CreateOptions): Promise<Created>;
@@ -109,7 +110,7 @@ export function connect({ url, accessToken, onQuota, fetch: ask = (...request) =
   }
 
   /** Waits for `Retry-After` as long as it was told to, and out the breaks of the connection. */
-  async function patiently<T>(attempt: () => Promise<T>, { wait_s = 0, signal = never }: CreateOptions, attemptsMax = ATTEMPTS_MAX): Promise<T> {
+  async function patiently<T>(attempt: () => Promise<T>, { wait_s = 0, signal = never }: { wait_s?: number; signal?: AbortSignal | undefined }, attemptsMax = ATTEMPTS_MAX): Promise<T> {
     let left_s = wait_s;
     for (let breaks = 1; ; ) {
       try {
@@ -166,7 +167,7 @@ export function connect({ url, accessToken, onQuota, fetch: ask = (...request) =
 
   return {
     async models(signal) {
-      const { models } = await sendForJson<Models>('/models', { signal });
+      const { models } = await patiently(() => sendForJson<Models>('/models', { signal }), { signal });
       return models;
     },
     create(request, options = {}) {

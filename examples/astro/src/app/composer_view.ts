@@ -8,6 +8,7 @@ import { count, tellLeft } from './sentences.ts';
 
 export interface ComposerView {
   setModels(models: Model[]): void;
+  modelsFailed(): void;
   setQuota(quota: Quota[]): void;
   /** While something runs, or a limit holds, or the text does not fit, the button says no. */
   setBusy(busy: boolean): void;
@@ -69,6 +70,9 @@ export function composerView(submitted: (request: NewSession) => void): Composer
       const wanted = model.value;
       model.replaceChildren(...models.map(({ id, default: isDefault }) => new Option(id, id, isDefault, wanted === '' ? isDefault : id === wanted)));
       model.disabled = models.length === 0;
+    },
+    modelsFailed() {
+      model.replaceChildren(new Option('The models cannot be loaded: reload the page', ''));
     },
     setQuota(quota) {
       // The window that lasts longest is the one that people plan by; the others are told when they run short.

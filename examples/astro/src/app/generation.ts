@@ -124,9 +124,14 @@ export function createGeneration(client: AiSessions, userId: string, show: (stat
     },
     async start(request, after) {
       const signal = watchAnew();
-      const attempt = await attemptFor(localStorage, userId, request, Date.now(), after);
-      const events = client.stream(request, { key: attempt.key, signal });
-      await watch(events, { asked: { request, attempt }, place: {}, cards: [] }, signal);
+      try {
+        const attempt = await attemptFor(localStorage, userId, request, Date.now(), after);
+        const events = client.stream(request, { key: attempt.key, signal });
+        await watch(events, { asked: { request, attempt }, place: {}, cards: [] }, signal);
+      } catch (error) {
+        // Where a page is not served securely, browsers have no hash to make a key of.
+        if (!signal.aborted) set({ phase: 'failed', error });
+      }
     },
     resume() {
       const saved = readKept<Saved>(sessionStorage, SAVED);

@@ -73,7 +73,6 @@ byId('sign-out').addEventListener('click', () => {
 
 window.addEventListener('hashchange', openFromAddress);
 for (const change of ['online', 'offline']) window.addEventListener(change, showOffline);
-window.addEventListener('online', () => void loadModels());
 showOffline();
 
 function show(state: State): void {
@@ -124,8 +123,7 @@ function hashId(): string | undefined {
 }
 
 async function loadModels(): Promise<void> {
-  // Without them the service would say that the model is missing; `online` and the next sign-in try again.
-  await client.models().then(composer.setModels, () => {});
+  await client.models().then(composer.setModels, composer.modelsFailed);
 }
 
 function showBusy(): void {
