@@ -52,6 +52,9 @@ describe('an account on the page', () => {
     await button(tab, 'Sign in').waitFor();
     await signIn(tab, user);
     assert.equal(await textBox(tab).inputValue(), lesson());
+    await button(tab, 'Sign out').click();
+    await signIn(tab, await stage().service.world.auth.createUser());
+    assert.equal(await textBox(tab).inputValue(), '', 'but not for somebody else');
   });
 
   it('renews a token that has expired, without a word', async () => {

@@ -6,18 +6,19 @@ import { readFileSync } from 'node:fs';
 import { describe, it } from 'node:test';
 import type { Page } from 'playwright-core';
 import { lesson } from '../service/service.ts';
+import { createGate } from '../support/gate.ts';
 import { answer, httpError, type ModelBehaviour, refusal } from '../support/model_behaviour.ts';
 import { button, cardsAre, expectAccessible, make, modelsLoaded, openSignedIn, phase, says, signIn, staged, textBox } from './stage.ts';
 
 const problemSays = (tab: Page, words: string) => says(tab, '#problem', words);
 
 describe('a problem on the page', () => {
-  const stage = staged({ RATE_LIMIT_BURST: '1000/60', AI_MAX_ATTEMPTS: '1', AI_IDLE_TIMEOUT_MS: '200' });
+  const stage = staged({ RATE_LIMIT_BURST: '1000/60', AI_MAX_ATTEMPTS: '1', AI_IDLE_TIMEOUT_MS: '1500' });
   const model = () => stage().service.world.openrouter;
 
   const modelFailures: [behaviour: ModelBehaviour, words: string][] = [
     [httpError(503), 'The model cannot be reached at the moment.'],
-    [answer({ hold: { gate: { open() {}, pass: () => new Promise(() => {}), reached: Promise.resolve() }, after_cards: 0 } }), 'The model did not finish in time.'],
+    [answer({ hold: { gate: createGate(), after_cards: 0 } }), 'The model did not finish in time.'],
     [answer({ content: 'I would rather not.' }), 'no usable card'],
   ];
   for (const [behaviour, words] of modelFailures) {
@@ -161,7 +162,7 @@ describe('a problem on the page', () => {
 });
 
 describe('a limit on the page', () => {
-  const stage = staged({ RATE_LIMIT_BURST: '1000/60', RATE_LIMIT_GENERATIONS: '1/3' });
+  const stage = staged({ RATE_LIMIT_BURST: '1000/60', RATE_LIMIT_GENERATIONS: '1/8' });
 
   it('says which it is and when it ends, counts down, and lets in whoever waited', async () => {
     const { tab } = await openSignedIn(stage());
@@ -169,9 +170,9 @@ describe('a limit on the page', () => {
     await phase(tab, 'done');
     await says(tab, '#quota', '0 of 1 generations left');
     await button(tab, 'New cards').click();
-    await problemSays(tab, 'You have used the one generation of 3 seconds.');
+    await problemSays(tab, 'You have used the one generation of 8 seconds.');
     await tab.getByText(/You can go on at \d/).waitFor();
-    await says(tab, '#problem-countdown', /in \d s/);
+    await says(tab, '#problem-countdown', /in \d+ s/);
     assert.equal(await button(tab, 'Try again').getAttribute('aria-disabled'), 'true');
     assert.equal(await button(tab, 'Make cards').getAttribute('aria-disabled'), 'true');
     await expectAccessible(tab, 'a limit');

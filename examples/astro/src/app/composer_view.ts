@@ -7,6 +7,8 @@ import { keep, readKept } from './kept.ts';
 import { count, tellLeft } from './sentences.ts';
 
 export interface ComposerView {
+  /** Whose text it is: another one's is not shown. */
+  setOwner(userId: string): void;
   setModels(models: Model[]): void;
   modelsFailed(): void;
   setQuota(quota: Quota[]): void;
@@ -15,8 +17,10 @@ export interface ComposerView {
   focus(): void;
 }
 
-/** Drafts survive a reload and a sign-in; a tab's own. */
+/** A draft is a tab's own, and survives a reload and a new sign-in of its owner. */
 const DRAFT = 'cards.draft';
+type Draft = { owner: string; text: string };
+
 /** A listener hears how long the text is when the typing rests. */
 const ANNOUNCE_AFTER_MS = 1200;
 const RUNS_SHORT = 2;
@@ -28,6 +32,7 @@ export function composerView(submitted: (request: NewSession) => void): Composer
   const text = byId<HTMLTextAreaElement>('text');
   const model = byId<HTMLSelectElement>('model');
   const make = byId('make');
+  let owner = '';
   let busy = false;
   let announcing: ReturnType<typeof setTimeout> | undefined;
 
@@ -42,12 +47,9 @@ export function composerView(submitted: (request: NewSession) => void): Composer
     return sentence;
   }
 
-  text.value = readKept<string>(sessionStorage, DRAFT) ?? '';
-  measure();
-
   text.addEventListener('input', () => {
     const sentence = measure();
-    keep(sessionStorage, DRAFT, text.value);
+    keep(sessionStorage, DRAFT, { owner, text: text.value } satisfies Draft);
     clearTimeout(announcing);
     announcing = setTimeout(() => announce(sentence), ANNOUNCE_AFTER_MS);
   });
@@ -66,6 +68,12 @@ export function composerView(submitted: (request: NewSession) => void): Composer
   });
 
   return {
+    setOwner(userId) {
+      owner = userId;
+      const draft = readKept<Draft>(sessionStorage, DRAFT);
+      text.value = draft?.owner === owner ? draft.text : '';
+      measure();
+    },
     setModels(models) {
       const wanted = model.value;
       model.replaceChildren(...models.map(({ id, default: isDefault }) => new Option(id, id, isDefault, wanted === '' ? isDefault : id === wanted)));

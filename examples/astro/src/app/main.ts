@@ -58,6 +58,7 @@ account.watch((now) => {
   byId('account').hidden = user === undefined;
   if (user === undefined) return signIn.focus();
   byId('email').textContent = user.email || 'Guest';
+  composer.setOwner(user.id);
   setQuota(rememberedQuota(user));
   generation = createGeneration(client, user.id, show);
   void loadModels();
