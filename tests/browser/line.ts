@@ -17,6 +17,11 @@ export async function startLine(to: () => string): Promise<Line> {
     const { method, headers, url = '/' } = incoming;
     const onward = ask(to() + url, { method, headers, agent: false }, async (answer) => {
       if (method !== 'OPTIONS') await gate?.pass();
+      // Whoever asked may have left meanwhile.
+      if (outgoing.destroyed) {
+        answer.destroy();
+        return;
+      }
       outgoing.writeHead(answer.statusCode ?? 502, answer.headers);
       outgoing.flushHeaders();
       // A side that leaves takes the other one with it, as on a real line.

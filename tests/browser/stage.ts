@@ -102,7 +102,6 @@ export const modelsLoaded = (tab: Page) => tab.locator('#model:enabled').waitFor
 export const textBox = (tab: Page) => tab.getByRole('textbox', { name: 'Text to learn' });
 export const button = (tab: Page, name: string) => tab.getByRole('button', { name, exact: true });
 export const cards = (tab: Page) => tab.locator('#cards article');
-export const progress = (tab: Page) => tab.locator('#progress');
 
 export async function make(tab: Page, text: string): Promise<void> {
   await textBox(tab).fill(text);
