@@ -38,6 +38,8 @@ export type Stage = {
 export function staged(variables: Record<string, string> = {}): () => Stage {
   let stage: Stage | undefined;
   const closers: (() => Promise<unknown>)[] = [];
+  /** Errors that no code of the page caught, and what its Content-Security-Policy refused. */
+  const faults: string[] = [];
   before(async () => {
     const pages = await startPageServer();
     closers.push(pages.close);
@@ -50,6 +52,10 @@ export function staged(variables: Record<string, string> = {}): () => Stage {
     const person = async (options: BrowserContextOptions = {}) => {
       const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, ...options });
       context.setDefaultTimeout(WAIT_MS);
+      context.on('weberror', (error) => faults.push(String(error.error())));
+      context.on('console', (message) => {
+        if (message.text().includes('Content Security Policy')) faults.push(message.text());
+      });
       // Put in past the page's Content-Security-Policy, which stays in force.
       await context.addInitScript({ content: axeSource });
       return context;
@@ -58,6 +64,7 @@ export function staged(variables: Record<string, string> = {}): () => Stage {
   });
   after(async () => {
     for (const close of closers.toReversed()) await close();
+    assert.deepEqual(faults, [], 'faults of the page');
   });
   return () => {
     assert.ok(stage, 'the stage is there while the tests run');
