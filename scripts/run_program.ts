@@ -15,8 +15,6 @@ export interface RunOptions {
   /** The folder to run in; the project's own, where nothing is said. */
   cwd?: string;
   env?: Record<string, string>;
-  /** Default: the project's folder. */
-  cwd?: string;
   /** `live` shows the output as it comes; without it the output is only kept, for whoever finds that it went wrong. */
   show?: 'live';
   /** The sentence for a program that is not there. */

@@ -1,5 +1,5 @@
 /** `npm test`: cargo's tests, then Node's against the built module; the last line counts those of all runners. */
-import { glob } from 'node:fs/promises';
+import { glob, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { build } from './build.ts';
 import { ensureChromium } from './chromium.ts';
@@ -16,8 +16,8 @@ import { type Counts, add, countsOfCargo, judge, none } from './test_counts.ts';
 /** Each is a folder of tests/. Those in tests/service are run by each host's file in tests/hosts. */
 const parts = ['core', 'support', 'client', 'database', 'hosts', 'browser', 'api', 'fuzz'];
 
-/** What has to be built for the files of a part; the others are run without it when it cannot be. */
-const builds: [part: string, make: () => Promise<void>][] = [
+/** What has to be built for the files of a part; the others are run when it cannot be. */
+const builds = new Map<string, () => Promise<void>>([
   ['hosts', build],
   ['api', () => build().then(ensureApiTester)],
   ['browser', async () => {
@@ -26,7 +26,7 @@ const builds: [part: string, make: () => Promise<void>][] = [
     await ensureChromium();
   }],
   ['fuzz', buildFuzzTargets],
-];
+]);
 
 await runScript(async () => {
   const asked = process.argv.slice(2);
@@ -34,19 +34,31 @@ await runScript(async () => {
   if (unknown !== undefined) throw new Failure(`There are no tests "${unknown}": take some of ${parts.join(', ')}, or none of them for all.`);
   const chosen = asked.length > 0 ? asked : parts;
 
-  let counts = none;
-  if (chosen.includes('core')) counts = add(counts, await cargoTests());
-  let folders = chosen.filter((part) => part !== 'core');
-  for (const [part, make] of builds) {
-    if (!folders.includes(part) || (await isBuilt(make))) continue;
-    counts = add(counts, { passed: 0, failed: 1 });
-    folders = folders.filter((folder) => folder !== part);
+  const counts = new Map<string, Counts>();
+  if (chosen.includes('core')) counts.set('core', await cargoTests());
+  for (const part of chosen.filter((part) => part !== 'core')) {
+    const make = builds.get(part);
+    const isReady = make === undefined || (await isBuilt(make));
+    counts.set(part, isReady ? await runNodeTests(await testFiles(part)) : { passed: 0, failed: 1 });
   }
-  if (folders.length > 0) counts = add(counts, await runNodeTests(await testFiles(folders)));
+  if (asked.length === 0) counts.set('README.md', await statedCounts(counts));
 
-  if (counts.failed > 0) process.exitCode = 1;
-  console.log(`${counts.passed} passed, ${counts.failed} failed`);
+  const all = [...counts.values()].reduce(add, none);
+  if (all.failed > 0) process.exitCode = 1;
+  console.log([...counts].map(([part, { passed, failed }]) => `${part}: ${passed + failed}`).join(', '));
+  console.log(`${all.passed} passed, ${all.failed} failed`);
 });
+
+/** Whether the README states how many cases each kind has, to a tenth. */
+async function statedCounts(counts: Map<string, Counts>): Promise<Counts> {
+  const readme = await readFile(join(root, 'README.md'), 'utf8');
+  const wrong = [...counts].filter(([part, { passed, failed }]) => {
+    const stated = Number(new RegExp(`^- \`${part}\` \\((\\d+) cases\\)`, 'm').exec(readme)?.[1]);
+    return !(Math.abs(stated - passed - failed) <= stated / 10);
+  });
+  for (const [part, { passed, failed }] of wrong) console.error(`README.md does not say that \`${part}\` has ${passed + failed} cases, to a tenth.`);
+  return { passed: wrong.length === 0 ? 1 : 0, failed: wrong.length === 0 ? 0 : 1 };
+}
 
 async function cargoTests(): Promise<Counts> {
   await ensureRustToolchain();
@@ -64,8 +76,8 @@ function isBuilt(make: () => Promise<void>): Promise<boolean> {
   );
 }
 
-async function testFiles(folders: string[]): Promise<string[]> {
+async function testFiles(folder: string): Promise<string[]> {
   const files: string[] = [];
-  for await (const file of glob(folders.map((folder) => `tests/${folder}/**/*.test.ts`), { cwd: root })) files.push(join(root, file));
+  for await (const file of glob(`tests/${folder}/**/*.test.ts`, { cwd: root })) files.push(join(root, file));
   return files.sort();
 }
