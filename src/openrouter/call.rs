@@ -28,7 +28,7 @@ use crate::problem::Code;
 pub const REST_MS: u64 = 2_000;
 /// How long a bite may take to fill. Then what there is of it is taken, and single pieces for a while: a stream of comments
 /// alone is alive, a card must not wait for long to be stored, and who begins to follow must not wait for the next one.
-const BITE_MS: u64 = 250;
+pub const BITE_MS: u64 = 250;
 /// One that fills within so many milliseconds is followed by a larger one.
 const FAST_MS: u64 = BITE_MS / 4;
 /// The first bite of more than a piece: less than that is not worth the copy that a host keeps for it.

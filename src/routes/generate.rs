@@ -24,9 +24,9 @@ use crate::config::{Config, LogLevel};
 use crate::desk::record::{Ending, Generation, KeptCandidate, Row, Settled};
 use crate::desk::{Effects, Event, broken_off};
 use crate::generation::usage::Usage;
-use crate::openrouter::call::{Extent, Progress, call};
+use crate::openrouter::call::{BITE_MS, Extent, Progress, call};
 use crate::openrouter::request::Ask;
-use crate::ports::{Clock, DeskHost, Fetch, Random, StorageFailed, Timer};
+use crate::ports::{Clock, DeskHost, Fetch, Random, StorageFailed, Timer, within};
 use crate::problem::Code;
 use crate::supabase::rest::{Caller, RestError};
 use crate::supabase::sessions::{self, EndedRow, EventData, NewRow};
@@ -36,6 +36,8 @@ const BITE_BYTES: usize = 16 * 1024;
 /// A complete card that nobody waits for is stored after this long at the latest: a death loses less than this of them,
 /// and a fast answer costs one write.
 const STORE_EVERY_MS: u64 = 250;
+/// How long a generation is listened to that was stopped: a bite's time, and as much again for reading what there was of it.
+const STOP_MS: u64 = 2 * BITE_MS;
 
 /// All that a generation may touch.
 pub trait GenerateHost: DeskHost + Fetch + Timer + Clock + Random {}
@@ -78,11 +80,12 @@ async fn generate(
         pending: RefCell::default(),
         any: Cell::new(false),
         attempts: Cell::new(generation.attempts),
+        is_stopped: Cell::new(false),
         failed: Cell::new(false),
     };
     let ended = {
         let made = pin!(make(host, config, generation, &found));
-        match select(made, pin!(host.stopped(id))).await {
+        match select(made, pin!(found.until_stopped())).await {
             Either::Left((ended, _)) => Some(ended?),
             // What is not read on is dropped here: the model's connection is closed, and the bill stops.
             Either::Right(_) => None,
@@ -128,7 +131,7 @@ async fn make<H: GenerateHost>(
         text: &accepted.input_text,
         deadline_ms: generation.deadline_ms,
         attempts_made: generation.attempts,
-        bite_bytes: &|| if host.is_followed(accepted.id) { 1 } else { BITE_BYTES },
+        bite_bytes: &|| if found.is_stopped.get() || host.is_followed(accepted.id) { 1 } else { BITE_BYTES },
         no_cache: accepted.no_cache,
         traceparent: accepted.traceparent.as_deref(),
         referer: &accepted.origin,
@@ -189,6 +192,8 @@ struct Found<'a, H> {
     pending: RefCell<Vec<KeptCandidate>>,
     any: Cell<bool>,
     attempts: Cell<u32>,
+    /// From now on only what has come already is taken.
+    is_stopped: Cell<bool>,
     failed: Cell<bool>,
 }
 
@@ -216,6 +221,17 @@ impl<H: DeskHost + Timer> Found<'_, H> {
             }
             self.store();
         }
+    }
+
+    /// Ends when it is stopped, and a little later: a complete card may be in a bite that has not filled, which is told
+    /// when its time is over. The model is not asked once more meanwhile.
+    async fn until_stopped(&self) {
+        self.host.stopped(self.id).await;
+        self.is_stopped.set(true);
+        let attempts = self.attempts.get();
+        let asked =
+            poll_fn(|_| if self.attempts.get() == attempts { Poll::Pending } else { Poll::Ready(()) });
+        let _ = within(self.host, STOP_MS, asked).await;
     }
 
     fn store(&self) {

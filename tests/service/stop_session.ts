@@ -145,17 +145,21 @@ function afterSome(service: () => Service): void {
     });
   }
 
-  it('that nobody reads it keeps them too, however fresh they are', async () => {
-    const gate = createGate();
-    const user = await signIn(service());
-    service().world.openrouter.next(answer({ hold: { gate, after_cards: 5 } }));
-    const { id } = (await create(service(), user.token, undefined, { prefer: 'respond-async' })).body;
-    await eventually('one is told of', async () => ((await read(service(), user.token, id)).body.candidate_count > 0 ? true : undefined));
-    assert.equal((await stop(service(), user, id)).status, 204);
-    gate.open();
-    const found = await read(service(), user.token, id);
-    assert.deepEqual([found.body.status, found.body.partial, found.body.candidates.length], ['completed', true, 5]);
-  });
+  for (const [who, headers] of [['waits for the end', {}], ['did not wait', { prefer: 'respond-async' }]] as const) {
+    it(`that have just come it keeps them too, where its client ${who}`, async () => {
+      const gate = createGate();
+      const user = await signIn(service());
+      service().world.openrouter.next(answer({ hold: { gate, after_cards: 5 } }));
+      const created = create(service(), user.token, undefined, headers);
+      await gate.reached;
+      const session = await eventually('the row is open', async () => (await rowsOf(service(), user)).sessions[0]);
+      assert.equal((await stop(service(), user, session['id'])).status, 204);
+      gate.open();
+      const found = await read(service(), user.token, session['id']);
+      assert.deepEqual([found.body.status, found.body.partial, found.body.candidates.length], ['completed', true, 5]);
+      await created;
+    });
+  }
 }
 
 function nothingToStop(service: () => Service): void {
