@@ -5,7 +5,7 @@ import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import { type Answer, ask, create, eventually, expectProblem, lesson, read, remaining, rowsOf, signIn, type SignedIn } from '../service/service.ts';
 import { createGate } from '../support/gate.ts';
-import { answer, gated, httpError, type ModelBehaviour, refusal } from '../support/model_behaviour.ts';
+import { answer, gated, goodAnswer, httpError, type ModelBehaviour, refusal, silence } from '../support/model_behaviour.ts';
 import { startOnWorkerd, type WorkerdService } from './workerd.ts';
 
 const FINISH = '/rest/v1/rpc/finish_ai_session';
@@ -127,6 +127,9 @@ describe('a key whose session had, when the process died,', { concurrency: true 
       victims.set(each, user);
     }
     service.world.gateway.clearFaults();
+    const [silenced] = (await rowsOf(service, victims.get(stopped)!)).sessions;
+    // Nothing is queued any more: what the model is asked from now on, it answers, but for the one that is stopped.
+    service.world.openrouter.always((turn) => (turn.request.headers['x-session-id'] === silenced?.['id'] ? silence({ headers: true }) : goodAnswer)(turn));
     await service.kill();
   });
   after(() => service.close());
