@@ -12,11 +12,9 @@ use crate::generation::candidate_reader::CandidateReader;
 use crate::generation::event_stream::EventStream;
 use crate::generation::usage::Usage;
 
-/// The longest answer on the wire. Each piece of content, of a few bytes, comes in some 200 bytes of chunk: 16 MiB hold
-/// the 1 MiB of content that is read, in pieces of 16 bytes.
-pub const RAW_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// The longest answer that comes as one document, which is kept whole until its end: the same content, escaped.
-const DOCUMENT_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// The longest answer on the wire. Each piece of content, of a few bytes, comes in some 200 bytes of chunk: 4 MiB hold
+/// 2000 cards in pieces of 20 bytes.
+pub const RAW_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// The longest error document.
 const ERROR_BYTES_MAX: usize = 64 * 1024;
 
@@ -123,11 +121,7 @@ impl Reading {
 
     /// Takes the next bytes.
     pub fn push(&mut self, piece: &[u8], take: &mut TakeCard<'_>) {
-        let bytes_max = match (self.http_status, &self.form) {
-            (Some(_), _) => ERROR_BYTES_MAX,
-            (None, Form::Stream(_)) => RAW_BYTES_MAX,
-            (None, Form::Document(_)) => DOCUMENT_BYTES_MAX,
-        };
+        let bytes_max = if self.http_status.is_some() { ERROR_BYTES_MAX } else { RAW_BYTES_MAX };
         self.raw_bytes = self.raw_bytes.saturating_add(piece.len());
         if self.raw_bytes > bytes_max {
             self.is_too_large = true;
