@@ -347,6 +347,8 @@ function asAWhole(meet: Meet): void {
     const { sessions, events } = await rowsOf(failed.service, failed.user);
     assert.deepEqual(sessions.map(({ status, error_code }) => [status, error_code]), [['failed', 'ai_unavailable']]);
     assert.deepEqual(events.map(({ data }) => data.attempts), [3]);
-    await expectCards(await meet(answer()), { partial: false, cards: 20 });
+    // A connection that was cut may be found out only when it is used again: how many attempts that takes says nothing.
+    const { answer: next } = await meet(answer());
+    assert.deepEqual([next.status, next.body.candidates?.length], [201, 20], next.text);
   });
 }
