@@ -3,14 +3,17 @@
 // A trap in Wasm (a panic, memory at its end) unwinds nothing: the promise of every request that waits in the instance
 // stays open for ever, the platform cuts those requests after a while without a CORS header, and the page cannot read why.
 // So each request also waits for the news of a trap. workers-rs makes a new instance before the next request. Generations
-// live in Durable Objects, whose alarm takes them up again.
+// live in Durable Objects, whose alarm takes them up again. A stream that an object has open would stay open as well, and
+// silent: so each object waits for the news too, and is reset, which breaks its streams off for their readers to come back.
 //
 // `scripts/build.ts` puts this file around what worker-build makes ("worker-build" below). It decides nothing else.
 
 import Worker, { UserSessions as Module } from 'worker-build';
 
-/** Those who wait for an answer of the instance that runs now. */
+/** Those who wait for the instance that runs now. */
 const waiting = new Set();
+/** An object that was evicted waits for nothing. */
+const evicted = new FinalizationRegistry((tornDown) => waiting.delete(tornDown));
 
 addEventListener('error', ({ error }) => {
   // A trap in a task comes wrapped by wasm-bindgen, with the trap as its cause.
@@ -48,6 +51,13 @@ export class UserSessions {
 
   constructor(state, env) {
     this.#module = new Module(state, env);
+    const object = new WeakRef(state);
+    const trapped = new Promise((tornDown) => {
+      waiting.add(tornDown);
+      evicted.register(state, tornDown);
+    });
+    // In the object's own context, the only one in which it can be reset.
+    trapped.then(() => object.deref()?.abort('torn down'));
   }
 
   fetch(request) {

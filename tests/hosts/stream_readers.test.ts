@@ -12,6 +12,7 @@ import { isEnd } from '../support/event_stream.ts';
 import { createGate } from '../support/gate.ts';
 import type { Listening } from '../support/listening.ts';
 import { answer, cardByCard } from '../support/model_behaviour.ts';
+import { within } from '../support/within.ts';
 import { startAfter, startOnWorkerd, type WorkerdService } from './workerd.ts';
 
 const hasEnded = (stream: Listening) => isEnd(stream.events.at(-1));
@@ -164,3 +165,48 @@ async function neverRead(service: WorkerdService, { token }: SignedIn, path: str
   socket.write(`GET ${path} HTTP/1.1\r\nHost: ${hostname}\r\nAuthorization: Bearer ${token}\r\n\r\n`);
   return socket;
 }
+
+/** The storage takes cards twice, and then no more. An object's constructor is where it can be got at. */
+const brokenStorage = `{
+  const { construct } = Reflect;
+  let left = 2;
+  Reflect.construct = (target, values, newTarget = target) => {
+    const sql = values[0]?.storage?.sql;
+    if (sql !== undefined) {
+      const storage = Object.getPrototypeOf(sql);
+      const { exec } = storage;
+      storage.exec = function (statement, ...bound) {
+        if (statement.startsWith('insert into candidates') && (left -= 1) < 0) throw new Error('disk full');
+        return exec.call(this, statement, ...bound);
+      };
+      Reflect.construct = construct;
+    }
+    return construct(target, values, newTarget);
+  };
+}
+`;
+
+describe('a stream whose storage fails', () => {
+  let service: WorkerdService;
+  before(async () => {
+    service = await startAfter(brokenStorage);
+  });
+  after(() => service.close());
+
+  it('breaks off without an end; what was told is there for its reader to come back to', async () => {
+    const gates = Array.from({ length: 5 }, createGate);
+    const { token } = await signIn(service);
+    service.world.openrouter.next(cardByCard(gates));
+    const stream = await createStream(service, token);
+    const told = await stream.some(2);
+    gates[0]?.open();
+    told.push(await stream.next());
+    for (const gate of gates) gate.open();
+    // workerd lets a body that broke off look like one that ended: without `done` or `error` it is no end.
+    await within(stream.end, 'the end of the connection');
+    assert.deepEqual(stream.events, told);
+    const rest = await follow(service, token, told[0]?.data.id, stream.lastEventId);
+    assert.equal(expectList([...told, ...(await rest.whole())], 2, 'done').partial, true);
+    assert.equal(service.world.openrouter.requests.total, 1);
+  });
+});

@@ -3,9 +3,10 @@
 
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
-import { ask, create, eventually, type Service, signIn, UUID_V7 } from '../service/service.ts';
+import { ask, create, createStream, eventually, expectList, follow, type Service, signIn, UUID_V7 } from '../service/service.ts';
 import { createGate } from '../support/gate.ts';
-import { gated } from '../support/model_behaviour.ts';
+import { answer, gated } from '../support/model_behaviour.ts';
+import { within } from '../support/within.ts';
 import { startAfter } from './workerd.ts';
 
 /** `x-trap: n` on a request: the n-th time that the module then asks for the date, that ends in a trap. */
@@ -67,5 +68,18 @@ describe('a trap', () => {
     const end = () => service.world.sql('select status from ai_generation_sessions where user_id = $1 and ended_at is not null', [user_id]);
     const sessions = await eventually('the alarm has taken it up', async () => ((await end()).length > 0 ? await end() : undefined), 40_000);
     assert.deepEqual(sessions, [{ status: 'completed' }]);
+  });
+
+  it('that hits an open stream breaks it off, and its reader goes on where it stopped', async () => {
+    const { token } = await signIn(service);
+    service.world.openrouter.next(answer({ hold: { gate: createGate(), after_cards: 2 } }));
+    const stream = await createStream(service, token);
+    const told = await stream.some(3);
+    assert.equal((await ask(service, 'GET', '/models', { headers: { 'x-trap': '1' } })).status, 500);
+    // However that looks from outside: without `done` or `error` it is no end.
+    await within(stream.end, 'the end of the connection');
+    assert.deepEqual(stream.events, told);
+    const rest = await follow(service, token, told[0]?.data.id, stream.lastEventId);
+    assert.equal(expectList([...told, ...(await rest.whole())], 2, 'done').partial, true);
   });
 });

@@ -96,8 +96,9 @@ export async function startAfter(
       await rm(storage, { recursive: true, force: true });
     },
   };
-  // A module that does not start must not leave a world behind that keeps the test run from ending.
+  // A module that does not start must not leave anything behind that keeps the test run from ending.
   await begin().catch(async (error: unknown) => {
+    await miniflare.dispose().catch(() => {}); // says again that it did not start
     await world.close();
     throw error;
   });
