@@ -1,0 +1,79 @@
+/** Whether a target does the whole work: its answers, and the rows that it writes. A target that does less is not measured. */
+import assert from 'node:assert/strict';
+import { type Bench, CONTENDERS } from './bench.ts';
+import { type Ask, eventsOf, send } from './client.ts';
+import { type Target, TARGETS } from './targets.ts';
+
+const CARDS = 8;
+const CARD = ['back', 'front', 'id', 'prompt'];
+
+type Card = Record<string, unknown>;
+
+export async function checkAll(bench: Bench): Promise<void> {
+  await bench.upstream.set({ cards: CARDS, record: true });
+  for (const name of TARGETS) await checkPlain(bench, bench.targets[name]);
+  for (const name of CONTENDERS) {
+    await checkStream(bench, bench.targets[name]);
+    await checkRefusals(bench, bench.targets[name], bench.limited[name]);
+  }
+}
+
+async function checkPlain({ upstream, asks }: Bench, target: Target): Promise<void> {
+  await upstream.log();
+  const answer = await send(target.url, asks.plain(0));
+  assert.equal(answer.status, 201, `${target.name}: ${answer.body}`);
+  const { id, partial, candidates } = JSON.parse(answer.body) as { id: string; partial: boolean; candidates: Card[] };
+  assert.equal(partial, false);
+  checkCards(candidates);
+  await checkRows(await upstream.log(), asks.plain(0), id, candidates, target);
+}
+
+async function checkStream({ upstream, asks }: Bench, target: Target): Promise<void> {
+  await upstream.log();
+  const answer = await send(target.url, asks.stream(0));
+  assert.match(answer.contentType, /^text\/event-stream/, target.name);
+  const events = eventsOf(answer);
+  assert.deepEqual(events.map(({ event }) => event), ['session', ...Array<string>(CARDS).fill('candidate'), 'done'], target.name);
+  const { id } = events[0]?.data as { id: string };
+  const candidates = events.slice(1, -1).map(({ data }, at) => {
+    const { index, ...card } = data as Card;
+    assert.equal(index, at, target.name);
+    return card;
+  });
+  checkCards(candidates);
+  const { count } = events.at(-1)?.data as { count: number };
+  assert.equal(count, CARDS);
+  await checkRows(await upstream.log(), asks.plain(0), id, candidates, target);
+}
+
+function checkCards(cards: Card[]): void {
+  assert.equal(cards.length, CARDS);
+  assert.equal(new Set(cards.flatMap(({ id, front }) => [id, front])).size, 2 * CARDS);
+  for (const card of cards) assert.deepEqual(Object.keys(card).sort(), CARD);
+}
+
+/** The session with its text, its cards and its end, whether in steps or in one call of the completing function. */
+async function checkRows(log: Awaited<ReturnType<Bench['upstream']['log']>>, ask: Ask, id: string, cards: Card[], { name }: Target): Promise<void> {
+  assert.equal(log.calls['POST /api/v1/chat/completions'], 1, `${name} asks the model once`);
+  const bodies = (call: string) => log.writes.filter((write) => write.call === call).map(({ body }) => body);
+  const [opened] = bodies('POST /rest/v1/ai_generation_sessions') as Card[];
+  const asked = JSON.parse(ask.body ?? '') as Card;
+  assert.deepEqual({ id: opened?.['id'], input_text: opened?.['input_text'], model: opened?.['model'] }, { id, ...asked }, name);
+  const [finished] = bodies('POST /rest/v1/rpc/finish_ai_session') as { session: Card; candidates: Card[]; event: Card }[];
+  const written = finished?.candidates ?? (bodies('POST /rest/v1/flashcard_candidates') as Card[][])[0];
+  assert.deepEqual(written?.map(({ id, front, back, prompt }) => ({ id, front, back, prompt })), cards, name);
+  const [ended] = bodies('PATCH /rest/v1/ai_generation_sessions') as Card[];
+  assert.equal((finished?.session ?? ended)?.['status'], 'completed', name);
+  assert.ok(finished?.event ?? bodies('POST /rest/v1/event_logs')[0], `${name} writes an event`);
+}
+
+async function checkRefusals({ asks, upstream }: Bench, target: Target, limited: Target): Promise<void> {
+  await upstream.log();
+  const status = async (ask: Ask, from = target) => (await send(from.url, ask)).status;
+  assert.equal(await status(asks.forged(0)), 401, target.name);
+  assert.equal(await status(asks.tooShort(0)), 400, target.name);
+  assert.equal(await status(asks.health()), 200, target.name);
+  assert.deepEqual(await upstream.log().then(({ writes }) => writes), [], `${target.name} writes nothing for what it refuses`);
+  assert.equal(await status(asks.plain(0), limited), 201, target.name);
+  assert.equal(await status(asks.plain(0), limited), 429, target.name);
+}

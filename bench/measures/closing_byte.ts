@@ -1,0 +1,31 @@
+/** How long a card that the model has finished takes to the client: from the write of its last byte to its event. */
+import { CONTENDERS, inTurn, type Measure } from '../bench.ts';
+import { eventsOf, send } from '../client.ts';
+import { type Goal, quantile, type RowHead } from '../figures.ts';
+
+const CARDS = 50;
+/** Faster than any model, slow enough that no target is still busy with the chunk before. */
+const CHUNK_DELAY_MS = 2;
+
+export const closingByte: Measure = {
+  title: "from a card's last byte to its event",
+  when: 'each round',
+  async run({ upstream, asks, figures, targets, quick }, round) {
+    const streams = quick ? 1 : 2;
+    await upstream.set({ cards: CARDS, chunk_delay_ms: CHUNK_DELAY_MS });
+    for (const name of inTurn(CONTENDERS, round)) {
+      const waits_ms: number[] = [];
+      for (let stream = 0; stream < streams; stream += 1) {
+        const answer = await send(targets[name].url, asks.stream(stream));
+        const { closed_ms } = await upstream.log();
+        const candidates = eventsOf(answer).filter(({ event }) => event === 'candidate');
+        if (candidates.length !== CARDS || closed_ms.length !== CARDS) throw new Error(`${name} streams ${candidates.length} of ${closed_ms.length} cards`);
+        waits_ms.push(...candidates.map(({ at_ms }, index) => at_ms - (closed_ms[index] ?? Number.NaN)));
+      }
+      const goal: Goal = { over: 'peer', at: 0.5, is: 'at most' };
+      const row = (figure: string): RowHead => ({ work: `streamed answer, ${CARDS} cards, model ${CHUNK_DELAY_MS} ms a chunk`, figure, unit: 'ms', goal });
+      figures.add(row("card's last byte to its event, p50"), name, quantile(waits_ms, 0.5));
+      figures.add(row("card's last byte to its event, p99"), name, quantile(waits_ms, 0.99));
+    }
+  },
+};

@@ -1,0 +1,53 @@
+/** From nothing to the first answer, over what a worker that does nothing needs; then the first generation. */
+import { type Bench, CONTENDERS, inTurn, type Measure } from '../bench.ts';
+import { monotonicMs, send } from '../client.ts';
+import type { Goal } from '../figures.ts';
+import { cpuMs } from '../processes.ts';
+import { startTarget, type TargetName } from '../targets.ts';
+
+/** In a round: a start is over in a third of a second, and varies by as much. */
+const STARTS = 3;
+
+type Start = { wall_ms: number; cpu_ms: number; post_ms: number; postCpu_ms: number };
+
+export const coldStart: Measure = {
+  title: 'cold start',
+  when: 'each round',
+  async run(bench, round) {
+    await bench.upstream.set();
+    for (let time = 0; time < STARTS; time += 1) await startEach(bench, round * STARTS + time);
+  },
+};
+
+async function startEach(bench: Bench, time: number): Promise<void> {
+  const starts = new Map<TargetName | 'empty', Start>();
+  for (const name of inTurn(['empty', ...CONTENDERS] as const, time)) starts.set(name, await start(bench, name));
+  const empty = starts.get('empty');
+  const goal = (at: number): { goal: Goal } => ({ goal: { over: 'peer', at, is: 'at most' } });
+  for (const name of CONTENDERS) {
+    const started = starts.get(name);
+    if (started === undefined || empty === undefined) continue;
+    const [cold, first] = ['cold start, over an empty worker', 'first generation after a cold start'];
+    const { figures } = bench;
+    figures.add({ work: cold, figure: 'until the first answer', unit: 'ms', ...goal(0.3) }, name, started.wall_ms - empty.wall_ms);
+    figures.add({ work: cold, figure: 'CPU until the first answer', unit: 'ms', ...goal(0.3) }, name, started.cpu_ms - empty.cpu_ms);
+    figures.add({ work: first, figure: 'time', unit: 'ms', ...goal(0.6) }, name, started.post_ms);
+    figures.add({ work: first, figure: 'CPU', unit: 'ms' }, name, started.postCpu_ms);
+  }
+}
+
+async function start({ upstream, asks }: Bench, name: TargetName | 'empty'): Promise<Start> {
+  const start_ms = monotonicMs();
+  const target = await startTarget(name, upstream.url);
+  try {
+    await send(target.url, asks.health());
+    const wall_ms = monotonicMs() - start_ms;
+    const cpu_ms = await cpuMs(target.pid);
+    if (name === 'empty') return { wall_ms, cpu_ms, post_ms: 0, postCpu_ms: 0 };
+    const { status, ms: post_ms } = await send(target.url, asks.newUser());
+    if (status !== 201) throw new Error(`${name} answers its first generation with ${status}`);
+    return { wall_ms, cpu_ms, post_ms, postCpu_ms: (await cpuMs(target.pid)) - cpu_ms };
+  } finally {
+    await target.close();
+  }
+}

@@ -1,0 +1,32 @@
+/** Resident memory of a worker that has just started, and what it gains while it serves. */
+import { CONTENDERS, type Measure } from '../bench.ts';
+import { send } from '../client.ts';
+import { load } from '../load.ts';
+import { residentMb } from '../processes.ts';
+import { startTarget } from '../targets.ts';
+
+export const memory: Measure = {
+  title: 'memory',
+  when: 'once',
+  async run({ upstream, asks, figures, quick }) {
+    const thousands = quick ? 1 : 5;
+    await upstream.set();
+    for (const name of CONTENDERS) {
+      const target = await startTarget(name, upstream.url);
+      try {
+        await send(target.url, asks.health());
+        const atStart_mb = await residentMb(target.pid);
+        figures.add({ work: 'resident memory', figure: 'at start', unit: 'MB' }, name, atStart_mb);
+        for (let thousand = 0; thousand < thousands; thousand += 1) {
+          const requests = Array.from({ length: 1000 }, (_, index) => asks.plain(index));
+          await load(target, upstream, requests, 16, ({ status }) => status === 201);
+        }
+        const gained_mb = (await residentMb(target.pid)) - atStart_mb;
+        const head = { work: 'resident memory', figure: `growth a 1000 generations, over ${thousands * 1000}`, unit: 'MB' };
+        figures.add({ ...head, goal: { over: 'floor', at: 1, is: 'at most' } }, name, gained_mb / thousands);
+      } finally {
+        await target.close();
+      }
+    }
+  },
+};

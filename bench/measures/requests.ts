@@ -1,0 +1,136 @@
+/** What requests cost: CPU, time, and how many there are a second, for each kind of answer. */
+import { type Bench, CONTENDERS, inTurn, type Measure } from '../bench.ts';
+import type { Answer, Ask } from '../client.ts';
+import { type Goal, quantile, type RowHead } from '../figures.ts';
+import { load } from '../load.ts';
+import { type TargetName, TARGETS } from '../targets.ts';
+import type { Settings } from '../upstream.ts';
+
+const MANY_AT_ONCE = 16;
+/** Touches every user, so that their objects are in memory. */
+const WARM_UP = 32;
+
+type Case = {
+  work: string;
+  settings: Partial<Settings>;
+  targets: readonly TargetName[];
+  /** From those whose users are at their limit. */
+  limited?: true;
+  ask: (bench: Bench, index: number) => Ask;
+  isGood: (answer: Answer) => boolean;
+  /** Requests a round, one at a time and many at a time. */
+  counts: { one: number; many: number };
+  goals: { cpu?: Goal; perSecond?: Goal };
+};
+
+const atMost = (at: number): Goal => ({ over: 'peer', at, is: 'at most' });
+const hasStatus = (status: number) => (answer: Answer) => answer.status === status;
+const isCreated = hasStatus(201);
+const isWholeStream = ({ status, body }: Answer) => status === 200 && body.includes('event: done');
+
+const refusal = (status: number, ask: Case['ask'], counts = { one: 400, many: 1200 }): Case => ({
+  work: `${status}`,
+  settings: {},
+  targets: CONTENDERS,
+  ask,
+  isGood: hasStatus(status),
+  counts,
+  goals: { cpu: atMost(0.8) },
+});
+
+const streamed = (cards: number, counts: Case['counts']): Case => ({
+  work: `streamed answer, ${cards} cards`,
+  settings: { cards },
+  targets: CONTENDERS,
+  ask: ({ asks }, index) => asks.stream(index),
+  isGood: isWholeStream,
+  counts,
+  goals: { cpu: atMost(0.15) },
+});
+
+const cases: Case[] = [
+  {
+    work: 'plain generation, 8 cards, model without delay',
+    settings: {},
+    targets: TARGETS,
+    ask: ({ asks }, index) => asks.plain(index),
+    isGood: isCreated,
+    counts: { one: 150, many: 480 },
+    goals: { cpu: atMost(0.75), perSecond: { over: 'peer', at: 1.5, is: 'at least' } },
+  },
+  {
+    work: 'plain generation, 8 cards, model 1 ms a chunk',
+    settings: { chunk_delay_ms: 1 },
+    targets: TARGETS,
+    ask: ({ asks }, index) => asks.plain(index),
+    isGood: isCreated,
+    counts: { one: 15, many: 240 },
+    goals: { cpu: atMost(0.75) },
+  },
+  {
+    work: 'plain generation, 8 cards, a user for the first time',
+    settings: {},
+    targets: CONTENDERS,
+    ask: ({ asks }) => asks.newUser(),
+    isGood: isCreated,
+    counts: { one: 60, many: 0 },
+    goals: {},
+  },
+  refusal(401, ({ asks }, index) => asks.forged(index)),
+  refusal(400, ({ asks }, index) => asks.tooShort(index)),
+  { ...refusal(429, ({ asks }, index) => asks.plain(index)), limited: true },
+  { ...refusal(200, ({ asks }) => asks.health(), { one: 600, many: 2400 }), work: 'GET /health', goals: {} },
+  streamed(8, { one: 40, many: 64 }),
+  streamed(50, { one: 6, many: 16 }),
+  // Many of these at once would take the peer minutes.
+  streamed(200, { one: 2, many: 0 }),
+];
+
+const measureOf = (measured: Case): Measure => ({
+  title: measured.work,
+  when: 'each round',
+  run: (bench, round) => runCase(bench, round, measured),
+});
+
+async function runCase(bench: Bench, round: number, { work, settings, targets, limited, ask, isGood, counts, goals }: Case): Promise<void> {
+  const { upstream, figures } = bench;
+  const scale = bench.quick ? 0.4 : 1;
+  const asks = (count: number) => Array.from({ length: Math.ceil(count * scale) }, (_, index) => ask(bench, index));
+  const [one, many] = [asks(counts.one), asks(counts.many)];
+  await upstream.set(settings);
+  for (const name of inTurn(targets, round)) {
+    const target = limited ? bench.limited[name as (typeof CONTENDERS)[number]] : bench.targets[name];
+    const warmUp = Array.from({ length: Math.min(WARM_UP, one.length) }, (_, index) => ask(bench, index));
+    // At their limit they are when they have been let in once.
+    await load(target, upstream, warmUp, MANY_AT_ONCE, limited ? (answer) => isGood(answer) || isCreated(answer) : isGood);
+
+    const row = (figure: string, unit: string, goal?: Goal): RowHead => ({ work, figure, unit, ...(goal === undefined ? {} : { goal }) });
+    const single = await load(target, upstream, one, 1, isGood);
+    figures.add(row('CPU, one at a time', 'ms', goals.cpu), name, single.cpu_ms);
+    figures.add(row('p50, one at a time', 'ms'), name, quantile(single.latencies_ms, 0.5));
+    figures.add(row('p99, one at a time', 'ms'), name, quantile(single.latencies_ms, 0.99));
+    if (many.length === 0) continue;
+    const crowd = await load(target, upstream, many, MANY_AT_ONCE, isGood);
+    figures.add(row('CPU, 16 at a time', 'ms', goals.cpu), name, crowd.cpu_ms);
+    figures.add(row('requests a second, 16 at a time', '/s', goals.perSecond), name, crowd.perSecond);
+  }
+}
+
+/** Whether the cost of a streamed card grows with the number of cards before it: 1 or less is linear. */
+const linear: Measure = {
+  title: 'streamed answers, a card of 200 over a card of 8',
+  when: 'once',
+  async run({ figures }) {
+    const samples = (cards: number) => figures.rows.find(({ work, figure }) => work === streamed(cards, { one: 0, many: 0 }).work && figure === 'CPU, one at a time')?.samples;
+    const [few, many] = [samples(8), samples(200)];
+    const head: RowHead = { work: 'streamed answer', figure: 'CPU a card, of 200 over of 8', unit: '×', goal: { over: 'nothing', at: 1, is: 'at most' } };
+    for (const name of CONTENDERS) {
+      for (const [round, cpu_ms] of (many?.[name] ?? []).entries()) {
+        const fewCpu_ms = few?.[name]?.[round];
+        if (fewCpu_ms !== undefined) figures.add(head, name, cpu_ms / 200 / (fewCpu_ms / 8));
+      }
+    }
+  },
+};
+
+export const requests: Measure[] = [...cases.map(measureOf), linear];

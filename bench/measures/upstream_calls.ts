@@ -1,0 +1,20 @@
+/** How often the neighbours are asked for one generation. */
+import { CONTENDERS, type Measure } from '../bench.ts';
+import { load } from '../load.ts';
+
+const GENERATIONS = 50;
+
+export const upstreamCalls: Measure = {
+  title: 'upstream calls of a generation',
+  when: 'once',
+  async run({ upstream, asks, figures, targets }) {
+    await upstream.set();
+    for (const name of CONTENDERS) {
+      await upstream.log();
+      const requests = Array.from({ length: GENERATIONS }, (_, index) => asks.plain(index));
+      await load(targets[name], upstream, requests, 1, ({ status }) => status === 201);
+      const calls = Object.values((await upstream.log()).calls).reduce((sum, count) => sum + count, 0);
+      figures.add({ work: 'plain generation, 8 cards', figure: 'upstream calls', unit: '' }, name, calls / GENERATIONS);
+    }
+  },
+};

@@ -1,0 +1,144 @@
+//! What the pure stages of a generation cost, each alone: the token's check (its signature is the host's), the cards out
+//! of the model's answer, the user's quota.
+
+use std::hint::black_box;
+
+use ai_sessions::auth::bearer::BearerToken;
+use ai_sessions::auth::claims::{Expected, check};
+use ai_sessions::auth::token::UnverifiedToken;
+use ai_sessions::generation::candidate::Candidates;
+use ai_sessions::generation::candidate_reader::CandidateReader;
+use ai_sessions::openrouter::reading::{End, Reading};
+use ai_sessions::quota::{Ledger, Policies, Quota};
+use base64ct::{Base64UrlUnpadded, Encoding};
+use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+const NOW_MS: u64 = 1_795_500_000_000;
+const ISSUER: &str = "https://project.supabase.co/auth/v1";
+/// Some five tokens, as providers send them.
+const PIECE_BYTES: usize = 20;
+
+fn token_check(criterion: &mut Criterion) {
+    let part = |part: &Value| Base64UrlUnpadded::encode_string(part.to_string().as_bytes());
+    let header = json!({ "alg": "ES256", "kid": "5d3e2c1b-0000-4000-8000-00000000000a", "typ": "JWT" });
+    let now_s = NOW_MS / 1000;
+    let claims = json!({
+        "iss": ISSUER, "sub": "018f3a3e-0000-4000-8000-000000000001", "aud": "authenticated", "exp": now_s + 3600, "iat": now_s,
+        "email": "learner@example.test", "phone": "", "app_metadata": { "provider": "email", "providers": ["email"] },
+        "user_metadata": {}, "role": "authenticated", "aal": "aal1", "amr": [{ "method": "password", "timestamp": now_s }],
+        "session_id": "018f3a3e-0000-4000-8000-000000000002", "is_anonymous": false,
+    });
+    let signature = Base64UrlUnpadded::encode_string(&[7; 64]);
+    let field = format!("Bearer {}.{}.{signature}", part(&header), part(&claims));
+    let expected = Expected { issuer: ISSUER, allow_anonymous: false };
+    criterion.bench_function("token check, without its signature", |bencher| {
+        bencher.iter(|| {
+            let token = BearerToken::read(Some(black_box(&field))).expect("it is a bearer token");
+            let token = UnverifiedToken::read(token).expect("it is a token");
+            check(&token.claims().expect("they are claims"), &expected, NOW_MS).expect("they hold")
+        });
+    });
+}
+
+/// A model's message.
+fn message(cards: usize) -> String {
+    let card = |number| {
+        json!({
+            "front": format!("{number}. What carries water from the sea into the air?"),
+            "back": "Evaporation: the sun's heat turns surface water into vapour, which rises with warm air.",
+            "prompt": format!("Tests step {number} of the way of water through sea, air and land."),
+        })
+    };
+    json!({ "candidates": (1..=cards).map(card).collect::<Vec<_>>() }).to_string()
+}
+
+/// The message as it comes on the wire: an event for each piece.
+fn events(message: &str) -> Vec<Vec<u8>> {
+    let event = |delta: Value, finish_reason: Value| {
+        let choices = [json!({ "index": 0, "delta": delta, "finish_reason": finish_reason })];
+        let chunk = json!({ "id": "gen-1", "provider": "P", "model": "a/1", "object": "chat.completion.chunk", "choices": choices });
+        format!("data: {chunk}\n\n").into_bytes()
+    };
+    let pieces =
+        message.as_bytes().chunks(PIECE_BYTES).map(|piece| str::from_utf8(piece).expect("it is ASCII"));
+    let mut events: Vec<_> = pieces.map(|piece| event(json!({ "content": piece }), Value::Null)).collect();
+    events.push(event(json!({ "content": "" }), json!("stop")));
+    events.push(b"data: [DONE]\n\n".to_vec());
+    events
+}
+
+fn card_reader(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("cards out of a message, in pieces of 20 bytes");
+    for cards in [8, 50, 200] {
+        let message = message(cards);
+        group.throughput(Throughput::Bytes(message.len() as u64));
+        group.bench_function(BenchmarkId::from_parameter(cards), |bencher| {
+            bencher.iter(|| {
+                let mut reader = CandidateReader::default();
+                let mut found = 0;
+                for piece in message.as_bytes().chunks(PIECE_BYTES) {
+                    reader.push(piece, |card| {
+                        found += black_box(card).len();
+                        true
+                    });
+                }
+                assert!(reader.is_closed());
+                found
+            });
+        });
+    }
+    group.finish();
+
+    let mut group = criterion.benchmark_group("candidates out of a stream, event by event");
+    for cards in [8, 50, 200] {
+        let events = events(&message(cards));
+        group.throughput(Throughput::Bytes(events.iter().map(Vec::len).sum::<usize>() as u64));
+        group.bench_function(BenchmarkId::from_parameter(cards), |bencher| {
+            bencher.iter(|| {
+                let mut candidates = Candidates::new(cards);
+                let mut take = |json: &[u8]| candidates.take(json).is_ok();
+                let mut reading = Reading::new(200, "text/event-stream", None);
+                for event in &events {
+                    reading.push(black_box(event), &mut take);
+                }
+                assert_eq!(reading.end(End::Regular, &mut take).failure, None);
+                candidates.into_list()
+            });
+        });
+    }
+    group.finish();
+}
+
+fn quota(criterion: &mut Criterion) {
+    let policies = Policies {
+        burst: Quota { count: 10, window_s: 60 },
+        generations: Quota { count: 50, window_s: 86_400 },
+        concurrent: 2,
+    };
+    // A user in the middle of the day.
+    let mut used = Ledger::default();
+    for generation in 0..40_u64 {
+        let (id, now_ms) = (Uuid::from_u128(generation.into()), NOW_MS + generation * 600_000);
+        used.count_request(&policies, now_ms).expect("there is room");
+        used.reserve(&policies, id, 120_000, now_ms).expect("there is room");
+        used.release(id);
+    }
+    let now_ms = NOW_MS + 40 * 600_000;
+    let id = Uuid::from_u128(40);
+    criterion.bench_function("quota: count, reserve, release", |bencher| {
+        bencher.iter_batched_ref(
+            || used.clone(),
+            |ledger| {
+                ledger.count_request(&policies, now_ms).expect("there is room");
+                ledger.reserve(&policies, black_box(id), 120_000, now_ms).expect("there is room");
+                ledger.release(id);
+            },
+            BatchSize::SmallInput,
+        );
+    });
+}
+
+criterion_group!(stages, token_check, card_reader, quota);
+criterion_main!(stages);

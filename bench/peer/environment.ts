@@ -1,0 +1,19 @@
+/** What a deployment of the peer has, and what its requests carry along. */
+import type { Limiter } from './limiter.ts';
+
+export type Environment = {
+  SUPABASE_URL: string;
+  SUPABASE_ANON_KEY: string;
+  OPENROUTER_API_KEY: string;
+  OPENROUTER_BASE_URL: string;
+  ALLOWED_MODELS: string;
+  ALLOWED_ORIGINS: string;
+  /** Requests of one user in a minute. */
+  RATE_LIMIT: string;
+  LIMITER: DurableObjectNamespace<Limiter>;
+};
+
+export type AppContext = {
+  Bindings: Environment;
+  Variables: { requestId: string; userId: string; token: string };
+};

@@ -1,0 +1,30 @@
+/** What Linux knows of a process: CPU time and resident memory. */
+import { readdir, readFile } from 'node:fs/promises';
+
+/**
+ * Milliseconds of CPU that the threads of a process have used, to the nanosecond. Threads that have ended are not in it;
+ * those of workerd and of the upstream live as long as their process.
+ */
+export async function cpuMs(pid: number): Promise<number> {
+  const threads = await readdir(`/proc/${pid}/task`);
+  const spent_ns = threads.map(async (thread) => {
+    const [onCpu_ns] = (await readFile(`/proc/${pid}/task/${thread}/schedstat`, 'utf8')).split(' ');
+    return Number(onCpu_ns);
+  });
+  return (await Promise.all(spent_ns)).reduce((sum, ns) => sum + ns, 0) / 1e6;
+}
+
+/** In megabytes. */
+export async function residentMb(pid: number): Promise<number> {
+  const status = await readFile(`/proc/${pid}/status`, 'utf8');
+  return (Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)?.[1]) * 1024) / 1e6;
+}
+
+/** The process that was started with this variable in its environment, for whoever starts it by way of another program. */
+export async function pidWith(variable: string, value: string): Promise<number> {
+  for (const pid of (await readdir('/proc')).filter((name) => /^\d+$/.test(name))) {
+    const environment = await readFile(`/proc/${pid}/environ`, 'utf8').catch(() => ''); // ended, or not ours
+    if (environment.split('\0').includes(`${variable}=${value}`)) return Number(pid);
+  }
+  throw new Error(`no process has ${variable}=${value}`);
+}

@@ -1,0 +1,27 @@
+/** A run as a document: bench/results/latest.json, from which the picture is drawn and against which a later run is held. */
+import { readFile } from 'node:fs/promises';
+import { arch, availableParallelism, cpus, platform } from 'node:os';
+import { npmPackage } from '../scripts/paths.ts';
+import { judge, median, type Row } from './figures.ts';
+import { use } from './load.ts';
+
+export async function resultsOf(rows: Row[], rounds: number): Promise<object> {
+  const { version: workerd } = JSON.parse(await readFile(npmPackage('workerd', 'package.json'), 'utf8')) as { version: string };
+  return {
+    date: new Date().toISOString().slice(0, 10),
+    machine: { cpu: cpus()[0]?.model, cores: availableParallelism(), platform: `${platform()} ${arch()}` },
+    workerd,
+    node: process.versions.node,
+    rounds,
+    use,
+    rows: rows.map((row) => ({ ...row, samples: summaries(row), ...judge(row) })),
+  };
+}
+
+function summaries({ samples }: Row): object {
+  const summary = (measured: number[]) => ({ median: rounded(median(measured)), min: rounded(Math.min(...measured)), max: rounded(Math.max(...measured)) });
+  return Object.fromEntries(Object.entries(samples).map(([name, measured]) => [name, summary(measured)]));
+}
+
+/** Four digits are more than a measurement has. */
+const rounded = (value: number) => Number(value.toPrecision(4));

@@ -1,0 +1,80 @@
+/** The one upstream of all targets: key set, PostgREST and model in a native program (bench/upstream). */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { root } from '../scripts/paths.ts';
+import { runRust } from '../scripts/run_program.ts';
+import { Failure } from '../scripts/steps.ts';
+import { onUnplannedExit } from '../tests/support/exit_cleanup.ts';
+
+const folder = join(root, 'bench/upstream');
+/** Beside the crate's own, which other flags would empty. */
+export const benchTargetFolder = join(process.env['CARGO_TARGET_DIR'] ?? join(root, 'target'), 'bench');
+
+/** As bench/upstream/src/settings.rs has them. */
+export type Settings = {
+  cards: number;
+  chunk_bytes: number;
+  chunk_delay_ms: number;
+  model_delay_ms: number;
+  database_delay_ms: number;
+  record: boolean;
+};
+
+export type Log = {
+  /** Requests by method and path. */
+  calls: Record<string, number>;
+  /** Of the last stream: when each card's last byte was written, on the clock of `process.hrtime`. */
+  closed_ms: number[];
+  writes: { call: string; body: unknown }[];
+};
+
+export type Upstream = {
+  url: string;
+  pid: number;
+  /** What is not named is 8 cards in chunks of 20 bytes, without any delay. */
+  set(settings?: Partial<Settings>): Promise<void>;
+  /** What was asked since the last call. */
+  log(): Promise<Log>;
+  close(): Promise<void>;
+};
+
+/** 20 bytes is the size that is seen from providers: some five tokens. */
+const PLAIN: Settings = { cards: 8, chunk_bytes: 20, chunk_delay_ms: 0, model_delay_ms: 0, database_delay_ms: 0, record: false };
+
+export async function buildUpstream(): Promise<void> {
+  const args = ['build', '--locked', '--release', '--manifest-path', join(folder, 'Cargo.toml'), '--target-dir', benchTargetFolder];
+  const { ok, output } = await runRust('cargo', args);
+  if (ok) return;
+  process.stderr.write(output);
+  throw new Failure("The benchmark's upstream could not be built: see the compiler's message above.");
+}
+
+export async function startUpstream(keySet: object): Promise<Upstream> {
+  const child = spawn(join(benchTargetFolder, 'release/bench-upstream'), { stdio: ['ignore', 'pipe', 'inherit'] });
+  const forget = onUnplannedExit(() => child.kill('SIGKILL'));
+  const [url] = (await once(createInterface(child.stdout), 'line')) as [string];
+  const ask = async (method: string, path: string, body?: object) => {
+    const answer = await fetch(url + path, { method, ...(body === undefined ? {} : { body: JSON.stringify(body) }) });
+    if (!answer.ok) throw new Error(`the upstream answers ${method} ${path} with ${answer.status}`);
+    return answer;
+  };
+  const upstream: Upstream = {
+    url,
+    pid: Number(child.pid),
+    async set(settings = {}) {
+      await ask('PUT', '/bench/settings', { ...PLAIN, ...settings, key_set: JSON.stringify(keySet) });
+    },
+    async log() {
+      return (await (await ask('GET', '/bench/log')).json()) as Log;
+    },
+    async close() {
+      forget();
+      child.kill('SIGKILL');
+      await once(child, 'close');
+    },
+  };
+  await upstream.set();
+  return upstream;
+}

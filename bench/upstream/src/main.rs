@@ -1,0 +1,48 @@
+//! The one upstream of all benchmarked workers: key set, PostgREST and model, with settable delays and chunk sizes. One
+//! thread; every answer is composed before the first request that gets it, so that serving one costs its system calls.
+//!
+//! ```text
+//! GET  /auth/v1/.well-known/jwks.json        the key set
+//! any  /rest/v1/…                            what PostgREST answers to `return=minimal`, and to the completing function
+//! POST /api/v1/chat/completions              a stream of chunks, or one completion, as the request asks
+//! PUT  /bench/settings   GET /bench/log      for the benchmark itself: how to answer, and what was asked since
+//! ```
+//!
+//! Not for: checking what it is sent. The benchmark reads the log for that.
+
+mod connection;
+mod log;
+mod model;
+mod settings;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use tokio::net::TcpListener;
+use tokio::task::LocalSet;
+
+use crate::connection::serve;
+
+/// What all connections share; there is one thread.
+#[derive(Default)]
+struct State {
+    settings: settings::Settings,
+    log: log::Log,
+    answers: model::Answers,
+}
+
+fn main() -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    LocalSet::new().block_on(&runtime, async {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        println!("http://{}", listener.local_addr()?);
+        let state = Rc::new(RefCell::new(State::default()));
+        loop {
+            let (socket, _) = listener.accept().await?;
+            socket.set_nodelay(true)?;
+            let state = Rc::clone(&state);
+            // A worker that ends cuts its connections: nothing is wrong then.
+            tokio::task::spawn_local(async move { drop(serve(socket, &state).await) });
+        }
+    })
+}

@@ -1,0 +1,142 @@
+//! The model's answers, composed once for each form in which they are asked for.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::settings::Settings;
+
+/// An answer, ready to be written.
+pub enum Answer {
+    /// HTTP chunks, each with the number of cards that it closes.
+    Stream(Vec<(Vec<u8>, usize)>),
+    /// A completion, and the chunks that a stream would have had.
+    Whole { body: Vec<u8>, chunks: u32 },
+}
+
+/// By the name of the list in the root, and whether a stream is wanted. To be dropped when the settings change.
+#[derive(Default)]
+pub struct Answers(HashMap<(String, bool), Rc<Answer>>);
+
+/// The parts of a request that decide the answer.
+#[derive(Deserialize)]
+struct Request {
+    #[serde(default)]
+    stream: bool,
+    response_format: Option<ResponseFormat>,
+}
+
+#[derive(Deserialize)]
+struct ResponseFormat {
+    json_schema: Option<JsonSchema>,
+}
+
+#[derive(Deserialize)]
+struct JsonSchema {
+    schema: Value,
+}
+
+impl Answers {
+    /// `None` when the request is no JSON.
+    pub fn find(&mut self, settings: &Settings, body: &[u8]) -> Option<Rc<Answer>> {
+        let request: Request = serde_json::from_slice(body).ok()?;
+        let list = request.response_format.and_then(|format| format.json_schema).and_then(list_of);
+        let (list, stream) = (list.unwrap_or_else(|| "candidates".to_owned()), request.stream);
+        let compose = |(list, stream): &(String, bool)| {
+            let message = message(list, settings.cards);
+            let pieces = pieces(&message, settings.chunk_bytes.max(1));
+            Rc::new(if *stream { stream_of(&pieces) } else { whole(&message, pieces.len()) })
+        };
+        let key = (list, stream);
+        Some(Rc::clone(self.0.entry(key.clone()).or_insert_with(|| compose(&key))))
+    }
+}
+
+/// The member of the answer's root that holds the cards: the schema's first list.
+fn list_of(format: JsonSchema) -> Option<String> {
+    let properties = format.schema.get("properties")?.as_object()?;
+    let list =
+        properties.iter().find(|(_, schema)| schema.get("type").is_some_and(|kind| kind == "array"))?;
+    Some(list.0.clone())
+}
+
+/// Cards of some 220 bytes, as a model writes them of a page about the water cycle.
+fn message(list: &str, cards: usize) -> String {
+    let cards: Vec<String> = (1..=cards)
+        .map(|number| {
+            json!({
+                "front": format!("{number}. What carries water from the sea into the air?"),
+                "back": "Evaporation: the sun's heat turns surface water into vapour, which rises with warm air.",
+                "prompt": format!("Tests step {number} of the way of water through sea, air and land."),
+            })
+            .to_string()
+        })
+        .collect();
+    format!("{{\"{list}\":[{}]}}", cards.join(","))
+}
+
+/// Pieces of the message, which is ASCII, each with the cards that end in it.
+fn pieces(message: &str, bytes: usize) -> Vec<(&str, usize)> {
+    let pieces = message.as_bytes().chunks(bytes).map(|piece| str::from_utf8(piece).unwrap_or_default());
+    // The last brace is the root's.
+    let last = message.len() - 1;
+    let mut end = 0;
+    pieces
+        .map(|piece| {
+            let start = end;
+            end += piece.len();
+            let braces = piece.bytes().enumerate().filter(|(at, byte)| *byte == b'}' && start + at != last);
+            (piece, braces.count())
+        })
+        .collect()
+}
+
+const MODEL: &str = "bench/model";
+
+fn usage() -> Value {
+    json!({ "prompt_tokens": 600, "completion_tokens": 400, "total_tokens": 1000, "cost": 0.00033,
+            "prompt_tokens_details": { "cached_tokens": 0 }, "completion_tokens_details": { "reasoning_tokens": 0 } })
+}
+
+fn stream_of(pieces: &[(&str, usize)]) -> Answer {
+    let event = |data: &str| http_chunk(&format!("data: {data}\n\n"));
+    let chunk = |delta: Value, finish_reason: Option<&str>| {
+        let choice = json!({ "index": 0, "delta": delta, "finish_reason": finish_reason, "native_finish_reason": finish_reason });
+        event(&head("chat.completion.chunk", &json!({ "choices": [choice] })))
+    };
+    let mut chunks = vec![
+        (http_chunk(": OPENROUTER PROCESSING\n\n"), 0),
+        (chunk(json!({ "role": "assistant", "content": "" }), None), 0),
+    ];
+    chunks.extend(
+        pieces
+            .iter()
+            .map(|(piece, closed)| (chunk(json!({ "role": "assistant", "content": piece }), None), *closed)),
+    );
+    chunks.push((chunk(json!({ "role": "assistant", "content": "" }), Some("stop")), 0));
+    chunks.push((event(&head("chat.completion.chunk", &json!({ "choices": [], "usage": usage() }))), 0));
+    chunks.push((event("[DONE]"), 0));
+    Answer::Stream(chunks)
+}
+
+fn whole(message: &str, pieces: usize) -> Answer {
+    let choice = json!({ "index": 0, "message": { "role": "assistant", "content": message, "refusal": null },
+                         "finish_reason": "stop", "native_finish_reason": "stop" });
+    let body = head("chat.completion", &json!({ "choices": [choice], "usage": usage() }));
+    Answer::Whole { body: body.into_bytes(), chunks: u32::try_from(pieces).unwrap_or(u32::MAX) }
+}
+
+/// What every document of the model API begins with.
+fn head(object: &str, more: &Value) -> String {
+    let mut document = json!({ "id": "gen-1795500000-bench", "provider": "Bench", "model": MODEL, "object": object, "created": 1_795_500_000 });
+    if let (Some(document), Some(more)) = (document.as_object_mut(), more.as_object()) {
+        document.extend(more.clone());
+    }
+    document.to_string()
+}
+
+fn http_chunk(text: &str) -> Vec<u8> {
+    format!("{:x}\r\n{text}\r\n", text.len()).into_bytes()
+}
