@@ -12,18 +12,20 @@ const TEXT = 'Water rises from the sea as vapour, falls on the land as rain, and
 
 export type Asks = {
   keySet: object;
+  /** Those that come again and again. */
+  users: string[];
+  /** Nobody has seen these before. */
+  newUsers(): string[];
   /** Tokens are never sent twice, so that each has to be verified. */
-  plain(index: number): Ask;
-  newUser(): Ask;
-  stream(index: number): Ask;
-  forged(index: number): Ask;
-  tooShort(index: number): Ask;
+  plain(user: string): Ask;
+  stream(user: string): Ask;
+  forged(user: string): Ask;
+  tooShort(user: string): Ask;
   health(): Ask;
 };
 
 export async function createAsks(issuer: () => string): Promise<Asks> {
   const tokens = new AccessTokens([await createSigningKey('ES256')], randomUUID(), issuer);
-  const users = Array.from({ length: USERS }, () => randomUUID());
   const tokenOf = (user: string) => tokens.sign({ id: user, email: `${user}@example.test` });
   const post = (token: string, input_text: string, more: Record<string, string> = {}): Ask => ({
     method: 'POST',
@@ -31,17 +33,22 @@ export async function createAsks(issuer: () => string): Promise<Asks> {
     headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json', origin: 'https://cards.example', ...more },
     body: JSON.stringify({ input_text, model: MODEL }),
   });
-  const next = (index: number) => tokenOf(users[index % USERS] ?? '');
+  const newUsers = () => Array.from({ length: USERS }, () => randomUUID());
   return {
     keySet: tokens.jwks,
-    plain: (index) => post(next(index), TEXT),
-    newUser: () => post(tokenOf(randomUUID()), TEXT),
-    stream: (index) => post(next(index), TEXT, { accept: 'text/event-stream' }),
-    forged: (index) => post(withOtherSignature(next(index), next(index)), TEXT),
-    tooShort: (index) => post(next(index), 'too short'),
+    users: newUsers(),
+    newUsers,
+    plain: (user) => post(tokenOf(user), TEXT),
+    stream: (user) => post(tokenOf(user), TEXT, { accept: 'text/event-stream' }),
+    forged: (user) => post(withOtherSignature(tokenOf(user), tokenOf(user)), TEXT),
+    tooShort: (user) => post(tokenOf(user), 'too short'),
     health: () => ({ method: 'GET', path: '/health', headers: {} }),
   };
 }
+
+/** `count` requests of these users, who take turns. */
+export const inTurns = (users: string[], count: number, ask: (user: string) => Ask): Ask[] =>
+  Array.from({ length: count }, (_, index) => ask(users[index % users.length] ?? ''));
 
 /** A signature of the right form by the right key, over another token. */
 function withOtherSignature(token: string, other: string): string {

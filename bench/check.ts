@@ -1,8 +1,10 @@
 /** Whether a target does the whole work: its answers, and the rows that it writes. A target that does less is not measured. */
 import assert from 'node:assert/strict';
+import { randomUUID } from 'node:crypto';
 import { type Bench, CONTENDERS } from './bench.ts';
 import { type Ask, eventsOf, send } from './client.ts';
 import { type Target, TARGETS } from './targets.ts';
+import type { Log } from './upstream.ts';
 
 const CARDS = 8;
 const CARD = ['back', 'front', 'id', 'prompt'];
@@ -19,18 +21,20 @@ export async function checkAll(bench: Bench): Promise<void> {
 }
 
 async function checkPlain({ upstream, asks }: Bench, target: Target): Promise<void> {
+  const ask = asks.plain(randomUUID());
   await upstream.log();
-  const answer = await send(target.url, asks.plain(0));
+  const answer = await send(target.url, ask);
   assert.equal(answer.status, 201, `${target.name}: ${answer.body}`);
   const { id, partial, candidates } = JSON.parse(answer.body) as { id: string; partial: boolean; candidates: Card[] };
   assert.equal(partial, false);
   checkCards(candidates);
-  await checkRows(await upstream.log(), asks.plain(0), id, candidates, target);
+  checkRows(await upstream.log(), ask, id, candidates, target);
 }
 
 async function checkStream({ upstream, asks }: Bench, target: Target): Promise<void> {
+  const ask = asks.stream(randomUUID());
   await upstream.log();
-  const answer = await send(target.url, asks.stream(0));
+  const answer = await send(target.url, ask);
   assert.match(answer.contentType, /^text\/event-stream/, target.name);
   const events = eventsOf(answer);
   assert.deepEqual(events.map(({ event }) => event), ['session', ...Array<string>(CARDS).fill('candidate'), 'done'], target.name);
@@ -43,7 +47,7 @@ async function checkStream({ upstream, asks }: Bench, target: Target): Promise<v
   checkCards(candidates);
   const { count } = events.at(-1)?.data as { count: number };
   assert.equal(count, CARDS);
-  await checkRows(await upstream.log(), asks.plain(0), id, candidates, target);
+  checkRows(await upstream.log(), ask, id, candidates, target);
 }
 
 function checkCards(cards: Card[]): void {
@@ -53,7 +57,7 @@ function checkCards(cards: Card[]): void {
 }
 
 /** The session with its text, its cards and its end, whether in steps or in one call of the completing function. */
-async function checkRows(log: Awaited<ReturnType<Bench['upstream']['log']>>, ask: Ask, id: string, cards: Card[], { name }: Target): Promise<void> {
+function checkRows(log: Log, ask: Ask, id: string, cards: Card[], { name }: Target): void {
   assert.equal(log.calls['POST /api/v1/chat/completions'], 1, `${name} asks the model once`);
   const bodies = (call: string) => log.writes.filter((write) => write.call === call).map(({ body }) => body);
   const [opened] = bodies('POST /rest/v1/ai_generation_sessions') as Card[];
@@ -68,12 +72,13 @@ async function checkRows(log: Awaited<ReturnType<Bench['upstream']['log']>>, ask
 }
 
 async function checkRefusals({ asks, upstream }: Bench, target: Target, limited: Target): Promise<void> {
+  const user = randomUUID();
   await upstream.log();
   const status = async (ask: Ask, from = target) => (await send(from.url, ask)).status;
-  assert.equal(await status(asks.forged(0)), 401, target.name);
-  assert.equal(await status(asks.tooShort(0)), 400, target.name);
+  assert.equal(await status(asks.forged(user)), 401, target.name);
+  assert.equal(await status(asks.tooShort(user)), 400, target.name);
   assert.equal(await status(asks.health()), 200, target.name);
   assert.deepEqual(await upstream.log().then(({ writes }) => writes), [], `${target.name} writes nothing for what it refuses`);
-  assert.equal(await status(asks.plain(0), limited), 201, target.name);
-  assert.equal(await status(asks.plain(0), limited), 429, target.name);
+  assert.equal(await status(asks.plain(user), limited), 201, target.name);
+  assert.equal(await status(asks.plain(user), limited), 429, target.name);
 }

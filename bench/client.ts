@@ -1,4 +1,4 @@
-/** The load client: requests over connections that are kept, timed on the clock that the upstream stamps with. */
+/** One request, timed on the clock that the upstream stamps with. */
 import { Agent, request } from 'node:http';
 
 export type Ask = { method: 'GET' | 'POST'; path: string; headers: Record<string, string>; body?: string };
@@ -16,13 +16,12 @@ export type Answer = {
 /** Milliseconds of CLOCK_MONOTONIC, which all processes of a machine share. */
 export const monotonicMs = () => Number(process.hrtime.bigint()) / 1e6;
 
-const agent = new Agent({ keepAlive: true });
-
-export function send(url: string, { method, path, headers, body }: Ask): Promise<Answer> {
+/** Without `connections` it has one of its own. */
+export function send(url: string, { method, path, headers, body }: Ask, connections = new Agent()): Promise<Answer> {
   const { promise, resolve, reject } = Promise.withResolvers<Answer>();
   const start_ms = monotonicMs();
   const length = body === undefined ? {} : { 'content-length': String(Buffer.byteLength(body)) };
-  const sent = request(url + path, { method, agent, headers: { ...headers, ...length } }, (response) => {
+  const sent = request(url + path, { method, agent: connections, headers: { ...headers, ...length } }, (response) => {
     const pieces: Answer['pieces'] = [];
     let text = '';
     response.setEncoding('utf8');

@@ -1,4 +1,5 @@
 /** Sends requests, some at a time, and says what they cost. */
+import { Agent } from 'node:http';
 import { setTimeout as pause } from 'node:timers/promises';
 import { type Answer, type Ask, monotonicMs, send } from './client.ts';
 import { cpuMs } from './processes.ts';
@@ -23,16 +24,19 @@ export async function load(target: Target, upstream: Upstream, asks: Ask[], atOn
   const clientBefore = process.cpuUsage();
   const start_ms = monotonicMs();
   const latencies_ms: number[] = [];
+  // Of this load alone: workerd closes what is idle for some seconds, in the moment in which it may be used again.
+  const connections = new Agent({ keepAlive: true });
   let next = 0;
   const one = async () => {
     for (let ask = asks[next++]; ask !== undefined; ask = asks[next++]) {
-      const answer = await send(target.url, ask);
+      const answer = await send(target.url, ask, connections);
       if (!isGood(answer)) throw new Error(`${target.name} answers ${ask.method} ${ask.path} with ${answer.status}: ${answer.body.slice(-300)}`);
       latencies_ms.push(answer.ms);
     }
   };
   await Promise.all(Array.from({ length: atOnce }, one));
   const wall_ms = monotonicMs() - start_ms;
+  connections.destroy();
   const client = process.cpuUsage(clientBefore);
   count(use.client, (client.user + client.system) / 1000, wall_ms);
   count(use.upstream, (await cpuMs(upstream.pid)) - upstreamBefore_ms, wall_ms);

@@ -16,7 +16,7 @@ export const closingByte: Measure = {
     for (const name of inTurn(CONTENDERS, round)) {
       const waits_ms: number[] = [];
       for (let stream = 0; stream < streams; stream += 1) {
-        const answer = await send(targets[name].url, asks.stream(stream));
+        const answer = await send(targets[name].url, asks.stream(asks.users[stream] ?? ''));
         const { closed_ms } = await upstream.log();
         const candidates = eventsOf(answer).filter(({ event }) => event === 'candidate');
         if (candidates.length !== CARDS || closed_ms.length !== CARDS) throw new Error(`${name} streams ${candidates.length} of ${closed_ms.length} cards`);

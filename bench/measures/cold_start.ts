@@ -1,4 +1,5 @@
 /** From nothing to the first answer, over what a worker that does nothing needs; then the first generation. */
+import { randomUUID } from 'node:crypto';
 import { type Bench, CONTENDERS, inTurn, type Measure } from '../bench.ts';
 import { monotonicMs, send } from '../client.ts';
 import type { Goal } from '../figures.ts';
@@ -44,7 +45,7 @@ async function start({ upstream, asks }: Bench, name: TargetName | 'empty'): Pro
     const wall_ms = monotonicMs() - start_ms;
     const cpu_ms = await cpuMs(target.pid);
     if (name === 'empty') return { wall_ms, cpu_ms, post_ms: 0, postCpu_ms: 0 };
-    const { status, ms: post_ms } = await send(target.url, asks.newUser());
+    const { status, ms: post_ms } = await send(target.url, asks.plain(randomUUID()));
     if (status !== 201) throw new Error(`${name} answers its first generation with ${status}`);
     return { wall_ms, cpu_ms, post_ms, postCpu_ms: (await cpuMs(target.pid)) - cpu_ms };
   } finally {

@@ -1,4 +1,5 @@
 /** Resident memory of a worker that has just started, and what it gains while it serves. */
+import { inTurns } from '../asks.ts';
 import { CONTENDERS, type Measure } from '../bench.ts';
 import { send } from '../client.ts';
 import { load } from '../load.ts';
@@ -18,7 +19,7 @@ export const memory: Measure = {
         const atStart_mb = await residentMb(target.pid);
         figures.add({ work: 'resident memory', figure: 'at start', unit: 'MB' }, name, atStart_mb);
         for (let thousand = 0; thousand < thousands; thousand += 1) {
-          const requests = Array.from({ length: 1000 }, (_, index) => asks.plain(index));
+          const requests = inTurns(asks.users, 1000, asks.plain);
           await load(target, upstream, requests, 16, ({ status }) => status === 201);
         }
         const gained_mb = (await residentMb(target.pid)) - atStart_mb;

@@ -1,5 +1,7 @@
 /** What requests cost: CPU, time, and how many there are a second, for each kind of answer. */
-import { type Bench, CONTENDERS, inTurn, type Measure } from '../bench.ts';
+import { randomUUID } from 'node:crypto';
+import { inTurns } from '../asks.ts';
+import { type Bench, CONTENDERS, type Contender, inTurn, type Measure } from '../bench.ts';
 import type { Answer, Ask } from '../client.ts';
 import { type Goal, quantile, type RowHead } from '../figures.ts';
 import { load } from '../load.ts';
@@ -7,16 +9,13 @@ import { type TargetName, TARGETS } from '../targets.ts';
 import type { Settings } from '../upstream.ts';
 
 const MANY_AT_ONCE = 16;
-/** Touches every user, so that their objects are in memory. */
-const WARM_UP = 32;
-
 type Case = {
   work: string;
   settings: Partial<Settings>;
   targets: readonly TargetName[];
   /** From those whose users are at their limit. */
   limited?: true;
-  ask: (bench: Bench, index: number) => Ask;
+  ask: (bench: Bench, user: string) => Ask;
   isGood: (answer: Answer) => boolean;
   /** Requests a round, one at a time and many at a time. */
   counts: { one: number; many: number };
@@ -42,7 +41,7 @@ const streamed = (cards: number, counts: Case['counts']): Case => ({
   work: `streamed answer, ${cards} cards`,
   settings: { cards },
   targets: CONTENDERS,
-  ask: ({ asks }, index) => asks.stream(index),
+  ask: ({ asks }, user) => asks.stream(user),
   isGood: isWholeStream,
   counts,
   goals: { cpu: atMost(0.15) },
@@ -53,7 +52,7 @@ const cases: Case[] = [
     work: 'plain generation, 8 cards, model without delay',
     settings: {},
     targets: TARGETS,
-    ask: ({ asks }, index) => asks.plain(index),
+    ask: ({ asks }, user) => asks.plain(user),
     isGood: isCreated,
     counts: { one: 150, many: 480 },
     goals: { cpu: atMost(0.75), perSecond: { over: 'peer', at: 1.5, is: 'at least' } },
@@ -62,7 +61,7 @@ const cases: Case[] = [
     work: 'plain generation, 8 cards, model 1 ms a chunk',
     settings: { chunk_delay_ms: 1 },
     targets: TARGETS,
-    ask: ({ asks }, index) => asks.plain(index),
+    ask: ({ asks }, user) => asks.plain(user),
     isGood: isCreated,
     counts: { one: 15, many: 240 },
     goals: { cpu: atMost(0.75) },
@@ -71,14 +70,14 @@ const cases: Case[] = [
     work: 'plain generation, 8 cards, a user for the first time',
     settings: {},
     targets: CONTENDERS,
-    ask: ({ asks }) => asks.newUser(),
+    ask: ({ asks }) => asks.plain(randomUUID()),
     isGood: isCreated,
     counts: { one: 60, many: 0 },
     goals: {},
   },
-  refusal(401, ({ asks }, index) => asks.forged(index)),
-  refusal(400, ({ asks }, index) => asks.tooShort(index)),
-  { ...refusal(429, ({ asks }, index) => asks.plain(index)), limited: true },
+  refusal(401, ({ asks }, user) => asks.forged(user)),
+  refusal(400, ({ asks }, user) => asks.tooShort(user)),
+  { ...refusal(429, ({ asks }, user) => asks.plain(user)), limited: true },
   { ...refusal(200, ({ asks }) => asks.health(), { one: 600, many: 2400 }), work: 'GET /health', goals: {} },
   streamed(8, { one: 40, many: 64 }),
   streamed(50, { one: 6, many: 16 }),
@@ -95,14 +94,16 @@ const measureOf = (measured: Case): Measure => ({
 async function runCase(bench: Bench, round: number, { work, settings, targets, limited, ask, isGood, counts, goals }: Case): Promise<void> {
   const { upstream, figures } = bench;
   const scale = bench.quick ? 0.4 : 1;
-  const asks = (count: number) => Array.from({ length: Math.ceil(count * scale) }, (_, index) => ask(bench, index));
-  const [one, many] = [asks(counts.one), asks(counts.many)];
   await upstream.set(settings);
   for (const name of inTurn(targets, round)) {
-    const target = limited ? bench.limited[name as (typeof CONTENDERS)[number]] : bench.targets[name];
-    const warmUp = Array.from({ length: Math.min(WARM_UP, one.length) }, (_, index) => ask(bench, index));
-    // At their limit they are when they have been let in once.
-    await load(target, upstream, warmUp, MANY_AT_ONCE, limited ? (answer) => isGood(answer) || isCreated(answer) : isGood);
+    const target = limited ? bench.limited[name as Contender] : bench.targets[name];
+    // At their limit users are for a minute after they have been let in once.
+    const users = limited ? bench.asks.newUsers() : bench.asks.users;
+    const asks = (count: number) => inTurns(users, Math.ceil(count * scale), (user) => ask(bench, user));
+    const [one, many] = [asks(counts.one), asks(counts.many)];
+    // So that their objects are in memory.
+    const warmUp = inTurns(users, limited ? users.length : Math.min(users.length, one.length), (user) => ask(bench, user));
+    await load(target, upstream, warmUp, MANY_AT_ONCE, limited ? isCreated : isGood);
 
     const row = (figure: string, unit: string, goal?: Goal): RowHead => ({ work, figure, unit, ...(goal === undefined ? {} : { goal }) });
     const single = await load(target, upstream, one, 1, isGood);

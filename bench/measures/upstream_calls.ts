@@ -1,4 +1,5 @@
 /** How often the neighbours are asked for one generation. */
+import { inTurns } from '../asks.ts';
 import { CONTENDERS, type Measure } from '../bench.ts';
 import { load } from '../load.ts';
 
@@ -11,7 +12,7 @@ export const upstreamCalls: Measure = {
     await upstream.set();
     for (const name of CONTENDERS) {
       await upstream.log();
-      const requests = Array.from({ length: GENERATIONS }, (_, index) => asks.plain(index));
+      const requests = inTurns(asks.users, GENERATIONS, asks.plain);
       await load(targets[name], upstream, requests, 1, ({ status }) => status === 201);
       const calls = Object.values((await upstream.log()).calls).reduce((sum, count) => sum + count, 0);
       figures.add({ work: 'plain generation, 8 cards', figure: 'upstream calls', unit: '' }, name, calls / GENERATIONS);
