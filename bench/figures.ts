@@ -39,15 +39,15 @@ export function median(samples: number[]): number {
   return (below + above) / 2;
 }
 
-/** What a row comes to. */
+/** What a row comes to; nothing where a difference came out below zero, because other programs had the machine. */
 export type Verdict = { ratio?: number; reached?: boolean };
 
 export function judge({ samples, goal }: Row): Verdict {
-  if (samples.ours === undefined) return {};
-  const ours = median(samples.ours);
   const other = goal?.over === 'floor' ? samples.floor : samples.peer;
-  const ratio = goal?.over === 'nothing' ? ours : other === undefined ? undefined : ours / median(other);
-  if (ratio === undefined) return {};
+  if (samples.ours === undefined || other === undefined) return {};
+  const [own, divisor] = [median(samples.ours), goal?.over === 'nothing' ? 1 : median(other)];
+  if (own <= 0 || divisor <= 0) return {};
+  const ratio = own / divisor;
   if (goal === undefined) return { ratio };
   return { ratio, reached: goal.is === 'at most' ? ratio <= goal.at : ratio >= goal.at };
 }

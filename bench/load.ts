@@ -2,7 +2,7 @@
 import { Agent } from 'node:http';
 import { setTimeout as pause } from 'node:timers/promises';
 import { type Answer, type Ask, monotonicMs, send } from './client.ts';
-import { cpuMs } from './processes.ts';
+import { cpuMs, machineCpuMs } from './processes.ts';
 import type { Target } from './targets.ts';
 import type { Upstream } from './upstream.ts';
 
@@ -13,19 +13,22 @@ export type Load = {
   latencies_ms: number[];
 };
 
-/** What the upstream and this client had of one core, at most in any load, and all that they took. */
-export const use = { upstream: { share_max: 0, cpu_ms: 0 }, client: { share_max: 0, cpu_ms: 0 } };
+/** What of the machine was not the target's while one was measured. `share`: parts of a core. */
+export const use = {
+  upstream: { share_max: 0, cpu_ms: 0 },
+  client: { share_max: 0, cpu_ms: 0 },
+  /** Programs that do not belong to the run. */
+  others: { share: 0, cpu_ms: 0 },
+  wall_ms: 0,
+};
 
 /** What is done after an answer belongs to it: so long it is waited for. */
 const AFTERWARDS_MS = 30;
 
 export async function load(target: Target, upstream: Upstream, asks: Ask[], atOnce: number, isGood: (answer: Answer) => boolean): Promise<Load> {
-  const [cpuBefore_ms, upstreamBefore_ms] = await Promise.all([cpuMs(target.pid), cpuMs(upstream.pid)]);
-  const clientBefore = process.cpuUsage();
-  const start_ms = monotonicMs();
-  const latencies_ms: number[] = [];
   // Of this load alone: workerd closes what is idle for some seconds, in the moment in which it may be used again.
   const connections = new Agent({ keepAlive: true });
+  const latencies_ms: number[] = [];
   let next = 0;
   const one = async () => {
     for (let ask = asks[next++]; ask !== undefined; ask = asks[next++]) {
@@ -34,18 +37,31 @@ export async function load(target: Target, upstream: Upstream, asks: Ask[], atOn
       latencies_ms.push(answer.ms);
     }
   };
+  const before = await spent(target, upstream);
   await Promise.all(Array.from({ length: atOnce }, one));
-  const wall_ms = monotonicMs() - start_ms;
+  const wall_ms = monotonicMs() - before.at_ms;
   connections.destroy();
-  const client = process.cpuUsage(clientBefore);
-  count(use.client, (client.user + client.system) / 1000, wall_ms);
-  count(use.upstream, (await cpuMs(upstream.pid)) - upstreamBefore_ms, wall_ms);
   await pause(AFTERWARDS_MS);
-  const cpu_ms = (await cpuMs(target.pid)) - cpuBefore_ms;
-  return { cpu_ms: cpu_ms / asks.length, perSecond: (asks.length / wall_ms) * 1000, latencies_ms };
+  const after = await spent(target, upstream);
+  count(before, after);
+  return { cpu_ms: (after.target_ms - before.target_ms) / asks.length, perSecond: (asks.length / wall_ms) * 1000, latencies_ms };
 }
 
-function count(of: { share_max: number; cpu_ms: number }, cpu_ms: number, wall_ms: number): void {
-  of.cpu_ms += cpu_ms;
-  of.share_max = Math.max(of.share_max, cpu_ms / wall_ms);
+type Spent = { at_ms: number; target_ms: number; upstream_ms: number; client_ms: number; machine_ms: number };
+
+async function spent(target: Target, upstream: Upstream): Promise<Spent> {
+  const [target_ms, upstream_ms, machine_ms] = await Promise.all([cpuMs(target.pid), cpuMs(upstream.pid), machineCpuMs()]);
+  const { user, system } = process.cpuUsage();
+  return { at_ms: monotonicMs(), target_ms, upstream_ms, client_ms: (user + system) / 1000, machine_ms };
+}
+
+function count(before: Spent, after: Spent): void {
+  const between = (key: keyof Spent) => after[key] - before[key];
+  use.wall_ms += between('at_ms');
+  for (const who of ['upstream', 'client'] as const) {
+    use[who].cpu_ms += between(`${who}_ms`);
+    use[who].share_max = Math.max(use[who].share_max, between(`${who}_ms`) / between('at_ms'));
+  }
+  use.others.cpu_ms += between('machine_ms') - between('target_ms') - between('upstream_ms') - between('client_ms');
+  use.others.share = use.others.cpu_ms / use.wall_ms;
 }

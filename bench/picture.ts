@@ -14,7 +14,7 @@ const DRAWN: [work: string, figure: string, label: string][] = [
   ['streamed answer, 200 cards', 'CPU, one at a time', 'stream of 200 cards, CPU'],
   ['streamed answer, 50 cards, model 2 ms a chunk', "card's last byte to its event, p50", 'last byte to event, p50'],
   ['cold start, over an empty worker', 'CPU until the first answer', 'cold start, CPU'],
-  ['first generation after a cold start', 'time', 'first generation, time'],
+  ['first generation after a cold start', 'CPU', 'first generation, CPU'],
   ['script', 'size, gzipped', 'script, gzipped'],
 ];
 
@@ -54,6 +54,7 @@ export function picture(rows: Row[]): string {
 <rect class="ours" x="${LEFT}" y="12" width="14" height="10" rx="2"/><text x="${LEFT + 20}" y="21">ai-sessions</text>
 <rect class="floor" x="${LEFT + 110}" y="9" width="3" height="16"/><text x="${LEFT + 120}" y="21">the least</text>
 <text class="quiet" x="${x(1)}" y="38" text-anchor="middle">peer in TypeScript</text>
+<text class="quiet" x="${WIDTH - RIGHT + 10}" y="38">ours of the peer's</text>
 <line class="peer" x1="${x(1)}" y1="44" x2="${x(1)}" y2="${height - 8}"/>
 ${drawn.join('\n')}
 </svg>

@@ -14,6 +14,13 @@ export async function cpuMs(pid: number): Promise<number> {
   return (await Promise.all(spent_ns)).reduce((sum, ns) => sum + ns, 0) / 1e6;
 }
 
+/** Milliseconds of CPU that all programs of this machine have used, to a hundredth of a second. */
+export async function machineCpuMs(): Promise<number> {
+  const [line = ''] = (await readFile('/proc/stat', 'utf8')).split('\n');
+  const [user = 0, nice = 0, system = 0, , , irq = 0, softirq = 0] = line.split(/ +/).slice(1).map(Number);
+  return (user + nice + system + irq + softirq) * 10;
+}
+
 /** In megabytes. */
 export async function residentMb(pid: number): Promise<number> {
   const status = await readFile(`/proc/${pid}/status`, 'utf8');

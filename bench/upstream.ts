@@ -25,6 +25,8 @@ export type Settings = {
 export type Log = {
   /** Requests by method and path. */
   calls: Record<string, number>;
+  /** Connections that were opened, those of this benchmark's own questions included. */
+  connections: number;
   /** Of the last stream: when each card's last byte was written, on the clock of `process.hrtime`. */
   closed_ms: number[];
   writes: { call: string; body: unknown }[];

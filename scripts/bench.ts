@@ -31,10 +31,20 @@ await runScript(async () => {
   const { rows } = await runAll(rounds, values.quick);
   await keep(values.quick ? 'quick' : 'latest', await resultsOf(rows, rounds), picture(rows));
   console.log(`\n${table(rows)}\n`);
-  for (const [who, { share_max, cpu_ms }] of Object.entries(use)) {
-    console.log(`The ${who} took ${(cpu_ms / 1000).toFixed(1)} s of CPU, at most ${(share_max * 100).toFixed(0)} % of a core while a target was measured.`);
-  }
+  for (const sentence of sentences()) console.log(sentence);
 });
+
+/** Of a core: from there on what other programs do is in every time on the clock. */
+const BUSY_SHARE = 0.2;
+
+function sentences(): string[] {
+  const percent = (share: number) => `${(share * 100).toFixed(0)} % of a core`;
+  const neighbours = (['upstream', 'client'] as const).map(
+    (who) => `The ${who} took ${(use[who].cpu_ms / 1000).toFixed(1)} s of CPU, at most ${percent(use[who].share_max)} while a target was measured.`,
+  );
+  if (use.others.share < BUSY_SHARE) return neighbours;
+  return [...neighbours, `Other programs took ${percent(use.others.share)} all the while: trust the CPU figures, not the times and the requests a second.`];
+}
 
 /** The short form leaves the figures that the README shows alone. */
 async function keep(name: 'latest' | 'quick', results: object, drawn: string): Promise<void> {

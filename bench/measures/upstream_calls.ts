@@ -1,4 +1,4 @@
-/** How often the neighbours are asked for one generation. */
+/** How often the neighbours are asked for one generation, and how many connections are opened for it. */
 import { inTurns } from '../asks.ts';
 import { CONTENDERS, type Measure } from '../bench.ts';
 import { load } from '../load.ts';
@@ -14,8 +14,10 @@ export const upstreamCalls: Measure = {
       await upstream.log();
       const requests = inTurns(asks.users, GENERATIONS, asks.plain);
       await load(targets[name], upstream, requests, 1, ({ status }) => status === 201);
-      const calls = Object.values((await upstream.log()).calls).reduce((sum, count) => sum + count, 0);
-      figures.add({ work: 'plain generation, 8 cards', figure: 'upstream calls', unit: '' }, name, calls / GENERATIONS);
+      const { calls, connections } = await upstream.log();
+      const total = Object.values(calls).reduce((sum, count) => sum + count, 0);
+      figures.add({ work: 'plain generation, 8 cards', figure: 'upstream calls', unit: '' }, name, total / GENERATIONS);
+      figures.add({ work: 'plain generation, 8 cards', figure: 'upstream connections opened', unit: '' }, name, connections / GENERATIONS);
     }
   },
 };

@@ -11,6 +11,8 @@ use serde_json::value::RawValue;
 pub struct Log {
     /// Requests by method and path.
     pub calls: BTreeMap<String, u64>,
+    /// Connections that were opened.
+    pub connections: u64,
     /// Of the last stream, when each card's last byte was written: `CLOCK_MONOTONIC` in milliseconds, the clock of
     /// `process.hrtime` in Node.js.
     pub closed_ms: Vec<f64>,

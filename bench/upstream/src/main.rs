@@ -40,6 +40,7 @@ fn main() -> std::io::Result<()> {
         loop {
             let (socket, _) = listener.accept().await?;
             socket.set_nodelay(true)?;
+            state.borrow_mut().log.connections += 1;
             let state = Rc::clone(&state);
             // A worker that ends cuts its connections: nothing is wrong then.
             tokio::task::spawn_local(async move { drop(serve(socket, &state).await) });
