@@ -28,7 +28,7 @@ begin
             session ->> 'input_text',
             coalesce((session ->> 'created_at')::timestamptz, now())
         )
-        on conflict (id) do nothing;
+        on conflict do nothing;
     end if;
 
     -- (2) Begin the run. The update policies find the caller's row only while it is generating (the end of the run before
