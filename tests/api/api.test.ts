@@ -4,10 +4,11 @@ import assert from 'node:assert/strict';
 import { after, before, it } from 'node:test';
 import { API_VARIABLES, ensureApiTester, testApi } from '../../scripts/test_api.ts';
 import { startOnWorkerd, type WorkerdService } from '../hosts/workerd.ts';
-import { seedFrom } from '../support/seeded_random.ts';
 
 const EXAMPLES = 10;
-const seed = seedFrom('API_SEED');
+
+/** The same choices each time; `npm run test:api` makes new ones. */
+const SEED = 1;
 
 /** Fewer would be a tester that does not test. */
 const CASES_MIN = 200;
@@ -19,8 +20,8 @@ before(async () => {
 });
 after(() => service.close());
 
-it(`nothing but what is described is answered (API_SEED=${seed})`, async () => {
-  const { ok, report, cases } = await testApi(service, EXAMPLES, seed);
+it('nothing but what is described is answered', async () => {
+  const { ok, report, cases } = await testApi(service, EXAMPLES, SEED);
   assert.ok(ok, report);
   assert.ok(cases >= CASES_MIN, report);
 });
