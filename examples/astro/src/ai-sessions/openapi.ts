@@ -68,7 +68,7 @@ export interface paths {
         post?: never;
         /**
          * Stop a generation that runs
-         * @description Nothing else stops one. Complete cards are kept, as a `partial` session; without any it ends as `failed` with `cancelled`, and its unit goes back.
+         * @description Nothing else stops one. The session itself stays. Complete cards are kept, as a `partial` session; without any it ends as `failed` with `cancelled`, and its unit goes back.
          */
         delete: operations["stopSession"];
         options?: never;
@@ -1054,6 +1054,7 @@ export interface operations {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "Cache-Control": components["headers"]["Cache-Control"];
+                    Location: components["headers"]["Location"];
                     [name: string]: unknown;
                 };
                 content: {
