@@ -163,22 +163,22 @@ impl OnWorkers for ObjectHost {
 
 impl DeskHost for ObjectHost {
     fn with_desk<T>(&self, decide: impl FnOnce(&mut Desk) -> (T, Effects)) -> Result<T, StorageFailed> {
-        let sql = self.0.state.storage().sql();
+        let sql = || self.0.state.storage().sql();
         let mut memory = self.0.desk.borrow_mut();
         let mut desk = match memory.take() {
             Some(desk) => desk,
-            None => load(&sql).map_err(|()| StorageFailed)?,
+            None => load(&sql()).map_err(|()| StorageFailed)?,
         };
         let (decided, effects) = decide(&mut desk);
+        let has_changed = effects != Effects::default();
         // What is not stored is not kept in memory either.
-        let stored = store(&sql, &desk, &effects, &self.0.has_tables);
-        if stored.is_err() {
+        if has_changed && store(&sql(), &desk, &effects, &self.0.has_tables).is_err() {
             self.0.has_tables.set(false);
+            return Err(StorageFailed);
         }
-        stored.map_err(|()| StorageFailed)?;
         // Also where nothing changed, when no alarm is known of: the one that went off may have found all of it
         // running, or not yet idle, and whatever is on the desk has to be seen to again.
-        if effects != Effects::default() || self.0.alarm_ms.get().is_none() {
+        if has_changed || self.0.alarm_ms.get().is_none() {
             self.set_alarm(&desk);
         }
         *memory = Some(desk);

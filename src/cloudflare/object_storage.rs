@@ -91,9 +91,6 @@ pub(super) fn store(
     has_tables: &Cell<bool>,
 ) -> StorageResult<()> {
     let exec = |query: &str, values: Vec<JsValue>| sql.exec_raw(query, values).map(drop).map_err(drop);
-    if *effects == Effects::default() {
-        return Ok(());
-    }
     if effects.clear {
         for table in ["ledger", "candidates", "generations", "claims"] {
             exec(&["drop table if exists ", table].concat(), Vec::new())?;
