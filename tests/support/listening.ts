@@ -50,7 +50,7 @@ export class Listening {
         this.#taken += 1;
         if (isIt(one)) return one;
       } else if (this.#ended === undefined) await this.#news.promise;
-      else throw new Error(`nothing more comes, the stream is ${this.#ended}`);
+      else throw new Error(`nothing more comes, the stream is ${this.#ended}, the last of it ${JSON.stringify(this.heard.at(-1))}`);
     }
   }
 
