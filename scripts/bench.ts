@@ -18,6 +18,9 @@ import { runRust } from './run_program.ts';
 import { ensureRustToolchain } from './rust_toolchain.ts';
 import { Failure, runScript, step } from './steps.ts';
 
+/** Of a core: from there on what other programs do is in every time on the clock. */
+const BUSY_SHARE = 0.2;
+
 await runScript(async () => {
   const { values, positionals } = parseArgs({ options: { quick: { type: 'boolean', default: false } }, allowPositionals: true });
   if (positionals.length === 1 && positionals[0] === 'micro') return micro();
@@ -33,9 +36,6 @@ await runScript(async () => {
   console.log(`\n${table(rows)}\n`);
   for (const sentence of sentences()) console.log(sentence);
 });
-
-/** Of a core: from there on what other programs do is in every time on the clock. */
-const BUSY_SHARE = 0.2;
 
 function sentences(): string[] {
   const percent = (share: number) => `${(share * 100).toFixed(0)} % of a core`;
