@@ -83,6 +83,8 @@ const cases: Case[] = [
   streamed(50, { one: 6, many: 16 }),
   // Many of these at once would take the peer minutes.
   streamed(200, { one: 2, many: 0 }),
+  // The peer reads the whole of what it has again for each piece: so many would take it hours.
+  { ...streamed(2000, { one: 1, many: 0 }), targets: ['ours', 'floor'], goals: {} },
 ];
 
 const measureOf = (measured: Case): Measure => ({
@@ -119,16 +121,18 @@ async function runCase(bench: Bench, round: number, { work, settings, targets, l
 
 /** Whether the cost of a streamed card grows with the number of cards before it: 1 or less is linear. */
 const linear: Measure = {
-  title: 'streamed answers, a card of 200 over a card of 8',
+  title: 'streamed answers, a card of many over a card of 8',
   when: 'once',
   async run({ figures }) {
     const samples = (cards: number) => figures.rows.find(({ work, figure }) => work === streamed(cards, { one: 0, many: 0 }).work && figure === 'CPU, one at a time')?.samples;
-    const [few, many] = [samples(8), samples(200)];
-    const head: RowHead = { work: 'streamed answer', figure: 'CPU a card, of 200 over of 8', unit: '×', goal: { over: 'nothing', at: 1, is: 'at most' } };
-    for (const name of CONTENDERS) {
-      for (const [round, cpu_ms] of (many?.[name] ?? []).entries()) {
-        const fewCpu_ms = few?.[name]?.[round];
-        if (fewCpu_ms !== undefined) figures.add(head, name, cpu_ms / 200 / (fewCpu_ms / 8));
+    const few = samples(8);
+    for (const cards of [200, 2000]) {
+      const head: RowHead = { work: 'streamed answer', figure: `CPU a card, of ${cards} over of 8`, unit: '×', goal: { over: 'nothing', at: 1, is: 'at most' } };
+      for (const name of CONTENDERS) {
+        for (const [round, cpu_ms] of (samples(cards)?.[name] ?? []).entries()) {
+          const fewCpu_ms = few?.[name]?.[round];
+          if (fewCpu_ms !== undefined) figures.add(head, name, cpu_ms / cards / (fewCpu_ms / 8));
+        }
       }
     }
   },
