@@ -53,7 +53,7 @@ await runScript(async () => {
 async function statedCounts(counts: Map<string, Counts>): Promise<Counts> {
   const readme = await readFile(join(root, 'README.md'), 'utf8');
   const wrong = [...counts].filter(([part, { passed, failed }]) => {
-    const stated = Number(new RegExp(`^- \`${part}\` \\((\\d+) cases\\)`, 'm').exec(readme)?.[1]);
+    const stated = Number(new RegExp(`^- \`${part}\` \\((\\d+) case`, 'm').exec(readme)?.[1]);
     return !(Math.abs(stated - passed - failed) <= stated / 10);
   });
   for (const [part, { passed, failed }] of wrong) console.error(`README.md does not say that \`${part}\` has ${passed + failed} cases, to a tenth.`);
