@@ -25,6 +25,8 @@ pub struct Ask {
     /// W3C Trace Context.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
+    /// The same ask was put before, and its answer was lost on the way.
+    pub is_repeated: bool,
     /// What is asked.
     pub wish: Wish,
 }
@@ -61,8 +63,6 @@ pub enum Wish {
 pub struct Generate {
     /// The session's id, where no key stands for one. Made at the edge, so that the ask can be repeated.
     pub id: Uuid,
-    /// The same ask was put before, and its answer was lost on the way.
-    pub is_repeated: bool,
     /// Sanitized.
     pub input_text: String,
     /// One of the allowed models.

@@ -156,7 +156,7 @@ impl Desk {
             candidates: Vec::new(),
         });
         let mut effects = Effects { ledger: true, generation: Some(id), ..Effects::default() };
-        if let Some(Key { key, fingerprint }) = key {
+        if let Some(Key { key, fingerprint, request_id, .. }) = key {
             let has_old = self.claims.iter().any(|claim| !claim.holds(now_ms));
             effects.claims_until_ms = has_old.then_some(now_ms);
             effects.claim = Some(id);
@@ -164,7 +164,15 @@ impl Desk {
             let before = self.claims.iter().find(|claim| claim.session_id == id);
             let claimed_ms = before.map_or(now_ms, |claim| claim.claimed_ms);
             self.claims.retain(|claim| claim.holds(now_ms) && claim.session_id != id);
-            self.claims.push(Claim { key, fingerprint, session_id: id, run, claimed_ms, outcome: None });
+            self.claims.push(Claim {
+                key,
+                fingerprint,
+                session_id: id,
+                run,
+                request_id,
+                claimed_ms,
+                outcome: None,
+            });
         }
         Ok(effects)
     }

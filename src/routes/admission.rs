@@ -46,14 +46,17 @@ pub async fn generate(
     wanted: &Generate,
 ) -> Result<Served, StorageFailed> {
     // (1) What lies on the desk is seen to, but for a failure that this request is going to try again.
-    let key = wanted.key.clone().map(|key| Key::new(key, &wanted.model, &wanted.input_text));
+    let key = wanted.key.clone().map(|key| {
+        let key = Key::new(key, &wanted.model, &wanted.input_text, ask.request_id.clone());
+        Key { is_repeated: ask.is_repeated, ..key }
+    });
     let now_ms = host.now_ms();
     let found =
         host.with_desk(|desk| (find_session(host, wanted, key.as_ref(), desk, now_ms), Effects::default()))?;
     let again = if let Found::Again(id, _) = found { Some(id) } else { None };
     see_to_others(host, config, ask, again)?;
     // A key tells by its claim whether its session was admitted; without one, only the database may know of it.
-    let may_be_stored = found == Found::New && wanted.is_repeated && wanted.key.is_none();
+    let may_be_stored = found == Found::New && ask.is_repeated && wanted.key.is_none();
     let is_stored =
         if may_be_stored { is_in_database(host, config, ask, wanted.id).await } else { Ok(false) };
 
@@ -138,7 +141,7 @@ fn admit(
 ) -> Admitted {
     let policies = &config.rate_limit;
     // An ask that is repeated was counted when it was put first.
-    let is_counted = wanted.is_repeated && matches!(found, Found::Joins(_) | Found::Stored(_));
+    let is_counted = ask.is_repeated && matches!(found, Found::Joins(_) | Found::Stored(_));
     if !is_counted {
         match desk.count(policies, now_ms) {
             Ok(counted) => *effects = counted,

@@ -60,7 +60,6 @@ fn wanted(random: &impl Random, now_ms: u64, head: &impl Head, new: NewSession) 
     let after = last_event_id(head)?.filter(|_| form == Form::Stream);
     Ok(Generate {
         id: new_id(now_ms, random),
-        is_repeated: false,
         input_text: new.input_text,
         model: new.model,
         no_cache: head.header("cache-control").is_some_and(|field| says_no_cache(&field)),

@@ -374,6 +374,16 @@ async fn ask_desk<H: AnswerHost>(
     caller: &Caller<'_>,
     wish: Wish,
 ) -> Result<DeskReply<H::Stream>, Problem> {
+    ask_desk_told(host, request, caller, wish).await.map(|(reply, _)| reply)
+}
+
+/// The same, and whether it was asked once more.
+async fn ask_desk_told<H: AnswerHost>(
+    host: &H,
+    request: &Request<impl Inbound>,
+    caller: &Caller<'_>,
+    wish: Wish,
+) -> Result<(DeskReply<H::Stream>, bool), Problem> {
     let mut ask = Ask {
         user_id: caller.user.id,
         token: caller.token.to_owned(),
@@ -381,15 +391,14 @@ async fn ask_desk<H: AnswerHost>(
         request_id: request.id.clone(),
         origin: request.origin.clone(),
         traceparent: request.traceparent.clone(),
+        is_repeated: false,
         wish,
     };
     if let Ok(reply) = host.ask(&ask).await {
-        return Ok(reply);
+        return Ok((reply, false));
     }
-    if let Wish::Generate(wanted) = &mut ask.wish {
-        wanted.is_repeated = true;
-    }
-    host.ask(&ask).await.map_err(|_| desk_unreachable())
+    ask.is_repeated = true;
+    host.ask(&ask).await.map(|reply| (reply, true)).map_err(|_| desk_unreachable())
 }
 
 /// The desk's own answer.

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::admission::generate;
 use super::session_events::{Follow, stream_head};
-use super::stop_session::not_running;
+use super::stop_session::{not_running, was_stopped};
 use crate::answer::events::Position;
 use crate::answer::session::Known;
 use crate::config::Config;
@@ -122,8 +122,14 @@ fn follow(
 async fn stop(host: &impl DeskHost, config: &Config, ask: &Ask, id: Uuid) -> Result<Served, StorageFailed> {
     see_to_all(host, config, ask)?;
     let Some(generation) = on_desk(host, id)? else { return Ok(no_session(ask)) };
-    if generation.ending.is_some() {
-        return Ok(Served::refused(ask, &not_running()));
+    if let Some(ending) = &generation.ending {
+        let is_ours = ask.is_repeated && was_stopped(ending.partial, ending.code);
+        let told = if is_ours {
+            Served::whole(Answer::empty(204), facts_of(&generation))
+        } else {
+            Served::refused(ask, &not_running())
+        };
+        return Ok(told);
     }
     host.stop(id);
     // Who reads the session next shall find it ended.

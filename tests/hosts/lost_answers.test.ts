@@ -4,7 +4,7 @@
 
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
-import { type Answer, ask, create, expectProblem, lesson, read, remaining, rowsOf, type Service, signIn, type SignedIn } from '../service/service.ts';
+import { type Answer, ask, create, eventually, expectProblem, lesson, read, remaining, rowsOf, type Service, signIn, type SignedIn } from '../service/service.ts';
 import { createGate } from '../support/gate.ts';
 import { answer, gated, httpError, type ModelBehaviour, refusal } from '../support/model_behaviour.ts';
 import { startAfter } from './workerd.ts';
@@ -171,42 +171,60 @@ for (const [how, key] of [['without a key', {}], ['with a key', KEYED]] as const
   });
 }
 
-it('a failure that can pass and whose answer is lost is told, where no key asks for another try', async () => {
-  const user = await signIn(service);
-  service.world.openrouter.next(httpError(503), 3);
-  expectProblem(await losing('answer', user), 500, 'ai_unavailable');
-  assert.deepEqual((await rowsOf(service, user)).sessions.map(({ status, run }) => [status, run]), [['failed', 1]]);
-});
+for (const [how, key] of [['without a key', {}], ['with a key', KEYED]] as const) {
+  for (const [form, headers] of Object.entries(FORMS)) {
+    it(`a failure that can pass and whose answer is lost is told ${how}, ${form}, and counted once; the next request tries again`, async () => {
+      const user = await signIn(service);
+      service.world.openrouter.next(httpError(503), 3);
+      const told = await losing('answer', user, { ...key, ...headers });
+      const id = told.headers.get('location')?.split('/').at(-1) ?? '';
+      if (form === 'plain') {
+        expectProblem(told, 500, 'ai_unavailable');
+        assert.deepEqual(remaining(told), { burst: 9, generations: 50 });
+      } else await ended(user, id, 'error');
+      assert.deepEqual((await rowsOf(service, user)).sessions.map(({ status, run }) => [status, run]), [['failed', 1]]);
 
-it('a failure that can pass and whose answer is lost is tried again, where a key asks for that', async () => {
+      const next = await create(service, user.token, body, key);
+      assert.equal(next.status, 201, next.text);
+      assert.deepEqual(remaining(next), { burst: 8, generations: 49 });
+      const runs = (await rowsOf(service, user)).sessions.map(({ status, run }) => [status, run]);
+      assert.deepEqual(runs.sort(), how === 'with a key' ? [['completed', 2]] : [['completed', 1], ['failed', 1]]);
+    });
+  }
+}
+
+it('a failure of which there is no row and whose answer is lost is tried again, where a key asks for that', async () => {
   const user = await signIn(service);
-  service.world.openrouter.next(httpError(503), 3);
+  service.world.gateway.fail(isTheirs(user, SESSIONS), { kind: 'answer', status: 403, body: { code: '42501' } }, 1);
   const told = await losing('answer', user, KEYED);
   assert.equal(told.status, 201, told.text);
   assert.equal(remaining(told)['generations'], 49);
-  const { sessions, events } = await rowsOf(service, user);
+  const { sessions, candidates } = await rowsOf(service, user);
   assert.deepEqual(sessions.map(({ status, run }) => [status, run]), [['completed', 2]]);
-  assert.deepEqual(events.map(({ type, run }) => [type, run]), [['ai_session.failed', 1], ['ai_session.completed', 2]]);
+  assert.deepEqual(candidates.map(({ id }) => id), told.body.candidates.map(({ id }: { id: string }) => id));
 });
 
-it('a stop whose answer is lost has stopped it', async () => {
-  const user = await signIn(service);
-  const gate = createGate();
-  service.world.openrouter.next(answer({ hold: { gate, after_cards: 0 } }) satisfies ModelBehaviour);
-  const { id } = (await create(service, user.token, body, { prefer: 'respond-async' })).body;
-  const headers = { 'x-request-id': LOSSES.answer + crypto.randomUUID().slice(8) };
-  const stopped = await ask(service, 'DELETE', `/ai-sessions/${id}`, { token: user.token, headers });
-  // It was asked again, and by then there was nothing to stop.
-  expectProblem(stopped, 409, 'not_running');
-  gate.open();
-  assert.equal((await read(service, user.token, id)).body.error, 'cancelled');
-});
+for (const [what, cards, wanted] of [['before a card', 0, 'failed'], ['after two cards', 2, 'completed']] as const) {
+  it(`a stop ${what} whose answer is lost has stopped it, and says so`, async () => {
+    const user = await signIn(service);
+    const gate = createGate();
+    service.world.openrouter.next(answer({ hold: { gate, after_cards: cards } }) satisfies ModelBehaviour);
+    const { id } = (await create(service, user.token, body, { prefer: 'respond-async' })).body;
+    await eventually('the model has sent them', async () => (await read(service, user.token, id)).body.candidate_count === cards || undefined);
+    const stop = (headers = {}) => ask(service, 'DELETE', `/ai-sessions/${id}`, { token: user.token, headers });
+    assert.equal((await stop({ 'x-request-id': LOSSES.answer + crypto.randomUUID().slice(8) })).status, 204);
+    gate.open();
+    const { body: session } = await read(service, user.token, id);
+    assert.deepEqual([session.status, session.partial], [wanted, cards > 0]);
+    expectProblem(await stop(), 409, 'not_running');
+  });
+}
 
 const isTheirs = (user: SignedIn, wanted: string) => ({ path, headers }: { path: string; headers: Record<string, unknown> }) =>
   path.split('?')[0] === wanted && headers['authorization'] === `Bearer ${user.token}`;
 
 /** Waits for the end as a client does that has the session's events. */
-async function ended({ token }: SignedIn, id: string): Promise<void> {
+async function ended({ token }: SignedIn, id: string, end = 'done'): Promise<void> {
   const { text } = await ask(service, 'GET', `/ai-sessions/${id}/events`, { token });
-  assert.match(text, /event: done\n/);
+  assert.ok(text.includes(`event: ${end}\n`), text);
 }
