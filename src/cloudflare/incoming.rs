@@ -1,6 +1,8 @@
 //! Messages that come in: heads read header by header, bodies in bites as large as the reader wants.
 
-use js_sys::Uint8Array;
+use std::cell::Cell;
+
+use js_sys::{ArrayBuffer, Uint8Array};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::{JsFuture, spawn_local};
 use web_sys::{
@@ -24,15 +26,18 @@ extern "C" {
 
     type Bite;
 
-    /// At the end there may be a last bite that is smaller than asked for; an empty one is the end.
+    /// One that is smaller than asked for is the last; an empty one is the end, too.
     #[wasm_bindgen(method, getter)]
     fn value(this: &Bite) -> Option<Uint8Array>;
 }
 
 /// The room that is offered for a bite: no more is given at once.
 const ROOM_BYTES: u32 = 16 * 1024;
-/// The room for a single piece, which is rarely larger.
-const PIECE_BYTES: u32 = 1024;
+
+thread_local! {
+    /// The room of the last bite, for the next one of whichever body: a new one would have to be cleared, and collected.
+    static ROOM: Cell<Option<ArrayBuffer>> = const { Cell::new(None) };
+}
 
 /// How often a body may turn from bites back to single pieces and to bites again: each time costs a copy more of all
 /// that comes after.
@@ -86,27 +91,40 @@ impl StreamBody {
         Ok(())
     }
 
-    async fn read(&mut self, at_least: u32, room: u32) -> Result<Option<Uint8Array>, Unreachable> {
-        let Some(stream) = &self.stream else { return Ok(None) };
+    /// The next bytes, or `None` at the end. Fewer than `at_least` are the last ones.
+    async fn read(&mut self, at_least: u32) -> Result<Option<Vec<u8>>, Unreachable> {
+        let Some(stream) = &self.stream else {
+            // It would keep all of it until it is collected.
+            if let Some(spare) = self.spare.take() {
+                let cancelled = spare.cancel();
+                spawn_local(async move { drop(JsFuture::from(cancelled).await) });
+            }
+            return Ok(None);
+        };
         let reader = self.reader.get_or_insert_with(|| {
             let options = ReadableStreamGetReaderOptions::new();
             options.set_mode(ReadableStreamReaderMode::Byob);
             stream.get_reader_with_options(&options).unchecked_into()
         });
-        let reading = reader.read_at_least(at_least, Uint8Array::new_with_length(room));
+        let room = ROOM.take().unwrap_or_else(|| ArrayBuffer::new(ROOM_BYTES));
+        let reading = reader.read_at_least(at_least, Uint8Array::new(&room));
         self.is_reading = true;
         let bite = JsFuture::from(reading).await;
         self.is_reading = false;
-        let bite = bite.map_err(|_| Unreachable)?.value().filter(|bite| bite.length() > 0);
-        if bite.is_none() {
-            // The other branch would keep all of it until it is collected.
-            if let Some(spare) = self.spare.take() {
-                let cancelled = spare.cancel();
-                spawn_local(async move { drop(JsFuture::from(cancelled).await) });
-            }
+        let bytes = bite.map_err(|_| Unreachable)?.value().map(|bite| {
+            ROOM.set(Some(bite.buffer()).filter(|room| room.byte_length() == ROOM_BYTES));
+            bite.to_vec()
+        });
+        let bytes = bytes.unwrap_or_default();
+        if bytes.len() < usize::try_from(at_least).unwrap_or(usize::MAX) {
             (self.reader, self.stream) = (None, None);
         }
-        Ok(bite)
+        Ok(Some(bytes).filter(|bytes| !bytes.is_empty()))
+    }
+
+    /// Whether all of it was read.
+    const fn is_over(&self) -> bool {
+        self.stream.is_none()
     }
 }
 
@@ -124,14 +142,13 @@ impl Body for StreamBody {
                 _ if self.spare.is_some() => ROOM_BYTES,
                 _ => 1,
             };
-            let room = if at_least > 1 || self.to_skip > 0 { ROOM_BYTES } else { PIECE_BYTES };
-            let bite = match self.read(at_least, room).await {
-                Ok(Some(bite)) => bite.to_vec(),
+            let bite = match self.read(at_least).await {
+                Ok(Some(bite)) => bite,
                 Err(Unreachable) if self.spare.is_some() => {
                     self.fall_back()?;
                     continue;
                 }
-                ended => return ended.map(|_| None),
+                ended => return ended,
             };
             self.taken = self.taken.saturating_add(bite.len());
             let skipped = self.to_skip.min(bite.len());
@@ -145,7 +162,7 @@ impl Body for StreamBody {
     }
 
     async fn next_of_whole(&mut self) -> Result<Option<Vec<u8>>, Unreachable> {
-        Ok(self.read(ROOM_BYTES, ROOM_BYTES).await?.map(|bite| bite.to_vec()))
+        self.read(ROOM_BYTES).await
     }
 }
 
@@ -246,7 +263,7 @@ impl Body for IncomingResponse {
 
     async fn next_of_whole(&mut self) -> Result<Option<Vec<u8>>, Unreachable> {
         let bite = self.body.next_of_whole().await;
-        self.connection.ended |= matches!(bite, Ok(None));
+        self.connection.ended |= bite.is_ok() && self.body.is_over();
         bite
     }
 }
