@@ -23,6 +23,7 @@ pub mod user_desk;
 
 use std::fmt::Write as _;
 
+use futures_util::FutureExt;
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -288,12 +289,23 @@ async fn route<H: AnswerHost>(
         (Route::Health, _) => return whole(health::health()),
         (Route::Openapi, _) => return whole(openapi::openapi()),
         (Route::Docs, _) => return whole(docs::docs()),
-        (Route::Ready, config) => return whole(ready::ready(host, config).await),
+        (Route::Ready, config) => return whole(ready::ready(host, config).boxed_local().await),
         (Route::Models, Ok(config)) => return whole(models::models(config)),
         _ => {}
     }
     let config = config.as_ref().map_err(|errors| misconfigured(host, errors))?;
+    signed_in(host, config, request, (route, id), passed).boxed_local().await
+}
 
+/// The routes of which each caller has their own. Each is boxed, here and above: the engine compiles whole functions, when
+/// they are first called, and one route must not wait for the code of the others.
+async fn signed_in<H: AnswerHost>(
+    host: &H,
+    config: &Config,
+    request: &mut Request<impl Inbound>,
+    (route, id): (Route, &str),
+    passed: &mut Passed,
+) -> Passing<H::Stream> {
     // (1) Authenticate.
     let began_ms = host.now_ms();
     let header = request.inbound.header("authorization");
@@ -306,14 +318,19 @@ async fn route<H: AnswerHost>(
     let caller = Caller { user, token };
     passed.user = Some(caller.user.clone());
 
-    match route {
-        Route::CreateSession => create_session::create_session(host, config, request, &caller).await,
-        Route::ListSessions => list_sessions::list_sessions(host, config, request, &caller).await,
-        Route::ReadSession => read_session::read_session(host, config, request, &caller, id).await,
-        Route::SessionEvents => session_events::session_events(host, config, request, &caller, id).await,
-        Route::StopSession => stop_session::stop_session(host, config, request, &caller, id).await,
-        Route::Models | Route::Health | Route::Ready | Route::Openapi | Route::Docs => Err(no_session()),
-    }
+    let answering = match route {
+        Route::CreateSession => create_session::create_session(host, config, request, &caller).boxed_local(),
+        Route::ListSessions => list_sessions::list_sessions(host, config, request, &caller).boxed_local(),
+        Route::ReadSession => read_session::read_session(host, config, request, &caller, id).boxed_local(),
+        Route::SessionEvents => {
+            session_events::session_events(host, config, request, &caller, id).boxed_local()
+        }
+        Route::StopSession => stop_session::stop_session(host, config, request, &caller, id).boxed_local(),
+        Route::Models | Route::Health | Route::Ready | Route::Openapi | Route::Docs => {
+            return Err(no_session());
+        }
+    };
+    answering.await
 }
 
 /// Who is calling, verified.
