@@ -1,4 +1,4 @@
-/** What is measured: this project, a peer, and a floor. Each in a workerd of its own, as miniflare starts it. */
+/** What is measured: this project, a peer, and a floor. Each in a workerd of its own, as miniflare starts it, but for its cold start. */
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -88,12 +88,11 @@ export type Target = { name: TargetName | 'empty'; url: string; pid: number; clo
 /** Tells one workerd from the others, in its environment. */
 const SERVES_FROM = 'BENCH_STORAGE';
 
-export async function startTarget(name: TargetName | 'empty', upstreamUrl: string, limit = MANY): Promise<Target> {
+/** What a target is made of, for whatever starts it. */
+export async function workerOf(name: TargetName | 'empty', upstreamUrl: string, limit = MANY) {
   const { gzippedBytes: _, ...script } = await definitions[name].script();
-  const storage = await mkdtemp(join(tmpdir(), 'ai-sessions-bench-'));
-  const miniflare = new Miniflare({
+  return {
     ...script,
-    name: 'target',
     compatibilityDate: '2026-07-01',
     compatibilityFlags: ['enable_request_signal'],
     bindings: {
@@ -105,6 +104,14 @@ export async function startTarget(name: TargetName | 'empty', upstreamUrl: strin
       ALLOWED_ORIGINS: 'https://cards.example',
       ...definitions[name].bindings(limit),
     },
+  };
+}
+
+export async function startTarget(name: TargetName | 'empty', upstreamUrl: string, limit = MANY): Promise<Target> {
+  const storage = await mkdtemp(join(tmpdir(), 'ai-sessions-bench-'));
+  const miniflare = new Miniflare({
+    ...(await workerOf(name, upstreamUrl, limit)),
+    name: 'target',
     durableObjectsPersist: storage,
     // Past miniflare's own entry worker, which would cost each request the same and so hide differences.
     unsafeDirectSockets: [{ host: '127.0.0.1', port: 0 }],

@@ -1,12 +1,13 @@
 /** From nothing to the first answer, over what a worker that does nothing needs; then the first generation. */
 import { randomUUID } from 'node:crypto';
+import { type Prepared, prepare } from '../bare_workerd.ts';
 import { type Bench, CONTENDERS, inTurn, type Measure } from '../bench.ts';
 import { monotonicMs, send } from '../client.ts';
 import type { Goal } from '../figures.ts';
 import { cpuMs } from '../processes.ts';
-import { startTarget, type TargetName } from '../targets.ts';
+import type { TargetName } from '../targets.ts';
 
-/** In a round: a start is over in a third of a second, and varies by as much. */
+/** In a round: a start is over in a tenth of a second, and varies by as much. */
 const STARTS = 3;
 
 type Start = { wall_ms: number; cpu_ms: number; post_ms: number; postCpu_ms: number };
@@ -16,13 +17,19 @@ export const coldStart: Measure = {
   when: 'each round',
   async run(bench, round) {
     await bench.upstream.set();
-    for (let time = 0; time < STARTS; time += 1) await startEach(bench, round * STARTS + time);
+    const prepared: Prepared[] = [];
+    try {
+      for (const name of ['empty', ...CONTENDERS] as const) prepared.push(await prepare(name, bench.upstream.url));
+      for (let time = 0; time < STARTS; time += 1) await startEach(bench, prepared, round * STARTS + time);
+    } finally {
+      for (const { remove } of prepared) await remove();
+    }
   },
 };
 
-async function startEach(bench: Bench, time: number): Promise<void> {
+async function startEach(bench: Bench, prepared: Prepared[], time: number): Promise<void> {
   const starts = new Map<TargetName | 'empty', Start>();
-  for (const name of inTurn(['empty', ...CONTENDERS] as const, time)) starts.set(name, await start(bench, name));
+  for (const target of inTurn(prepared, time)) starts.set(target.name, await start(bench, target));
   const empty = starts.get('empty');
   const goal = (at: number): { goal: Goal } => ({ goal: { over: 'peer', at, is: 'at most' } });
   for (const name of CONTENDERS) {
@@ -37,9 +44,9 @@ async function startEach(bench: Bench, time: number): Promise<void> {
   }
 }
 
-async function start({ upstream, asks }: Bench, name: TargetName | 'empty'): Promise<Start> {
+async function start({ asks }: Bench, { name, start }: Prepared): Promise<Start> {
   const start_ms = monotonicMs();
-  const target = await startTarget(name, upstream.url);
+  const target = await start();
   try {
     await send(target.url, asks.health());
     const wall_ms = monotonicMs() - start_ms;

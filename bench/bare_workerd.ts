@@ -1,0 +1,89 @@
+/** A workerd without miniflare, whose own work would be most of a cold start: it writes the modules into a configuration first. */
+import { execFile, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { Readable } from 'node:stream';
+import { promisify } from 'node:util';
+import { npmPackage } from '../scripts/paths.ts';
+import { onUnplannedExit } from '../tests/support/exit_cleanup.ts';
+import { type Target, type TargetName, workerOf } from './targets.ts';
+
+const workerd = npmPackage('workerd', 'bin/workerd');
+
+/** The modules are in it. */
+const CONFIGURATION_BYTES_MAX = 64 * 1024 * 1024;
+
+export type Prepared = {
+  name: TargetName | 'empty';
+  /** A process, from before its start on. */
+  start(): Promise<Target>;
+  remove(): Promise<void>;
+};
+
+/** Compiles a target's configuration, so that starting it is nothing but starting it. */
+export async function prepare(name: TargetName | 'empty', upstreamUrl: string): Promise<Prepared> {
+  const folder = await mkdtemp(join(tmpdir(), 'ai-sessions-bench-'));
+  const worker = await workerOf(name, upstreamUrl);
+  for (const { path, contents } of worker.modules) await writeFile(join(folder, path), contents);
+  await writeFile(join(folder, 'config.capnp'), configurationOf(worker, folder));
+  const compile = ['compile', '--config-only', join(folder, 'config.capnp')];
+  const { stdout } = await promisify(execFile)(workerd, compile, { encoding: 'buffer', maxBuffer: CONFIGURATION_BYTES_MAX });
+  await writeFile(join(folder, 'config.bin'), stdout);
+  return {
+    name,
+    start: () => start(name, folder),
+    remove: () => rm(folder, { recursive: true, force: true }),
+  };
+}
+
+async function start(name: TargetName | 'empty', folder: string): Promise<Target> {
+  await rm(join(folder, 'storage'), { recursive: true, force: true });
+  await mkdir(join(folder, 'storage'));
+  const args = ['serve', '--binary', '--experimental', '--control-fd=3', join(folder, 'config.bin')];
+  const child = spawn(workerd, args, { stdio: ['ignore', 'ignore', 'ignore', 'pipe'] });
+  const forget = onUnplannedExit(() => child.kill('SIGKILL'));
+  // One line of JSON for each socket that listens.
+  let told = '';
+  for await (const piece of child.stdio[3] as Readable) {
+    told += piece;
+    if (told.includes('\n')) break;
+  }
+  const { port } = JSON.parse(told) as { port: number };
+  return {
+    name,
+    url: `http://127.0.0.1:${port}`,
+    pid: Number(child.pid),
+    async close() {
+      forget();
+      child.kill('SIGKILL');
+      if (child.exitCode === null && child.signalCode === null) await once(child, 'close');
+    },
+  };
+}
+
+/** https://github.com/cloudflare/workerd/blob/main/src/workerd/server/workerd.capnp */
+function configurationOf({ modules, durableObjects = {}, bindings, ...worker }: Awaited<ReturnType<typeof workerOf>>, folder: string): string {
+  const text = JSON.stringify;
+  const kinds = { ESModule: 'esModule', CompiledWasm: 'wasm' };
+  const objects = Object.entries(durableObjects);
+  return `
+using Workerd = import "/workerd/workerd.capnp";
+const config :Workerd.Config = (
+  sockets = [(name = "http", address = "127.0.0.1:0", http = (), service = "target")],
+  services = [
+    (name = "target", worker = (
+      modules = [${modules.map(({ type, path }) => `(name = ${text(path)}, ${kinds[type]} = embed ${text(path)})`)}],
+      compatibilityDate = ${text(worker.compatibilityDate)},
+      compatibilityFlags = [${worker.compatibilityFlags.map((flag) => text(flag))}],
+      bindings = [${[
+        ...Object.entries(bindings).map(([name, value]) => `(name = ${text(name)}, text = ${text(value)})`),
+        ...objects.map(([name, { className }]) => `(name = ${text(name)}, durableObjectNamespace = ${text(className)})`),
+      ]}],
+      durableObjectNamespaces = [${objects.map(([, { className }]) => `(className = ${text(className)}, uniqueKey = ${text(className)}, enableSql = true)`)}],
+      durableObjectStorage = (localDisk = "storage"))),
+    (name = "storage", disk = (path = ${text(join(folder, 'storage'))}, writable = true)),
+    (name = "internet", network = (allow = ["public", "private"]))]);
+`;
+}
