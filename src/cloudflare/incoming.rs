@@ -24,6 +24,9 @@ extern "C" {
     #[wasm_bindgen(method, js_name = releaseLock)]
     fn release_lock(this: &BiteReader);
 
+    #[wasm_bindgen(method)]
+    fn cancel(this: &BiteReader) -> js_sys::Promise;
+
     type Bite;
 
     /// One that is smaller than asked for is the last; an empty one is the end, too.
@@ -58,13 +61,13 @@ pub(super) struct StreamBody {
     taken: usize,
     /// How many of those still have to be passed over on the other branch.
     to_skip: usize,
-    /// A read was begun, and its end not waited for.
-    is_reading: bool,
+    /// What is being read, and at least how much: goes on when its end is not waited for.
+    reading: Option<(u32, JsFuture<Bite>)>,
 }
 
 impl StreamBody {
     pub(super) const fn new(stream: Option<ReadableStream>) -> Self {
-        Self { stream, reader: None, spare: None, splits: 0, taken: 0, to_skip: 0, is_reading: false }
+        Self { stream, reader: None, spare: None, splits: 0, taken: 0, to_skip: 0, reading: None }
     }
 
     /// Splits the stream, so that bites can be read.
@@ -76,9 +79,8 @@ impl StreamBody {
         let branches = stream.tee();
         let (bites, spare) = (branches.get(0).unchecked_into(), branches.get(1).unchecked_into());
         let pipe = IdentityTransformStream::new()?;
-        let piped = ReadableStream::pipe_to(&bites, &pipe.writable());
         // A stream that breaks is noticed where it is read.
-        spawn_local(async move { drop(JsFuture::from(piped).await) });
+        forget(ReadableStream::pipe_to(&bites, &pipe.writable()));
         (self.stream, self.spare, self.taken) = (Some(pipe.readable()), Some(spare), 0);
         self.splits = self.splits.saturating_add(1);
         Ok(())
@@ -87,18 +89,16 @@ impl StreamBody {
     /// Goes on with the other branch, from where the last whole bite ended.
     fn fall_back(&mut self) -> Result<(), Unreachable> {
         self.stream = Some(self.spare.take().ok_or(Unreachable)?);
-        (self.reader, self.to_skip, self.is_reading) = (None, self.taken, false);
+        if let Some(reader) = self.reader.take() {
+            forget(reader.cancel());
+        }
+        (self.to_skip, self.reading) = (self.taken, None);
         Ok(())
     }
 
     /// The next bytes, or `None` at the end. Fewer than `at_least` are the last ones.
     async fn read(&mut self, at_least: u32) -> Result<Option<Vec<u8>>, Unreachable> {
         let Some(stream) = &self.stream else {
-            // It would keep all of it until it is collected.
-            if let Some(spare) = self.spare.take() {
-                let cancelled = spare.cancel();
-                spawn_local(async move { drop(JsFuture::from(cancelled).await) });
-            }
             return Ok(None);
         };
         let reader = self.reader.get_or_insert_with(|| {
@@ -106,11 +106,12 @@ impl StreamBody {
             options.set_mode(ReadableStreamReaderMode::Byob);
             stream.get_reader_with_options(&options).unchecked_into()
         });
-        let room = ROOM.take().unwrap_or_else(|| ArrayBuffer::new(ROOM_BYTES));
-        let reading = reader.read_at_least(at_least, Uint8Array::new(&room));
-        self.is_reading = true;
-        let bite = JsFuture::from(reading).await;
-        self.is_reading = false;
+        let (at_least, reading) = self.reading.get_or_insert_with(|| {
+            let room = ROOM.take().unwrap_or_else(|| ArrayBuffer::new(ROOM_BYTES));
+            (at_least, JsFuture::from(reader.read_at_least(at_least, Uint8Array::new(&room))))
+        });
+        let (at_least, bite) = (*at_least, reading.await);
+        self.reading = None;
         let bytes = bite.map_err(|_| Unreachable)?.value().map(|bite| {
             ROOM.set(Some(bite.buffer()).filter(|room| room.byte_length() == ROOM_BYTES));
             bite.to_vec()
@@ -128,12 +129,27 @@ impl StreamBody {
     }
 }
 
+impl Drop for StreamBody {
+    fn drop(&mut self) {
+        // It would keep all that came until it is collected.
+        if let Some(spare) = self.spare.take() {
+            forget(spare.cancel());
+        }
+    }
+}
+
+/// What becomes of it is nobody's business.
+fn forget(promise: js_sys::Promise) {
+    spawn_local(async move { drop(JsFuture::from(promise).await) });
+}
+
 impl Body for StreamBody {
     async fn next(&mut self, at_least: usize) -> Result<Option<Vec<u8>>, Unreachable> {
-        if self.is_reading {
+        // Nothing has come of a piece that is still waited for; of a larger bite something may have.
+        if self.reading.as_ref().is_some_and(|(at_least, _)| *at_least > 1) {
             self.fall_back()?;
         }
-        if at_least > 1 && self.spare.is_none() && self.splits < SPLITS_MAX {
+        if at_least > 1 && self.spare.is_none() && self.splits < SPLITS_MAX && self.reading.is_none() {
             self.split().map_err(|_| Unreachable)?;
         }
         loop {

@@ -29,8 +29,8 @@ pub const REST_MS: u64 = 2_000;
 /// How long a bite may take to fill. Then what there is of it is taken, and single pieces for a while: a stream of comments
 /// alone is alive, a card must not wait for long to be stored, and who begins to follow must not wait for the next one.
 pub const BITE_MS: u64 = 250;
-/// How long the next bite should take to fill, at the pace of the last one.
-const PACE_MS: u64 = BITE_MS / 2;
+/// One that fills within so many milliseconds is followed by a larger one.
+const FAST_MS: u64 = BITE_MS / 4;
 /// The first bite of more than a piece: less than that is not worth the copy that a host keeps for it.
 const BITE_BYTES_MIN: usize = 1024;
 /// The largest bite.
@@ -185,15 +185,6 @@ where
     (reading.end(end, take), was_reused)
 }
 
-/// How much to wait for at once, when so many bytes came in that time: as much as comes in `pace_ms`, or a single piece when
-/// that is too little.
-fn next_bite(bytes: usize, elapsed_ms: u64, pace_ms: u64) -> usize {
-    let in_time =
-        u64::try_from(bytes).unwrap_or(u64::MAX).saturating_mul(pace_ms).checked_div(elapsed_ms.max(1));
-    let paced = in_time.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(BITE_BYTES_MAX);
-    if paced < BITE_BYTES_MIN { 1 } else { paced.min(BITE_BYTES_MAX) }
-}
-
 /// Reads until nothing more is wanted, or until the time is over: for the whole, for silence, for the rest.
 async fn read<H: Timer + Clock>(
     host: &H,
@@ -228,17 +219,21 @@ async fn read<H: Timer + Clock>(
             return End::Silent;
         }
         let bite_max = (ask.bite_bytes)().max(1);
-        let bite_bytes = wanted_bytes.min(bite_max);
         let due_ms = rest_until_ms.min(ask.deadline_ms).min(silent_ms);
+        // So near the end of the time no bite is begun: what had come of it would be lost with it, and count as silence.
+        let is_late = due_ms.saturating_sub(now_ms) <= BITE_MS.saturating_mul(2);
+        let bite_bytes = if is_late { 1 } else { wanted_bytes.min(bite_max) };
         let due_ms = if bite_bytes > 1 { due_ms.min(now_ms.saturating_add(BITE_MS)) } else { due_ms };
         let began_ms = now_ms;
         let piece = alarm.until(due_ms, pin!(body.next(bite_bytes))).await;
         now_ms = host.now_ms();
         wanted_bytes = match &piece {
-            Some(Ok(Some(piece))) => {
-                let pace_ms = PACE_MS.min(settings.idle_timeout_ms / 8);
-                next_bite(piece.len(), now_ms.saturating_sub(began_ms), pace_ms)
+            // Pieces that come fast are worth a bite of many, a bite that fills fast a larger one. Not more at once: what had
+            // come of a bite that did not fill comes fast, too.
+            Some(_) if now_ms.saturating_sub(began_ms) < FAST_MS => {
+                wanted_bytes.saturating_mul(4).clamp(BITE_BYTES_MIN, BITE_BYTES_MAX)
             }
+            Some(_) if bite_bytes > 1 => wanted_bytes,
             _ => 1,
         };
         match piece {

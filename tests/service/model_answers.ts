@@ -14,6 +14,7 @@ import {
   errorEvent,
   fenced,
   huge,
+  inBursts,
   inChunksOf,
   inProse,
   type ModelBehaviour,
@@ -97,6 +98,11 @@ const unreadableAfter: ModelBehaviour = async (turn) => {
 const numbered = (n: number): Card => ({ front: `front ${n}`, back: `back ${n}`, prompt: `prompt ${n}` });
 
 function whole(meet: Meet): void {
+  // More pauses than a host splits a stream for, each longer than a bite may take to fill.
+  it('is so with fourteen pauses in it', async () => {
+    await expectCards(await meet(inBursts(14, 300)), { partial: false, cards: 20 });
+  });
+
   const ends: [name: string, behaviour: ModelBehaviour][] = [
     ['without [DONE]', withoutDone()],
     ['without [DONE] and without a reason', withoutDone({ finish_reason: null })],

@@ -239,6 +239,20 @@ export function inChunksOf(chunk_bytes: number, wanted: { line_end?: '\n' | '\r\
   };
 }
 
+/** A good stream in bursts, with a pause after each: faster and slower than whoever reads it can foresee. */
+export function inBursts(bursts: number, pause_ms: number): ModelBehaviour {
+  return async (turn) => {
+    turn.streamHead();
+    const text = Buffer.from(streamText(turn));
+    const size = Math.ceil(text.length / bursts);
+    for (let from = 0; from < text.length; from += size) {
+      await turn.writeInChunks(text.subarray(from, from + size), 100);
+      await turn.pause(pause_ms);
+    }
+    turn.end();
+  };
+}
+
 /** An answer that does not stop at a sensible size: good cards, one endless string, or one endless SSE line. */
 export function huge(form: 'cards' | 'string' | 'line', bytes = 5 * 1024 * 1024): ModelBehaviour {
   return async (turn) => {
