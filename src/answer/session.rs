@@ -153,12 +153,11 @@ impl<'a> Known<'a> {
     /// Why there are no cards to be had.
     #[must_use]
     pub fn problem(&self) -> Option<Problem> {
-        let (code, detail) = match self.failure {
-            Some(code) => (code, detail_of(code)),
+        let mut problem = match self.failure {
+            Some(code) => failure(code),
             None if self.is_stored => return None,
-            None => (Code::DatabaseError, NOT_STORED),
+            None => Problem::new(Code::DatabaseError, NOT_STORED),
         };
-        let mut problem = Problem::new(code, detail);
         problem.retry_after_s = self.retry_after_s;
         Some(problem)
     }
@@ -170,6 +169,12 @@ const RUNNING_RETRY_AFTER_S: &str = "2";
 /// What it means when there are cards, and the database does not take them.
 const NOT_STORED: &str =
     "the session cannot be stored now; what was generated is kept and will be there later";
+
+/// A generation that failed.
+#[must_use]
+pub fn failure(code: Code) -> Problem {
+    Problem::new(code, detail_of(code))
+}
 
 /// What a failure means for the person who asked.
 const fn detail_of(code: Code) -> &'static str {

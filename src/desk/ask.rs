@@ -25,7 +25,11 @@ pub struct Ask {
     /// W3C Trace Context.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
+    /// When the request began.
+    #[serde(default)]
+    pub began_ms: u64,
     /// The same ask was put before, and its answer was lost on the way.
+    #[serde(default)]
     pub is_repeated: bool,
     /// What is asked.
     pub wish: Wish,

@@ -30,8 +30,8 @@ pub struct Key {
     pub key: String,
     /// Of the body: the same for the same sanitized text and model, and for no other.
     pub fingerprint: Uuid,
-    /// The request's id.
-    pub request_id: String,
+    /// Which request brings it: [`super::ask::Generate::id`].
+    pub asked_by: Uuid,
     /// Its answer was lost on the way, and it is put again.
     pub is_repeated: bool,
 }
@@ -39,11 +39,11 @@ pub struct Key {
 impl Key {
     /// The key of a request with that body, which is put for the first time.
     #[must_use]
-    pub fn new(key: String, model: &str, input_text: &str, request_id: String) -> Self {
+    pub fn new(key: String, model: &str, input_text: &str, asked_by: Uuid) -> Self {
         // No model's name has a NUL in it, and no sanitized text has one.
         let body = [model, "\0", input_text].concat();
         let fingerprint = Uuid::new_v5(&Uuid::NAMESPACE_OID, body.as_bytes());
-        Self { key, fingerprint, request_id, is_repeated: false }
+        Self { key, fingerprint, asked_by, is_repeated: false }
     }
 }
 
@@ -59,7 +59,8 @@ pub struct Claim {
     /// How many times the session was tried.
     pub run: u32,
     /// The request that tried it last.
-    pub request_id: String,
+    #[serde(default)]
+    pub asked_by: Uuid,
     /// When it was claimed.
     pub claimed_ms: u64,
     /// How the last try ended; `None` while it runs.
@@ -119,7 +120,7 @@ impl Desk {
     /// What a request finds that comes with this key.
     ///
     /// Whoever comes while the first answer is still on its way joins it, whatever it turns out to be. A failure
-    /// that nobody is busy with any more frees the key, but not for the request that met it: that is to be told of it.
+    /// that nobody is busy with any more frees the key, but not for the request that started it: that is to be told of it.
     #[must_use]
     pub fn find_claim(&self, key: &Key, is_busy: impl Fn(Uuid) -> bool, now_ms: u64) -> Found {
         let claim = self.claims.iter().find(|claim| claim.key == key.key && claim.holds(now_ms));
@@ -129,12 +130,9 @@ impl Desk {
         }
         let id = claim.session_id;
         let can_pass = matches!(claim.outcome, Some(Outcome::Failed(code)) if code.retryable() == Some(true));
-        let has_met_it = key.is_repeated && key.request_id == claim.request_id;
-        // The one failure of which there may be no row.
-        let has_no_row =
-            claim.outcome == Some(Outcome::Failed(Code::DatabaseError)) && self.find(id).is_none();
+        let has_started_it = key.is_repeated && key.asked_by == claim.asked_by;
         match claim.outcome {
-            Some(_) if can_pass && !is_busy(id) && (!has_met_it || has_no_row) => {
+            Some(_) if can_pass && !is_busy(id) && !has_started_it => {
                 Found::Again(id, claim.run.saturating_add(1))
             }
             Some(_) if self.find(id).is_none() => Found::Stored(id),
@@ -187,7 +185,7 @@ mod tests {
             fingerprint: Uuid::nil(),
             session_id: Uuid::nil(),
             run: 1,
-            request_id: String::new(),
+            asked_by: Uuid::nil(),
             claimed_ms: T,
             outcome: None,
         };
@@ -214,7 +212,7 @@ mod tests {
 
     #[test]
     fn a_fingerprint_is_that_of_text_and_model() {
-        let of = |model, text| Key::new("k".to_owned(), model, text, String::new()).fingerprint;
+        let of = |model, text| Key::new("k".to_owned(), model, text, Uuid::nil()).fingerprint;
         assert_eq!(of("a/one", "text"), of("a/one", "text"));
         for other in [of("a/one", "texts"), of("a/onet", "ext"), of("a/two", "text")] {
             assert_ne!(of("a/one", "text"), other);

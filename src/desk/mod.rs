@@ -156,7 +156,7 @@ impl Desk {
             candidates: Vec::new(),
         });
         let mut effects = Effects { ledger: true, generation: Some(id), ..Effects::default() };
-        if let Some(Key { key, fingerprint, request_id, .. }) = key {
+        if let Some(Key { key, fingerprint, asked_by, .. }) = key {
             let has_old = self.claims.iter().any(|claim| !claim.holds(now_ms));
             effects.claims_until_ms = has_old.then_some(now_ms);
             effects.claim = Some(id);
@@ -169,7 +169,7 @@ impl Desk {
                 fingerprint,
                 session_id: id,
                 run,
-                request_id,
+                asked_by,
                 claimed_ms,
                 outcome: None,
             });

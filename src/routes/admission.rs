@@ -13,7 +13,7 @@ use super::user_desk::{
     ServeHost, Served, facts_of, limited, no_session, on_desk, see_to_others, write_if_idle,
 };
 use crate::answer::form::Form;
-use crate::answer::session::{GENERATING, Known};
+use crate::answer::session::{GENERATING, Known, failure};
 use crate::config::Config;
 use crate::desk::ask::{Ask, Facts, Generate};
 use crate::desk::claim::{Found, Key, session_id};
@@ -47,7 +47,7 @@ pub async fn generate(
 ) -> Result<Served, StorageFailed> {
     // (1) What lies on the desk is seen to, but for a failure that this request is going to try again.
     let key = wanted.key.clone().map(|key| {
-        let key = Key::new(key, &wanted.model, &wanted.input_text, ask.request_id.clone());
+        let key = Key::new(key, &wanted.model, &wanted.input_text, wanted.id);
         Key { is_repeated: ask.is_repeated, ..key }
     });
     let now_ms = host.now_ms();
@@ -218,6 +218,8 @@ fn told(ask: &Ask, session: &Known<'_>, facts: Facts) -> Served {
 async fn stored(host: &impl ServeHost, config: &Config, ask: &Ask, wanted: &Generate, id: Uuid) -> Served {
     let row = match find(host, config, reader_of(ask), id).await {
         Ok(Some(row)) => row,
+        // Its row could not be opened, and the answer that said so was lost.
+        Ok(None) if ask.is_repeated => return Served::refused(ask, &failure(Code::DatabaseError)),
         Ok(None) => return no_session(ask),
         Err(problem) => return Served::refused(ask, &problem),
     };

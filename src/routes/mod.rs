@@ -67,6 +67,8 @@ pub struct Request<I> {
     pub inbound: I,
     /// `X-Request-Id` of the answer.
     pub id: String,
+    /// When it began.
+    pub began_ms: u64,
     /// The service's own origin, `https://host`.
     pub origin: String,
     /// W3C Trace Context, when the caller sent one that holds.
@@ -183,7 +185,7 @@ pub async fn answer<H: AnswerHost>(
     let id = request_id(inbound.header("x-request-id"), started_ms, host);
     let traceparent = inbound.header("traceparent").filter(|field| is_traceparent(field));
     let page = inbound.header("origin");
-    let mut request = Request { inbound, id, origin, traceparent };
+    let mut request = Request { inbound, id, began_ms: started_ms, origin, traceparent };
 
     let mut passed = Passed::default();
     let answered = route(host, config, &mut request, &path, &mut passed).await;
@@ -408,6 +410,7 @@ async fn ask_desk_told<H: AnswerHost>(
         request_id: request.id.clone(),
         origin: request.origin.clone(),
         traceparent: request.traceparent.clone(),
+        began_ms: request.began_ms,
         is_repeated: false,
         wish,
     };

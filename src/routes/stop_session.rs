@@ -1,7 +1,7 @@
 //! `DELETE /ai-sessions/{id}`: stops a generation that runs. Nothing else does: a client that leaves loses nothing.
 
 use super::read_session::since_then;
-use super::stored_session::{find, known, parse_id};
+use super::stored_session::{find, ms_of, parse_id};
 use super::{AnswerHost, Caller, Passing, Request};
 use crate::answer::session::GENERATING;
 use crate::config::Config;
@@ -31,21 +31,39 @@ pub async fn stop_session<H: AnswerHost>(
     if row.status == GENERATING {
         row = since_then(host, config, reader, row).await?;
     }
-    if is_repeated && was_stopped(row.partial, known(&row).failure) {
+    let ended_ms = row.ended_at.as_deref().and_then(ms_of).unwrap_or_default();
+    if is_repeated && is_since(request.began_ms, ended_ms) {
         return super::whole(Answer::empty(204));
     }
     Err(not_running())
 }
 
-/// Whether a generation has ended as one that is stopped does. Asked when the answer to the first asking was lost: then it
-/// is this request that has stopped it.
+/// Whether a generation that a request wants to stop has ended since the request began. Where the first answer to it was
+/// lost, it is this request that has stopped it, or came just as it ended: then, too, the first answer was that it has.
 #[must_use]
-pub fn was_stopped(is_partial: bool, failure: Option<Code>) -> bool {
-    is_partial || failure == Some(Code::Cancelled)
+pub const fn is_since(began_ms: u64, ended_ms: u64) -> bool {
+    began_ms <= ended_ms.saturating_add(CLOCKS_MS)
 }
+
+/// By how much the clocks of the Worker, the object and the database may differ.
+const CLOCKS_MS: u64 = 1_000;
 
 /// There is nothing to stop.
 #[must_use]
 pub fn not_running() -> Problem {
     Problem::new(Code::NotRunning, "this generation has ended, and cannot be stopped any more")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ending_is_since_the_request_began_to_the_millisecond_of_what_clocks_differ_by() {
+        const T: u64 = 1_800_000_000_000;
+        for (ended_ms, since) in [(T + 5, true), (T, true), (T - 1_000, true), (T - 1_001, false), (0, false)]
+        {
+            assert_eq!(is_since(T, ended_ms), since, "{ended_ms}");
+        }
+    }
 }

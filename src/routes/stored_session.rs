@@ -156,6 +156,11 @@ pub fn micros_of(time: &str) -> Option<i64> {
     DateTime::parse_from_rfc3339(time).ok().map(|time| time.timestamp_micros())
 }
 
+/// Milliseconds since the Unix epoch.
+pub fn ms_of(time: &str) -> Option<u64> {
+    DateTime::parse_from_rfc3339(time).ok().and_then(|time| u64::try_from(time.timestamp_millis()).ok())
+}
+
 /// The same moment for PostgREST.
 pub fn time_of(micros: i64) -> String {
     let time = DateTime::<Utc>::from_timestamp_micros(micros).unwrap_or_default();

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::admission::generate;
 use super::session_events::{Follow, stream_head};
-use super::stop_session::{not_running, was_stopped};
+use super::stop_session::{is_since, not_running};
 use crate::answer::events::Position;
 use crate::answer::session::Known;
 use crate::config::Config;
@@ -123,7 +123,7 @@ async fn stop(host: &impl DeskHost, config: &Config, ask: &Ask, id: Uuid) -> Res
     see_to_all(host, config, ask)?;
     let Some(generation) = on_desk(host, id)? else { return Ok(no_session(ask)) };
     if let Some(ending) = &generation.ending {
-        let is_ours = ask.is_repeated && was_stopped(ending.partial, ending.code);
+        let is_ours = ask.is_repeated && is_since(ask.began_ms, ending.ended_ms);
         let told = if is_ours {
             Served::whole(Answer::empty(204), facts_of(&generation))
         } else {

@@ -17,6 +17,8 @@ const LOSSES = {
   early: 'bbbbbbbb',
   /** The question. */
   question: 'cccccccc',
+  /** The answer, when the generation has ended: the object is asked for the plain form in its place. */
+  late: 'eeeeeeee',
   /** Both answers. */
   both: 'dddddddd',
 } as const;
@@ -35,8 +37,10 @@ import { env as desksEnv } from 'cloudflare:workers';
     return {
       async fetch(request) {
         const ask = await request.clone().json();
-        const nth = (asked.get(ask.request_id) ?? 0) + 1;
-        asked.set(ask.request_id, nth);
+        // Callers may give two requests the same id.
+        const request_key = ask.wish.generate?.id ?? ask.request_id;
+        const nth = (asked.get(request_key) ?? 0) + 1;
+        asked.set(request_key, nth);
         const loses = (loss) => ask.request_id.startsWith(losses[loss]);
         if (loses('both') && nth <= 2) {
           await stub.fetch(request);
@@ -46,6 +50,11 @@ import { env as desksEnv } from 'cloudflare:workers';
         if (loses('question')) throw lost();
         if (loses('early')) {
           ask.wish.generate.form = 'later';
+          await stub.fetch(new Request(request.url, { method: 'POST', body: JSON.stringify(ask) }));
+          throw lost();
+        }
+        if (loses('late')) {
+          ask.wish.generate.form = 'plain';
           await stub.fetch(new Request(request.url, { method: 'POST', body: JSON.stringify(ask) }));
           throw lost();
         }
@@ -176,12 +185,11 @@ for (const [how, key] of [['without a key', {}], ['with a key', KEYED]] as const
     it(`a failure that can pass and whose answer is lost is told ${how}, ${form}, and counted once; the next request tries again`, async () => {
       const user = await signIn(service);
       service.world.openrouter.next(httpError(503), 3);
-      const told = await losing('answer', user, { ...key, ...headers });
-      const id = told.headers.get('location')?.split('/').at(-1) ?? '';
-      if (form === 'plain') {
-        expectProblem(told, 500, 'ai_unavailable');
-        assert.deepEqual(remaining(told), { burst: 9, generations: 50 });
-      } else await ended(user, id, 'error');
+      const told = await losing('late', user, { ...key, ...headers });
+      if (form === 'plain') expectProblem(told, 500, 'ai_unavailable');
+      else if (form === 'later') assert.deepEqual([told.status, told.body.status, told.body.error], [202, 'failed', 'ai_unavailable'], told.text);
+      else assert.match(told.text, /event: error\ndata: .*"code":"ai_unavailable"/);
+      assert.deepEqual(remaining(told), { burst: 9, generations: 50 });
       assert.deepEqual((await rowsOf(service, user)).sessions.map(({ status, run }) => [status, run]), [['failed', 1]]);
 
       const next = await create(service, user.token, body, key);
@@ -193,15 +201,27 @@ for (const [how, key] of [['without a key', {}], ['with a key', KEYED]] as const
   }
 }
 
-it('a failure of which there is no row and whose answer is lost is tried again, where a key asks for that', async () => {
+it('a failure of which there is no row and whose answer is lost is told, and counted once; with its key the next request tries again', async () => {
   const user = await signIn(service);
   service.world.gateway.fail(isTheirs(user, SESSIONS), { kind: 'answer', status: 403, body: { code: '42501' } }, 1);
   const told = await losing('answer', user, KEYED);
-  assert.equal(told.status, 201, told.text);
-  assert.equal(remaining(told)['generations'], 49);
+  expectProblem(told, 500, 'database_error');
+  assert.deepEqual(remaining(told), { burst: 9, generations: 50 });
+  const next = await create(service, user.token, body, KEYED);
+  assert.equal(next.status, 201, next.text);
   const { sessions, candidates } = await rowsOf(service, user);
   assert.deepEqual(sessions.map(({ status, run }) => [status, run]), [['completed', 2]]);
-  assert.deepEqual(candidates.map(({ id }) => id), told.body.candidates.map(({ id }: { id: string }) => id));
+  assert.deepEqual(candidates.map(({ id }) => id), next.body.candidates.map(({ id }: { id: string }) => id));
+});
+
+it('a failure is told to the request that met it, not to the next one, though its caller gives both the same id', async () => {
+  const user = await signIn(service);
+  const same = { ...KEYED, 'x-request-id': LOSSES.question + crypto.randomUUID().slice(8) };
+  service.world.openrouter.next(httpError(503), 3);
+  expectProblem(await create(service, user.token, body, same), 500, 'ai_unavailable');
+  const next = await create(service, user.token, body, same);
+  assert.equal(next.status, 201, next.text);
+  assert.deepEqual(remaining(next), { burst: 8, generations: 49 });
 });
 
 for (const [what, cards, wanted] of [['before a card', 0, 'failed'], ['after two cards', 2, 'completed']] as const) {
