@@ -1,6 +1,7 @@
 /** A workerd without miniflare, whose own work would be most of a cold start: it writes the modules into a configuration first. */
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { rmSync } from 'node:fs';
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -15,6 +16,11 @@ const workerd = npmPackage('workerd', 'bin/workerd');
 /** The modules are in it. */
 const CONFIGURATION_BYTES_MAX = 64 * 1024 * 1024;
 
+/** The Cache API of a place where nobody has been yet. */
+const EMPTY_CACHE = `export default {
+  fetch: ({ method }) => new Response(null, method === 'GET' ? { status: 504, headers: { 'cf-cache-status': 'MISS' } } : { status: 204 }),
+};`;
+
 export type Prepared = {
   name: TargetName | 'empty';
   /** A process, from before its start on. */
@@ -24,25 +30,42 @@ export type Prepared = {
 
 /** Compiles a target's configuration, so that starting it is nothing but starting it. */
 export async function prepare(name: TargetName | 'empty', upstreamUrl: string): Promise<Prepared> {
-  const folder = await mkdtemp(join(tmpdir(), 'ai-sessions-bench-'));
   const worker = await workerOf(name, upstreamUrl);
+  const folder = await mkdtemp(join(tmpdir(), 'ai-sessions-bench-'));
+  const forget = onUnplannedExit(() => rmSync(folder, { recursive: true, force: true }));
   for (const { path, contents } of worker.modules) await writeFile(join(folder, path), contents);
   await writeFile(join(folder, 'config.capnp'), configurationOf(worker, folder));
   const compile = ['compile', '--config-only', join(folder, 'config.capnp')];
   const { stdout } = await promisify(execFile)(workerd, compile, { encoding: 'buffer', maxBuffer: CONFIGURATION_BYTES_MAX });
   await writeFile(join(folder, 'config.bin'), stdout);
+  await emptyStorage(folder);
   return {
     name,
-    start: () => start(name, folder),
-    remove: () => rm(folder, { recursive: true, force: true }),
+    async start() {
+      const target = await start(name, folder);
+      return {
+        ...target,
+        async close() {
+          await target.close();
+          await emptyStorage(folder);
+        },
+      };
+    },
+    async remove() {
+      forget();
+      await rm(folder, { recursive: true, force: true });
+    },
   };
 }
 
-async function start(name: TargetName | 'empty', folder: string): Promise<Target> {
+async function emptyStorage(folder: string): Promise<void> {
   await rm(join(folder, 'storage'), { recursive: true, force: true });
   await mkdir(join(folder, 'storage'));
+}
+
+async function start(name: TargetName | 'empty', folder: string): Promise<Target> {
   const args = ['serve', '--binary', '--experimental', '--control-fd=3', join(folder, 'config.bin')];
-  const child = spawn(workerd, args, { stdio: ['ignore', 'ignore', 'ignore', 'pipe'] });
+  const child = spawn(workerd, args, { stdio: ['ignore', 'ignore', 'inherit', 'pipe'] });
   const forget = onUnplannedExit(() => child.kill('SIGKILL'));
   // One line of JSON for each socket that listens.
   let told = '';
@@ -50,7 +73,8 @@ async function start(name: TargetName | 'empty', folder: string): Promise<Target
     told += piece;
     if (told.includes('\n')) break;
   }
-  const { port } = JSON.parse(told) as { port: number };
+  const port = /"port":(\d+)/.exec(told)?.[1];
+  if (port === undefined) throw new Error(`workerd ended before it listened for ${name}`);
   return {
     name,
     url: `http://127.0.0.1:${port}`,
@@ -82,7 +106,10 @@ const config :Workerd.Config = (
         ...objects.map(([name, { className }]) => `(name = ${text(name)}, durableObjectNamespace = ${text(className)})`),
       ]}],
       durableObjectNamespaces = [${objects.map(([, { className }]) => `(className = ${text(className)}, uniqueKey = ${text(className)}, enableSql = true)`)}],
-      durableObjectStorage = (localDisk = "storage"))),
+      durableObjectStorage = (localDisk = "storage"),
+      cacheApiOutbound = "cache")),
+    (name = "cache", worker = (
+      modules = [(name = "cache.js", esModule = ${text(EMPTY_CACHE)})], compatibilityDate = ${text(worker.compatibilityDate)})),
     (name = "storage", disk = (path = ${text(join(folder, 'storage'))}, writable = true)),
     (name = "internet", network = (allow = ["public", "private"]))]);
 `;
