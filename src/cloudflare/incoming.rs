@@ -139,7 +139,7 @@ impl Drop for StreamBody {
 }
 
 /// What becomes of it is nobody's business.
-fn forget(promise: js_sys::Promise) {
+pub(super) fn forget(promise: js_sys::Promise) {
     spawn_local(async move { drop(JsFuture::from(promise).await) });
 }
 

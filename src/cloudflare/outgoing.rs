@@ -3,13 +3,13 @@
 use js_sys::{Array, Uint8Array};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen::{JsCast, JsValue};
-use wasm_bindgen_futures::{JsFuture, spawn_local};
+use wasm_bindgen_futures::JsFuture;
 use web_sys::{
     AbortController, ReadableStream, RequestInit, RequestRedirect, Response, ResponseInit, TransformStream,
     WorkerGlobalScope, WritableStreamDefaultWriter,
 };
 
-use super::incoming::{Connection, IncomingResponse};
+use super::incoming::{Connection, IncomingResponse, forget};
 use super::platform::OnWorkers;
 use crate::http::Request;
 use crate::ports::{EventSink, Fetch, Unreachable};
@@ -85,7 +85,7 @@ impl Drop for PipeSink {
         if !self.is_closed {
             let aborted = self.writer.abort();
             // Whether it was open still is nobody's business any more.
-            spawn_local(async move { drop(JsFuture::from(aborted).await) });
+            forget(aborted);
         }
     }
 }

@@ -88,7 +88,7 @@ pub async fn end_orphan(
     reader: Reader<'_>,
     row: SessionRow,
 ) -> Result<SessionRow, Problem> {
-    let created_ms = micros_of(&row.created_at).and_then(|us| u64::try_from(us.checked_div(1000)?).ok());
+    let created_ms = ms_of(&row.created_at);
     let ends_ms =
         created_ms.unwrap_or(0).saturating_add(config.model_api.timeout_ms).saturating_add(END_GRACE_MS);
     if host.now_ms() < ends_ms {
@@ -158,7 +158,7 @@ pub fn micros_of(time: &str) -> Option<i64> {
 
 /// Milliseconds since the Unix epoch.
 pub fn ms_of(time: &str) -> Option<u64> {
-    DateTime::parse_from_rfc3339(time).ok().and_then(|time| u64::try_from(time.timestamp_millis()).ok())
+    micros_of(time).and_then(|us| u64::try_from(us.checked_div(1000)?).ok())
 }
 
 /// The same moment for PostgREST.

@@ -340,6 +340,41 @@ fn a_fast_stream_that_turns_slow_is_not_silent() {
 }
 
 #[test]
+fn a_fast_stream_that_turns_to_comments_is_not_silent_where_little_silence_is_borne() {
+    let mut reply = stream().say(said("["));
+    for _ in 0..100 {
+        reply = reply.say(said(" ")).wait(1);
+    }
+    for _ in 0..40 {
+        reply = reply.wait(50).say(COMMENT);
+    }
+    reply = reply.say(said(&[&card("one"), "]"].concat())).say(DONE);
+    for idle_timeout_ms in [100, 200, 250, 400] {
+        let outcome = both_ways(&ModelApi { idle_timeout_ms, ..settings() }, &[reply.clone()]);
+        assert_eq!((outcome.answer.outcome, outcome.answer.attempts), (WHOLE, 1), "{idle_timeout_ms}");
+    }
+}
+
+#[test]
+fn cards_that_come_until_the_deadline_are_kept_however_large_the_bites_are() {
+    let many = ModelApi { candidates_max: 2_000, ..settings() };
+    for pace_ms in [3, 5, 20, 50] {
+        // One comes in the last millisecond.
+        let mut reply = stream().say(said("[")).wait(2_999 % pace_ms);
+        for number in 1..=4_000 / pace_ms {
+            reply = reply.wait(pace_ms).say(said(&[&card(&number.to_string()), ","].concat()));
+        }
+        for bite_bytes in [1, BITE_BYTES, 16 * 1024] {
+            let ask = Ask { deadline_ms: START_MS + 3_000, bite_bytes: &|| bite_bytes, ..ASK };
+            let outcome = calling(&many, &ask, [reply.clone()]);
+            assert_eq!((outcome.answer.outcome, outcome.took_ms), (PARTIAL, 3_000), "{pace_ms} {bite_bytes}");
+            let last = outcome.answer.candidates.last().map(|candidate| candidate.front.as_str());
+            assert_eq!(last, Some((2_999 / pace_ms).to_string().as_str()), "{pace_ms} {bite_bytes}");
+        }
+    }
+}
+
+#[test]
 fn a_slow_stream_is_not_silent() {
     let mut reply = stream().say(COMMENT).wait(1).say(COMMENT).wait(1).say(said("["));
     for _ in 0..40 {
