@@ -14,6 +14,8 @@ pub struct Config {
     pub model_api: ModelApi,
     /// What one user may use.
     pub rate_limit: Policies,
+    /// GET, DELETE and `/events` of one user, in one isolate.
+    pub read_limit: Quota,
     /// Which pages may call from a browser.
     pub allowed_origins: AllowedOrigins,
     /// Whether Supabase's anonymous sign-ins are let in.
@@ -99,6 +101,8 @@ pub const VARIABLES: &[&str] = &[
     "MAX_CANDIDATES",
     "RATE_LIMIT_BURST",
     "RATE_LIMIT_GENERATIONS",
+    "RATE_LIMIT_ATTEMPTS",
+    "RATE_LIMIT_READS",
     "RATE_LIMIT_CONCURRENT",
     "AI_TIMEOUT_MS",
     "AI_IDLE_TIMEOUT_MS",
@@ -150,8 +154,10 @@ impl Config {
             rate_limit: Policies {
                 burst: reader.quota("RATE_LIMIT_BURST", Quota { count: 10, window_s: 60 }),
                 generations: reader.quota("RATE_LIMIT_GENERATIONS", Quota { count: 50, window_s: 86_400 }),
+                attempts: reader.quota("RATE_LIMIT_ATTEMPTS", Quota { count: 150, window_s: 86_400 }),
                 concurrent: reader.number("RATE_LIMIT_CONCURRENT", 1, 100, 2, "must be 1 to 100"),
             },
+            read_limit: reader.quota("RATE_LIMIT_READS", Quota { count: 300, window_s: 60 }),
             allowed_origins: reader.origins(),
             allow_anonymous_users: reader.switch("ALLOW_ANONYMOUS_USERS"),
             log_level: reader.log_level(),
@@ -322,6 +328,8 @@ mod tests {
         assert_eq!(config.model_api.allowed_models.len(), 4);
         assert_eq!(config.rate_limit.burst, Quota { count: 10, window_s: 60 });
         assert_eq!(config.rate_limit.generations, Quota { count: 50, window_s: 86_400 });
+        assert_eq!(config.rate_limit.attempts, Quota { count: 150, window_s: 86_400 });
+        assert_eq!(config.read_limit, Quota { count: 300, window_s: 60 });
         assert_eq!(config.allowed_origins, AllowedOrigins::Exactly(Vec::new()));
     }
 
@@ -348,6 +356,8 @@ mod tests {
                 &["10", "0/60", "10/0", "0/0", "1000001/60", "10/2678401", "10/-1", "a/b", "10/60/60"],
             ),
             ("RATE_LIMIT_GENERATIONS", &["50/"]),
+            ("RATE_LIMIT_ATTEMPTS", &["0/86400", "150/0", "150"]),
+            ("RATE_LIMIT_READS", &["0/60", "300/0", "1000001/60"]),
             ("RATE_LIMIT_CONCURRENT", &["0", "101"]),
             ("AI_TIMEOUT_MS", &["999", "600001", "-5"]),
             ("AI_IDLE_TIMEOUT_MS", &["99"]),

@@ -14,8 +14,8 @@ use super::platform::{OnWorkers, Settings, settings};
 use super::web_crypto;
 use crate::desk::ask::{Ask, HEAD_HEADER, Head};
 use crate::ports::{
-    Background, DESK_HEADERS, DeskReply, Desks, IsolateMemory, Memory, Metrics, Point, SharedCache,
-    Unreachable, VerifyKey, VerifySignature,
+    Background, DESK_HEADERS, DeskError, DeskReply, Desks, IsolateMemory, Memory, Metrics, Point,
+    SharedCache, VerifyKey, VerifySignature,
 };
 
 thread_local! {
@@ -97,12 +97,16 @@ impl Metrics for EdgeHost {
 impl Desks for EdgeHost {
     type Stream = Option<ReadableStream>;
 
-    async fn ask(&self, ask: &Ask) -> Result<DeskReply<Self::Stream>, Unreachable> {
-        let reply = self.try_ask(ask).await.map_err(|_| Unreachable)?;
+    async fn ask(&self, ask: &Ask) -> Result<DeskReply<Self::Stream>, DeskError> {
+        let reply = self.try_ask(ask).await.map_err(|error| {
+            let is_overloaded = Reflect::get(&JsValue::from(error), &"overloaded".into());
+            let is_overloaded = is_overloaded.is_ok_and(|overloaded| overloaded.is_truthy());
+            if is_overloaded { DeskError::Overloaded } else { DeskError::Unreachable }
+        })?;
         // The object answers everything itself; without this it was the platform that spoke.
         let head = reply.headers().get(HEAD_HEADER).ok().flatten();
         let head = head.and_then(|head| serde_json::from_slice::<Head>(head.as_bytes()).ok());
-        let Head { headers, facts } = head.ok_or(Unreachable)?;
+        let Head { headers, facts } = head.ok_or(DeskError::Unreachable)?;
         let known = |name: &str| DESK_HEADERS.iter().find(|known| **known == name).copied();
         let headers = headers.into_iter().filter_map(|(name, value)| Some((known(&name)?, value))).collect();
         Ok(DeskReply { status: reply.status(), headers, facts, body: reply.body() })

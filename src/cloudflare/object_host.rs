@@ -41,13 +41,18 @@ struct Watch {
     ended: Cell<bool>,
     settled: RefCell<Option<Rc<Settled>>>,
     to_stop: Cell<bool>,
-    /// How many follow it now.
+    /// How many streams follow it now.
     followers: Cell<usize>,
+    /// How many clients wait for its end now.
+    waiting: Cell<usize>,
     wakers: RefCell<Vec<Waker>>,
+    /// How many times all were woken: says whether a waker of before is still registered.
+    wakes: Cell<u64>,
 }
 
 impl Watch {
     fn wake_all(&self) {
+        self.wakes.set(self.wakes.get().wrapping_add(1));
         for waker in self.wakers.take() {
             waker.wake();
         }
@@ -55,18 +60,37 @@ impl Watch {
 
     /// Waits until `look` gives something; it is asked again whenever something has changed.
     async fn until<T>(&self, mut look: impl FnMut() -> Option<T>) -> T {
+        let mut registered: Option<(u64, Waker)> = None;
         poll_fn(|context| {
             if let Some(found) = look() {
                 return Poll::Ready(found);
             }
-            let mut wakers = self.wakers.borrow_mut();
-            // A task that is woken by something else looks too, and must not be remembered each time.
-            if !wakers.iter().any(|known| known.will_wake(context.waker())) {
-                wakers.push(context.waker().clone());
+            // A task that is woken by something else looks too, and must not be registered each time.
+            let (wakes, waker) = (self.wakes.get(), context.waker());
+            let is_registered = |(at, known): &(u64, Waker)| *at == wakes && known.will_wake(waker);
+            if !registered.as_ref().is_some_and(is_registered) {
+                self.wakers.borrow_mut().push(waker.clone());
+                registered = Some((wakes, waker.clone()));
             }
             Poll::Pending
         })
         .await
+    }
+}
+
+/// Counts one of something for as long as it lives.
+struct Counted<'a>(&'a Cell<usize>);
+
+impl<'a> Counted<'a> {
+    fn new(count: &'a Cell<usize>) -> Self {
+        count.set(count.get().saturating_add(1));
+        Self(count)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get().saturating_sub(1));
     }
 }
 
@@ -140,17 +164,58 @@ impl ObjectHost {
         self.0.running.borrow().iter().find(|(running, _)| *running == id).map(|(_, watch)| Rc::clone(watch))
     }
 
+    /// The desk of the memory, or else that of the storage. Not in [`DeskHost::with_desk`], of which there is one for each of
+    /// its callers.
+    fn loaded(&self, memory: Option<Desk>) -> Result<Desk, StorageFailed> {
+        match memory {
+            Some(desk) => Ok(desk),
+            None => load(&self.0.state.storage().sql()).map_err(|()| StorageFailed),
+        }
+    }
+
+    /// Stores what a decision has changed, and sets the alarm for what is next.
+    fn store(&self, desk: &Desk, effects: &Effects) -> Result<(), StorageFailed> {
+        let has_changed = *effects != Effects::default();
+        if has_changed && store(&self.0.state, desk, effects, &self.0.has_tables).is_err() {
+            self.0.has_tables.set(false);
+            return Err(StorageFailed);
+        }
+        // Also where nothing changed, when no alarm is known of: the one that went off may have found all of it
+        // running, or not yet idle, and whatever is on the desk has to be seen to again.
+        if has_changed || self.is_alarm_set(self.now_ms()).is_none() {
+            self.set_alarm(desk);
+        }
+        Ok(())
+    }
+
     fn set_alarm(&self, desk: &Desk) {
         let now_ms = self.now_ms();
         let Some(wanted_ms) = desk.alarm_ms(|id| self.is_busy(id), now_ms) else { return };
-        if self.0.alarm_ms.get().is_some_and(|set_ms| set_ms <= wanted_ms) {
+        if self.is_alarm_set(now_ms).is_some_and(|set_ms| set_ms <= wanted_ms) {
             return;
         }
         self.0.alarm_ms.set(Some(wanted_ms));
-        let storage = self.0.state.storage();
+        let host = self.clone();
         spawn_local(async move {
-            // Refused only when the object is being torn down; the storage then still has the alarm before.
-            let _ = storage.set_alarm(Duration::from_millis(wanted_ms.saturating_sub(now_ms))).await;
+            let after = Duration::from_millis(wanted_ms.saturating_sub(now_ms));
+            if host.0.state.storage().set_alarm(after).await.is_err() {
+                // The storage still has the alarm before; the next decision sets it again.
+                host.alarm_is_over();
+            }
+        });
+    }
+
+    /// When the alarm goes off that was set. One whose time has passed is as good as none: it has gone off, or is lost.
+    fn is_alarm_set(&self, now_ms: u64) -> Option<u64> {
+        self.0.alarm_ms.get().filter(|set_ms| *set_ms > now_ms)
+    }
+
+    /// Sets the alarm for what is next, after the end of something that was running.
+    fn set_next_alarm(&self) {
+        // A storage that fails has the alarm before: the heartbeat of what was running.
+        let _ = self.with_desk(|desk| {
+            self.set_alarm(desk);
+            ((), Effects::default())
         });
     }
 }
@@ -163,24 +228,11 @@ impl OnWorkers for ObjectHost {
 
 impl DeskHost for ObjectHost {
     fn with_desk<T>(&self, decide: impl FnOnce(&mut Desk) -> (T, Effects)) -> Result<T, StorageFailed> {
-        let sql = || self.0.state.storage().sql();
         let mut memory = self.0.desk.borrow_mut();
-        let mut desk = match memory.take() {
-            Some(desk) => desk,
-            None => load(&sql()).map_err(|()| StorageFailed)?,
-        };
+        let mut desk = self.loaded(memory.take())?;
         let (decided, effects) = decide(&mut desk);
-        let has_changed = effects != Effects::default();
         // What is not stored is not kept in memory either.
-        if has_changed && store(&sql(), &desk, &effects, &self.0.has_tables).is_err() {
-            self.0.has_tables.set(false);
-            return Err(StorageFailed);
-        }
-        // Also where nothing changed, when no alarm is known of: the one that went off may have found all of it
-        // running, or not yet idle, and whatever is on the desk has to be seen to again.
-        if has_changed || self.0.alarm_ms.get().is_none() {
-            self.set_alarm(&desk);
-        }
+        self.store(&desk, &effects)?;
         *memory = Some(desk);
         if let Some(watch) = effects.candidates.and_then(|(id, _)| self.watch(id)) {
             watch.wake_all();
@@ -202,10 +254,8 @@ impl DeskHost for ObjectHost {
                 Err(_) => None,
             };
             host.0.running.borrow_mut().retain(|(running, _)| *running != id);
-            // What is unwritten has its own time now, which may be sooner than the heartbeat.
-            if let Some(desk) = host.0.desk.borrow().as_ref() {
-                host.set_alarm(desk);
-            }
+            // What is not written yet has its own time now, which may be sooner than the heartbeat.
+            host.set_next_alarm();
             *watch.settled.borrow_mut() = settled.map(Rc::new);
             watch.ended.set(true);
             watch.wake_all();
@@ -214,6 +264,7 @@ impl DeskHost for ObjectHost {
 
     async fn settled(&self, id: Uuid) -> Option<Rc<Settled>> {
         let watch = self.watch(id)?;
+        let _counted = Counted::new(&watch.waiting);
         watch.until(|| watch.ended.get().then_some(())).await;
         watch.settled.borrow().clone()
     }
@@ -224,6 +275,14 @@ impl DeskHost for ObjectHost {
         let watch = self.watch(id)?;
         watch.followers.set(watch.followers.get().saturating_add(1));
         Some(Following { host: self.clone(), id, watch })
+    }
+
+    fn subscribers(&self, id: Option<Uuid>) -> usize {
+        let of = |watch: &Watch| watch.followers.get().saturating_add(watch.waiting.get());
+        match id {
+            Some(id) => self.watch(id).map_or(0, |watch| of(&watch)),
+            None => self.0.running.borrow().iter().map(|(_, watch)| of(watch)).fold(0, usize::saturating_add),
+        }
     }
 
     fn is_followed(&self, id: Uuid) -> bool {

@@ -7,14 +7,16 @@
 //! claims       a row each
 //! ```
 //! The tables are made with the first thing that is stored: an object that is only asked keeps nothing.
-//! The calls are synchronous; all that are made in one turn of the event loop are one transaction.
+//! The calls are synchronous. All statements of one [`store`] are one transaction, which is rolled back when one of them
+//! fails; without it, those before the failed one would hold
+//! (<https://developers.cloudflare.com/durable-objects/api/sqlite-storage-api/#transactionsync>).
 
 use std::cell::Cell;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
-use wasm_bindgen::JsValue;
-use worker::{SqlStorage, SqlStorageValue};
+use wasm_bindgen::prelude::*;
+use worker::{SqlStorage, SqlStorageValue, State};
 
 use crate::desk::record::{Generation, KeptCandidate};
 use crate::desk::{Desk, Effects};
@@ -32,6 +34,18 @@ const SCHEMA: &str = "
         session_id text primary key, ends_ms integer not null, record text not null
     ) strict;";
 
+#[wasm_bindgen]
+extern "C" {
+    /// `DurableObjectStorage`, as far as `worker` does not know it.
+    type SyncStorage;
+
+    #[wasm_bindgen(method, catch, js_name = transactionSync)]
+    fn transaction_sync(
+        this: &SyncStorage,
+        work: &mut dyn FnMut() -> Result<JsValue, JsValue>,
+    ) -> Result<JsValue, JsValue>;
+}
+
 /// What cannot be read or written: nothing may be decided then.
 pub(super) type StorageResult<T> = Result<T, ()>;
 
@@ -39,12 +53,15 @@ pub(super) type StorageResult<T> = Result<T, ()>;
 struct LedgerRecord<'a> {
     ledger: &'a Ledger,
     told_limited: &'a [(String, u64)],
+    rejected_until_ms: u64,
 }
 
 #[derive(Deserialize)]
 struct StoredLedger {
     ledger: Ledger,
     told_limited: Vec<(String, u64)>,
+    #[serde(default)]
+    rejected_until_ms: u64,
 }
 
 /// Loads the desk.
@@ -52,7 +69,7 @@ pub(super) fn load(sql: &SqlStorage) -> StorageResult<Desk> {
     if rows(sql, "select 1 from sqlite_master where name = 'claims'")?.is_empty() {
         return Ok(Desk::default());
     }
-    let mut used = StoredLedger { ledger: Ledger::default(), told_limited: Vec::new() };
+    let mut used = StoredLedger { ledger: Ledger::default(), told_limited: Vec::new(), rejected_until_ms: 0 };
     for row in rows(sql, "select record from ledger")? {
         used = read(row.first())?;
     }
@@ -80,16 +97,26 @@ pub(super) fn load(sql: &SqlStorage) -> StorageResult<Desk> {
             }
         }
     }
-    Ok(Desk::stored(used.ledger, used.told_limited, claims, generations))
+    let StoredLedger { ledger, told_limited, rejected_until_ms } = used;
+    Ok(Desk::stored((ledger, told_limited, rejected_until_ms), claims, generations))
 }
 
-/// Stores what a decision says has to be stored.
+/// Stores what a decision says has to be stored: all of it or nothing.
 pub(super) fn store(
-    sql: &SqlStorage,
+    state: &State,
     desk: &Desk,
     effects: &Effects,
     has_tables: &Cell<bool>,
 ) -> StorageResult<()> {
+    let storage: SyncStorage = state.as_raw().storage().map_err(drop)?.unchecked_into();
+    let sql = state.storage().sql();
+    // What is thrown rolls the transaction back.
+    let mut work =
+        || write_all(&sql, desk, effects, has_tables).map_err(|()| JsValue::NULL).map(|()| JsValue::NULL);
+    storage.transaction_sync(&mut work).map(drop).map_err(drop)
+}
+
+fn write_all(sql: &SqlStorage, desk: &Desk, effects: &Effects, has_tables: &Cell<bool>) -> StorageResult<()> {
     let exec = |query: &str, values: Vec<JsValue>| sql.exec_raw(query, values).map(drop).map_err(drop);
     if effects.clear {
         for table in ["ledger", "candidates", "generations", "claims"] {
@@ -101,7 +128,11 @@ pub(super) fn store(
         exec(SCHEMA, Vec::new())?;
     }
     if effects.ledger {
-        let record = LedgerRecord { ledger: &desk.ledger, told_limited: &desk.told_limited };
+        let record = LedgerRecord {
+            ledger: &desk.ledger,
+            told_limited: &desk.told_limited,
+            rejected_until_ms: desk.rejected_until_ms,
+        };
         exec("insert or replace into ledger values (0, ?)", vec![write(&record)?])?;
     }
     if let Some(generation) = effects.generation.and_then(|id| desk.find(id)) {

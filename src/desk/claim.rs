@@ -102,6 +102,17 @@ pub enum Found {
     Again(Uuid, u32),
 }
 
+impl Found {
+    /// The session, where there is one.
+    #[must_use]
+    pub const fn id(self) -> Option<Uuid> {
+        match self {
+            Self::New | Self::Reused => None,
+            Self::Joins(id) | Self::Stored(id) | Self::Again(id, _) => Some(id),
+        }
+    }
+}
+
 impl Claim {
     /// Whether it still stands.
     #[must_use]
@@ -117,6 +128,16 @@ impl Claim {
 }
 
 impl Desk {
+    /// How the session ended for which a key stands, if it failed.
+    #[must_use]
+    pub fn failure_of(&self, session_id: Uuid) -> Option<Code> {
+        let claim = self.claims.iter().find(|claim| claim.session_id == session_id)?;
+        match claim.outcome {
+            Some(Outcome::Failed(code)) => Some(code),
+            _ => None,
+        }
+    }
+
     /// What a request finds that comes with this key.
     ///
     /// Whoever comes while the first answer is still on its way joins it, whatever it turns out to be. A failure

@@ -16,8 +16,9 @@ pub mod record;
 
 use uuid::Uuid;
 
+use crate::auth::claims::LEEWAY_S;
 use crate::problem::Code;
-use crate::quota::{BURST, CONCURRENT, GENERATIONS, Ledger, Policies, Refusal};
+use crate::quota::{ATTEMPTS, BURST, CONCURRENT, GENERATIONS, Ledger, Policies, Refusal};
 use claim::{Claim, Key, Outcome};
 use record::{Accepted, Ending, Generation, KeptCandidate, Row};
 
@@ -27,6 +28,19 @@ use record::{Accepted, Ending, Generation, KeptCandidate, Row};
 pub const HEARTBEAT_MS: u64 = 10_000;
 /// What was paid for and could not be written is kept for this long.
 pub const KEEP_UNWRITTEN_MS: u64 = 24 * 60 * 60 * 1000;
+/// A failure without a candidate that could not be written is kept for this long: nothing in it was paid for by the user,
+/// and the owner's next GET ends its row.
+pub const KEEP_FAILURE_MS: u64 = 10 * 60 * 1000;
+/// No alarm is set sooner than this from now. A decision that finds nothing to do then costs an alarm a second at most, and
+/// the alarm that is running now is never set again to its own time (workerd deletes it when its handler ends).
+pub const ALARM_MIN_MS: u64 = 1_000;
+/// How many ended generations of one user may wait to be written. More of them are rows that the database keeps refusing,
+/// and each holds its candidates in memory.
+pub const NOT_PERSISTED_MAX: usize = 20;
+/// How many of them are written at a time.
+const WRITES_MAX: usize = 2;
+/// How often a write is tried that the database refuses for good: once more than a race with the owner's own writes needs.
+const REFUSALS_MAX: u32 = 3;
 /// Between two attempts to write: doubles from the first to the second.
 const REWRITE_MS: std::ops::RangeInclusive<u64> = 2_000..=300_000;
 /// Less than this before the deadline, a model is not asked again after a death.
@@ -45,12 +59,14 @@ pub struct Desk {
     pub told_limited: Vec<(String, u64)>,
     /// INVARIANT: at most one that holds for a key; at most one for a session.
     pub claims: Vec<Claim>,
+    /// Until then every request of the user is refused, because the account does not exist; 0: it may exist.
+    pub rejected_until_ms: u64,
 }
 
 /// What must be stored, in one transaction.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Effects {
-    /// The ledger.
+    /// The ledger, and what is stored beside it.
     pub ledger: bool,
     /// The record of this generation, without its candidates.
     pub generation: Option<Uuid>,
@@ -75,8 +91,6 @@ pub enum Event {
     Row(Row),
     /// These candidates are complete.
     Found(Vec<KeptCandidate>),
-    /// The model is asked, for the so-manieth time.
-    Attempt(u32),
     /// Nobody ran it any more, and somebody does again: an attempt was on its way, whether or not it was stored.
     TakenUp,
     /// It has ended, and this is what has to be written.
@@ -85,6 +99,8 @@ pub enum Event {
     Written,
     /// The database did not take it.
     NotWritten,
+    /// The database refused it in a way that no retry can change.
+    Refused,
 }
 
 /// What the alarm has to see to.
@@ -94,8 +110,17 @@ pub enum Chore {
     TakeUp(Uuid),
     /// Try again to write it.
     Write(Uuid),
-    /// It could not be written for 24 h: give it up. Worth an error in the log.
+    /// It could not be written for as long as it is kept: abandon it. Worth an error in the log.
     GiveUp(Uuid),
+}
+
+impl Chore {
+    /// Whether it is one of that generation.
+    #[must_use]
+    pub fn is_of(&self, id: Uuid) -> bool {
+        let (Self::TakeUp(of) | Self::Write(of) | Self::GiveUp(of)) = self;
+        *of == id
+    }
 }
 
 impl Desk {
@@ -103,8 +128,7 @@ impl Desk {
     /// is given back or used for good.
     #[must_use]
     pub fn stored(
-        mut ledger: Ledger,
-        told_limited: Vec<(String, u64)>,
+        (mut ledger, told_limited, rejected_until_ms): (Ledger, Vec<(String, u64)>, u64),
         claims: Vec<Claim>,
         mut generations: Vec<Generation>,
     ) -> Self {
@@ -115,7 +139,7 @@ impl Desk {
         let running: Vec<Uuid> =
             generations.iter().filter(is_running).map(|generation| generation.accepted.id).collect();
         ledger.leases.keep(&running);
-        Self { ledger, generations, told_limited, claims }
+        Self { ledger, generations, told_limited, claims, rejected_until_ms }
     }
 
     /// Counts a request, whatever its body says.
@@ -131,7 +155,8 @@ impl Desk {
     /// in the same transaction. A failure of the session that is not written yet gives way to this run of it.
     ///
     /// # Errors
-    /// [`Refusal`] by `generations` or `concurrent`; nothing is reserved or claimed then.
+    /// [`Refusal`] by `generations`, `attempts` or `concurrent` (also when too many are not written yet); nothing is reserved
+    /// or claimed then.
     pub fn admit(
         &mut self,
         policies: &Policies,
@@ -141,6 +166,13 @@ impl Desk {
         now_ms: u64,
     ) -> Result<Effects, Refusal> {
         let (id, run) = (accepted.id, accepted.run);
+        let not_persisted = self
+            .generations
+            .iter()
+            .filter(|generation| generation.ending.is_some() && generation.accepted.id != id);
+        if not_persisted.count() >= NOT_PERSISTED_MAX {
+            return Err(Refusal::by_concurrent());
+        }
         let unit = self.ledger.reserve(policies, id, timeout_ms.saturating_add(LEASE_GRACE_MS), now_ms)?;
         self.generations.retain(|generation| generation.accepted.id != id);
         self.generations.push(Generation {
@@ -152,6 +184,7 @@ impl Desk {
             attempts: 0,
             ending: None,
             writes: 0,
+            refusals: 0,
             write_at_ms: 0,
             candidates: Vec::new(),
         });
@@ -183,6 +216,44 @@ impl Desk {
         self.generations.iter().find(|generation| generation.accepted.id == id)
     }
 
+    /// Counts a model call of a generation before it is made; `attempt` is its 1-based number. Whether it may be made.
+    /// The first call was counted by [`Desk::admit`].
+    pub fn begin_attempt(
+        &mut self,
+        policies: &Policies,
+        id: Uuid,
+        attempt: u32,
+        now_ms: u64,
+    ) -> (bool, Effects) {
+        let Some(generation) = self.generations.iter_mut().find(|generation| generation.accepted.id == id)
+        else {
+            return (false, Effects::default());
+        };
+        if attempt <= 1 {
+            generation.attempts = attempt;
+            return (true, Effects::default()); // what `TakenUp` assumes anyway
+        }
+        if !self.ledger.count_attempt(policies, now_ms) {
+            return (false, Effects::default());
+        }
+        generation.attempts = attempt;
+        (true, Effects { ledger: true, generation: Some(id), ..Effects::default() })
+    }
+
+    /// Refuses every request of the user until the token that this generation came with can no longer be accepted: the
+    /// database says that the account does not exist.
+    pub fn reject_user(&mut self, token_expires_ms: u64) -> Effects {
+        let until_ms = token_expires_ms.saturating_add(leeway_ms());
+        self.rejected_until_ms = self.rejected_until_ms.max(until_ms);
+        Effects { ledger: true, ..Effects::default() }
+    }
+
+    /// Whether the account is known not to exist.
+    #[must_use]
+    pub const fn is_rejected(&self, now_ms: u64) -> bool {
+        now_ms <= self.rejected_until_ms && self.rejected_until_ms > 0
+    }
+
     /// Takes in what a generation tells.
     ///
     /// A unit goes back with the ending, not later, so that the answer's fields show it; only once, because only an
@@ -198,12 +269,6 @@ impl Desk {
                 // Not stored by itself: after a death the completing function finds out.
                 generation.row = row;
                 return Effects::default();
-            }
-            Event::Attempt(attempt) => {
-                generation.attempts = attempt;
-                if attempt <= 1 {
-                    return Effects::default(); // what `TakenUp` assumes anyway
-                }
             }
             Event::TakenUp => generation.attempts = generation.attempts.max(1),
             Event::Found(candidates) => {
@@ -233,35 +298,60 @@ impl Desk {
                 self.generations.remove(index);
                 return Effects { forget: Some(id), ..Effects::default() };
             }
-            Event::NotWritten => {
-                let doubled = REWRITE_MS.start().saturating_mul(1 << generation.writes.min(16));
-                generation.writes = generation.writes.saturating_add(1);
-                generation.write_at_ms = now_ms.saturating_add(doubled.min(*REWRITE_MS.end()));
+            Event::NotWritten => generation.back_off(now_ms),
+            Event::Refused => {
+                generation.refusals = generation.refusals.saturating_add(1);
+                generation.back_off(now_ms);
+                if generation.refusals >= REFUSALS_MAX {
+                    return self.abandon(id);
+                }
             }
         }
         effects
     }
 
-    /// The owner is here, and brings a token: what is unwritten can be written now, whatever its backoff says.
-    /// Gives the ids. Only held in memory: the next heartbeat has a token of its own to try with.
-    pub fn owner_is_here(&mut self, token: &str, expires_ms: u64, now_ms: u64) -> Vec<Uuid> {
-        let mut to_write = Vec::new();
+    /// Forgets an ended generation that the database does not have. Its idempotency key is free again.
+    pub fn abandon(&mut self, id: Uuid) -> Effects {
+        self.generations.retain(|generation| generation.accepted.id != id);
+        let mut effects = Effects { forget: Some(id), ..Effects::default() };
+        let completed =
+            |claim: &&mut Claim| claim.session_id == id && claim.outcome == Some(Outcome::Completed);
+        if let Some(claim) = self.claims.iter_mut().find(completed) {
+            claim.outcome = Some(Outcome::Failed(Code::DatabaseError));
+            effects.claim = Some(id);
+        }
+        effects
+    }
+
+    /// Takes the token that the owner brings, for what could not be written with an older one, and makes one write due
+    /// whatever its backoff says: that of the session which the owner names, if it is one of these, else the oldest. Only held
+    /// in memory: the next job has a token of its own to try with.
+    pub fn owner_is_here(&mut self, token: &str, expires_ms: u64, named: Option<Uuid>, now_ms: u64) {
+        let mut ended = self.generations.iter().filter(|generation| generation.ending.is_some());
+        let is_named = |generation: &&Generation| named == Some(generation.accepted.id);
+        let hurried = ended.clone().find(is_named).or_else(|| ended.next());
+        let hurried = hurried.map(|generation| generation.accepted.id);
         for generation in self.generations.iter_mut().filter(|generation| generation.ending.is_some()) {
+            let had_token = generation.token_lives(now_ms);
             if expires_ms > generation.accepted.token_expires_ms {
                 token.clone_into(&mut generation.accepted.token);
                 generation.accepted.token_expires_ms = expires_ms;
             }
-            generation.write_at_ms = now_ms;
-            to_write.push(generation.accepted.id);
+            if !had_token || hurried == Some(generation.accepted.id) {
+                generation.write_at_ms = generation.write_at_ms.min(now_ms);
+            }
         }
-        to_write
     }
 
-    /// What there is to see to, given which generations somebody in this object is busy with.
+    /// What there is to see to, given which generations somebody in this object is busy with. The session that the owner
+    /// names comes first.
     #[must_use]
-    pub fn chores(&self, is_busy: impl Fn(Uuid) -> bool, now_ms: u64) -> Vec<Chore> {
+    pub fn chores(&self, is_busy: impl Fn(Uuid) -> bool, named: Option<Uuid>, now_ms: u64) -> Vec<Chore> {
         let mut chores = Vec::new();
-        for generation in &self.generations {
+        let mut writes_left = self.writes_left(&is_busy);
+        let is_named = |generation: &&Generation| named == Some(generation.accepted.id);
+        let first = self.generations.iter().filter(is_named);
+        for generation in first.chain(self.generations.iter().filter(|generation| !is_named(generation))) {
             let id = generation.accepted.id;
             if is_busy(id) {
                 continue;
@@ -269,13 +359,22 @@ impl Desk {
             match &generation.ending {
                 None => chores.push(Chore::TakeUp(id)),
                 Some(_) if generation.keep_until_ms() <= now_ms => chores.push(Chore::GiveUp(id)),
-                Some(_) if generation.write_at_ms <= now_ms && generation.token_lives(now_ms) => {
+                Some(_) if writes_left > 0 && generation.can_be_written(now_ms) => {
+                    writes_left = writes_left.saturating_sub(1);
                     chores.push(Chore::Write(id));
                 }
                 Some(_) => {}
             }
         }
         chores
+    }
+
+    /// How many more may be written at the same time as those that are being written.
+    #[must_use]
+    pub fn writes_left(&self, is_busy: impl Fn(Uuid) -> bool) -> usize {
+        let is_being_written =
+            |generation: &&Generation| generation.ending.is_some() && is_busy(generation.accepted.id);
+        WRITES_MAX.saturating_sub(self.generations.iter().filter(is_being_written).count())
     }
 
     /// How to go on with a generation that nobody runs any more, because the process died: `None` to ask the model
@@ -291,26 +390,36 @@ impl Desk {
         Some(broken_off(generation, Code::AiTimeout, generation.attempts, now_ms))
     }
 
-    /// When the object must be woken at the latest.
+    /// When the object must be woken at the latest: no sooner than [`ALARM_MIN_MS`] from now. At that moment there is
+    /// something to do, if nothing happens before: a job of [`Desk::chores`], a heartbeat of what is running, or an idle
+    /// storage to delete.
     #[must_use]
     pub fn alarm_ms(&self, is_busy: impl Fn(Uuid) -> bool, now_ms: u64) -> Option<u64> {
-        let of_one = |generation: &Generation| match &generation.ending {
-            None => now_ms.saturating_add(HEARTBEAT_MS),
-            Some(_) if is_busy(generation.accepted.id) => now_ms.saturating_add(HEARTBEAT_MS),
-            Some(_) if generation.token_lives(generation.write_at_ms) => {
-                generation.write_at_ms.min(generation.keep_until_ms())
+        let heartbeat_ms = now_ms.saturating_add(HEARTBEAT_MS);
+        let soonest_ms = now_ms.saturating_add(ALARM_MIN_MS);
+        let can_write = self.writes_left(&is_busy) > 0;
+        let of_one = |generation: &Generation| {
+            if generation.ending.is_none() || is_busy(generation.accepted.id) {
+                return heartbeat_ms;
             }
-            Some(_) => generation.keep_until_ms(),
+            let write_at_ms = generation.write_at_ms.max(soonest_ms);
+            let keep_until_ms = generation.keep_until_ms();
+            // Where two are being written, the end of one of them sets the next alarm.
+            if can_write && generation.can_be_written(write_at_ms) {
+                return write_at_ms.min(keep_until_ms);
+            }
+            keep_until_ms
         };
-        let soonest = self.generations.iter().map(of_one).min();
+        let next_ms = self.generations.iter().map(of_one).min();
         // A millisecond later, because a window's last one still counts.
-        soonest.or_else(|| (!self.is_empty()).then(|| self.idle_at_ms().max(now_ms).saturating_add(1)))
+        let next_ms = next_ms.or_else(|| (!self.is_empty()).then(|| self.idle_at_ms().saturating_add(1)));
+        next_ms.map(|next_ms| next_ms.max(soonest_ms))
     }
 
     /// When nothing of it will matter any more, if nothing happens before.
     fn idle_at_ms(&self) -> u64 {
         let claimed_until_ms = self.claims.iter().map(Claim::ends_ms).max().unwrap_or(0);
-        self.ledger.idle_at_ms().max(claimed_until_ms)
+        self.ledger.idle_at_ms().max(claimed_until_ms).max(self.rejected_until_ms)
     }
 
     /// Whether nothing is left that would matter tomorrow: the storage can go.
@@ -322,7 +431,10 @@ impl Desk {
     /// Whether there is nothing at all on it.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.generations.is_empty() && self.claims.is_empty() && self.ledger == Ledger::default()
+        self.generations.is_empty()
+            && self.claims.is_empty()
+            && self.ledger == Ledger::default()
+            && self.rejected_until_ms == 0
     }
 
     /// Forgets everything.
@@ -343,6 +455,7 @@ impl Desk {
             let window_s = match *policy {
                 BURST => policies.burst.window_s,
                 GENERATIONS => policies.generations.window_s,
+                ATTEMPTS => policies.attempts.window_s,
                 CONCURRENT => CONCURRENT_WINDOW_S,
                 _ => continue,
             };
@@ -374,6 +487,11 @@ pub fn broken_off(generation: &Generation, code: Code, attempts: u32, ended_ms: 
         retry_after_s: None,
         was_reused: None,
     }
+}
+
+/// For how long after its end a token may still be accepted.
+fn leeway_ms() -> u64 {
+    u64::try_from(LEEWAY_S).unwrap_or(0).saturating_mul(1000)
 }
 
 /// `concurrent` has no window of its own; its limit is told as often as that of `burst` by default.

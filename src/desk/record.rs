@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::KEEP_UNWRITTEN_MS;
+use super::{KEEP_FAILURE_MS, KEEP_UNWRITTEN_MS, REWRITE_MS};
 use crate::generation::candidate::Candidate;
 use crate::generation::usage::Usage;
 use crate::problem::Code;
@@ -111,6 +111,9 @@ pub struct Generation {
     pub ending: Option<Ending>,
     /// Attempts to write that failed.
     pub writes: u32,
+    /// Those of them that the database refused in a way that no retry can change.
+    #[serde(default)]
+    pub refusals: u32,
     /// The earliest moment of the next attempt.
     pub write_at_ms: u64,
     /// Complete cards in their order. Stored in rows of their own.
@@ -119,11 +122,29 @@ pub struct Generation {
 }
 
 impl Generation {
-    /// When an unwritten ending is given up.
+    /// When an ending that is not written is abandoned: without candidates soon, because nothing of it is lost.
     #[must_use]
     pub fn keep_until_ms(&self) -> u64 {
         let since_ms = self.ending.as_ref().map_or(self.deadline_ms, |ending| ending.ended_ms);
-        since_ms.saturating_add(KEEP_UNWRITTEN_MS)
+        let is_failure = self.ending.as_ref().is_some_and(|ending| ending.code.is_some());
+        since_ms.saturating_add(if is_failure { KEEP_FAILURE_MS } else { KEEP_UNWRITTEN_MS })
+    }
+
+    /// Whether its ending is due to be written at that moment, with a token that the database can still accept.
+    #[must_use]
+    pub const fn can_be_written(&self, at_ms: u64) -> bool {
+        self.write_at_ms <= at_ms && self.token_lives(at_ms)
+    }
+
+    /// Puts the next attempt to write off, each time for twice as long. The text goes once the row is known to be open: the
+    /// database has it, and the model is not called again.
+    pub fn back_off(&mut self, now_ms: u64) {
+        let doubled = REWRITE_MS.start().saturating_mul(1 << self.writes.min(16));
+        self.writes = self.writes.saturating_add(1);
+        self.write_at_ms = now_ms.saturating_add(doubled.min(*REWRITE_MS.end()));
+        if self.row == Row::Opened {
+            self.accepted.input_text = String::new();
+        }
     }
 
     /// Whether the user's token can still be used at that moment.

@@ -16,6 +16,7 @@ fn policies() -> Policies {
     Policies {
         burst: Quota { count: 10, window_s: 60 },
         generations: Quota { count: 3, window_s: 3600 },
+        attempts: Quota { count: 1000, window_s: 3600 },
         concurrent: 2,
     }
 }
@@ -164,12 +165,12 @@ fn writing_is_tried_again_with_growing_waits_while_the_token_lives() {
     for _ in 0..12 {
         desk.advance(ONE, Event::NotWritten, now_ms);
         let at_ms = desk.alarm_ms(|_| false, now_ms).expect("something is left to do");
-        assert_eq!(desk.chores(|_| false, at_ms.saturating_sub(1)), Vec::new(), "not before its time");
+        assert_eq!(desk.chores(|_| false, None, at_ms.saturating_sub(1)), Vec::new(), "not before its time");
         waits_ms.push(at_ms - now_ms);
         now_ms = at_ms;
         if at_ms < T + 3_600_000 {
-            assert_eq!(desk.chores(|_| false, at_ms), vec![Chore::Write(ONE)]);
-            assert_eq!(desk.chores(|_| true, at_ms), Vec::new(), "somebody is at it");
+            assert_eq!(desk.chores(|_| false, None, at_ms), vec![Chore::Write(ONE)]);
+            assert_eq!(desk.chores(|_| true, None, at_ms), Vec::new(), "somebody is at it");
         }
     }
     assert_eq!(waits_ms.get(..8), Some(&[2_000, 4_000, 8_000, 16_000, 32_000, 64_000, 128_000, 256_000][..]));
@@ -185,19 +186,19 @@ fn without_a_living_token_it_waits_for_its_owner_and_is_given_up_after_a_day() {
     desk.advance(ONE, Event::NotWritten, late_ms);
     let given_up_ms = ended_ms + KEEP_UNWRITTEN_MS;
     assert_eq!(desk.alarm_ms(|_| false, late_ms), Some(given_up_ms));
-    assert_eq!(desk.chores(|_| false, given_up_ms - 1), Vec::new());
-    assert_eq!(desk.chores(|_| false, given_up_ms), vec![Chore::GiveUp(ONE)]);
+    assert_eq!(desk.chores(|_| false, None, given_up_ms - 1), Vec::new());
+    assert_eq!(desk.chores(|_| false, None, given_up_ms), vec![Chore::GiveUp(ONE)]);
 
-    assert_eq!(desk.owner_is_here("new", late_ms + 3_600_000, late_ms + 1), vec![ONE]);
+    desk.owner_is_here("new", late_ms + 3_600_000, None, late_ms + 1);
     assert_eq!(desk.find(ONE).map(|found| found.accepted.token.as_str()), Some("new"));
-    assert_eq!(desk.chores(|_| false, late_ms + 1), vec![Chore::Write(ONE)]);
+    assert_eq!(desk.chores(|_| false, None, late_ms + 1), vec![Chore::Write(ONE)]);
 }
 
 #[test]
 fn an_older_token_does_not_replace_a_newer_one() {
     let mut desk = running();
     desk.advance(ONE, Event::Ended(ending(None, T)), T);
-    desk.owner_is_here("older", T + 3_599_999, T);
+    desk.owner_is_here("older", T + 3_599_999, None, T);
     assert_eq!(desk.find(ONE).map(|found| found.accepted.token.as_str()), Some("old"));
 }
 
@@ -205,8 +206,8 @@ fn an_older_token_does_not_replace_a_newer_one() {
 fn a_generation_that_nobody_runs_is_taken_up() {
     let mut desk = running();
     assert_eq!(desk.alarm_ms(|_| true, T), Some(T + HEARTBEAT_MS), "the object stays awake");
-    assert_eq!(desk.chores(|_| true, T), Vec::new());
-    assert_eq!(desk.chores(|_| false, T), vec![Chore::TakeUp(ONE)]);
+    assert_eq!(desk.chores(|_| true, None, T), Vec::new());
+    assert_eq!(desk.chores(|_| false, None, T), vec![Chore::TakeUp(ONE)]);
     desk.advance(ONE, Event::TakenUp, T);
     assert_eq!(desk.find(ONE).map(|found| found.attempts), Some(1));
 }
@@ -229,7 +230,7 @@ fn after_a_death_cards_are_kept_and_a_model_is_asked_again_only_without_any() {
     assert_eq!(taken_up(&with_cards, last_ms + 1), Some((None, true)));
 
     let mut tired = running();
-    tired.advance(ONE, Event::Attempt(3), T);
+    assert!(tired.begin_attempt(&policies(), ONE, 3, T).0);
     assert_eq!(taken_up(&tired, T + 10_000), Some((Some(Code::AiTimeout), false)), "no attempt is left");
 }
 
@@ -346,7 +347,7 @@ fn a_claim_that_was_stored_before_it_named_its_request_is_read() {
         "key": "k", "fingerprint": key().fingerprint, "session_id": ONE, "run": 1, "claimed_ms": T, "outcome": null,
     });
     let claim: Claim = serde_json::from_value(stored).expect("it holds");
-    let desk = Desk::stored(Ledger::default(), Vec::new(), vec![claim], Vec::new());
+    let desk = Desk::stored((Ledger::default(), Vec::new(), 0), vec![claim], Vec::new());
     assert_eq!(desk.find_claim(&Key { is_repeated: true, ..key() }, |_| true, T), Found::Joins(ONE));
 }
 
@@ -450,10 +451,158 @@ fn a_desk_comes_back_from_the_storage_as_it_was() {
     };
     let generations = desk.generations.iter().map(stored).collect();
     let ledger = serde_json::from_str(&ledger).expect("it can be read");
-    let loaded = Desk::stored(ledger, Vec::new(), Vec::new(), generations);
+    let loaded = Desk::stored((ledger, Vec::new(), 0), Vec::new(), generations);
     assert_eq!(loaded.generations, desk.generations);
     assert_eq!(loaded.ledger, desk.ledger, "the lease of what has ended is released");
     assert_eq!(loaded.ledger.leases.in_use(T), 1);
+}
+
+/// A desk with so many ended generations that are not written yet, from id 1 on; each ended at T.
+fn not_persisted(count: u128) -> Desk {
+    let mut desk = Desk::default();
+    let policies = Policies { generations: Quota { count: 1000, window_s: 3600 }, ..policies() };
+    for id in 1..=count {
+        desk.admit(&policies, accepted(id), None, TIMEOUT_MS, T).expect("within the limits");
+        desk.advance(Uuid::from_u128(id), Event::Row(Row::Opened), T);
+        desk.advance(Uuid::from_u128(id), Event::Ended(ending(None, T)), T);
+        desk.advance(Uuid::from_u128(id), Event::NotWritten, T);
+    }
+    desk
+}
+
+#[test]
+fn a_user_with_twenty_unwritten_generations_starts_no_more() {
+    let policies = Policies { generations: Quota { count: 1000, window_s: 3600 }, ..policies() };
+    let mut desk = not_persisted(19);
+    desk.admit(&policies, accepted(20), None, TIMEOUT_MS, T).expect("nineteen wait");
+    desk.advance(Uuid::from_u128(20), Event::Ended(ending(None, T)), T);
+    let refusal = desk.admit(&policies, accepted(21), None, TIMEOUT_MS, T).expect_err("twenty wait");
+    assert_eq!(refusal.violated, vec![CONCURRENT]);
+    assert!((1..=10).contains(&refusal.retry_after_s));
+    assert_eq!(desk.generations.len(), 20);
+    let again = Accepted { run: 2, ..accepted(20) };
+    assert!(
+        desk.admit(&policies, again, None, TIMEOUT_MS, T).is_ok(),
+        "a retry takes the place of its failure"
+    );
+    desk.advance(ONE, Event::Written, T);
+    assert!(desk.admit(&policies, accepted(22), None, TIMEOUT_MS, T).is_ok());
+}
+
+#[test]
+fn no_more_than_two_are_written_at_a_time() {
+    let desk = not_persisted(5);
+    let at_ms = T + 2_000;
+    let busy = |ids: &'static [u128]| move |id: Uuid| ids.contains(&id.as_u128());
+    let writes = |ids: &[u128]| ids.iter().map(|id| Chore::Write(Uuid::from_u128(*id))).collect::<Vec<_>>();
+    assert_eq!(desk.chores(busy(&[]), None, at_ms), writes(&[1, 2]));
+    assert_eq!(desk.chores(busy(&[]), Some(Uuid::from_u128(4)), at_ms), writes(&[4, 1]));
+    assert_eq!(desk.chores(busy(&[2]), None, at_ms), writes(&[1]));
+    assert_eq!(desk.chores(busy(&[2, 3]), None, at_ms), Vec::new());
+    assert_eq!(desk.writes_left(busy(&[2, 3, 4])), 0);
+    // Then the end of one of them sets the next alarm.
+    assert_eq!(desk.alarm_ms(busy(&[2, 3]), at_ms), Some(at_ms + HEARTBEAT_MS));
+    assert_eq!(desk.alarm_ms(busy(&[2]), at_ms), Some(at_ms + ALARM_MIN_MS));
+}
+
+#[test]
+fn a_request_of_the_owner_hurries_one_write() {
+    for (named, hurried) in [(None, 1), (Some(3), 3), (Some(99), 1)] {
+        let mut desk = not_persisted(3);
+        desk.owner_is_here("newer", T + 7_200_000, named.map(Uuid::from_u128), T + 1);
+        let due = desk.chores(|_| false, None, T + 1);
+        assert_eq!(due, vec![Chore::Write(Uuid::from_u128(hurried))], "{named:?}");
+        assert!(desk.generations.iter().all(|found| found.accepted.token == "newer"));
+    }
+}
+
+#[test]
+fn what_waited_for_a_token_is_due_when_the_owner_brings_one() {
+    let mut desk = not_persisted(4);
+    let late_ms = T + 3_600_000; // the end of the token
+    assert_eq!(desk.chores(|_| false, None, late_ms), Vec::new());
+    for id in 1..=4 {
+        desk.advance(Uuid::from_u128(id), Event::NotWritten, late_ms);
+    }
+    desk.owner_is_here("newer", late_ms + 3_600_000, None, late_ms + 1);
+    assert_eq!(desk.chores(|_| false, None, late_ms + 1).len(), 2);
+    assert!(desk.generations.iter().all(|found| found.can_be_written(late_ms + 1)));
+}
+
+#[test]
+fn a_write_that_the_database_refuses_for_good_is_abandoned_after_three_tries() {
+    let mut desk = claimed();
+    desk.advance(ONE, Event::Ended(ending(None, T)), T);
+    desk.advance(ONE, Event::Refused, T);
+    desk.advance(ONE, Event::NotWritten, T);
+    desk.advance(ONE, Event::Refused, T);
+    assert!(desk.find(ONE).is_some(), "two refusals");
+    let effects = desk.advance(ONE, Event::Refused, T);
+    assert_eq!(effects, Effects { forget: Some(ONE), claim: Some(ONE), ..Effects::default() });
+    assert!(desk.find(ONE).is_none());
+    assert_eq!(found(&desk, T), Found::Again(ONE, 2), "its key is free");
+    assert_eq!(desk.failure_of(ONE), Some(Code::DatabaseError));
+}
+
+#[test]
+fn a_failure_that_cannot_be_written_is_abandoned_after_ten_minutes() {
+    let mut desk = claimed();
+    desk.advance(ONE, Event::Ended(ending(Some(Code::AiRefused), T)), T);
+    desk.advance(ONE, Event::NotWritten, T);
+    assert_eq!(desk.chores(|_| false, None, T + KEEP_FAILURE_MS - 1), vec![Chore::Write(ONE)]);
+    assert_eq!(desk.chores(|_| false, None, T + KEEP_FAILURE_MS), vec![Chore::GiveUp(ONE)]);
+    assert_eq!(desk.abandon(ONE), Effects { forget: Some(ONE), ..Effects::default() });
+    assert_eq!(found(&desk, T), Found::Stored(ONE));
+    assert_eq!(desk.failure_of(ONE), Some(Code::AiRefused), "its key replays it");
+}
+
+#[test]
+fn the_text_of_an_unwritten_generation_goes_once_its_row_is_open() {
+    for (row, text) in [(Row::Opened, ""), (Row::Unknown, "text"), (Row::Refused, "text")] {
+        let mut desk = running();
+        desk.advance(ONE, Event::Row(row), T);
+        desk.advance(ONE, Event::Ended(ending(None, T)), T);
+        assert_eq!(desk.find(ONE).map(|found| found.accepted.input_text.as_str()), Some("text"));
+        let effects = desk.advance(ONE, Event::NotWritten, T);
+        assert_eq!(effects.generation, Some(ONE), "the storage drops it too");
+        assert_eq!(desk.find(ONE).map(|found| found.accepted.input_text.as_str()), Some(text), "{row:?}");
+    }
+}
+
+#[test]
+fn a_user_who_does_not_exist_is_rejected_until_the_token_ends() {
+    let mut desk = running();
+    assert!(!desk.is_rejected(0));
+    let effects = desk.reject_user(T + 1_000);
+    assert!(effects.ledger);
+    desk.reject_user(T); // another token, which ends sooner
+    for (now_ms, is_rejected) in [(T, true), (T + 31_000, true), (T + 31_001, false)] {
+        assert_eq!(desk.is_rejected(now_ms), is_rejected, "{now_ms}");
+    }
+    let mut only = Desk::default();
+    only.reject_user(T);
+    assert!(!only.is_idle(T + 29_999), "the storage outlives the rejection");
+    assert_eq!(only.alarm_ms(|_| false, T), Some(T + 30_001));
+}
+
+#[test]
+fn a_retry_that_attempts_forbids_is_not_counted() {
+    let policies = Policies { attempts: Quota { count: 2, window_s: 3600 }, ..policies() };
+    let mut desk = Desk::default();
+    desk.admit(&policies, accepted(1), None, TIMEOUT_MS, T).expect("within the limits");
+    assert_eq!(
+        desk.begin_attempt(&policies, ONE, 1, T),
+        (true, Effects::default()),
+        "counted when it was admitted"
+    );
+    let (may, effects) = desk.begin_attempt(&policies, ONE, 2, T);
+    assert!(may && effects.ledger && effects.generation == Some(ONE));
+    assert_eq!(desk.begin_attempt(&policies, ONE, 3, T), (false, Effects::default()));
+    assert_eq!(desk.find(ONE).map(|found| found.attempts), Some(2));
+    desk.advance(ONE, Event::Ended(ending(Some(Code::AiInvalidResponse), T)), T);
+    let refusal = desk.admit(&policies, accepted(2), None, TIMEOUT_MS, T).expect_err("no model call is left");
+    assert_eq!(refusal.violated, vec![ATTEMPTS]);
+    assert_eq!(generations_left(&desk), 3, "the generation was refunded, its calls were not");
 }
 
 /// What can happen to a desk, in any order.
@@ -514,6 +663,108 @@ proptest! {
             prop_assert_eq!(desk.ledger.leases.in_use(now_ms), running);
             prop_assert_eq!(desk.ledger.generations.used(policies.generations, now_ms), used);
             prop_assert!(desk.generations.is_empty() || desk.alarm_ms(|_| false, now_ms).is_some());
+        }
+    }
+}
+
+/// What can happen to a desk between two alarms, in any order.
+#[derive(Debug, Clone)]
+enum AlarmStep {
+    /// A generation begins, with a token that lives for so many seconds.
+    Begin(u16),
+    End(u8, Option<Code>),
+    Write(u8),
+    NotWritten(u8),
+    Refused(u8),
+    /// The owner comes, with a token that lives for so many seconds.
+    Owner(u16),
+    /// Somebody begins, or ceases, to be busy with one.
+    Toggle(u8),
+    /// So many milliseconds.
+    Wait(u32),
+}
+
+fn alarm_steps() -> impl Strategy<Value = Vec<AlarmStep>> {
+    let code = prop_oneof![Just(None), Just(Some(Code::AiTimeout)), Just(Some(Code::AiRefused))];
+    let step = prop_oneof![
+        4 => (0..120_u16).prop_map(AlarmStep::Begin),
+        4 => (any::<u8>(), code).prop_map(|(which, code)| AlarmStep::End(which, code)),
+        1 => any::<u8>().prop_map(AlarmStep::Write),
+        4 => any::<u8>().prop_map(AlarmStep::NotWritten),
+        2 => any::<u8>().prop_map(AlarmStep::Refused),
+        1 => (0..4_000_u16).prop_map(AlarmStep::Owner),
+        4 => any::<u8>().prop_map(AlarmStep::Toggle),
+        2 => (0..3_000_u32).prop_map(AlarmStep::Wait),
+        1 => (0..200_000_000_u32).prop_map(AlarmStep::Wait),
+    ];
+    proptest::collection::vec(step, 0..60)
+}
+
+proptest! {
+    /// INVARIANT: at the moment of the alarm something is to be done, however late it goes off; and nothing is due a second
+    /// or more before it.
+    #[test]
+    fn a_job_is_due_at_the_time_of_every_alarm(steps in alarm_steps(), late_ms in prop_oneof![Just(0_u64), 0..7_200_000_u64]) {
+        let any = Quota { count: 1000, window_s: 60 };
+        let policies = Policies { burst: any, generations: any, attempts: any, concurrent: 100 };
+        let (mut desk, mut busy, mut now_ms, mut next_id) = (Desk::default(), BTreeSet::new(), T, 0_u128);
+        for step in steps {
+            let pick = |which: u8| {
+                let index = usize::from(which).checked_rem(desk.generations.len())?;
+                desk.generations.get(index).map(|found| found.accepted.id)
+            };
+            match step {
+                AlarmStep::Begin(token_s) => {
+                    next_id += 1;
+                    let token_expires_ms = now_ms + u64::from(token_s) * 1000;
+                    let accepted = Accepted { token_expires_ms, ..accepted(next_id) };
+                    let _ = desk.admit(&policies, accepted, None, TIMEOUT_MS, now_ms);
+                    busy.insert(Uuid::from_u128(next_id));
+                }
+                AlarmStep::End(which, code) => {
+                    if let Some(id) = pick(which) {
+                        desk.advance(id, Event::Ended(ending(code, now_ms)), now_ms);
+                    }
+                }
+                AlarmStep::Write(which) | AlarmStep::NotWritten(which) | AlarmStep::Refused(which) => {
+                    let event = match step {
+                        AlarmStep::Write(_) => Event::Written,
+                        AlarmStep::Refused(_) => Event::Refused,
+                        _ => Event::NotWritten,
+                    };
+                    if let Some(id) = pick(which).filter(|id| desk.find(*id).is_some_and(|found| found.ending.is_some())) {
+                        desk.advance(id, event, now_ms);
+                        busy.remove(&id);
+                    }
+                }
+                AlarmStep::Owner(token_s) => desk.owner_is_here("new", now_ms + u64::from(token_s) * 1000, None, now_ms),
+                AlarmStep::Toggle(which) => {
+                    if let Some(id) = pick(which) && !busy.remove(&id) {
+                        busy.insert(id);
+                    }
+                }
+                AlarmStep::Wait(ms) => now_ms += u64::from(ms),
+            }
+            let is_busy = |id| busy.contains(&id);
+            let Some(alarm_ms) = desk.alarm_ms(is_busy, now_ms) else {
+                prop_assert!(desk.is_empty());
+                continue;
+            };
+            prop_assert!(alarm_ms >= now_ms + ALARM_MIN_MS);
+            let has_heartbeat = desk.generations.iter().any(|found| found.ending.is_none() || is_busy(found.accepted.id));
+            let has_work = |at_ms| has_heartbeat || desk.is_idle(at_ms) || !desk.chores(is_busy, None, at_ms).is_empty();
+            prop_assert!(has_work(alarm_ms), "nothing to do at {}", alarm_ms - now_ms);
+            // Late, it may find that a token has ended meanwhile; then the next one is at a time at which there is a job.
+            let woken_ms = alarm_ms + late_ms;
+            if !has_work(woken_ms) {
+                let next_ms = desk.alarm_ms(is_busy, woken_ms).expect("it is not empty");
+                prop_assert!(next_ms >= woken_ms + ALARM_MIN_MS && has_work(next_ms));
+            }
+            if !has_heartbeat {
+                for at_ms in (now_ms + ALARM_MIN_MS..alarm_ms).step_by(997).take(100) {
+                    prop_assert_eq!(desk.chores(is_busy, None, at_ms), Vec::new(), "due before the alarm");
+                }
+            }
         }
     }
 }

@@ -106,16 +106,21 @@ where
         operator_note: String::new(),
     };
     let mut failure = None;
+    let mut wait_ms = None;
     loop {
-        if answer.attempts >= settings.attempts_max {
-            failure = failure.or(Some(Failure::NO_ATTEMPT_LEFT));
-            break;
-        }
         if host.now_ms() >= ask.deadline_ms {
             failure = Some(Failure::DEADLINE);
             break;
         }
-        answer.attempts = answer.attempts.saturating_add(1);
+        let next = answer.attempts.saturating_add(1);
+        if next > settings.attempts_max || !(ask.may_call)(next) {
+            failure = failure.or(Some(Failure::NO_ATTEMPT_LEFT));
+            break;
+        }
+        if let Some(wait_ms) = wait_ms {
+            host.sleep(wait_ms).await;
+        }
+        answer.attempts = next;
         on_progress(Progress::Attempt(answer.attempts));
         let mut take = |json: &[u8]| {
             candidates.take(json).map(|candidate| on_progress(Progress::Candidate(candidate))).is_ok()
@@ -137,8 +142,10 @@ where
             deadline_ms: ask.deadline_ms,
             retry_after_s: failed.retry_after_s,
         };
-        let Some(wait_ms) = retry::wait_ms(failed, host.random_bits()) else { break };
-        host.sleep(wait_ms).await;
+        wait_ms = retry::wait_ms(failed, host.random_bits());
+        if wait_ms.is_none() {
+            break;
+        }
     }
     if let Some(failure) = failure {
         answer.operator_note = failure.note();

@@ -48,6 +48,8 @@ pub struct Ask<'a> {
     pub attempts_made: u32,
     /// The most bytes of the answer that are waited for at once, now: 1 while somebody waits for single cards.
     pub bite_bytes: &'a dyn Fn() -> usize,
+    /// Counts an attempt before it is made, by its 1-based number, those before a crash included. Whether it may be made.
+    pub may_call: &'a dyn Fn(u32) -> bool,
     /// The caller does not want an answer that was given before.
     pub no_cache: bool,
     /// W3C Trace Context, passed on.
@@ -160,6 +162,7 @@ mod tests {
         deadline_ms: 60_000,
         attempts_made: 0,
         bite_bytes: &|| 1,
+        may_call: &|_| true,
         no_cache: false,
         traceparent: None,
         referer: "https://cards.example",
@@ -204,6 +207,7 @@ mod tests {
             deadline_ms: 1,
             attempts_made: 2,
             bite_bytes: &|| 4096,
+            may_call: &|_| false,
             no_cache: true,
             traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
             referer: "",

@@ -20,6 +20,7 @@ use crate::desk::ask::{Ask, Facts};
 use crate::desk::record::{KeptCandidate, Settled};
 use crate::desk::{Desk, Effects};
 use crate::http::Request;
+use crate::quota::Reads;
 
 /// The time.
 pub trait Clock {
@@ -205,6 +206,8 @@ pub struct Memory {
     pub verified: VerifiedTokens,
     /// The last answer of `GET /health/ready`.
     pub readiness: Readiness,
+    /// How often each user has read.
+    pub reads: Reads,
 }
 
 /// The way to a user's desk.
@@ -214,8 +217,17 @@ pub trait Desks {
     /// Asks the desk of that user.
     ///
     /// # Errors
-    /// [`Unreachable`] when the object gave no answer.
-    async fn ask(&self, ask: &Ask) -> Result<DeskReply<Self::Stream>, Unreachable>;
+    /// [`DeskError`] when the object gave no answer.
+    async fn ask(&self, ask: &Ask) -> Result<DeskReply<Self::Stream>, DeskError>;
+}
+
+/// Why a user's object gave no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeskError {
+    /// The platform lost the call, or its answer.
+    Unreachable,
+    /// The platform refused the call, because more of them wait for the object than it can serve.
+    Overloaded,
 }
 
 /// What a desk answers.
@@ -239,6 +251,7 @@ pub const DESK_HEADERS: &[&str] = &[
     "retry-after",
     "cache-status",
     "preference-applied",
+    "www-authenticate",
     "ratelimit-policy",
     "ratelimit",
 ];
@@ -261,6 +274,8 @@ pub trait DeskHost: Clock + Random + Log {
     type Follower: Follower;
     /// Follows it to its end, whoever else does. `None` when nobody is busy with it.
     fn follow(&self, id: Uuid) -> Option<Self::Follower>;
+    /// How many clients wait for that generation now, as streams or for its end; `None`: for any generation of the user.
+    fn subscribers(&self, id: Option<Uuid>) -> usize;
     /// Whether somebody follows it now: then each card is worth storing at once.
     fn is_followed(&self, id: Uuid) -> bool;
     /// Tells whoever runs it that it is to end now.

@@ -2,13 +2,13 @@
 //! (RFC 9651): a list of strings with integer parameters.
 //!
 //! ```text
-//! RateLimit-Policy: "burst";q=10;w=60, "generations";q=50;w=86400
-//! RateLimit: "burst";r=9;t=6, "generations";r=49;t=512
+//! RateLimit-Policy: "burst";q=10;w=60, "generations";q=50;w=86400, "attempts";q=150;w=86400
+//! RateLimit: "burst";r=9;t=6, "generations";r=49;t=512, "attempts";r=149;t=512
 //! ```
-//! `q` units in any window of `w` seconds; `r` of them remain, more in `t` seconds. `concurrent` is not told: it has
-//! no window.
+//! `q` units in any window of `w` seconds; `r` of them remain, more in `t` seconds. `concurrent` is not in the fields: it
+//! has no window.
 
-use super::ledger::{BURST, GENERATIONS, Ledger, Policies};
+use super::ledger::{ATTEMPTS, BURST, GENERATIONS, Ledger, Policies};
 use super::window::{Quota, Standing, seconds_until};
 
 /// Both fields, their names in lower case.
@@ -21,7 +21,12 @@ pub fn fields(ledger: &Ledger, policies: &Policies, now_ms: u64) -> [(&'static s
 #[must_use]
 pub fn rate_limit_policy(policies: &Policies) -> String {
     let member = |name: &str, quota: Quota| format!("\"{name}\";q={};w={}", quota.count, quota.window_s);
-    [member(BURST, policies.burst), member(GENERATIONS, policies.generations)].join(", ")
+    [
+        member(BURST, policies.burst),
+        member(GENERATIONS, policies.generations),
+        member(ATTEMPTS, policies.attempts),
+    ]
+    .join(", ")
 }
 
 /// The value of `RateLimit`. `t` is the draft's "number of seconds until additional quota […] is made available",
@@ -38,6 +43,7 @@ pub fn rate_limit(ledger: &Ledger, policies: &Policies, now_ms: u64) -> String {
     [
         member(BURST, ledger.burst.standing(policies.burst, now_ms)),
         member(GENERATIONS, ledger.generations.standing(policies.generations, now_ms)),
+        member(ATTEMPTS, ledger.attempts.standing(policies.attempts, now_ms)),
     ]
     .join(", ")
 }
@@ -51,6 +57,7 @@ mod tests {
     const POLICIES: Policies = Policies {
         burst: Quota { count: 10, window_s: 60 },
         generations: Quota { count: 50, window_s: 86_400 },
+        attempts: Quota { count: 150, window_s: 86_400 },
         concurrent: 2,
     };
 
@@ -73,21 +80,27 @@ mod tests {
 
     #[test]
     fn the_policies_are_told_as_the_contract_writes_them() {
-        assert_eq!(rate_limit_policy(&POLICIES), r#""burst";q=10;w=60, "generations";q=50;w=86400"#);
+        assert_eq!(
+            rate_limit_policy(&POLICIES),
+            r#""burst";q=10;w=60, "generations";q=50;w=86400, "attempts";q=150;w=86400"#
+        );
     }
 
     #[test]
     fn what_is_left_is_told_with_the_time_until_it_is_more() {
         let mut ledger = Ledger::default();
-        assert_eq!(rate_limit(&ledger, &POLICIES, 0), r#""burst";r=10, "generations";r=50"#);
+        assert_eq!(
+            rate_limit(&ledger, &POLICIES, 0),
+            r#""burst";r=10, "generations";r=50, "attempts";r=150"#
+        );
         ledger.count_request(&POLICIES, 0).expect("there is room");
         ledger.reserve(&POLICIES, Uuid::nil(), 1, 0).expect("there is room");
         for (now_ms, field) in [
-            (0, r#""burst";r=9;t=61, "generations";r=49;t=87264"#), // 60.6 s
-            (55_000, r#""burst";r=9;t=6, "generations";r=49;t=87209"#),
-            (59_600, r#""burst";r=9;t=1, "generations";r=49;t=87205"#),
-            (60_599, r#""burst";r=9;t=1, "generations";r=49;t=87204"#),
-            (60_600, r#""burst";r=10, "generations";r=49;t=87204"#),
+            (0, r#""burst";r=9;t=61, "generations";r=49;t=87264, "attempts";r=149;t=87264"#), // 60.6 s
+            (55_000, r#""burst";r=9;t=6, "generations";r=49;t=87209, "attempts";r=149;t=87209"#),
+            (59_600, r#""burst";r=9;t=1, "generations";r=49;t=87205, "attempts";r=149;t=87205"#),
+            (60_599, r#""burst";r=9;t=1, "generations";r=49;t=87204, "attempts";r=149;t=87204"#),
+            (60_600, r#""burst";r=10, "generations";r=49;t=87204, "attempts";r=149;t=87204"#),
         ] {
             assert_eq!(rate_limit(&ledger, &POLICIES, now_ms), field, "{now_ms}");
         }
@@ -101,13 +114,16 @@ mod tests {
         }
         let refusal = ledger.count_request(&POLICIES, 10_000).expect_err("the burst is used up");
         assert_eq!(refusal.retry_after_s, 51);
-        assert_eq!(rate_limit(&ledger, &POLICIES, 10_000), r#""burst";r=0;t=51, "generations";r=50"#);
+        assert_eq!(
+            rate_limit(&ledger, &POLICIES, 10_000),
+            r#""burst";r=0;t=51, "generations";r=50, "attempts";r=150"#
+        );
     }
 
     #[test]
     fn both_are_structured_fields_even_at_the_largest_numbers() {
         let most = Quota { count: u32::MAX, window_s: u32::MAX };
-        let policies = Policies { burst: most, generations: most, concurrent: u32::MAX };
+        let policies = Policies { burst: most, generations: most, attempts: most, concurrent: u32::MAX };
         let mut ledger = Ledger::default();
         ledger.count_request(&policies, u64::MAX / 2).expect("there is room");
         let [(policy_name, policy), (name, left)] = fields(&ledger, &policies, u64::MAX / 2);
@@ -118,6 +134,8 @@ mod tests {
         }
         let left = read(&left);
         assert_eq!(left[0].1.len(), 2);
-        assert_eq!(left[1], ("generations".to_owned(), vec![("r".to_owned(), u64::from(u32::MAX))]));
+        for (member, name) in left[1..].iter().zip(["generations", "attempts"]) {
+            assert_eq!(*member, (name.to_owned(), vec![("r".to_owned(), u64::from(u32::MAX))]));
+        }
     }
 }

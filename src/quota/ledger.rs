@@ -1,10 +1,11 @@
-//! What one user has used, under all three policies, and whether there is room for more.
+//! What one user has used, under all policies, and whether there is room for more.
 //!
 //! A request goes through in two steps of one transaction: [`Ledger::count_request`] before its body is looked at,
-//! [`Ledger::reserve`] when it is about to start a generation. The generation's end calls [`Ledger::release`], and
+//! [`Ledger::reserve`] when it is about to start a generation, which counts the generation's first model call as well.
+//! [`Ledger::count_attempt`] counts each further call. The generation's end calls [`Ledger::release`], and
 //! [`Ledger::give_back`] when it failed through no fault of the user's.
 //!
-//! As JSON: `[burst, generations, leases]`, see [`Window`] and [`Leases`]; `[]` is a fresh one.
+//! As JSON: `[burst, generations, leases, attempts]`, see [`Window`] and [`Leases`]; what is missing at the end is fresh.
 
 use serde::{Deserialize, Serialize, Serializer};
 use uuid::Uuid;
@@ -16,19 +17,23 @@ use super::window::{Quota, Unit, Window, seconds_until};
 pub const BURST: &str = "burst";
 /// The name of the policy on accepted generations.
 pub const GENERATIONS: &str = "generations";
+/// The name of the policy on model calls, retries included.
+pub const ATTEMPTS: &str = "attempts";
 /// The name of the policy on generations in flight.
 pub const CONCURRENT: &str = "concurrent";
 
 /// Longest wait that is asked for when only `concurrent` refuses: most generations end well before their lease.
 const CONCURRENT_WAIT_S_MAX: u64 = 10;
 
-/// The three policies, as they are configured.
+/// The policies, as they are configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policies {
     /// Requests that passed authentication.
     pub burst: Quota,
     /// Accepted generations.
     pub generations: Quota,
+    /// Model calls, retries included; never refunded.
+    pub attempts: Quota,
     /// Generations in flight; 1 or more. With 0 none is ever let in.
     pub concurrent: u32,
 }
@@ -36,11 +41,20 @@ pub struct Policies {
 /// Why a request is not let in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// The names of the policies that have no room, in the order [`BURST`], [`GENERATIONS`], [`CONCURRENT`].
+    /// The names of the policies that have no room, in the order [`BURST`], [`GENERATIONS`],
+    /// [`ATTEMPTS`], [`CONCURRENT`].
     pub violated: Vec<&'static str>,
     /// Whole seconds, 1 or more: a client that waits for exactly that long is let in, one that waits for a second
     /// less is not. When only [`CONCURRENT`] is violated: an estimate of 1 to 10.
     pub retry_after_s: u64,
+}
+
+impl Refusal {
+    /// A refusal by [`CONCURRENT`] alone, where something other than a lease is used up.
+    #[must_use]
+    pub fn by_concurrent() -> Self {
+        Self { violated: vec![CONCURRENT], retry_after_s: CONCURRENT_WAIT_S_MAX }
+    }
 }
 
 /// What one user has used.
@@ -53,11 +67,13 @@ pub struct Ledger {
     pub generations: Window,
     /// Generations in flight.
     pub leases: Leases,
+    /// Model calls.
+    pub attempts: Window,
 }
 
 impl Serialize for Ledger {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        (&self.burst, &self.generations, &self.leases).serialize(serializer)
+        (&self.burst, &self.generations, &self.leases, &self.attempts).serialize(serializer)
     }
 }
 
@@ -75,29 +91,26 @@ impl Ledger {
     }
 
     /// A refusal by `burst`, for a request that wants to start a generation: a client that comes back only to be
-    /// refused by the next policy was not let in, so it is told both, and waits for both.
+    /// refused by the next policy was not let in, so the refusal names all of them, and its wait is for all of them.
     pub fn refusal_of_generation(
         &mut self,
         mut refusal: Refusal,
         policies: &Policies,
         now_ms: u64,
     ) -> Refusal {
-        // Also when it refuses: units that a step of the clock has moved stay moved, so that the wait stays true.
-        self.generations.settle(policies.generations, now_ms);
-        let generations_at_ms = self.generations.room_at_ms(policies.generations, now_ms);
-        if generations_at_ms > now_ms {
-            refusal.violated.push(GENERATIONS);
-            refusal.retry_after_s = refusal.retry_after_s.max(seconds_until(generations_at_ms, now_ms));
-        }
+        self.settle(policies, now_ms);
+        let (full, at_ms) = self.full_windows(policies, now_ms);
+        refusal.violated.extend(full);
+        refusal.retry_after_s = refusal.retry_after_s.max(seconds_until(at_ms, now_ms));
         refusal
     }
 
-    /// Takes a unit of `generations` and a lease of `lease_ms` for the generation `id`, or nothing of either.
-    /// The request itself has been counted before.
+    /// Takes a unit of `generations`, one of `attempts` for the first model call, and a lease of `lease_ms` for the
+    /// generation `id`, or nothing of either. The request itself has been counted before.
     ///
     /// # Errors
-    /// When `generations` or `concurrent` has no room. The wait is for `burst` too, in which this request has been
-    /// counted and the next one will have to be.
+    /// When `generations`, `attempts` or `concurrent` has no room. The wait is for `burst` too, in which this request has
+    /// been counted and the next one will have to be.
     pub fn reserve(
         &mut self,
         policies: &Policies,
@@ -105,28 +118,57 @@ impl Ledger {
         lease_ms: u64,
         now_ms: u64,
     ) -> Result<Unit, Refusal> {
-        self.generations.settle(policies.generations, now_ms); // as above
-        let generations_at_ms = self.generations.room_at_ms(policies.generations, now_ms);
+        self.settle(policies, now_ms);
+        let (mut violated, windows_at_ms) = self.full_windows(policies, now_ms);
         let lease_at_ms = self.leases.room_at_ms(policies.concurrent, id, now_ms);
         let has_lease = lease_at_ms.is_some_and(|at_ms| at_ms <= now_ms);
-        if has_lease && let Some(unit) = self.generations.take(policies.generations, now_ms) {
+        if violated.is_empty()
+            && has_lease
+            && let Some(unit) = self.generations.take(policies.generations, now_ms)
+        {
+            self.attempts.take(policies.attempts, now_ms);
             self.leases.take(policies.concurrent, id, lease_ms, now_ms);
             return Ok(unit);
         }
         let burst_at_ms = self.burst.room_at_ms(policies.burst, now_ms);
         let lease_at_ms =
             lease_at_ms.unwrap_or_else(|| now_ms.saturating_add(CONCURRENT_WAIT_S_MAX.saturating_mul(1000)));
-        let wait_s = seconds_until(burst_at_ms.max(generations_at_ms).max(lease_at_ms), now_ms);
-        let mut violated = Vec::new();
-        if generations_at_ms > now_ms {
-            violated.push(GENERATIONS);
-        }
+        let wait_s = seconds_until(burst_at_ms.max(windows_at_ms).max(lease_at_ms), now_ms);
         if !has_lease {
             violated.push(CONCURRENT);
         }
         let is_estimate = violated == [CONCURRENT];
         let retry_after_s = if is_estimate { wait_s.clamp(1, CONCURRENT_WAIT_S_MAX) } else { wait_s };
         Err(Refusal { violated, retry_after_s })
+    }
+
+    /// Counts one more model call of a generation that [`Ledger::reserve`] let in. Whether it may be made; a call that may
+    /// not be made counts nowhere.
+    pub fn count_attempt(&mut self, policies: &Policies, now_ms: u64) -> bool {
+        self.attempts.take(policies.attempts, now_ms).is_some()
+    }
+
+    /// Which of the windows of a generation have no room, and when all of them have.
+    fn full_windows(&self, policies: &Policies, now_ms: u64) -> (Vec<&'static str>, u64) {
+        let (mut full, mut at_ms) = (Vec::new(), now_ms);
+        for (name, window, quota) in [
+            (GENERATIONS, &self.generations, policies.generations),
+            (ATTEMPTS, &self.attempts, policies.attempts),
+        ] {
+            let room_at_ms = window.room_at_ms(quota, now_ms);
+            if room_at_ms > now_ms {
+                full.push(name);
+                at_ms = at_ms.max(room_at_ms);
+            }
+        }
+        (full, at_ms)
+    }
+
+    /// Brings the windows of a generation to `now_ms`. Also before a refusal: units that a step of the clock has moved
+    /// stay moved, so that the wait stays true.
+    fn settle(&mut self, policies: &Policies, now_ms: u64) {
+        self.generations.settle(policies.generations, now_ms);
+        self.attempts.settle(policies.attempts, now_ms);
     }
 
     /// Gives a unit of `generations` back. Does nothing when it was given back before, or has left the window.
@@ -149,7 +191,8 @@ impl Ledger {
     /// The moment at which the ledger will be idle if nothing happens before; 0 when nothing is in it.
     #[must_use]
     pub fn idle_at_ms(&self) -> u64 {
-        self.burst.idle_at_ms().max(self.generations.idle_at_ms()).max(self.leases.idle_at_ms())
+        let windows = [&self.burst, &self.generations, &self.attempts];
+        windows.map(Window::idle_at_ms).into_iter().fold(self.leases.idle_at_ms(), u64::max)
     }
 }
 
@@ -160,6 +203,7 @@ mod tests {
     const POLICIES: Policies = Policies {
         burst: Quota { count: 3, window_s: 60 },           // buckets of 600 ms
         generations: Quota { count: 2, window_s: 86_400 }, // buckets of 864 s
+        attempts: Quota { count: 100, window_s: 86_400 },
         concurrent: 2,
     };
     const LEASE_MS: u64 = 120_000;
@@ -341,6 +385,8 @@ mod tests {
         let unit = ledger.reserve(&POLICIES, id(1), LEASE_MS, 0).expect("there is room");
         assert_eq!(ledger.idle_at_ms(), 101 * 864_000);
         ledger.give_back(unit);
+        assert_eq!(ledger.idle_at_ms(), 101 * 864_000, "its model call stays counted");
+        ledger.attempts = Window::default();
         assert_eq!(ledger.idle_at_ms(), LEASE_MS);
         assert!(!ledger.is_idle(LEASE_MS - 1));
         assert!(ledger.is_idle(LEASE_MS));
@@ -353,9 +399,49 @@ mod tests {
         let text = serde_json::to_string(&ledger).expect("it is JSON");
         assert_eq!(
             text,
-            r#"[[60,2,[[0,0,2]],[]],[86400,2,[[0,0,2]],[]],[["00000000-0000-0000-0000-000000000007",120000]]]"#
+            r#"[[60,2,[[0,0,2]],[]],[86400,2,[[0,0,2]],[]],[["00000000-0000-0000-0000-000000000007",120000]],[86400,2,[[0,0,2]],[]]]"#
         );
         assert_eq!(serde_json::from_str::<Ledger>(&text).expect("it reads"), ledger);
         assert_eq!(serde_json::from_str::<Ledger>("[]").expect("it reads"), Ledger::default());
+        // As it was stored before model calls were counted.
+        let older = r#"[[60,2,[[0,0,2]],[]],[86400,1,[[0,0,1]],[]],[]]"#;
+        let expected = Ledger { attempts: Window::default(), ..used(2, 1) };
+        assert_eq!(serde_json::from_str::<Ledger>(older).expect("it reads"), expected);
+    }
+
+    #[test]
+    fn a_model_call_is_counted_up_to_the_quota_and_never_refunded() {
+        let policies = Policies { attempts: Quota { count: 3, window_s: 60 }, ..POLICIES };
+        let mut ledger = Ledger::default();
+        let unit = ledger.reserve(&policies, id(1), LEASE_MS, 0).expect("there is room");
+        assert!(ledger.count_attempt(&policies, 0));
+        assert!(ledger.count_attempt(&policies, 0));
+        assert!(!ledger.count_attempt(&policies, 0));
+        ledger.give_back(unit);
+        ledger.release(id(1));
+        let refusal = ledger.reserve(&policies, id(2), LEASE_MS, 0).expect_err("no model call is left");
+        assert_eq!(refusal, Refusal { violated: vec![ATTEMPTS], retry_after_s: 61 });
+        assert_eq!(ledger.generations.used(policies.generations, 0), 0, "a refused one takes nothing");
+        assert!(!ledger.count_attempt(&policies, 60_599));
+        assert!(ledger.reserve(&policies, id(2), LEASE_MS, 60_600).is_ok());
+    }
+
+    #[test]
+    fn a_refusal_by_several_windows_waits_for_the_last_of_them() {
+        let policies = Policies {
+            burst: Quota { count: 1, window_s: 10 },
+            generations: Quota { count: 1, window_s: 20 },
+            attempts: Quota { count: 1, window_s: 30 },
+            concurrent: 1,
+        };
+        let mut ledger = Ledger::default();
+        ledger.count_request(&policies, 0).expect("there is room");
+        ledger.reserve(&policies, id(1), 1_000, 0).expect("there is room");
+        let all = ledger.reserve(&policies, id(2), 1_000, 0).expect_err("nothing is left");
+        let violated = vec![GENERATIONS, ATTEMPTS, CONCURRENT];
+        assert_eq!(all, Refusal { violated, retry_after_s: 31 });
+        let burst = ledger.count_request(&policies, 0).expect_err("nothing is left");
+        let burst = ledger.refusal_of_generation(burst, &policies, 0);
+        assert_eq!(burst, Refusal { violated: vec![BURST, GENERATIONS, ATTEMPTS], retry_after_s: 31 });
     }
 }

@@ -1,9 +1,11 @@
-//! How much a user may still do: three policies, decided together, in one [`Ledger`] per user.
+//! How much a user may still do: four policies, decided together, in one [`Ledger`] per user; and a fifth, `reads`, in the memory of one
+//! isolate ([`Reads`]).
 //!
 //! | policy | counts | unit comes back |
 //! | --- | --- | --- |
 //! | `burst` | every request that passed authentication | when it has left the window |
 //! | `generations` | accepted generations | when it has left the window, or given back at once by a failure |
+//! | `attempts` | model calls, retries included | when it has left the window: never refunded |
 //! | `concurrent` | generations in flight | when the generation ends, or its lease does |
 //!
 //! Pure: the time comes in as `now_ms`, what was decided goes out as a value. Not for: where the ledger is kept and
@@ -15,8 +17,10 @@ mod lease;
 mod ledger;
 #[cfg(test)]
 mod promises;
+mod reads;
 mod window;
 
 pub use lease::Leases;
-pub use ledger::{BURST, CONCURRENT, GENERATIONS, Ledger, Policies, Refusal};
+pub use ledger::{ATTEMPTS, BURST, CONCURRENT, GENERATIONS, Ledger, Policies, Refusal};
+pub use reads::{READS, Reads};
 pub use window::{Quota, Standing, Unit, Window};

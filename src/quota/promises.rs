@@ -150,10 +150,10 @@ proptest! {
 
     #[test]
     fn a_ledger_keeps_every_promise_in_any_order_of_events(
-        (burst, generations, concurrent) in (quota(), quota(), 1..4_u32),
+        (burst, generations, attempts, concurrent) in (quota(), quota(), quota(), 1..4_u32),
         steps in prop::collection::vec((step(), pause_ms()), 1..200),
     ) {
-        let mut user = User::new(Policies { burst, generations, concurrent });
+        let mut user = User::new(Policies { burst, generations, attempts, concurrent });
         for (step, pause_ms) in steps {
             user.now_ms += pause_ms;
             user.go(&step)?;
@@ -168,6 +168,8 @@ enum Step {
     Generate,
     /// A request whose body is refused: it counts for `burst` alone.
     BadBody,
+    /// A generation is about to call the model again.
+    Retry,
     /// A generation fails: its unit comes back, its lease ends. Any that ever was, so also twice.
     Fail(Index),
     /// A generation ends well.
@@ -182,6 +184,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         8 => Just(Step::Generate),
         2 => Just(Step::BadBody),
+        2 => Just(Step::Retry),
         3 => any::<Index>().prop_map(Step::Fail),
         4 => any::<Index>().prop_map(Step::End),
         1 => Just(Step::Evict),
@@ -204,6 +207,7 @@ struct User {
     ledger: Ledger,
     requests: Oracle,
     started: Oracle,
+    calls: Oracle,
     /// Those that the storage knows: they go when it is deleted.
     generations: Vec<Generation>,
 }
@@ -216,6 +220,7 @@ impl User {
             ledger: Ledger::default(),
             requests: Oracle::default(),
             started: Oracle::default(),
+            calls: Oracle::default(),
             generations: Vec::new(),
         }
     }
@@ -229,6 +234,15 @@ impl User {
             }
             Step::BadBody => {
                 self.count_request()?;
+            }
+            Step::Retry => {
+                let (at_least, at_most) = self.calls.bounds(self.policies.attempts, self.now_ms);
+                if self.ledger.count_attempt(&self.policies, self.now_ms) {
+                    prop_assert!(at_least < size(self.policies.attempts.count), "one model call too many");
+                    self.calls.0.push(self.now_ms);
+                } else {
+                    prop_assert!(at_most >= size(self.policies.attempts.count), "too strict");
+                }
             }
             Step::Fail(which) if !self.generations.is_empty() => {
                 let number = which.index(self.generations.len());
@@ -275,12 +289,15 @@ impl User {
 
     fn reserve(&mut self) -> Result<(), TestCaseError> {
         let (at_least, at_most) = self.started.bounds(self.policies.generations, self.now_ms);
+        let (calls_at_least, calls_at_most) = self.calls.bounds(self.policies.attempts, self.now_ms);
         let has_lease = self.running() < size(self.policies.concurrent);
         let id = Uuid::from_u128(u128::try_from(self.generations.len()).expect("a small number"));
         match self.ledger.reserve(&self.policies, id, LEASE_MS, self.now_ms) {
             Ok(unit) => {
                 prop_assert!(at_least < size(self.policies.generations.count), "one generation too many");
+                prop_assert!(calls_at_least < size(self.policies.attempts.count), "one model call too many");
                 prop_assert!(has_lease, "one too many in flight");
+                self.calls.0.push(self.now_ms);
                 let (started_ms, was_given_back, was_released) = (self.now_ms, false, false);
                 self.started.0.push(started_ms);
                 self.generations.push(Generation { id, unit, started_ms, was_given_back, was_released });
@@ -289,9 +306,11 @@ impl User {
                 prop_assert_eq!(refusal.violated.contains(&CONCURRENT), !has_lease);
                 if refusal.violated.contains(&GENERATIONS) {
                     prop_assert!(at_most >= size(self.policies.generations.count), "too strict");
-                } else {
-                    prop_assert_eq!(&refusal.violated, &[CONCURRENT]);
                 }
+                if refusal.violated.contains(&ATTEMPTS) {
+                    prop_assert!(calls_at_most >= size(self.policies.attempts.count), "too strict");
+                }
+                prop_assert!(!refusal.violated.is_empty());
                 self.assert_the_wait_is_exact(&refusal)?;
             }
         }
@@ -331,6 +350,7 @@ impl User {
         for (window, quota, oracle) in [
             (&self.ledger.burst, self.policies.burst, &self.requests),
             (&self.ledger.generations, self.policies.generations, &self.started),
+            (&self.ledger.attempts, self.policies.attempts, &self.calls),
         ] {
             let (at_least, at_most) = oracle.bounds(quota, self.now_ms);
             let used = size(window.used(quota, self.now_ms));

@@ -7,10 +7,10 @@
 
 use uuid::Uuid;
 
-use super::session_events::stored_stream;
 use super::stored_session::{Reader, find, known};
 use super::user_desk::{
-    ServeHost, Served, facts_of, limited, no_session, on_desk, see_to_others, write_if_idle,
+    ServeHost, Served, facts_of, in_form, limited, may_subscribe, no_session, not_persisted, on_desk,
+    see_to_others, told, write_if_idle,
 };
 use crate::answer::form::Form;
 use crate::answer::session::{GENERATING, Known, failure};
@@ -21,6 +21,7 @@ use crate::desk::record::{Accepted, Settled};
 use crate::desk::{Desk, Effects};
 use crate::ports::{DeskHost, StorageFailed};
 use crate::problem::{Code, Problem};
+use crate::quota::Refusal;
 use crate::quota::headers::fields;
 
 /// What a request comes to at the desk.
@@ -54,7 +55,8 @@ pub async fn generate(
     let found =
         host.with_desk(|desk| (find_session(host, wanted, key.as_ref(), desk, now_ms), Effects::default()))?;
     let again = if let Found::Again(id, _) = found { Some(id) } else { None };
-    see_to_others(host, config, ask, again)?;
+    let named = if let Found::Joins(id) = found { Some(id) } else { None };
+    see_to_others(host, config, ask, named, again)?;
     // A key tells by its claim whether its session was admitted; without one, only the database may know of it.
     let may_be_stored = found == Found::New && ask.is_repeated && wanted.key.is_none();
     let is_stored =
@@ -68,26 +70,28 @@ pub async fn generate(
             (Found::New, Ok(true)) => Admitted::Reads(wanted.id),
             // It may have been paid for.
             (Found::New, Err(problem)) => Admitted::Refused(Box::new(Served::refused(ask, problem))),
-            (found, _) => admit(config, ask, wanted, (found, key), desk, &mut effects, now_ms),
+            (found, _) => {
+                let may_wait =
+                    wanted.form == Form::Later || may_subscribe(host, found.id().unwrap_or(wanted.id));
+                admit(config, ask, wanted, (found, key, may_wait), desk, &mut effects, now_ms)
+            }
         };
         ((admitted, fields(&desk.ledger, &config.rate_limit, now_ms)), effects)
     })?;
+    // (3) Start the generation.
     let (id, is_new) = match admitted {
-        Admitted::Starts(id) => (id, true),
+        Admitted::Starts(id) => {
+            host.start(id);
+            (id, true)
+        }
         Admitted::Joins(id) => (id, false),
         Admitted::Reads(id) => return Ok(stored(host, config, ask, wanted, id).await.with(headers)),
         Admitted::Refused(served) => return Ok((*served).with(headers)),
     };
 
-    // (3) Start the generation.
-    if is_new {
-        host.start(id);
-    } else {
-        write_if_idle(host, id);
-    }
-
     // (4) Answer as its reader.
-    if wanted.form == Form::Plain {
+    let is_busy = is_new || write_if_idle(host, id)?;
+    if is_busy && wanted.form == Form::Plain {
         let settled = host.settled(id).await;
         let now_ms = host.now_ms();
         let headers =
@@ -95,11 +99,10 @@ pub async fn generate(
         return Ok(settled.map_or_else(|| lost(ask), |settled| at_its_end(ask, &settled)).with(headers));
     }
     let Some(generation) = on_desk(host, id)? else { return Ok(no_session(ask).with(headers)) };
-    let served = match wanted.form {
-        Form::Stream => Served::stream(ask, &generation, wanted.after.filter(|_| !is_new)),
-        Form::Plain | Form::Later => {
-            Served::whole(Known::on_desk(&generation, false).later(), facts_of(&generation))
-        }
+    let served = if is_busy && wanted.form == Form::Stream {
+        Served::stream(ask, &generation, wanted.after.filter(|_| !is_new))
+    } else {
+        not_persisted(ask, &generation, wanted.form, wanted.after)
     };
     Ok(served.with(headers))
 }
@@ -134,7 +137,7 @@ fn admit(
     config: &Config,
     ask: &Ask,
     wanted: &Generate,
-    (found, key): (Found, Option<Key>),
+    (found, key, may_wait): (Found, Option<Key>, bool),
     desk: &mut Desk,
     effects: &mut Effects,
     now_ms: u64,
@@ -150,6 +153,11 @@ fn admit(
                 return Admitted::Refused(Box::new(limited(desk, effects, config, ask, refusal, now_ms)));
             }
         }
+    }
+    let reads_database = matches!(found, Found::Stored(_) | Found::Reused);
+    if !may_wait && !reads_database {
+        let refusal = Refusal::by_concurrent();
+        return Admitted::Refused(Box::new(limited(desk, effects, config, ask, refusal, now_ms)));
     }
     let (id, run) = match found {
         Found::Joins(id) => return Admitted::Joins(id),
@@ -204,34 +212,22 @@ fn at_its_end(ask: &Ask, settled: &Settled) -> Served {
     told(ask, &session, facts)
 }
 
-fn told(ask: &Ask, session: &Known<'_>, facts: Facts) -> Served {
-    match session.created() {
-        Ok(answer) => Served::whole(answer, facts),
-        Err(problem) => {
-            let facts = Facts { code: Some(problem.code), ..facts };
-            Served::whole(problem.to_answer(&ask.origin, &ask.request_id), facts)
-        }
-    }
-}
-
 /// A session that was made before, from the database, in the form that is wanted now.
 async fn stored(host: &impl ServeHost, config: &Config, ask: &Ask, wanted: &Generate, id: Uuid) -> Served {
-    let row = match find(host, config, reader_of(ask), id).await {
-        Ok(Some(row)) => row,
-        // Its row could not be opened, and the answer that said so was lost.
-        Ok(None) if ask.is_repeated => return Served::refused(ask, &failure(Code::DatabaseError)),
-        Ok(None) => return no_session(ask),
+    let found = match find(host, config, reader_of(ask), id).await {
+        Ok(found) => found,
         Err(problem) => return Served::refused(ask, &problem),
     };
+    // A failure whose end never reached the database, which may not have had its beginning.
+    if found.as_ref().is_none_or(|row| row.status == GENERATING)
+        && let Ok(Some(code)) = host.with_desk(|desk| (desk.failure_of(id), Effects::default()))
+    {
+        return Served::refused(ask, &failure(code));
+    }
+    let Some(row) = found else { return no_session(ask) };
     let session = known(&row);
     let facts = Facts { session_id: Some(id), code: session.failure, ..Facts::default() };
-    match wanted.form {
-        Form::Plain => told(ask, &session, facts),
-        Form::Later => Served::whole(session.later(), facts),
-        Form::Stream => {
-            Served::whole(stored_stream(&session, wanted.after, &ask.origin, &ask.request_id), facts)
-        }
-    }
+    in_form(ask, &session, facts, wanted.form, wanted.after)
 }
 
 /// The storage failed while it ran. The alarm takes it up.

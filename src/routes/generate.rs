@@ -22,12 +22,13 @@ use super::new_id;
 use crate::answer::session::rfc3339;
 use crate::config::{Config, LogLevel};
 use crate::desk::record::{Ending, Generation, KeptCandidate, Row, Settled};
-use crate::desk::{Effects, Event, broken_off};
+use crate::desk::{Desk, Effects, Event, broken_off};
 use crate::generation::usage::Usage;
 use crate::openrouter::call::{BITE_MS, Extent, Progress, call};
 use crate::openrouter::request::Ask;
-use crate::ports::{Clock, DeskHost, Fetch, Random, StorageFailed, Timer, within};
+use crate::ports::{Clock, DeskHost, Fetch, Log, Random, StorageFailed, Timer, within};
 use crate::problem::Code;
+use crate::quota::Policies;
 use crate::supabase::rest::{Caller, RestError};
 use crate::supabase::sessions::{self, EndedRow, EventData, NewRow};
 
@@ -36,6 +37,14 @@ const BITE_BYTES: usize = 16 * 1024;
 /// A complete card that nobody waits for is stored after this long at the latest: a death loses less than this of them,
 /// and a fast answer costs one write.
 const STORE_EVERY_MS: u64 = 250;
+/// For how long after the deadline the opening of the row is waited for, when the model's answer is there.
+const OPEN_GRACE_MS: u64 = 5_000;
+/// By when after the deadline the end has been written, or is left to a later attempt: a client that waits has its response
+/// within the contract's `AI_TIMEOUT_MS` + 16 s.
+const FINISH_GRACE_MS: u64 = 15_000;
+/// An attempt to write has at least this long, also one of a generation that ended long ago. As long as one request to the
+/// database may take.
+const FINISH_MS_MIN: u64 = FINISH_GRACE_MS - OPEN_GRACE_MS;
 /// How long a generation is listened to that was stopped: a bite's time, and as much again for reading what there was of it.
 const STOP_MS: u64 = 2 * BITE_MS;
 
@@ -76,6 +85,7 @@ async fn generate(
     let id = generation.accepted.id;
     let found = Found {
         host,
+        policies: &config.rate_limit,
         id,
         pending: RefCell::default(),
         any: Cell::new(false),
@@ -132,6 +142,7 @@ async fn make<H: GenerateHost>(
         deadline_ms: generation.deadline_ms,
         attempts_made: generation.attempts,
         bite_bytes: &|| if found.is_stopped.get() || host.is_followed(accepted.id) { 1 } else { BITE_BYTES },
+        may_call: &|attempt| found.may_call(attempt),
         no_cache: accepted.no_cache,
         traceparent: accepted.traceparent.as_deref(),
         referer: &accepted.origin,
@@ -163,7 +174,9 @@ async fn make<H: GenerateHost>(
         Either::Right((answer, open)) => {
             // All of it is paid: on the desk before anything is waited for.
             found.store();
-            match open.await {
+            let until_ms = generation.deadline_ms.saturating_add(OPEN_GRACE_MS);
+            let left_ms = until_ms.saturating_sub(host.now_ms());
+            match within(host, left_ms, open).await.unwrap_or(Err(RestError::Unavailable)) {
                 Ok(()) => row_is(host, accepted.id, Row::Opened)?,
                 Err(error) => not_opened(host, generation, &error)?,
             }
@@ -188,6 +201,7 @@ async fn make<H: GenerateHost>(
 /// (2) Complete cards on their way to the desk.
 struct Found<'a, H> {
     host: &'a H,
+    policies: &'a Policies,
     id: Uuid,
     pending: RefCell<Vec<KeptCandidate>>,
     any: Cell<bool>,
@@ -201,13 +215,20 @@ impl<H: DeskHost + Timer> Found<'_, H> {
     fn take(&self, progress: Progress<'_>) {
         let card = match progress {
             Progress::Candidate(card) => card.clone(),
-            Progress::Attempt(attempt) => {
-                self.attempts.set(attempt);
-                return self.tell(Event::Attempt(attempt));
-            }
+            Progress::Attempt(attempt) => return self.attempts.set(attempt),
         };
         self.any.set(true);
         self.pending.borrow_mut().push(KeptCandidate::new(new_id(self.host.now_ms(), self.host), card));
+    }
+
+    /// Counts a model call before it is made. Whether the user may make it.
+    fn may_call(&self, attempt: u32) -> bool {
+        let now_ms = self.host.now_ms();
+        let decide = |desk: &mut Desk| desk.begin_attempt(self.policies, self.id, attempt, now_ms);
+        self.host.with_desk(decide).unwrap_or_else(|StorageFailed| {
+            self.failed.set(true);
+            false
+        })
     }
 
     /// Stores what is pending, each time a while after it came, whether or not more comes. To be polled beside the
@@ -258,11 +279,25 @@ fn row_is(host: &impl DeskHost, id: Uuid, row: Row) -> Result<(), StorageFailed>
 fn not_opened(host: &impl DeskHost, generation: &Generation, error: &RestError) -> Result<(), StorageFailed> {
     let id = generation.accepted.id;
     log_rest(host, id, "open", error);
+    reject_unknown_user(host, generation, error)?;
     // Only the first attempt of all that was refused says that the row is not there; before a death, and in the run
     // before, it may have been opened.
     let is_first = generation.accepted.run == 1 && generation.attempts == 0 && generation.row == Row::Unknown;
     let row = if is_first && error.is_by_database() { Row::Refused } else { generation.row };
     row_is(host, id, row)
+}
+
+/// An account that was deleted is refused from now on, for as long as its token would be accepted: each of its requests would
+/// be one more paid call whose result nobody can store.
+fn reject_unknown_user(
+    host: &impl DeskHost,
+    generation: &Generation,
+    error: &RestError,
+) -> Result<(), StorageFailed> {
+    if !error.is_unknown_user() {
+        return Ok(());
+    }
+    host.with_desk(|desk| ((), desk.reject_user(generation.accepted.token_expires_ms)))
 }
 
 fn failed(code: Code, attempts: u32, ended_ms: u64) -> Ending {
@@ -293,23 +328,54 @@ async fn write(
     // The database was asked for the row a moment ago, and refused it or said nothing; nobody shall wait for it
     // again. With a refusal there is nothing to write, else the alarm writes the failure when it can be written.
     let is_unopened = ending.code == Some(Code::DatabaseError) && generation.writes == 0;
-    let mut written = is_unopened && generation.row == Row::Refused;
-    if !is_unopened {
-        let mut outcome = finish(host, config, &generation, &ending).await;
-        if generation.row == Row::Opened && matches!(&outcome, Err(RestError::Refused { status: 404, .. })) {
-            // The row that was opened is not there: the completing function opens it itself.
-            generation.row = Row::Unknown;
-            outcome = finish(host, config, &generation, &ending).await;
+    let event = if is_unopened {
+        if generation.row == Row::Refused { Event::Written } else { Event::NotWritten }
+    } else {
+        let until_ms = generation.deadline_ms.saturating_add(FINISH_GRACE_MS);
+        let left_ms = until_ms.saturating_sub(began_ms).max(FINISH_MS_MIN);
+        let finishing = finish_or_open(host, config, &mut generation, &ending);
+        match within(host, left_ms, finishing).await.unwrap_or(Err(RestError::Unavailable)) {
+            Ok(()) => Event::Written,
+            Err(error) => {
+                log_rest(host, id, "finish", &error);
+                reject_unknown_user(host, &generation, &error)?;
+                if error.is_final() { Event::Refused } else { Event::NotWritten }
+            }
         }
-        match outcome {
-            Ok(()) => written = true,
-            Err(error) => log_rest(host, id, "finish", &error),
-        }
-    }
+    };
+    let written = event == Event::Written;
     let now_ms = host.now_ms();
-    let event = if written { Event::Written } else { Event::NotWritten };
-    host.with_desk(|desk| ((), desk.advance(id, event, now_ms)))?;
+    let is_abandoned = host.with_desk(|desk| {
+        let effects = desk.advance(id, event, now_ms);
+        (!written && desk.find(id).is_none(), effects)
+    })?;
+    if is_abandoned {
+        log_abandoned(host, id);
+    }
     Ok(Settled { generation, written, database_ms: now_ms.saturating_sub(began_ms) })
+}
+
+/// Logs that an ended generation is lost.
+pub(super) fn log_abandoned(host: &impl Log, id: Uuid) {
+    let line = [r#"{"level":"error","message":"given up","session_id":""#, &id.to_string(), r#""}"#];
+    host.log(LogLevel::Error, &line.concat());
+}
+
+/// Ends the row; opens it first where it was opened and is not there.
+async fn finish_or_open(
+    host: &impl GenerateHost,
+    config: &Config,
+    generation: &mut Generation,
+    ending: &Ending,
+) -> Result<(), RestError> {
+    let outcome = finish(host, config, generation, ending).await;
+    let is_missing = matches!(&outcome, Err(RestError::Refused { status: 404, .. }));
+    if is_missing && generation.row == Row::Opened && !generation.accepted.input_text.is_empty() {
+        generation.row = Row::Unknown;
+        row_is(host, generation.accepted.id, Row::Unknown).map_err(|StorageFailed| RestError::Unavailable)?;
+        return finish(host, config, generation, ending).await;
+    }
+    outcome
 }
 
 async fn finish(

@@ -35,8 +35,9 @@ use crate::desk::ask::{Ask, Facts, Wish};
 use crate::generation::prompt::pseudonym;
 use crate::generation::usage::Usage;
 use crate::http::Answer;
-use crate::ports::{DeskReply, Desks, Inbound, Log, Metrics, Point, Random};
+use crate::ports::{DeskError, DeskReply, Desks, Inbound, Log, Metrics, Point, Random};
 use crate::problem::{Code, Problem};
+use crate::quota::Refusal;
 use authenticate::AuthHost;
 use stored_session::Reader;
 
@@ -319,6 +320,12 @@ async fn signed_in<H: AnswerHost>(
     passed.auth_ms = Some(host.now_ms().saturating_sub(began_ms));
     let caller = Caller { user, token };
     passed.user = Some(caller.user.clone());
+    if route != Route::CreateSession {
+        let now_ms = host.now_ms();
+        let counted =
+            host.with_memory(|memory| memory.reads.count(caller.user.id, config.read_limit, now_ms));
+        counted.map_err(|refusal| rate_limited(&refusal))?;
+    }
 
     let answering = match route {
         Route::CreateSession => create_session::create_session(host, config, request, &caller).boxed_local(),
@@ -386,7 +393,9 @@ fn misconfigured(log: &impl Log, errors: &[ConfigError]) -> Problem {
 }
 
 /// Asks the user's desk; once more when the platform lost the first answer (it moves objects, and a deployment starts
-/// them anew): the ask has all that it takes to be found again.
+/// them anew): the ask has all that it takes to be found again. Not once more when the platform says that the object is
+/// overloaded: each more request makes that worse
+/// (<https://developers.cloudflare.com/durable-objects/best-practices/error-handling/>).
 async fn ask_desk<H: AnswerHost>(
     host: &H,
     request: &Request<impl Inbound>,
@@ -414,8 +423,10 @@ async fn ask_desk_told<H: AnswerHost>(
         is_repeated: false,
         wish,
     };
-    if let Ok(reply) = host.ask(&ask).await {
-        return Ok((reply, false));
+    match host.ask(&ask).await {
+        Ok(reply) => return Ok((reply, false)),
+        Err(DeskError::Overloaded) => return Err(desk_unreachable()),
+        Err(DeskError::Unreachable) => {}
     }
     ask.is_repeated = true;
     host.ask(&ask).await.map(|reply| (reply, true)).map_err(|_| desk_unreachable())
@@ -430,6 +441,17 @@ fn passed_on<S>(reply: DeskReply<S>) -> (Reply<S>, Facts) {
 fn desk_unreachable() -> Problem {
     let mut problem = Problem::new(Code::RateLimiterUnavailable, "your limits cannot be checked now");
     problem.retry_after_s = Some(5);
+    problem
+}
+
+/// A refusal by a policy.
+fn rate_limited(refusal: &Refusal) -> Problem {
+    let mut problem = Problem::new(
+        Code::RateLimited,
+        ["the limit of ", &refusal.violated.join(" and of "), " is reached; see Retry-After"].concat(),
+    );
+    problem.retry_after_s = Some(refusal.retry_after_s);
+    problem.violated_policies.clone_from(&refusal.violated);
     problem
 }
 

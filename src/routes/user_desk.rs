@@ -4,10 +4,14 @@
 use uuid::Uuid;
 
 use super::admission::generate;
-use super::session_events::{Follow, stream_head};
+use super::generate::log_abandoned;
+use super::rate_limited;
+use super::session_events::{Follow, stored_stream, stream_head};
 use super::stop_session::{is_since, not_running};
 use crate::answer::events::Position;
+use crate::answer::form::Form;
 use crate::answer::session::Known;
+use crate::auth::Refused;
 use crate::config::Config;
 use crate::desk::ask::{Ask, Facts, Wish};
 use crate::desk::record::Generation;
@@ -69,7 +73,11 @@ impl Served {
 
 /// Answers the edge.
 pub async fn serve(host: &impl ServeHost, config: &Config, ask: &Ask) -> Served {
+    let now_ms = host.now_ms();
     let served = match &ask.wish {
+        _ if host.with_desk(|desk| (desk.is_rejected(now_ms), Effects::default())) == Ok(true) => {
+            Ok(Served::refused(ask, &Refused::Invalid.to_problem()))
+        }
         Wish::Count => count(host, config, ask),
         Wish::Generate(wanted) => generate(host, config, ask, wanted).await,
         Wish::Read { id } => read(host, config, ask, *id).await,
@@ -98,7 +106,7 @@ fn count(host: &impl DeskHost, config: &Config, ask: &Ask) -> Result<Served, Sto
 }
 
 async fn read(host: &impl DeskHost, config: &Config, ask: &Ask, id: Uuid) -> Result<Served, StorageFailed> {
-    see_to_all(host, config, ask)?;
+    see_to_all(host, config, ask, Some(id))?;
     let Some(generation) = on_desk(host, id)? else { return Ok(no_session(ask)) };
     // One that has ended is being written now.
     let settled = if generation.ending.is_some() { host.settled(id).await } else { None };
@@ -113,14 +121,61 @@ fn follow(
     id: Uuid,
     after: Option<Position>,
 ) -> Result<Served, StorageFailed> {
-    see_to_all(host, config, ask)?;
+    see_to_all(host, config, ask, Some(id))?;
     let Some(generation) = on_desk(host, id)? else { return Ok(no_session(ask)) };
-    write_if_idle(host, id);
-    Ok(Served::stream(ask, &generation, after))
+    if !may_subscribe(host, id) {
+        return Ok(Served::refused(ask, &too_many_subscribers()));
+    }
+    Ok(if write_if_idle(host, id)? {
+        Served::stream(ask, &generation, after)
+    } else {
+        not_persisted(ask, &generation, Form::Stream, after)
+    })
+}
+
+/// A session that has ended, that nobody writes now and that can wait for no longer: its response says that it is not
+/// persisted yet.
+pub(super) fn not_persisted(
+    ask: &Ask,
+    generation: &Generation,
+    form: Form,
+    after: Option<Position>,
+) -> Served {
+    in_form(ask, &Known::on_desk(generation, false), facts_of(generation), form, after)
+}
+
+/// A session that does not run, in the form that is wanted.
+pub(super) fn in_form(
+    ask: &Ask,
+    session: &Known<'_>,
+    facts: Facts,
+    form: Form,
+    after: Option<Position>,
+) -> Served {
+    match form {
+        Form::Plain => told(ask, session, facts),
+        Form::Later => Served::whole(session.later(), facts),
+        Form::Stream => Served::whole(stored_stream(session, after, &ask.origin, &ask.request_id), facts),
+    }
+}
+
+/// The response to a client that waited for the end.
+pub(super) fn told(ask: &Ask, session: &Known<'_>, facts: Facts) -> Served {
+    match session.created() {
+        Ok(answer) => Served::whole(answer, facts),
+        Err(problem) => {
+            let facts = Facts { code: Some(problem.code), ..facts };
+            Served::whole(problem.to_answer(&ask.origin, &ask.request_id), facts)
+        }
+    }
+}
+
+fn too_many_subscribers() -> Problem {
+    rate_limited(&Refusal::by_concurrent())
 }
 
 async fn stop(host: &impl DeskHost, config: &Config, ask: &Ask, id: Uuid) -> Result<Served, StorageFailed> {
-    see_to_all(host, config, ask)?;
+    see_to_all(host, config, ask, Some(id))?;
     let Some(generation) = on_desk(host, id)? else { return Ok(no_session(ask)) };
     if let Some(ending) = &generation.ending {
         let is_ours = ask.is_repeated && is_since(ask.began_ms, ending.ended_ms);
@@ -141,12 +196,29 @@ pub(super) fn on_desk(host: &impl DeskHost, id: Uuid) -> Result<Option<Generatio
     host.with_desk(|desk| (desk.find(id).cloned(), Effects::default()))
 }
 
-/// Somebody is about to wait for it, so somebody has to be busy with it. Nobody is when it is unwritten and every token
-/// for it has ended, that of its reader by less than what clocks may differ by: the database may still take that one.
-pub(super) fn write_if_idle(host: &impl DeskHost, id: Uuid) {
-    if !host.is_busy(id) {
-        host.start(id);
+/// Makes sure that somebody is busy with a generation before a client waits for it. Nobody is when it is not written yet and
+/// every token for it has ended, that of its reader by less than what clocks may differ by: the database may still take that
+/// one. Whether somebody is busy with it now: no more than two are written at a time.
+pub(super) fn write_if_idle(host: &impl DeskHost, id: Uuid) -> Result<bool, StorageFailed> {
+    let is_busy = host.is_busy(id);
+    let may_start = || host.with_desk(|desk| (desk.writes_left(|id| host.is_busy(id)), Effects::default()));
+    if is_busy || may_start()? == 0 {
+        return Ok(is_busy);
     }
+    host.start(id);
+    Ok(true)
+}
+
+/// At most so many wait for one generation, as streams or for its end: each holds a connection and its place in the list. A
+/// learner has a tab or two, and a broken line that is not noticed yet.
+const SUBSCRIBERS_PER_SESSION_MAX: usize = 8;
+/// At most so many of one user.
+const SUBSCRIBERS_PER_USER_MAX: usize = 32;
+
+/// Whether one more client may wait for that generation.
+pub(super) fn may_subscribe(host: &impl DeskHost, id: Uuid) -> bool {
+    host.subscribers(Some(id)) < SUBSCRIBERS_PER_SESSION_MAX
+        && host.subscribers(None) < SUBSCRIBERS_PER_USER_MAX
 }
 
 pub(super) fn no_session(ask: &Ask) -> Served {
@@ -163,7 +235,7 @@ pub fn wake(host: &impl DeskHost, config: &Config) -> Result<(), StorageFailed> 
         if desk.is_idle(now_ms) {
             return (Vec::new(), desk.clear());
         }
-        (desk.chores(|id| host.is_busy(id), now_ms), Effects::default())
+        (desk.chores(|id| host.is_busy(id), None, now_ms), Effects::default())
     })?;
     see_to(host, config, chores, now_ms)
 }
@@ -186,10 +258,8 @@ fn see_to(
             }
             Chore::Write(id) => host.start(id),
             Chore::GiveUp(id) => {
-                host.with_desk(|desk| ((), desk.advance(id, Event::Written, now_ms)))?;
-                let line =
-                    [r#"{"level":"error","message":"given up","session_id":""#, &id.to_string(), r#""}"#];
-                host.log(crate::config::LogLevel::Error, &line.concat());
+                host.with_desk(|desk| ((), desk.abandon(id)))?;
+                log_abandoned(host, id);
             }
         }
     }
@@ -205,9 +275,14 @@ pub async fn tell_limited(host: &(impl Fetch + Timer), config: &Config, ask: &As
     }
 }
 
-/// The owner is here, and brings a token: whatever nobody sees to is seen to now, not at the next alarm.
-pub(super) fn see_to_all(host: &impl DeskHost, config: &Config, ask: &Ask) -> Result<(), StorageFailed> {
-    see_to_others(host, config, ask, None)
+/// Runs what is due, now that the owner is here and brings a token. The session that the owner names comes first.
+pub(super) fn see_to_all(
+    host: &impl DeskHost,
+    config: &Config,
+    ask: &Ask,
+    named: Option<Uuid>,
+) -> Result<(), StorageFailed> {
+    see_to_others(host, config, ask, named, None)
 }
 
 /// The same, but for one.
@@ -215,12 +290,15 @@ pub(super) fn see_to_others(
     host: &impl DeskHost,
     config: &Config,
     ask: &Ask,
+    named: Option<Uuid>,
     one: Option<Uuid>,
 ) -> Result<(), StorageFailed> {
     let now_ms = host.now_ms();
     let chores = host.with_desk(|desk| {
-        desk.owner_is_here(&ask.token, ask.token_expires_ms, now_ms);
-        (desk.chores(|id| one == Some(id) || host.is_busy(id), now_ms), Effects::default())
+        desk.owner_is_here(&ask.token, ask.token_expires_ms, named, now_ms);
+        let mut chores = desk.chores(|id| host.is_busy(id), named, now_ms);
+        chores.retain(|chore| one.is_none_or(|one| !chore.is_of(one)));
+        (chores, Effects::default())
     })?;
     see_to(host, config, chores, now_ms)
 }
@@ -233,15 +311,10 @@ pub(super) fn limited(
     refusal: Refusal,
     now_ms: u64,
 ) -> Served {
-    let mut problem = Problem::new(
-        Code::RateLimited,
-        ["the limit of ", &refusal.violated.join(" and of "), " is reached; see Retry-After"].concat(),
-    );
-    problem.retry_after_s = Some(refusal.retry_after_s);
+    let problem = rate_limited(&refusal);
     let limited = desk.to_tell_limited(&config.rate_limit, &refusal, now_ms);
     // What the event log was told has to outlive the object, else it is told again in the same window.
     effects.ledger |= !limited.is_empty();
-    problem.violated_policies = refusal.violated;
     Served { limited, ..Served::refused(ask, &problem) }
 }
 

@@ -37,6 +37,11 @@ pub enum RestError {
     },
 }
 
+/// Of every code of Postgres.
+const SQLSTATE_CHARS: usize = 5;
+/// Postgres' code for a reference to a row that is not there.
+const FOREIGN_KEY_VIOLATION: &str = "23503";
+
 impl RestError {
     /// Postgres' code for a row that is there already.
     pub const UNIQUE_VIOLATION: &'static str = "23505";
@@ -52,6 +57,26 @@ impl RestError {
     #[must_use]
     pub const fn is_by_database(&self) -> bool {
         matches!(self, Self::Unauthorized | Self::Refused { sqlstate: Some(_), .. })
+    }
+
+    /// Whether the database refused what it was sent, so that no retry of the same request can succeed. Not for want of
+    /// a connection, of resources or of a lock, nor in a conflict, a shutdown or a failover; nor where a table, column or
+    /// function is missing, which a migration brings. The classes are those of Postgres' "PostgreSQL Error Codes" (appendix
+    /// A); what is longer is a code of PostgREST's own.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        const PASSING_CLASSES: [&str; 8] = ["08", "25", "40", "53", "55", "57", "58", "XX"];
+        const MISSING: [&str; 3] = ["42P01", "42703", "42883"];
+        let Self::Refused { sqlstate: Some(sqlstate), .. } = self else { return false };
+        let is_passing = PASSING_CLASSES.iter().any(|class| sqlstate.starts_with(class));
+        sqlstate.len() == SQLSTATE_CHARS && !is_passing && !MISSING.contains(&sqlstate.as_str())
+    }
+
+    /// Whether the database says that the user of the token does not exist: the only foreign key of a session's row is its
+    /// user.
+    #[must_use]
+    pub fn is_unknown_user(&self) -> bool {
+        matches!(self, Self::Refused { sqlstate: Some(sqlstate), .. } if sqlstate == FOREIGN_KEY_VIOLATION)
     }
 
     /// For the log: says what happened, holds nothing of what the database said.
@@ -178,3 +203,30 @@ pub async fn probe(host: &(impl Fetch + Timer), supabase: &Supabase) -> Result<(
 
 /// Postgres' code for what nobody may do without being signed in.
 const INSUFFICIENT_PRIVILEGE: &str = "42501";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_final_where_no_retry_can_change_it() {
+        let refused = |code: &str| RestError::Refused { status: 400, sqlstate: Some(code.to_owned()) };
+        for code in [
+            "23505", "23503", "23514", "23502", "22P05", "22023", "42501", "P0001", "PT404", "21000", "0A000",
+        ] {
+            assert!(refused(code).is_final(), "{code}");
+        }
+        for code in [
+            "40001", "40P01", "08006", "53300", "53100", "55P03", "57014", "57P01", "58030", "XX000",
+            "25006", "42P01", "42883", "42703", "PGRST202", "PGRST301", "", "2350",
+        ] {
+            assert!(!refused(code).is_final(), "{code}");
+        }
+        let without_code = RestError::Refused { status: 403, sqlstate: None };
+        for error in [RestError::Unavailable, RestError::Unauthorized, without_code] {
+            assert!(!error.is_final(), "{error:?}");
+        }
+        assert!(refused("23503").is_unknown_user());
+        assert!(!refused("23505").is_unknown_user());
+    }
+}

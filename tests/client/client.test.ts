@@ -99,8 +99,8 @@ test('Retry-After is waited for only when the caller says so, and only for as lo
 test('what is left of each limit is told with every answer that says it', async () => {
   const told: Quota[][] = [];
   const fields = {
-    'ratelimit-policy': '"burst";q=10;w=60, "generations";q=50;w=86400',
-    ratelimit: '"burst";r=9;t=6, "generations";r=49',
+    'ratelimit-policy': '"burst";q=10;w=60, "generations";q=50;w=86400, "attempts";q=150;w=86400',
+    ratelimit: '"burst";r=9;t=6, "generations";r=49, "attempts";r=149;t=9',
   };
   const service = scripted(json({ id: 's-1' }, 201, fields), json({ models: [] }));
   const client = connect({ ...service, onQuota: (quota) => told.push(quota) });
@@ -110,6 +110,7 @@ test('what is left of each limit is told with every answer that says it', async 
     [
       { policy: 'burst', limit: 10, window_s: 60, remaining: 9, reset_s: 6 },
       { policy: 'generations', limit: 50, window_s: 86400, remaining: 49, reset_s: undefined },
+      { policy: 'attempts', limit: 150, window_s: 86400, remaining: 149, reset_s: 9 },
     ],
   ]);
 });

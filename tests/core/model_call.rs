@@ -42,6 +42,7 @@ const ASK: Ask<'_> = Ask {
     deadline_ms: START_MS + TIMEOUT_MS,
     attempts_made: 0,
     bite_bytes: &|| 1,
+    may_call: &|_| true,
     no_cache: false,
     traceparent: None,
     referer: "https://cards.example",

@@ -22,7 +22,7 @@ use ai_sessions::input::{idempotency_key, new_session, page};
 use ai_sessions::ports::DESK_HEADERS;
 use ai_sessions::problem::{Code, FieldError, Problem};
 use ai_sessions::quota::headers::rate_limit_policy;
-use ai_sessions::quota::{BURST, CONCURRENT, GENERATIONS};
+use ai_sessions::quota::{ATTEMPTS, BURST, CONCURRENT, GENERATIONS, READS};
 use ai_sessions::routes::TABLE;
 use ai_sessions::routes::docs::docs;
 use ai_sessions::routes::openapi::openapi;
@@ -252,7 +252,7 @@ fn every_member_of_a_problem_is_there_and_no_other() {
     assert_members("FieldError", &fullest["errors"][0], &fullest["errors"][1]);
     assert_eq!(
         strings(&schema("Problem")["properties"]["violated-policies"]["items"]["enum"]),
-        set([BURST, GENERATIONS, CONCURRENT])
+        set([BURST, GENERATIONS, ATTEMPTS, CONCURRENT, READS])
     );
 }
 

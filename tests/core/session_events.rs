@@ -62,6 +62,7 @@ fn settled(count: u128, code: Option<Code>, written: bool) -> Step {
         attempts: 1,
         ending: Some(ending),
         writes: 0,
+        refusals: 0,
         write_at_ms: START_MS,
         candidates: cards(count),
     };

@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import { expectShape } from '../service/problem_table.ts';
-import { ask, lesson, rowsOf, type Service, signIn } from '../service/service.ts';
+import { ask, eventually, lesson, rowsOf, type Service, signIn } from '../service/service.ts';
 import { startAfter } from './workerd.ts';
 
 const origin = 'https://cards.example';
@@ -50,3 +50,33 @@ for (const [name, prelude] of broken) {
     });
   });
 }
+
+describe('an object that the platform calls overloaded', () => {
+  // The platform's own error: https://developers.cloudflare.com/durable-objects/best-practices/error-handling/
+  const prelude = `import { env as desksEnv } from 'cloudflare:workers';
+     for (const name of ['get', 'getByName']) {
+       Object.getPrototypeOf(desksEnv.USER_SESSIONS)[name] = () => ({
+         fetch: () => {
+           console.log('the object is called');
+           return Promise.reject(Object.assign(new Error('Durable Object is overloaded.'), { overloaded: true, retryable: true }));
+         },
+       });
+     }`;
+  let service: Service;
+  before(async () => {
+    service = await startAfter(prelude);
+  });
+  after(() => service.close());
+
+  it('is not called again, and the response says when to come back', async () => {
+    const user = await signIn(service);
+    const asked = { token: user.token, body: { input_text: lesson(), model: 'test/first' }, headers: { origin } };
+    const refused = await ask(service, 'POST', '/ai-sessions', asked);
+    expectShape(service, refused, 'rate_limiter_unavailable');
+    assert.match(refused.headers.get('retry-after') ?? '', /^[1-9]\d*$/);
+    const id = refused.headers.get('x-request-id') ?? '';
+    await eventually('the log has the request', () => service.logs.find((line) => line.includes(id)));
+    assert.equal(service.logs.filter((line) => line.includes('the object is called')).length, 1);
+    assert.equal(service.world.openrouter.requests.total, 0);
+  });
+});

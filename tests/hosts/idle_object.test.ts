@@ -15,7 +15,7 @@ const WINDOW_MS = 2_000;
 
 let service: WorkerdService;
 before(async () => {
-  service = await startOnWorkerd({ RATE_LIMIT_BURST: '3/2', RATE_LIMIT_GENERATIONS: '3/2' });
+  service = await startOnWorkerd({ RATE_LIMIT_BURST: '3/2', RATE_LIMIT_GENERATIONS: '3/2', RATE_LIMIT_ATTEMPTS: '9/2' });
 });
 after(() => service.close());
 

@@ -264,7 +264,7 @@ function asDelivered(start: StartService): void {
   it('uses one unit of each policy', async () => {
     const { token } = await signIn(service());
     const created = await create(service(), token);
-    assert.equal(created.headers.get('ratelimit-policy'), '"burst";q=10;w=60, "generations";q=50;w=86400');
+    assert.equal(created.headers.get('ratelimit-policy'), '"burst";q=10;w=60, "generations";q=50;w=86400, "attempts";q=150;w=86400');
     assert.deepEqual(remaining(created), { burst: 9, generations: 49 });
     assert.deepEqual(remaining(await create(service(), token)), { burst: 8, generations: 48 });
   });

@@ -22,7 +22,7 @@ import {
 } from './service.ts';
 
 const QUOTA_EXCEEDED = 'https://iana.org/assignments/http-problem-types#quota-exceeded';
-const POLICY = '"burst";q=5;w=60, "generations";q=3;w=3600';
+const POLICY = '"burst";q=5;w=60, "generations";q=3;w=3600, "attempts";q=150;w=86400';
 
 export function tests(start: StartService): void {
   describe('burst, generations and concurrent', () => {

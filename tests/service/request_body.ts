@@ -227,7 +227,7 @@ export function tests(start: StartService): void {
       for (const [code, send] of Object.entries(bad)) {
         const refused = await send(user.token);
         assert.equal(refused.body.code, code);
-        assert.equal(refused.headers.get('ratelimit-policy'), '"burst";q=10;w=60, "generations";q=50;w=86400');
+        assert.equal(refused.headers.get('ratelimit-policy'), '"burst";q=10;w=60, "generations";q=50;w=86400, "attempts";q=150;w=86400');
         burst -= 1;
         assert.deepEqual(remaining(refused), { burst, generations: 50 });
       }

@@ -160,8 +160,14 @@ export async function rowsOf(service: Service, user: User): Promise<Record<'sess
   return { sessions, candidates, events };
 }
 
-/** What the field RateLimit says is left, by policy. */
+/** What the field RateLimit says is left of requests and of generations. */
 export function remaining(answer: Pick<Answer, 'headers'>): Record<string, number> {
+  const { attempts, ...left } = remainingOfAll(answer);
+  return left;
+}
+
+/** What the field RateLimit says is left, by policy. */
+export function remainingOfAll(answer: Pick<Answer, 'headers'>): Record<string, number> {
   const field = answer.headers.get('ratelimit') ?? '';
   return Object.fromEntries([...field.matchAll(/"(\w+)";r=(\d+)/g)].map(([, name, left]) => [name, Number(left)]));
 }

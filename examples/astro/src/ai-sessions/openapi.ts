@@ -29,7 +29,7 @@ export interface paths {
          * Make flashcards of a text
          * @description One generation, told in the form that is asked for. Without further headers: 201 with the cards, when they are stored. With `Accept: text/event-stream`: 200 with a stream of events, each card the moment the model has written it. With `Prefer: respond-async`: 202 at once.
          *
-         *     Whoever is over a limit is told so first, whatever the body says. A body that does not hold counts for `burst` only. A generation that fails gives its unit back, unless the model refused the text itself (`ai_refused`).
+         *     Whoever is over a limit is told so first, whatever the body says. A body that does not hold counts for `burst` only. A generation that fails is refunded, unless the model refused the text itself (`ai_refused`). Its model calls stay counted in `attempts`.
          */
         post: operations["createSession"];
         delete?: never;
@@ -419,7 +419,7 @@ export interface components {
             /** @description Field by field. */
             errors?: components["schemas"]["FieldError"][];
             /** @description Which limits are reached. */
-            "violated-policies"?: ("burst" | "generations" | "concurrent")[];
+            "violated-policies"?: ("burst" | "generations" | "attempts" | "concurrent" | "reads")[];
         };
         FieldError: {
             /** @description A member, a parameter or a header; empty for the body itself. */
@@ -579,13 +579,13 @@ export interface components {
          */
         "Retry-After": number;
         /**
-         * @description draft-ietf-httpapi-ratelimit-headers: `q` units in any window of `w` seconds. `burst` counts requests, `generations` what was accepted. A third policy, `concurrent`, has no window and is not told.
-         * @example "burst";q=10;w=60, "generations";q=50;w=86400
+         * @description draft-ietf-httpapi-ratelimit-headers: `q` units in any window of `w` seconds. `burst` counts requests, `generations` what was accepted, `attempts` model calls, retries included. Two more policies are not in this field: `concurrent`, which has no window, and `reads`.
+         * @example "burst";q=10;w=60, "generations";q=50;w=86400, "attempts";q=150;w=86400
          */
         "RateLimit-Policy": string;
         /**
          * @description `r` units are left, more in `t` seconds.
-         * @example "burst";r=9;t=60, "generations";r=49;t=86400
+         * @example "burst";r=9;t=60, "generations";r=49;t=86400, "attempts";r=149;t=86400
          */
         RateLimit: string;
         /**
@@ -712,6 +712,18 @@ export interface operations {
                 };
             };
             401: components["responses"]["Unauthorized"];
+            /** @description The limit of `reads` is reached. A client that waits for exactly `Retry-After` is let in. */
+            429: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    "Retry-After": components["headers"]["Retry-After"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description The list cannot be had now. */
             500: {
                 headers: {
@@ -895,7 +907,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description A limit is reached. A client that waits for exactly `Retry-After` is let in; where `concurrent` alone is violated that is an estimate of 1 to 10 s. */
+            /** @description A limit is reached; `concurrent` also when 20 ended sessions of the user are not stored yet, 8 clients wait for this session, or 32 for the sessions of this user. A client that waits for exactly `Retry-After` is let in; where `concurrent` alone is violated that is an estimate of 1 to 10 s. */
             429: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -965,6 +977,18 @@ export interface operations {
             };
             401: components["responses"]["Unauthorized"];
             404: components["responses"]["NoSession"];
+            /** @description The limit of `reads` is reached. A client that waits for exactly `Retry-After` is let in. */
+            429: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    "Retry-After": components["headers"]["Retry-After"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             500: components["responses"]["NotNow"];
         };
     };
@@ -1009,6 +1033,18 @@ export interface operations {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "Cache-Control": components["headers"]["Cache-Control"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The limit of `reads` is reached. A client that waits for exactly `Retry-After` is let in. */
+            429: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    "Retry-After": components["headers"]["Retry-After"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -1074,6 +1110,18 @@ export interface operations {
             };
             401: components["responses"]["Unauthorized"];
             404: components["responses"]["NoSession"];
+            /** @description The limit of `reads` is reached, or `concurrent`: 8 clients follow this session, or 32 the sessions of this user. A client that waits for exactly `Retry-After` is let in; where `concurrent` is violated that is an estimate of 1 to 10 s. */
+            429: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    "Retry-After": components["headers"]["Retry-After"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             500: components["responses"]["NotNow"];
         };
     };

@@ -1,0 +1,120 @@
+// The policy `attempts`: every model call counts, retries included, and none is refunded. It bounds what a user can spend with
+// generations that fail or are stopped, which are refunded in `generations`.
+
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { setTimeout as pause } from 'node:timers/promises';
+import { createGate } from '../support/gate.ts';
+import { content, gated, httpError } from '../support/model_behaviour.ts';
+import { type Answer, ask, create, expectProblem, lesson, remainingOfAll, rowsOf, signIn, started, type StartService } from './service.ts';
+
+const PLENTY = { RATE_LIMIT_BURST: '100/60', AI_MAX_ATTEMPTS: '3' };
+
+/** A refusal by `attempts` alone. Answers Retry-After in seconds. */
+function expectLimited(answer: Answer): number {
+  const problem = expectProblem(answer, 429, 'rate_limited');
+  assert.deepEqual(problem['violated-policies'], ['attempts']);
+  assert.equal(remainingOfAll(answer)['attempts'], 0);
+  assert.equal(remainingOfAll(answer)['generations'], 50);
+  return Number(answer.headers.get('retry-after'));
+}
+
+export function tests(start: StartService): void {
+  describe('seven model calls in an hour', () => {
+    const service = started(start, { ...PLENTY, RATE_LIMIT_ATTEMPTS: '7/3600' });
+
+    it('a user whose texts give no candidate causes seven calls and no more', async () => {
+      const { openrouter } = service().world;
+      const user = await signIn(service());
+      openrouter.reset();
+      openrouter.always(content('I have no cards today.'));
+      for (const left of [4, 1, 0]) {
+        const failed = await create(service(), user.token);
+        expectProblem(failed, 500, 'ai_invalid_response');
+        assert.deepEqual(remainingOfAll(failed)['attempts'], left);
+        assert.deepEqual(remainingOfAll(failed)['generations'], 50, 'the generation is refunded');
+      }
+      assert.equal(openrouter.requests.total, 7, 'a retry that is forbidden is not made');
+      for (let n = 0; n < 7; n += 1) {
+        const retryAfter_s = expectLimited(await create(service(), user.token));
+        assert.ok(retryAfter_s > 3500 && retryAfter_s <= 3637, `Retry-After: ${retryAfter_s}`);
+      }
+      assert.equal(openrouter.requests.total, 7);
+      openrouter.reset();
+      const { events } = await rowsOf(service(), user);
+      const failures = events.filter(({ type }) => type === 'ai_session.failed');
+      assert.deepEqual(failures.map(({ data }) => [data.code, data.attempts]), [3, 3, 1].map((calls) => ['ai_invalid_response', calls]));
+    });
+
+    it('a user who starts and stops generations causes seven calls and no more', async () => {
+      const { openrouter } = service().world;
+      const gate = createGate();
+      const user = await signIn(service());
+      openrouter.reset();
+      openrouter.always(gated(gate));
+      for (let n = 0; n < 7; n += 1) {
+        const accepted = await create(service(), user.token, undefined, { prefer: 'respond-async' });
+        assert.equal(accepted.status, 202, accepted.text);
+        assert.equal(remainingOfAll(accepted)['attempts'], 6 - n);
+        await openrouter.arrived(n + 1);
+        const stopped = await ask(service(), 'DELETE', `/ai-sessions/${accepted.body.id}`, { token: user.token });
+        assert.equal(stopped.status, 204);
+      }
+      expectLimited(await create(service(), user.token, undefined, { prefer: 'respond-async' }));
+      gate.open();
+      assert.equal(openrouter.requests.total, 7);
+      openrouter.reset();
+    });
+
+    it('is in both fields of each response to a POST', async () => {
+      const user = await signIn(service());
+      const refused = await create(service(), user.token, '{');
+      assert.equal(refused.headers.get('ratelimit-policy'), '"burst";q=100;w=60, "generations";q=50;w=86400, "attempts";q=7;w=3600');
+      assert.match(refused.headers.get('ratelimit') ?? '', /^"burst";r=99;t=\d+, "generations";r=50, "attempts";r=7$/);
+      const created = await create(service(), user.token);
+      assert.match(created.headers.get('ratelimit') ?? '', /^"burst";r=98;t=\d+, "generations";r=49;t=\d+, "attempts";r=6;t=\d+$/);
+    });
+
+    it('a repeated key that joins or replays causes no call and counts none', async () => {
+      const user = await signIn(service());
+      const keyed = { 'idempotency-key': 'k' };
+      const body = { input_text: lesson(), model: 'test/first' };
+      for (let n = 0; n < 3; n += 1) {
+        const answered = await create(service(), user.token, body, keyed);
+        assert.equal(answered.status, 201, answered.text);
+        assert.equal(remainingOfAll(answered)['attempts'], 6);
+      }
+    });
+  });
+
+  describe('a retry that the last call of the window leaves no room for', () => {
+    const service = started(start, { ...PLENTY, RATE_LIMIT_ATTEMPTS: '2/3600' });
+
+    it('ends the generation with the failure that it has', async () => {
+      const { openrouter } = service().world;
+      const user = await signIn(service());
+      openrouter.reset();
+      openrouter.next(httpError(503), 2);
+      const failed = await create(service(), user.token);
+      assert.equal(expectProblem(failed, 500, 'ai_unavailable').retryable, true);
+      assert.equal(openrouter.requests.total, 2);
+    });
+  });
+
+  describe('two model calls in a second', () => {
+    const service = started(start, { ...PLENTY, RATE_LIMIT_ATTEMPTS: '2/1' });
+
+    it('a client that waits Retry-After is admitted', async () => {
+      const user = await signIn(service());
+      for (let round = 0; round < 2; round += 1) {
+        let answer = await create(service(), user.token);
+        while (answer.status === 201) answer = await create(service(), user.token);
+        const problem = expectProblem(answer, 429, 'rate_limited');
+        assert.deepEqual(problem['violated-policies'], ['attempts']);
+        // The time itself is what is promised here.
+        await pause(Number(answer.headers.get('retry-after')) * 1000);
+        assert.equal((await create(service(), user.token)).status, 201);
+      }
+    });
+  });
+}

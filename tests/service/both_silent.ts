@@ -1,0 +1,31 @@
+// Database and model are both silent: a client that waits has a response within AI_TIMEOUT_MS + 16 s.
+
+import assert from 'node:assert/strict';
+import { it } from 'node:test';
+import { silence } from '../support/model_behaviour.ts';
+import { create, expectProblem, remaining, signIn, started, type StartService } from './service.ts';
+
+const AI_TIMEOUT_MS = 1_000;
+const GRACE_MS = 16_000;
+
+export function tests(start: StartService): void {
+  const service = started(start, { AI_TIMEOUT_MS: String(AI_TIMEOUT_MS) });
+
+  for (const [name, headers] of [['without headers', false], ['with headers', true]] as const) {
+    it(`a client that waits for a model ${name} has a response in time, and is refunded`, async () => {
+      const { gateway, openrouter } = service().world;
+      const user = await signIn(service());
+      assert.equal((await create(service(), user.token, '{')).status, 400, 'the signing keys are known');
+      openrouter.always(silence({ headers }));
+      const silent = gateway.fail((request) => request.path.startsWith('/rest/v1/'), { kind: 'hang' });
+      const began_ms = performance.now();
+      const failed = await create(service(), user.token);
+      const took_ms = performance.now() - began_ms;
+      silent.clear();
+      openrouter.reset();
+      assert.equal(expectProblem(failed, 500, 'ai_timeout').retryable, true);
+      assert.deepEqual(remaining(failed), { burst: 8, generations: 50 });
+      assert.ok(took_ms >= AI_TIMEOUT_MS && took_ms <= AI_TIMEOUT_MS + GRACE_MS, `${Math.round(took_ms)} ms`);
+    });
+  }
+}

@@ -1,0 +1,87 @@
+// Generations that the database does not take: how many of them a user may have, how many writes they cause, and when they are
+// abandoned.
+
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { createGate } from '../support/gate.ts';
+import { create, eventually, expectProblem, lesson, read, remainingOfAll, rowsOf, signIn, type SignedIn, started, type StartService } from './service.ts';
+
+const FINISH = '/rest/v1/rpc/finish_ai_session';
+const NOT_PERSISTED_MAX = 20;
+const WRITES_MAX = 2;
+const body = { input_text: lesson(), model: 'test/first' };
+
+const finishOf = (user: SignedIn) => ({ path, headers }: { path: string; headers: Record<string, unknown> }) =>
+  path === FINISH && headers['authorization'] === `Bearer ${user.token}`;
+
+export function tests(start: StartService): void {
+  const service = started(start, { RATE_LIMIT_BURST: '1000/60', RATE_LIMIT_GENERATIONS: '1000/3600', RATE_LIMIT_ATTEMPTS: '1000/3600' });
+
+  describe('a write that the database refuses for good', () => {
+    it('is made three times, then logged as an error and abandoned, and its key is free', async () => {
+      const { gateway, openrouter } = service().world;
+      const user = await signIn(service());
+      openrouter.reset();
+      const refusing = gateway.fail(finishOf(user), { kind: 'answer', status: 409, body: { code: '23505', message: 'duplicate key' } });
+      expectProblem(await create(service(), user.token, body, { 'idempotency-key': 'k' }), 500, 'database_error');
+      const id = (await rowsOf(service(), user)).sessions[0]?.['id'];
+      await eventually('the log says so', () => service().logs.find((line) => line.includes('"given up"') && line.includes(id)), 20_000);
+      assert.equal(refusing.hits, 3);
+      refusing.clear();
+      assert.equal((await read(service(), user.token, id)).body.status, 'generating', 'its time is not over');
+      const again = await create(service(), user.token, body, { 'idempotency-key': 'k' });
+      assert.equal(again.status, 201, again.text);
+      assert.equal(again.body.id, id);
+      assert.equal(openrouter.requests.total, 2);
+    });
+
+    it('is made three times however often the owner reads it', async () => {
+      const { gateway } = service().world;
+      const user = await signIn(service());
+      const refusing = gateway.fail(finishOf(user), { kind: 'answer', status: 400, body: { code: '22P05', message: 'no' } });
+      expectProblem(await create(service(), user.token), 500, 'database_error');
+      const id = (await rowsOf(service(), user)).sessions[0]?.['id'];
+      for (let n = 0; n < 10; n += 1) assert.equal((await read(service(), user.token, id)).status, 200);
+      await eventually('the log says so', () => service().logs.find((line) => line.includes('"given up"') && line.includes(id)), 20_000);
+      assert.equal(refusing.hits, 3);
+      refusing.clear();
+    });
+  });
+
+  it('twenty of them are kept and a next generation is refused, two are written at a time, and all are written at last', async () => {
+    const { gateway, openrouter } = service().world;
+    const user = await signIn(service());
+    openrouter.reset();
+    const broken = gateway.fail(finishOf(user), { kind: 'answer', status: 503 });
+    for (let n = 0; n < NOT_PERSISTED_MAX; n += 2) {
+      // `concurrent` allows two.
+      for (const failed of await Promise.all([create(service(), user.token), create(service(), user.token)])) {
+        expectProblem(failed, 500, 'database_error');
+      }
+    }
+    const refused = await create(service(), user.token);
+    const problem = expectProblem(refused, 429, 'rate_limited');
+    assert.deepEqual(problem['violated-policies'], ['concurrent']);
+    assert.equal(remainingOfAll(refused)['generations'], 1000 - NOT_PERSISTED_MAX);
+    assert.equal(openrouter.requests.total, NOT_PERSISTED_MAX);
+
+    broken.clear();
+    const gate = createGate();
+    const held = gateway.fail(finishOf(user), { kind: 'gate', gate });
+    const ids = (await rowsOf(service(), user)).sessions.map(({ id }) => id);
+    for (const id of ids) {
+      const { status, body } = await Promise.race([read(service(), user.token, id), gate.reached.then(() => ({ status: 200, body: undefined }))]);
+      assert.equal(status, 200, body);
+    }
+    assert.ok(held.hits <= WRITES_MAX, `writes of ${ids.length} reads: ${held.hits}`);
+    held.clear();
+    gate.open();
+    await eventually('all are written', async () => {
+      const { sessions } = await rowsOf(service(), user);
+      return sessions.every(({ status }) => status === 'completed') ? true : undefined;
+    }, 60_000);
+    const { sessions, candidates, events } = await rowsOf(service(), user);
+    assert.deepEqual([sessions.length, candidates.length, events.length], [20, 400, 21]);
+    assert.equal((await create(service(), user.token)).status, 201);
+  });
+}
