@@ -43,8 +43,6 @@ struct Watch {
     to_stop: Cell<bool>,
     /// How many streams follow it now.
     followers: Cell<usize>,
-    /// How many clients wait for its end now.
-    waiting: Cell<usize>,
     wakers: RefCell<Vec<Waker>>,
     /// How many times all were woken: says whether a waker of before is still registered.
     wakes: Cell<u64>,
@@ -75,22 +73,6 @@ impl Watch {
             Poll::Pending
         })
         .await
-    }
-}
-
-/// Counts one of something for as long as it lives.
-struct Counted<'a>(&'a Cell<usize>);
-
-impl<'a> Counted<'a> {
-    fn new(count: &'a Cell<usize>) -> Self {
-        count.set(count.get().saturating_add(1));
-        Self(count)
-    }
-}
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.0.set(self.0.get().saturating_sub(1));
     }
 }
 
@@ -264,7 +246,6 @@ impl DeskHost for ObjectHost {
 
     async fn settled(&self, id: Uuid) -> Option<Rc<Settled>> {
         let watch = self.watch(id)?;
-        let _counted = Counted::new(&watch.waiting);
         watch.until(|| watch.ended.get().then_some(())).await;
         watch.settled.borrow().clone()
     }
@@ -278,11 +259,9 @@ impl DeskHost for ObjectHost {
     }
 
     fn subscribers(&self, id: Option<Uuid>) -> usize {
-        let of = |watch: &Watch| watch.followers.get().saturating_add(watch.waiting.get());
-        match id {
-            Some(id) => self.watch(id).map_or(0, |watch| of(&watch)),
-            None => self.0.running.borrow().iter().map(|(_, watch)| of(watch)).fold(0, usize::saturating_add),
-        }
+        let running = self.0.running.borrow();
+        let of_these = running.iter().filter(|(running, _)| id.is_none_or(|id| id == *running));
+        of_these.map(|(_, watch)| watch.followers.get()).fold(0, usize::saturating_add)
     }
 
     fn is_followed(&self, id: Uuid) -> bool {

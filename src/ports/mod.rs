@@ -274,7 +274,7 @@ pub trait DeskHost: Clock + Random + Log {
     type Follower: Follower;
     /// Follows it to its end, whoever else does. `None` when nobody is busy with it.
     fn follow(&self, id: Uuid) -> Option<Self::Follower>;
-    /// How many clients wait for that generation now, as streams or for its end; `None`: for any generation of the user.
+    /// How many follow that generation now; `None`: any generation of the user.
     fn subscribers(&self, id: Option<Uuid>) -> usize;
     /// Whether somebody follows it now: then each card is worth storing at once.
     fn is_followed(&self, id: Uuid) -> bool;

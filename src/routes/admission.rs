@@ -71,9 +71,9 @@ pub async fn generate(
             // It may have been paid for.
             (Found::New, Err(problem)) => Admitted::Refused(Box::new(Served::refused(ask, problem))),
             (found, _) => {
-                let may_wait =
-                    wanted.form == Form::Later || may_subscribe(host, found.id().unwrap_or(wanted.id));
-                admit(config, ask, wanted, (found, key, may_wait), desk, &mut effects, now_ms)
+                let may_follow =
+                    wanted.form != Form::Stream || may_subscribe(host, found.id().unwrap_or(wanted.id));
+                admit(config, ask, wanted, (found, key, may_follow), desk, &mut effects, now_ms)
             }
         };
         ((admitted, fields(&desk.ledger, &config.rate_limit, now_ms)), effects)
@@ -137,7 +137,7 @@ fn admit(
     config: &Config,
     ask: &Ask,
     wanted: &Generate,
-    (found, key, may_wait): (Found, Option<Key>, bool),
+    (found, key, may_follow): (Found, Option<Key>, bool),
     desk: &mut Desk,
     effects: &mut Effects,
     now_ms: u64,
@@ -155,7 +155,7 @@ fn admit(
         }
     }
     let reads_database = matches!(found, Found::Stored(_) | Found::Reused);
-    if !may_wait && !reads_database {
+    if !may_follow && !reads_database {
         let refusal = Refusal::by_concurrent();
         return Admitted::Refused(Box::new(limited(desk, effects, config, ask, refusal, now_ms)));
     }

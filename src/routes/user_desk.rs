@@ -209,13 +209,14 @@ pub(super) fn write_if_idle(host: &impl DeskHost, id: Uuid) -> Result<bool, Stor
     Ok(true)
 }
 
-/// At most so many wait for one generation, as streams or for its end: each holds a connection and its place in the list. A
-/// learner has a tab or two, and a broken line that is not noticed yet.
+/// At most so many streams follow one generation: each holds a connection and its place in the list. A learner has a tab or
+/// two, and a broken line that is not noticed yet. Clients that wait for the end without a stream come with a `POST` each, so
+/// `burst` bounds them.
 const SUBSCRIBERS_PER_SESSION_MAX: usize = 8;
 /// At most so many of one user.
 const SUBSCRIBERS_PER_USER_MAX: usize = 32;
 
-/// Whether one more client may wait for that generation.
+/// Whether one more stream may follow that generation.
 pub(super) fn may_subscribe(host: &impl DeskHost, id: Uuid) -> bool {
     host.subscribers(Some(id)) < SUBSCRIBERS_PER_SESSION_MAX
         && host.subscribers(None) < SUBSCRIBERS_PER_USER_MAX

@@ -41,7 +41,7 @@ const refusing: Row[] = [
   { name: 'does not take the token', fault: { kind: 'answer', status: 401, body: { code: 'PGRST301', message: 'JWT expired' } }, attempts: 1 },
   { name: 'answers 403', fault: { kind: 'answer', status: 403, body: { code: '42501', message: 'permission denied' } }, attempts: 1 },
   { name: 'answers 404', fault: { kind: 'answer', status: 404, body: { code: 'PGRST205', message: 'no such table' } }, attempts: 1 },
-  { name: 'answers 409', fault: { kind: 'answer', status: 409, body: { code: '23503', message: 'no such user' } }, attempts: 1 },
+  { name: 'answers 409', fault: { kind: 'answer', status: 409, body: { code: '23001', message: 'no' } }, attempts: 1 },
 ];
 
 export function tests(start: StartService): void {

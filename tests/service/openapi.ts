@@ -93,7 +93,7 @@ export function tests(start: StartService): void {
   describe('every answer that is described is given, as its example shows', () => {
     const services: Record<Setting, () => Service> = {
       well: service,
-      tight: started(start, { ...variables, RATE_LIMIT_BURST: '1/60' }),
+      tight: started(start, { ...variables, RATE_LIMIT_BURST: '1/60', RATE_LIMIT_READS: '1/60' }),
       keyless: started(start, variables),
       broken: started(start, { ALLOWED_MODELS: models.join(), OPENROUTER_API_KEY: '' }),
     };
@@ -286,6 +286,14 @@ const ways: Record<string, Way> = {
   not_found: asNewcomer({}),
   database_error: withoutDatabase('/rest/v1/ai_generation_sessions'),
   auth_unavailable: { setting: 'keyless', ask: (asked) => plainly(asked, asked.owner.token) },
+  rate_limited: {
+    setting: 'tight',
+    ask: async (asked) => {
+      const { token } = await signIn(asked.service);
+      await plainly(asked, token);
+      return plainly(asked, token);
+    },
+  },
   internal: { setting: 'broken', ask: (asked) => plainly(asked, asked.owner.token) },
 
   'createSession 200': whileTheModel(cards(), { headers: { accept: 'text/event-stream' } }),

@@ -907,7 +907,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description A limit is reached; `concurrent` also when 20 ended sessions of the user are not stored yet, 8 clients wait for this session, or 32 for the sessions of this user. A client that waits for exactly `Retry-After` is let in; where `concurrent` alone is violated that is an estimate of 1 to 10 s. */
+            /** @description A limit is reached; `concurrent` also when 20 ended sessions of the user are not stored yet, and for a stream when 8 follow this session, or 32 the sessions of this user. A client that waits for exactly `Retry-After` is let in; where `concurrent` alone is violated that is an estimate of 1 to 10 s. */
             429: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -1110,7 +1110,7 @@ export interface operations {
             };
             401: components["responses"]["Unauthorized"];
             404: components["responses"]["NoSession"];
-            /** @description The limit of `reads` is reached, or `concurrent`: 8 clients follow this session, or 32 the sessions of this user. A client that waits for exactly `Retry-After` is let in; where `concurrent` is violated that is an estimate of 1 to 10 s. */
+            /** @description The limit of `reads` is reached, or `concurrent`: 8 streams follow this session, or 32 the sessions of this user. A client that waits for exactly `Retry-After` is let in; where `concurrent` is violated that is an estimate of 1 to 10 s. */
             429: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
