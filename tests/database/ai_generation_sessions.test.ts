@@ -240,12 +240,36 @@ describe('ai_generation_sessions', () => {
       ['a negative cost', { cost: -0.01 }, 'cost_check'],
       ['a cost that is no number', { cost: 'NaN' }, 'cost_check'],
       ['an infinite cost', { cost: 'Infinity' }, 'cost_check'],
+      ['a cost over a million', { cost: '1000000.1' }, 'cost_check'],
+      ['a cost of 400 digits', { cost: `1${'0'.repeat(400)}` }, 'cost_check'],
+      ['a cost with 13 decimals', { cost: '0.0000000000001' }, 'cost_check'],
+      ['an end that never comes', { status: 'failed', error_code: 'x', ended_at: 'infinity' }, 'ended_at_years_check'],
+      ['an end before all time', { status: 'failed', error_code: 'x', ended_at: '-infinity' }, 'ended_at_years_check'],
+      ['an end before Christ', { status: 'failed', error_code: 'x', ended_at: '0044-03-15T00:00:00Z BC' }, 'ended_at_years_check'],
+      ['an end in the year 2100', { status: 'failed', error_code: 'x', ended_at: '2100-01-01T00:00:00Z' }, 'ended_at_years_check'],
     ];
     for (const [what, change, constraint] of senseless) {
       it(`not ${what}`, async () => {
         const id = await openSession(actors.owner);
         const answer = await actors.owner.rest('PATCH', `${SESSIONS}?id=eq.${id}`, change);
         expectRefusedBy(answer, `ai_generation_sessions_${constraint}`);
+      });
+    }
+    const times: [created_at: string, fits: boolean][] = [
+      ['infinity', false],
+      ['-infinity', false],
+      ['0044-03-15T00:00:00Z BC', false],
+      ['2019-12-31T23:59:59.999999Z', false],
+      ['2020-01-01T00:00:00Z', true],
+      ['2099-12-31T23:59:59.999999Z', true],
+      ['2100-01-01T00:00:00Z', false],
+      ['294276-12-31T23:59:59.999999Z', false],
+    ];
+    for (const [created_at, fits] of times) {
+      it(`${fits ? '' : 'not '}one opened at ${created_at}`, async () => {
+        const answer = await actors.owner.rest('POST', SESSIONS, newSession({ created_at }));
+        if (fits) expectStatus(answer, 201);
+        else expectRefusedBy(answer, 'ai_generation_sessions_created_at_check');
       });
     }
     it('not a run before the first', async () => {

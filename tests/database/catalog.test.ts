@@ -58,6 +58,7 @@ describe('the catalog', () => {
         'ai_generation_sessions UPDATE',
         'event_logs INSERT',
         'event_logs SELECT',
+        'flashcard_candidates DELETE',
         'flashcard_candidates INSERT',
         'flashcard_candidates SELECT',
       ],
@@ -111,7 +112,14 @@ describe('the catalog', () => {
     );
     assert.deepEqual(
       functions.map(({ proname }) => proname),
-      ['check_ai_session_change', 'finish_ai_session', 'is_retryable_ai_failure', 'reopen_ai_session'],
+      [
+        'check_ai_session_change',
+        'check_candidate_removal',
+        'finish_ai_session',
+        'hold_ai_session',
+        'is_retryable_ai_failure',
+        'reopen_ai_session',
+      ],
     );
     for (const { proname, prosecdef, proconfig } of functions) {
       assert.equal(prosecdef, false, proname);
@@ -150,6 +158,7 @@ describe('the catalog', () => {
     assert.deepEqual(tables.map(({ privilege }) => privilege), [
       'ai_generation_sessions SELECT',
       'event_logs SELECT',
+      'flashcard_candidates DELETE',
       'flashcard_candidates SELECT',
     ]);
     const columns = await world.sql<{ privilege: string; columns: string }>(
@@ -201,5 +210,12 @@ describe('the catalog', () => {
          where relnamespace = 'public'::regnamespace and not tgisinternal and obj_description(pg_trigger.oid, 'pg_trigger') is null`,
     );
     assert.deepEqual(silent, []);
+  });
+
+  it('every check is validated', async () => {
+    const unvalidated = await world.sql(
+      `select conname from pg_constraint where connamespace = 'public'::regnamespace and not convalidated`,
+    );
+    assert.deepEqual(unvalidated, []);
   });
 });

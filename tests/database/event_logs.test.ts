@@ -68,6 +68,58 @@ describe('event_logs', () => {
     });
   });
 
+  describe('is bounded', () => {
+    it('to one event of a limit in a minute', async () => {
+      const policies = ['burst', 'generations', 'concurrent', 'attempts', 'reads', 'spend'];
+      // Whatever is no limit of the service counts as one.
+      const others = [{ policy: 'mine' }, { policy: 'another' }, { policy: 1 }, { policy: null }, {}];
+      const { owner, answers } = await inOneMinute([
+        ...policies.map((policy) => ({ policy })),
+        ...policies.map((policy) => ({ policy, forged: true })),
+        ...others,
+      ]);
+      const taken = { status: 409, code: '23505' };
+      assert.deepEqual(
+        answers.map(({ status, body }) => (status === 201 ? status : { status, code: (body as { code: string }).code })),
+        [...policies.map(() => 201), ...policies.map(() => taken), 201, ...others.slice(1).map(() => taken)],
+      );
+      expectRows(await owner.rest('GET', EVENTS), policies.length + 1);
+    });
+
+    it('and takes the next one in the next minute, and those of other users', async () => {
+      const { owner, stranger } = await createActors(world);
+      await world.sql(
+        `insert into public.event_logs (user_id, type, data, created_at)
+         values ($1, 'ai_session.rate_limited', '{"policy":"burst"}', now() - interval '1 minute')`,
+        [owner.id],
+      );
+      for (const { rest } of [owner, stranger]) expectStatus(await rest('POST', EVENTS, rateLimited()), 201);
+    });
+
+    it('to the first 1000 runs of a session', async () => {
+      const session_id = await openSession(actors.owner);
+      const end = (run: number) => actors.owner.rest('POST', EVENTS, { type: 'ai_session.failed', session_id, run });
+      expectStatus(await end(1000), 201);
+      for (const run of [1001, 2_147_483_647]) expectRefusedBy(await end(run), 'event_logs_run_check');
+    });
+
+    /** What the database answers to these events of one owner in one minute: with a new owner when a minute ended meanwhile. */
+    async function inOneMinute(events: object[]): Promise<{ owner: Actors['owner']; answers: RestAnswer[] }> {
+      for (;;) {
+        const { owner } = await createActors(world);
+        const began = await minute();
+        const answers: RestAnswer[] = [];
+        for (const data of events) answers.push(await owner.rest('POST', EVENTS, rateLimited({ data })));
+        if ((await minute()) === began) return { owner, answers };
+      }
+    }
+
+    async function minute(): Promise<string> {
+      const [row] = await world.sql<{ minute: string }>("select date_trunc('minute', clock_timestamp())::text as minute");
+      return row?.minute ?? '';
+    }
+  });
+
   describe('a stranger', () => {
     it('does not see them', async () => {
       const session_id = await endedSession(actors.owner);

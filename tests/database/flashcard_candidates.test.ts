@@ -149,9 +149,20 @@ describe('flashcard_candidates', () => {
     });
   }
 
-  it('counts places from 0', async () => {
+  for (const [position, fits] of [[-1, false], [0, true], [1999, true], [2000, false], [32_767, false]] as const) {
+    it(`${fits ? 'has' : 'has no'} position ${position}`, async () => {
+      const session_id = await openSession(actors.owner);
+      const answer = await actors.owner.rest('POST', CANDIDATES, cardOf(session_id, { position }));
+      if (fits) expectStatus(answer, 201);
+      else expectRefusedBy(answer, 'flashcard_candidates_position_check');
+    });
+  }
+
+  it('are at most 2000 in a session, however many are inserted', async () => {
     const session_id = await openSession(actors.owner);
-    const answer = await actors.owner.rest('POST', CANDIDATES, cardOf(session_id, { position: -1 }));
-    expectRefusedBy(answer, 'flashcard_candidates_position_check');
+    const all = Array.from({ length: 2000 }, (_, position) => cardOf(session_id, { position }));
+    expectStatus(await actors.owner.rest('POST', CANDIDATES, all), 201);
+    for (const position of [0, 1999]) expectStatus(await actors.owner.rest('POST', CANDIDATES, cardOf(session_id, { position })), 409);
+    expectRefusedBy(await actors.owner.rest('POST', CANDIDATES, cardOf(session_id, { position: 2000 })), 'flashcard_candidates_position_check');
   });
 });

@@ -10,13 +10,16 @@ export type Sql = <Row extends object = Record<string, unknown>>(text: string, p
 export type Database = {
   postgres: Postgres;
   sql: Sql;
+  /** Applies the migrations that were left out. */
+  migrate(): Promise<void>;
   stop(): Promise<void>;
 };
 
 const BOOTSTRAP = new URL('supabase_bootstrap.sql', import.meta.url);
 const MIGRATIONS = new URL('../../migrations/', import.meta.url);
 
-export async function startDatabase(): Promise<Database> {
+/** `before` leaves out the migrations from that name on: the state of a project that has not been updated yet. */
+export async function startDatabase(before?: string): Promise<Database> {
   const postgres = await startPostgres();
   const pool = new pg.Pool({ connectionString: postgres.url('supabase_admin'), max: 5 });
   // An idle connection that dies with the cluster is no news.
@@ -27,7 +30,7 @@ export async function startDatabase(): Promise<Database> {
   };
   try {
     await pool.query(await readFile(BOOTSTRAP, 'utf8'));
-    await applyMigrations(postgres);
+    await applyMigrations(postgres, (name) => before === undefined || name < before);
   } catch (error) {
     await stop();
     throw error;
@@ -35,13 +38,14 @@ export async function startDatabase(): Promise<Database> {
   return {
     postgres,
     sql: async (text, params = []) => (await pool.query(text, params)).rows,
+    migrate: () => applyMigrations(postgres, (name) => before !== undefined && name >= before),
     stop,
   };
 }
 
-/** All of `migrations/` in order, as the role that `supabase db push` uses. */
-async function applyMigrations(postgres: Postgres): Promise<void> {
-  const names = (await readdir(MIGRATIONS)).filter((name) => name.endsWith('.sql')).sort();
+/** Those of `migrations/` that are wanted, in order, as the role that `supabase db push` uses. */
+async function applyMigrations(postgres: Postgres, isWanted: (name: string) => boolean): Promise<void> {
+  const names = (await readdir(MIGRATIONS)).filter((name) => name.endsWith('.sql') && isWanted(name)).sort();
   const client = new pg.Client({ connectionString: postgres.url('postgres') });
   await client.connect();
   try {
