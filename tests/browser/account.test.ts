@@ -2,8 +2,9 @@
 
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import type { Page } from 'playwright-core';
 import { lesson } from '../service/service.ts';
-import { button, cardsAre, make, modelsLoaded, open, openSignedIn, phase, signIn, staged, textBox } from './stage.ts';
+import { button, cards, cardsAre, make, modelsLoaded, open, openSignedIn, phase, signIn, staged, textBox } from './stage.ts';
 
 describe('an account on the page', () => {
   const stage = staged();
@@ -43,18 +44,49 @@ describe('an account on the page', () => {
     }
   });
 
-  it('is signed out in every tab, and the text that was pasted stays', async () => {
+  it('is signed out in every tab, and nothing of it stays in the browser', async () => {
     const { tab, user } = await openSignedIn(stage());
     const other = await open(stage(), tab.context());
     await modelsLoaded(other);
+    await make(other, lesson());
+    await phase(other, 'done');
+    await cards(other).first().getByRole('button', { name: /^Keep/ }).click();
     await textBox(tab).fill(lesson());
+    await tab.evaluate(() => {
+      // Of somebody who used this browser before, and of another page.
+      localStorage.setItem('cards.decisions.earlier', '{}');
+      localStorage.setItem('of-another-page', '1');
+    });
+    assert.ok((await kept(other)).length >= 4, 'decisions, attempts and limits were kept');
+
     await button(other, 'Sign out').click();
+    for (const each of [tab, other]) {
+      await button(each, 'Sign in').waitFor();
+      await emptied(each);
+      assert.equal(await each.locator('#text').inputValue(), '', 'not in the page either');
+    }
+    assert.equal(await tab.evaluate(() => localStorage.getItem('of-another-page')), '1');
+
+    for (const next of [user, await stage().service.world.auth.createUser()]) {
+      await signIn(tab, next);
+      assert.equal(await textBox(tab).inputValue(), '');
+      await button(tab, 'Sign out').click();
+      await button(tab, 'Sign in').waitFor();
+    }
+  });
+
+  it('that was signed out while a tab was away leaves nothing in that tab', async () => {
+    const { tab } = await openSignedIn(stage());
+    await textBox(tab).fill(lesson());
+    const other = await open(stage(), tab.context());
+    await modelsLoaded(other);
+    // No event reaches a page that is not there.
+    await tab.goto(`${stage().pages.url}/favicon.svg`);
+    await button(other, 'Sign out').click();
+    await button(other, 'Sign in').waitFor();
+    await tab.goto(stage().pages.url);
     await button(tab, 'Sign in').waitFor();
-    await signIn(tab, user);
-    assert.equal(await textBox(tab).inputValue(), lesson());
-    await button(tab, 'Sign out').click();
-    await signIn(tab, await stage().service.world.auth.createUser());
-    assert.equal(await textBox(tab).inputValue(), '', 'but not for somebody else');
+    await emptied(tab);
   });
 
   it('renews a token that has expired, without a word', async () => {
@@ -82,3 +114,16 @@ describe('an account on the page', () => {
     await stranger.getByText('There is no such session, or it is not yours.').waitFor();
   });
 });
+
+/** The names of what the page keeps, but for the mark of the sign-out itself. */
+const kept = (tab: Page) => tab.evaluate(namesKept);
+
+function namesKept(): string[] {
+  const names = [...Object.keys(localStorage), ...Object.keys(sessionStorage)];
+  return names.filter((name) => /^(cards|ai-sessions)\./.test(name) && name !== 'cards.signed-out');
+}
+
+/** Waits until the page keeps nothing. */
+async function emptied(tab: Page): Promise<void> {
+  await tab.waitForFunction(`(${namesKept})().length === 0`).catch(async () => assert.deepEqual(await kept(tab), []));
+}

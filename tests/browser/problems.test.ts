@@ -181,4 +181,38 @@ describe('a limit on the page', () => {
     await phase(tab, 'done');
     await cardsAre(tab, 20);
   });
+
+  it('has a sentence of its own for every policy, and what is left is shown', async () => {
+    const { tab } = await openSignedIn(stage());
+    await textBox(tab).fill(lesson());
+    const sentences: [policy: string, sentence: string][] = [
+      ['burst', 'You have used all 10 requests of one minute.'],
+      ['generations', 'You have used all 50 generations of 24 hours.'],
+      ['attempts', 'You have used all 150 model calls of 24 hours.'],
+      ['reads', 'Your cards were requested too often in a short time.'],
+      ['concurrent', 'Too many cards of yours are being made, stored or watched at this moment.'],
+      ['of-another-version', 'You have reached a limit.'],
+    ];
+    for (const [policy, sentence] of sentences) {
+      await tab.route('**/ai-sessions', (route) => route.fulfill({
+        status: 429,
+        headers: {
+          'access-control-allow-origin': '*',
+          'access-control-expose-headers': 'Retry-After, RateLimit, RateLimit-Policy',
+          'ratelimit-policy': '"burst";q=10;w=60, "generations";q=50;w=86400, "attempts";q=150;w=86400, "of-another-version";q=1;w=86400',
+          ratelimit: '"burst";r=9;t=60, "generations";r=49;t=86400, "attempts";r=2;t=86400, "of-another-version";r=0;t=86400',
+          'retry-after': '60',
+        },
+        contentType: 'application/problem+json',
+        body: JSON.stringify({ type: 'https://iana.org/assignments/http-problem-types#quota-exceeded', title: 'x', status: 429, detail: 'x', code: 'rate_limited', request_id: crypto.randomUUID(), 'violated-policies': [policy] }),
+      }));
+      await button(tab, 'Make cards').click();
+      await problemSays(tab, sentence);
+      assert.equal(await tab.locator('#quota').textContent(), '49 of 50 generations left in 24 hours · 2 of 150 model calls left in 24 hours');
+      await tab.unrouteAll();
+      // A limit holds the button until its end.
+      await tab.reload();
+      await modelsLoaded(tab);
+    }
+  });
 });

@@ -564,7 +564,7 @@ export interface components {
          */
         "X-Request-Id": string;
         /**
-         * @description `no-store` for all that is a user's own.
+         * @description `no-store` for all that is a user's own; `no-store, no-transform` for a stream of events.
          * @example no-store
          */
         "Cache-Control": string;

@@ -9,6 +9,8 @@ import { count, tellLeft } from './sentences.ts';
 export interface ComposerView {
   /** Whose text it is: another one's is not shown. */
   setOwner(userId: string): void;
+  /** Takes the text off the screen. */
+  clear(): void;
   setModels(models: Model[]): void;
   modelsFailed(): void;
   setQuota(quota: Quota[]): void;
@@ -17,13 +19,14 @@ export interface ComposerView {
   focus(): void;
 }
 
-/** A draft is a tab's own, and survives a reload and a new sign-in of its owner. */
+/** A draft is a tab's own, and survives a reload and a sign-in that ran out; signing out removes it. */
 const DRAFT = 'cards.draft';
 type Draft = { owner: string; text: string };
 
 /** A listener hears how long the text is when the typing rests. */
 const ANNOUNCE_AFTER_MS = 1200;
 const RUNS_SHORT = 2;
+const PLANNED_BY = 'generations';
 
 type Fits = 'short' | 'yes' | 'long';
 
@@ -74,6 +77,11 @@ export function composerView(submitted: (request: NewSession) => void): Composer
       text.value = draft?.owner === owner ? draft.text : '';
       measure();
     },
+    clear() {
+      clearTimeout(announcing);
+      text.value = '';
+      measure();
+    },
     setModels(models) {
       const wanted = model.value;
       model.replaceChildren(...models.map(({ id, default: isDefault }) => new Option(id, id, isDefault, wanted === '' ? isDefault : id === wanted)));
@@ -83,10 +91,10 @@ export function composerView(submitted: (request: NewSession) => void): Composer
       model.replaceChildren(new Option('The models cannot be loaded: reload the page', ''));
     },
     setQuota(quota) {
-      // The window that lasts longest is the one that people plan by; the others are told when they run short.
-      const [longest, ...others] = quota.toSorted((a, b) => (b.window_s ?? 0) - (a.window_s ?? 0));
-      const told = [...(longest === undefined ? [] : [longest]), ...others.filter(({ remaining }) => remaining <= RUNS_SHORT)];
-      byId('quota').textContent = told.map(tellLeft).join(' · ');
+      // People plan by the generations; the other limits are shown when they run short.
+      const shown = quota.filter(({ policy, remaining }) => policy === PLANNED_BY || remaining <= RUNS_SHORT);
+      const order = ({ policy }: Quota) => Number(policy !== PLANNED_BY);
+      byId('quota').textContent = shown.toSorted((a, b) => order(a) - order(b)).map(tellLeft).filter((words) => words !== '').join(' · ');
     },
     setBusy(isBusy) {
       busy = isBusy;

@@ -22,9 +22,18 @@ export const readDecisions = (sessionId: string): Decisions => readKept<Decision
 
 export const keepDecisions = (sessionId: string, decisions: Decisions) => keep(localStorage, item(sessionId), decisions);
 
-/** The kept cards as CSV (RFC 4180), which flashcard programs read: front, back. */
+/**
+ * A spreadsheet takes a cell that begins like this for a formula, which can send the other cells away. White space, quotes and
+ * invisible characters in front do not hide the sign from every program; East Asian spreadsheets take the full-width signs too.
+ */
+const FORMULA = /^(?:[\t\r]|[\s"'\p{Cf}]*[=+\-@\uff1d\uff0b\uff0d\uff20])/u;
+
+/**
+ * The kept cards as CSV (RFC 4180), which flashcard programs read: front, back. A cell that a spreadsheet would take for a
+ * formula gets an apostrophe in front, with which spreadsheets mark a text.
+ */
 export function csvOf(cards: Candidate[], decisions: Decisions): string {
-  const quoted = (text: string) => `"${text.replaceAll('"', '""')}"`;
+  const quoted = (text: string) => `"${FORMULA.test(text) ? "'" : ''}${text.replaceAll('"', '""')}"`;
   return cards
     .filter(({ id }) => decisions[id]?.verdict === 'kept')
     .map((card) => decisions[card.id]?.edited ?? card)

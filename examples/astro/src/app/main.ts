@@ -10,7 +10,7 @@ import { openAccount, type User } from './account.ts';
 import { composerView } from './composer_view.ts';
 import { byId } from './elements.ts';
 import { createGeneration, type Generation, type State } from './generation.ts';
-import { keep, readKept } from './kept.ts';
+import { forgetAll, forgetIfSignedOut, forgetKept, keep, readKept } from './kept.ts';
 import { pastView } from './past_view.ts';
 import { resultsView } from './results_view.ts';
 import type { Remedy } from './sentences.ts';
@@ -25,6 +25,8 @@ let quota: Quota[] = [];
 /** What was left before the last generation began. */
 let quotaBefore: Quota[] = [];
 let limited = false;
+
+forgetIfSignedOut();
 
 const client = connect({
   url: settings.aiSessionsUrl,
@@ -68,9 +70,26 @@ account.watch((now) => {
 });
 
 byId('sign-out').addEventListener('click', () => {
-  history.replaceState(null, '', location.pathname);
-  void account.signOut();
+  leaveNothing();
+  forgetAll();
+  // Again, for what was written meanwhile.
+  void account.signOut().then(forgetKept);
 });
+
+// A sign-out in another tab; one that this tab slept through.
+window.addEventListener('storage', forgetWithOthers);
+window.addEventListener('pageshow', forgetWithOthers);
+
+function forgetWithOthers(): void {
+  if (forgetIfSignedOut()) leaveNothing();
+}
+
+/** Takes what is somebody's own off the screen. */
+function leaveNothing(): void {
+  history.replaceState(null, '', location.pathname);
+  generation?.leave();
+  composer.clear();
+}
 
 window.addEventListener('hashchange', openFromAddress);
 for (const change of ['online', 'offline']) window.addEventListener(change, showOffline);

@@ -64,21 +64,26 @@ export function tell(error: unknown): Told {
 /** The same for a session that is known to have failed with this code. */
 export const tellCode = (code: ProblemCode): Told => told[code] ?? unknown;
 
+/** What each limit of a window counts. */
+const counted: { [policy: string]: string } = { burst: 'request', generations: 'generation', attempts: 'model call' };
+
 /** Which limit it is. `quota` is what the same answer said. */
 export function tellLimit(policies: string[], quota: Quota[]): string {
   const [policy = ''] = policies;
   const { limit, window_s } = quota.find((each) => each.policy === policy) ?? {};
-  if (policy === 'concurrent') return 'Other cards of yours are being made at this moment. Wait until they are there.';
-  if (limit === undefined || window_s === undefined) return told.rate_limited.sentence;
-  const what = policy === 'generations' ? 'generation' : 'request';
+  if (policy === 'concurrent') return 'Too many cards of yours are being made, stored or watched at this moment. Wait until some of them are done, or close other tabs.';
+  if (policy === 'reads') return 'Your cards were requested too often in a short time. Wait a moment.';
+  const what = counted[policy];
+  if (what === undefined || limit === undefined || window_s === undefined) return told.rate_limited.sentence;
   return `You have used ${limit === 1 ? `the one ${what}` : `all ${count(limit)} ${what}s`} of ${span(window_s)}.`;
 }
 
-/** What is left of one limit, in few words. */
+/** What is left of one limit, in few words; nothing of a limit that this page does not know. */
 export function tellLeft({ policy, limit, window_s, remaining }: Quota): string {
-  const what = policy === 'generations' ? 'generations' : 'requests';
+  const what = counted[policy];
+  if (what === undefined) return '';
   const of = limit === undefined ? '' : ` of ${count(limit)}`;
-  return `${count(remaining)}${of} ${what} left${window_s === undefined ? '' : ` in ${span(window_s)}`}`;
+  return `${count(remaining)}${of} ${what}s left${window_s === undefined ? '' : ` in ${span(window_s)}`}`;
 }
 
 /** `24 hours`, `one minute`, `90 seconds`. */
