@@ -36,7 +36,7 @@ pub struct Cursor {
 }
 
 /// The last microsecond of the year 9999: what comes later has no form in RFC 3339.
-const CREATED_US_MAX: i64 = 253_402_300_799_999_999;
+pub const CREATED_US_MAX: i64 = 253_402_300_799_999_999;
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,6 +1,6 @@
 //! `GET /ai-sessions?limit=&before=`: the caller's own sessions, newest first, from the database.
 
-use super::stored_session::{known, list, micros_of, time_of};
+use super::stored_session::{known, list, place_of, time_of};
 use super::{AnswerHost, Caller, Passing, Request};
 use crate::answer::documents::{Sessions, to_json};
 use crate::config::Config;
@@ -27,7 +27,7 @@ pub async fn list_sessions<H: AnswerHost>(
     let has_more = rows.len() > limit;
     rows.truncate(limit);
     let next = rows.last().filter(|_| has_more).and_then(|last| {
-        micros_of(&last.created_at).map(|created_us| Cursor { created_us, id: last.id }.to_string())
+        place_of(&last.created_at).map(|created_us| Cursor { created_us, id: last.id }.to_string())
     });
     let known: Vec<_> = rows.iter().map(known).collect();
     let document = Sessions { sessions: known.iter().map(|known| known.summary()).collect(), next };

@@ -68,11 +68,11 @@ pub fn bad_header(name: &str, message: &str) -> Problem {
     problem
 }
 
-/// The head of a stream.
+/// The head of a stream. `no-transform`: an intermediary that compresses a stream buffers it.
 #[must_use]
 pub fn stream_head(session: &Known<'_>) -> Answer {
     Answer::new(200, EVENT_STREAM, Vec::new())
-        .with("cache-control", "no-store")
+        .with("cache-control", "no-store, no-transform")
         .with("location", session.location())
 }
 

@@ -8,6 +8,7 @@ use crate::answer::session::{FAILED, GENERATING, Known};
 use crate::auth::Refused;
 use crate::config::{Config, LogLevel};
 use crate::generation::usage::Usage;
+use crate::input::page::CREATED_US_MAX;
 use crate::ports::{Clock, Fetch, Log, Timer};
 use crate::problem::{Code, Problem};
 use crate::supabase::rest::{Caller, RestError};
@@ -44,7 +45,8 @@ pub async fn find(
     reader: Reader<'_>,
     id: Uuid,
 ) -> Result<Option<SessionRow>, Problem> {
-    let read = sessions::read(host, &config.supabase, reader.caller(), id).await;
+    let candidates_max = config.model_api.candidates_max;
+    let read = sessions::read(host, &config.supabase, reader.caller(), id, candidates_max).await;
     read.map_err(|error| not_read(host, reader, &error))
 }
 
@@ -88,10 +90,7 @@ pub async fn end_orphan(
     reader: Reader<'_>,
     row: SessionRow,
 ) -> Result<SessionRow, Problem> {
-    let created_ms = ms_of(&row.created_at);
-    let ends_ms =
-        created_ms.unwrap_or(0).saturating_add(config.model_api.timeout_ms).saturating_add(END_GRACE_MS);
-    if host.now_ms() < ends_ms {
+    if may_be_running(&row.created_at, config.model_api.timeout_ms, host.now_ms()) {
         return Ok(row);
     }
     let session = EndedRow {
@@ -119,6 +118,13 @@ pub async fn end_orphan(
     let ended = sessions::finish(host, &config.supabase, reader.caller(), &session, &[], &event).await;
     ended.map_err(|error| not_read(host, reader, &error))?;
     Ok(find(host, config, reader, row.id).await?.unwrap_or(row))
+}
+
+/// Whether a session of this age can still be generating. One that was opened further in the future than clocks differ by
+/// was opened past the service.
+fn may_be_running(created_at: &str, timeout_ms: u64, now_ms: u64) -> bool {
+    let life_ms = timeout_ms.saturating_add(END_GRACE_MS);
+    ms_of(created_at).is_some_and(|created_ms| now_ms.abs_diff(created_ms) < life_ms)
 }
 
 /// What the row tells.
@@ -152,7 +158,7 @@ pub fn known(row: &SessionRow) -> Known<'_> {
 }
 
 /// Microseconds since the Unix epoch, as exact as Postgres is.
-pub fn micros_of(time: &str) -> Option<i64> {
+fn micros_of(time: &str) -> Option<i64> {
     DateTime::parse_from_rfc3339(time).ok().map(|time| time.timestamp_micros())
 }
 
@@ -167,10 +173,30 @@ pub fn time_of(micros: i64) -> String {
     time.to_rfc3339_opts(SecondsFormat::Micros, true)
 }
 
-/// Postgres writes the offset as `+00:00` and as many digits as there are.
+/// The first and the last time that a response contains: those of a row can lie outside of RFC 3339's years.
+const FIRST: &str = "0001-01-01T00:00:00.000Z";
+const LAST: &str = "9999-12-31T23:59:59.999Z";
+
+/// RFC 3339, UTC, with milliseconds. Postgres writes the offset as `+00:00` and as many digits as there are, and for a row that
+/// was written past the service also `infinity`, `-infinity`, years after 9999 and `0044-03-15T00:00:00+00:00 BC`.
 fn in_utc(time: &str) -> String {
     let parsed = DateTime::parse_from_rfc3339(time).ok();
-    parsed.map_or_else(|| time.to_owned(), |time| time.to_utc().to_rfc3339_opts(SecondsFormat::Millis, true))
+    let text = parsed.map(|time| time.to_utc().to_rfc3339_opts(SecondsFormat::Millis, true));
+    // A year of five digits has a sign.
+    let text = text.filter(|text| text.len() == LAST.len());
+    text.unwrap_or_else(|| if is_before_years(time) { FIRST } else { LAST }.to_owned())
+}
+
+/// Of a time without a form in RFC 3339.
+fn is_before_years(time: &str) -> bool {
+    time.starts_with('-') || time.ends_with("BC")
+}
+
+/// The place of a session in a list, for the cursor of the next page: microseconds since the Unix epoch. `None` where no cursor
+/// can follow, before 1970.
+pub fn place_of(created_at: &str) -> Option<i64> {
+    let us = micros_of(created_at).unwrap_or(if is_before_years(created_at) { -1 } else { i64::MAX });
+    (us >= 0).then_some(us.min(CREATED_US_MAX))
 }
 
 /// A session's id, out of a path.
@@ -179,4 +205,54 @@ fn in_utc(time: &str) -> String {
 /// `not_found`: nobody has a session of another form of id.
 pub fn parse_id(id: &str) -> Result<Uuid, Problem> {
     Uuid::try_parse(id).map_err(|_| no_session())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A time as Postgres writes it in JSON, as a response has it, and its place in a list.
+    const TIMES: [(&str, &str, Option<i64>); 12] = [
+        ("2026-11-27T10:00:00.123456+00:00", "2026-11-27T10:00:00.123Z", Some(1_795_773_600_123_456)),
+        ("2026-11-27T10:00:00+00:00", "2026-11-27T10:00:00.000Z", Some(1_795_773_600_000_000)),
+        ("2026-11-27T12:00:00+02:00", "2026-11-27T10:00:00.000Z", Some(1_795_773_600_000_000)),
+        ("1970-01-01T00:00:00+00:00", "1970-01-01T00:00:00.000Z", Some(0)),
+        ("1969-12-31T23:59:59.999999+00:00", "1969-12-31T23:59:59.999Z", None),
+        ("0001-01-01T00:00:00+00:00", FIRST, None),
+        ("0044-03-15T00:00:00+00:00 BC", FIRST, None),
+        ("-infinity", FIRST, None),
+        ("9999-12-31T23:59:59.999999+00:00", LAST, Some(CREATED_US_MAX)),
+        ("9999-12-31T23:59:59-00:01", LAST, Some(CREATED_US_MAX)),
+        ("294276-12-31T23:59:59.999999+00:00", LAST, Some(CREATED_US_MAX)),
+        ("infinity", LAST, Some(CREATED_US_MAX)),
+    ];
+
+    #[test]
+    fn a_time_is_rfc_3339_whatever_the_row_contains() {
+        for (time, expected, place) in TIMES {
+            assert_eq!(in_utc(time), expected);
+            assert!(DateTime::parse_from_rfc3339(&in_utc(time)).is_ok(), "{time}");
+            assert_eq!(place_of(time), place, "{time}");
+        }
+    }
+
+    #[test]
+    fn a_session_is_running_near_its_creation_only() {
+        const NOW_MS: u64 = 1_795_773_600_000;
+        const LIFE_MS: i64 = 65_000;
+        for (age_ms, may_be) in [
+            (0, true),
+            (LIFE_MS - 1, true),
+            (LIFE_MS, false),
+            (1 - LIFE_MS, true),
+            (-LIFE_MS, false),
+            (-2_000_000_000_000, false),
+        ] {
+            let created_at = time_of((i64::try_from(NOW_MS).unwrap_or_default() - age_ms) * 1000);
+            assert_eq!(may_be_running(&created_at, 5000, NOW_MS), may_be, "{age_ms}");
+        }
+        for time in ["infinity", "-infinity", "294276-12-31T23:59:59+00:00", "0044-03-15T00:00:00+00:00 BC"] {
+            assert!(!may_be_running(time, 5000, NOW_MS), "{time}");
+        }
+    }
 }

@@ -8,9 +8,8 @@ use crate::ports::{Fetch, Incoming, Timer, read_whole, within};
 
 /// A query that takes longer has gone wrong: each of ours reads or writes a handful of rows by key.
 const TIMEOUT_MS: u64 = 5000;
-/// The largest answer is a session with the candidates of a model's largest answer (1 MiB), escaped once more, and the
-/// ids of 2000 of them.
-const ANSWER_BYTES_MAX: usize = 3 * 1024 * 1024;
+/// The size of a response without rows: a status, an error, or the page of a proxy.
+pub const BYTES_MAX: usize = 256 * 1024;
 
 /// As whom a request is made.
 #[derive(Debug, Clone, Copy)]
@@ -121,18 +120,22 @@ struct ErrorBody {
     code: Option<String>,
 }
 
-/// Sends it once.
+/// Sends it once, and reads a response of at most so many bytes.
 ///
 /// # Errors
 /// [`RestError`].
-pub async fn send(host: &(impl Fetch + Timer), request: Request) -> Result<Vec<u8>, RestError> {
+pub async fn send(
+    host: &(impl Fetch + Timer),
+    request: Request,
+    bytes_max: usize,
+) -> Result<Vec<u8>, RestError> {
     let answered = within(host, TIMEOUT_MS, async {
         let mut answer = host.fetch(request).await.map_err(|_| RestError::Unavailable)?;
         let status = answer.status();
         if status >= 500 {
             return Err(RestError::Unavailable);
         }
-        let body = read_whole(&mut answer, ANSWER_BYTES_MAX).await.map_err(|_| RestError::Unavailable)?;
+        let body = read_whole(&mut answer, bytes_max).await.map_err(|_| RestError::Unavailable)?;
         match status {
             200..=299 => Ok(body),
             401 => Err(RestError::Unauthorized),
@@ -157,14 +160,18 @@ const BACKOFF_MS: [u64; 2] = [100, 400];
 ///
 /// # Errors
 /// The last [`RestError`].
-pub async fn send_repeatable(host: &(impl Fetch + Timer), request: Request) -> Result<Vec<u8>, RestError> {
-    let mut answered = send(host, request.clone()).await;
+pub async fn send_repeatable(
+    host: &(impl Fetch + Timer),
+    request: Request,
+    bytes_max: usize,
+) -> Result<Vec<u8>, RestError> {
+    let mut answered = send(host, request.clone(), bytes_max).await;
     for wait_ms in BACKOFF_MS {
         if !answered.as_ref().is_err_and(RestError::is_passing) {
             return answered;
         }
         host.sleep(wait_ms).await;
-        answered = match send(host, request.clone()).await {
+        answered = match send(host, request.clone(), bytes_max).await {
             // Says nothing of the attempt before, which may have been kept.
             Err(RestError::Unauthorized | RestError::Refused { status: 403, .. }) => {
                 Err(RestError::Unavailable)
@@ -192,7 +199,7 @@ pub async fn probe(host: &(impl Fetch + Timer), supabase: &Supabase) -> Result<(
         200..=299 => Ok(()),
         404 => Err("the tables are not there: apply the migrations".to_owned()),
         401 | 403 => {
-            let body = read_whole(&mut answer, ANSWER_BYTES_MAX).await.unwrap_or_default();
+            let body = read_whole(&mut answer, BYTES_MAX).await.unwrap_or_default();
             let code = serde_json::from_slice(&body).ok().and_then(|body: ErrorBody| body.code);
             let by_postgres = code.as_deref() == Some(INSUFFICIENT_PRIVILEGE);
             if by_postgres { Ok(()) } else { Err("the key is not taken".to_owned()) }

@@ -1,12 +1,14 @@
 //! The rows of a session: one function, one round trip. The tables and the completing function are in
 //! `migrations/`.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::rest::{Caller, RestError, request, send, send_repeatable};
+use super::rest::{BYTES_MAX, Caller, RestError, request, send, send_repeatable};
 use crate::config::Supabase;
 use crate::desk::record::KeptCandidate;
+use crate::generation::candidate::CHARS_MAX;
 use crate::generation::usage::Usage;
 use crate::ports::{Fetch, Timer};
 use crate::problem::Code;
@@ -44,10 +46,11 @@ pub async fn open(
     if row.run > 1 {
         let body = serde_json::to_vec(&Arguments { session: row }).unwrap_or_default();
         let opening = request(supabase, caller, "POST", "/rpc/reopen_ai_session", body);
-        return send_repeatable(host, opening).await.map(drop);
+        return send_repeatable(host, opening, BYTES_MAX).await.map(drop);
     }
     let body = serde_json::to_vec(row).unwrap_or_default();
-    match send_repeatable(host, request(supabase, caller, "POST", "/ai_generation_sessions", body)).await {
+    let opening = request(supabase, caller, "POST", "/ai_generation_sessions", body);
+    match send_repeatable(host, opening, BYTES_MAX).await {
         Ok(_) => Ok(()),
         Err(RestError::Refused { sqlstate: Some(code), .. }) if code == RestError::UNIQUE_VIOLATION => Ok(()),
         Err(error) => Err(error),
@@ -123,8 +126,8 @@ pub async fn finish(
         event: &'a EventData<'a>,
     }
     let body = serde_json::to_vec(&Arguments { session, candidates, event }).unwrap_or_default();
-    let answer =
-        send_repeatable(host, request(supabase, caller, "POST", "/rpc/finish_ai_session", body)).await?;
+    let ending = request(supabase, caller, "POST", "/rpc/finish_ai_session", body);
+    let answer = send_repeatable(host, ending, BYTES_MAX).await?;
     if is_functions_word(&answer) { Ok(()) } else { Err(RestError::Unavailable) }
 }
 
@@ -157,10 +160,11 @@ pub async fn log_rate_limited(
     }
     let row = Row { r#type: "ai_session.rate_limited", data: Data { policy } };
     let body = serde_json::to_vec(&row).unwrap_or_default();
-    send(host, request(supabase, caller, "POST", "/event_logs", body)).await.map(|_| ())
+    send(host, request(supabase, caller, "POST", "/event_logs", body), BYTES_MAX).await.map(|_| ())
 }
 
-/// A session as the database has it.
+/// A session as the database has it. Its owner can have written the row past this service, so a cost or a time that is none
+/// must not fail the read; the types of the other columns exclude the like.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct SessionRow {
     /// The session's id.
@@ -175,19 +179,23 @@ pub struct SessionRow {
     pub partial: bool,
     /// Why it failed.
     pub error_code: Option<String>,
-    /// RFC 3339.
+    /// As Postgres writes a time: RFC 3339, `infinity`, or with a year that RFC 3339 has no form for.
     pub created_at: String,
-    /// RFC 3339.
+    /// The same.
     pub ended_at: Option<String>,
     /// What was billed.
     pub prompt_tokens: Option<u64>,
     /// What was billed.
     pub completion_tokens: Option<u64>,
     /// In US dollars.
+    #[serde(default, deserialize_with = "if_it_fits")]
     pub cost: Option<f64>,
     /// In their order; none in a list.
-    #[serde(rename = "flashcard_candidates", default)]
+    #[serde(rename = "flashcard_candidates", alias = "first", default)]
     pub candidates: Vec<KeptCandidate>,
+    /// Those beyond [`ROWS_MAX`]; appended to the others once they are read.
+    #[serde(default)]
+    rest: Vec<KeptCandidate>,
     /// In a list, how many there are: as PostgREST counts what is embedded, a list of one.
     #[serde(default)]
     counted: Vec<Counted>,
@@ -196,6 +204,12 @@ pub struct SessionRow {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 struct Counted {
     count: usize,
+}
+
+/// `None` for what is no finite number here, such as a `numeric` of 400 digits or `"NaN"`.
+fn if_it_fits<'de, D: Deserializer<'de>>(column: D) -> Result<Option<f64>, D::Error> {
+    let raw = <&RawValue>::deserialize(column)?;
+    Ok(serde_json::from_slice(raw.get().as_bytes()).ok())
 }
 
 impl SessionRow {
@@ -210,7 +224,38 @@ impl SessionRow {
 const COLUMNS: &str =
     "id,run,status,model,partial,error_code,created_at,ended_at,prompt_tokens,completion_tokens,cost";
 
-/// One session with its candidates; `None` when the caller has none of this id.
+/// How many rows a hosted PostgREST returns of one table (`max-rows`), also of one that is embedded.
+const ROWS_MAX: usize = 1000;
+/// The longest form of a character in JSON: two escapes such as `\ud83d`.
+const CHAR_BYTES_MAX: usize = 12;
+/// The names, ids, times and figures of a row: at most some 500 bytes.
+const ROW_BYTES_MAX: usize = 1024;
+/// The texts of a session's row: the model's id (200 characters) and an error code (64).
+const SESSION_BYTES_MAX: usize = ROW_BYTES_MAX + 264 * CHAR_BYTES_MAX;
+/// A candidate's texts and its id.
+const CANDIDATE_BYTES_MAX: usize =
+    ROW_BYTES_MAX + (CHARS_MAX[0].1 + CHARS_MAX[1].1 + CHARS_MAX[2].1) * CHAR_BYTES_MAX;
+
+/// The size of so many rows, and of an error in their place.
+const fn bytes_of(rows: usize, row_bytes_max: usize) -> usize {
+    BYTES_MAX.saturating_add(rows.saturating_mul(row_bytes_max))
+}
+
+/// Selects a session with at most so many of its candidates: its owner can have inserted more than this service makes.
+fn path_of(id: Uuid, candidates_max: usize) -> String {
+    let id = id.to_string();
+    let first = ["/ai_generation_sessions?id=eq.", &id, "&select=", COLUMNS].concat();
+    let Some(rest) = candidates_max.checked_sub(ROWS_MAX).filter(|rest| *rest > 0) else {
+        let limit = candidates_max.to_string();
+        let candidates = ",flashcard_candidates(id,front,back,prompt)&flashcard_candidates.order=position";
+        return [&first, candidates, "&flashcard_candidates.limit=", &limit].concat();
+    };
+    let candidates = ",first:flashcard_candidates(id,front,back,prompt),rest:flashcard_candidates(id,front,back,prompt)\
+                      &first.order=position&first.position=lt.1000&rest.order=position&rest.position=gte.1000&rest.limit=";
+    [&first, candidates, &rest.to_string()].concat()
+}
+
+/// One session with at most so many of its candidates; `None` when the caller has none of this id.
 ///
 /// # Errors
 /// [`RestError`].
@@ -219,18 +264,16 @@ pub async fn read(
     supabase: &Supabase,
     caller: Caller<'_>,
     id: Uuid,
+    candidates_max: usize,
 ) -> Result<Option<SessionRow>, RestError> {
-    let path = [
-        "/ai_generation_sessions?id=eq.",
-        &id.to_string(),
-        "&select=",
-        COLUMNS,
-        ",flashcard_candidates(id,front,back,prompt)&flashcard_candidates.order=position",
-    ]
-    .concat();
-    let body = send_repeatable(host, request(supabase, caller, "GET", &path, Vec::new())).await?;
+    let reading = request(supabase, caller, "GET", &path_of(id, candidates_max), Vec::new());
+    let bytes_max = bytes_of(candidates_max, CANDIDATE_BYTES_MAX);
+    let body = send_repeatable(host, reading, bytes_max).await?;
     let rows: Vec<SessionRow> = serde_json::from_slice(&body).map_err(|_| RestError::Unavailable)?;
-    Ok(rows.into_iter().next())
+    Ok(rows.into_iter().next().map(|mut row| {
+        row.candidates.append(&mut row.rest);
+        row
+    }))
 }
 
 /// The caller's sessions, newest first: at most `limit` of those before that place.
@@ -254,7 +297,9 @@ pub async fn list(
             path.push_str(part);
         }
     }
-    let body = send_repeatable(host, request(supabase, caller, "GET", &path, Vec::new())).await?;
+    let reading = request(supabase, caller, "GET", &path, Vec::new());
+    let rows = usize::try_from(limit).unwrap_or(usize::MAX);
+    let body = send_repeatable(host, reading, bytes_of(rows, SESSION_BYTES_MAX)).await?;
     serde_json::from_slice(&body).map_err(|_| RestError::Unavailable)
 }
 

@@ -8,4 +8,5 @@ mod openapi;
 mod scripted_host;
 mod session_events;
 mod signing_keys;
+mod stored_rows;
 mod texts;

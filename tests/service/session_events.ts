@@ -187,7 +187,7 @@ function late(start: StartService): void {
     const stored = await listen(service(), 'GET', `/ai-sessions/${id}/events`, { token, headers });
     assert.deepEqual(stored.headers.get('location'), running.headers.get('location'));
     for (const stream of [running, stored]) {
-      assert.equal(stream.headers.get('cache-control'), 'no-store');
+      assert.equal(stream.headers.get('cache-control'), 'no-store, no-transform');
       assert.equal(stream.headers.get('content-encoding'), null);
       assert.equal(stream.headers.get('access-control-allow-origin'), 'https://cards.example');
       assert.ok(stream.headers.get('x-request-id'));

@@ -115,7 +115,7 @@ function asItComes(start: StartService): void {
     const [session] = await stream.whole();
     const { headers } = stream;
     assert.equal(headers.get('content-type'), 'text/event-stream');
-    assert.equal(headers.get('cache-control'), 'no-store');
+    assert.equal(headers.get('cache-control'), 'no-store, no-transform');
     assert.equal(headers.get('content-encoding'), null);
     assert.equal(headers.get('content-length'), null);
     assert.equal(headers.get('location'), `/ai-sessions/${session?.data.id}`);
