@@ -4,6 +4,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { createGate } from '../support/gate.ts';
+import { gated } from '../support/model_behaviour.ts';
 import { create, eventually, expectProblem, lesson, read, remainingOfAll, rowsOf, signIn, type SignedIn, started, type StartService } from './service.ts';
 
 const FINISH = '/rest/v1/rpc/finish_ai_session';
@@ -46,6 +47,37 @@ export function tests(start: StartService): void {
       assert.equal(refusing.hits, 3);
       refusing.clear();
     });
+  });
+
+  describe('a row that the owner inserted past the service', () => {
+    for (const [name, insert] of [
+      ['an event of the completion', (id: string) => ['/event_logs', { session_id: id, type: 'ai_session.completed', data: {} }]],
+      ['an event of the failure', (id: string) => ['/event_logs', { session_id: id, type: 'ai_session.failed', data: {} }]],
+      ['a candidate at position 0', (id: string) => ['/flashcard_candidates', { id: crypto.randomUUID(), session_id: id, position: 0, front: 'f', back: 'b', prompt: 'p' }]],
+      ['a candidate at position 1999', (id: string) => ['/flashcard_candidates', { id: crypto.randomUUID(), session_id: id, position: 1999, front: 'f', back: 'b', prompt: 'p' }]],
+    ] as [string, (id: string) => [string, object]][]) {
+      it(`${name} does not keep the session from being stored`, async () => {
+        const { gateway, openrouter, rest } = service().world;
+        const user = await signIn(service());
+        const gate = createGate();
+        openrouter.next(gated(gate));
+        const creating = create(service(), user.token);
+        const id = await eventually('the row is open', async () => (await rowsOf(service(), user)).sessions[0]?.['id']);
+        const [path, row] = insert(id);
+        assert.equal((await rest(user.token)('POST', path, row)).status, 201);
+        gateway.requests.clear();
+        gate.open();
+        const created = await creating;
+        assert.equal(created.status, 201, created.text);
+        assert.equal(gateway.requests.count('POST', FINISH), 1);
+        const { sessions, candidates, events } = await rowsOf(service(), user);
+        assert.deepEqual(sessions.map(({ status }) => status), ['completed']);
+        assert.deepEqual(candidates.map(({ id }) => id), created.body.candidates.map(({ id }: { id: string }) => id));
+        // One for a run: the owner's own stands where it came first.
+        assert.equal(events.length, 1);
+        assert.deepEqual((await read(service(), user.token, id)).body.candidates, created.body.candidates);
+      });
+    }
   });
 
   it('twenty of them are kept and a next generation is refused, two are written at a time, and all are written at last', async () => {
