@@ -3,8 +3,12 @@
 //! ```text
 //! age of the keys   0 ──────── 10 min ──────────────── 24 h ────►
 //! kid is known      use        use, refresh behind     ask, wait
-//! kid is unknown    ask and wait, at most once in 30 s
+//! kid is unknown    ask and wait, at most once in 30 s; then the shared secret for HS256, else refuse
+//! no kid            the shared secret for HS256, else refuse
 //! ```
+//! The key determines the algorithm: the shared secret verifies no token that names a published key, so the key set must
+//! be loaded before a `kid` counts as unknown.
+//!
 //! Only one request of an isolate asks; those that come meanwhile and need the answer wait for it.
 //!
 //! Not for: fetching (`supabase::keys`), nor for the Cache API, which the host looks into before it asks.
@@ -36,13 +40,22 @@ pub struct KeyCache {
     quiet_until_ms: u64,
 }
 
+/// What verifies a token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verifier {
+    /// A published key.
+    Published(PublicKey),
+    /// The project's shared secret, for a token with this `kid`.
+    Secret(Option<String>),
+}
+
 /// What to do for a token's key.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Lookup {
     /// Verify with this one.
-    Use(PublicKey),
+    Use(Verifier),
     /// Verify with this one, and refresh the keys behind the answer.
-    UseAndRefresh(PublicKey),
+    UseAndRefresh(Verifier),
     /// Ask for the keys, then look again.
     Ask,
     /// Somebody is asking: wait a moment, then look again.
@@ -55,31 +68,59 @@ impl KeyCache {
     /// What to do for a token that claims to be signed with this key.
     #[must_use]
     pub fn look_up(&self, key_id: Option<&str>, algorithm: Algorithm, now_ms: u64) -> Lookup {
-        let age_ms = self.age_ms(now_ms);
-        let is_asking = self.asking.is_some_and(|(at_ms, _)| now_ms.saturating_sub(at_ms) < ASKING_MS);
-        let may_ask = !is_asking && now_ms >= self.quiet_until_ms;
-        match self.find(key_id, algorithm, now_ms) {
-            Ok(key) if age_ms.is_some_and(|age_ms| age_ms > FRESH_MS) && may_ask => {
-                Lookup::UseAndRefresh(key)
-            }
-            Ok(key) => Lookup::Use(key),
-            Err(_) if is_asking => Lookup::Wait,
-            Err(_) if may_ask => Lookup::Ask,
-            Err(refused) => Lookup::Refuse(refused),
+        let is_hs256 = algorithm == Algorithm::Hs256;
+        let is_usable = self.has_usable_keys(now_ms);
+        let refused = match key_id {
+            None if is_hs256 => return Lookup::Use(Verifier::Secret(None)),
+            Some(_) if !is_usable => Refused::NoKeys,
+            _ => Refused::Invalid,
+        };
+        let Some(key_id) = key_id else { return Lookup::Refuse(refused) };
+        let known = self.keys.iter().find(|key| key.id == key_id && key.algorithm == algorithm);
+        if let Some(key) = known.filter(|_| is_usable) {
+            let verifier = Verifier::Published(key.clone());
+            return if self.is_due(now_ms) { Lookup::UseAndRefresh(verifier) } else { Lookup::Use(verifier) };
         }
+        if self.is_asking(now_ms) {
+            Lookup::Wait
+        } else if now_ms >= self.quiet_until_ms {
+            Lookup::Ask
+        } else if is_hs256 && self.lacks(key_id, now_ms) {
+            Lookup::Use(Verifier::Secret(Some(key_id.to_owned())))
+        } else {
+            Lookup::Refuse(refused)
+        }
+    }
+
+    /// Whether there is a usable set, and no key of that name in it.
+    fn lacks(&self, key_id: &str, now_ms: u64) -> bool {
+        self.has_usable_keys(now_ms) && self.keys.iter().all(|key| key.id != key_id)
+    }
+
+    /// Whether a verification by `verifier` counts now: its key is in the set, or no key is that the token names.
+    #[must_use]
+    pub fn holds(&self, verifier: &Verifier, now_ms: u64) -> bool {
+        match verifier {
+            Verifier::Secret(None) => true,
+            Verifier::Secret(Some(key_id)) => self.lacks(key_id, now_ms),
+            Verifier::Published(key) => self.has_usable_keys(now_ms) && self.keys.contains(key),
+        }
+    }
+
+    /// Whether the keys are to be refreshed behind the answer.
+    #[must_use]
+    pub fn is_due(&self, now_ms: u64) -> bool {
+        self.age_ms(now_ms).is_some_and(|age_ms| age_ms > FRESH_MS)
+            && now_ms >= self.quiet_until_ms
+            && !self.is_asking(now_ms)
+    }
+
+    fn is_asking(&self, now_ms: u64) -> bool {
+        self.asking.is_some_and(|(at_ms, _)| now_ms.saturating_sub(at_ms) < ASKING_MS)
     }
 
     fn has_usable_keys(&self, now_ms: u64) -> bool {
         self.age_ms(now_ms).is_some_and(|age_ms| age_ms <= STALE_MS)
-    }
-
-    fn find(&self, key_id: Option<&str>, algorithm: Algorithm, now_ms: u64) -> Result<PublicKey, Refused> {
-        if !self.has_usable_keys(now_ms) {
-            return Err(Refused::NoKeys);
-        }
-        let key_id = key_id.ok_or(Refused::Invalid)?;
-        let key = self.keys.iter().find(|key| key.id == key_id && key.algorithm == algorithm);
-        key.cloned().ok_or(Refused::Invalid)
     }
 
     fn age_ms(&self, now_ms: u64) -> Option<u64> {
@@ -130,6 +171,10 @@ mod tests {
         PublicKey { id: id.to_owned(), algorithm: Algorithm::Es256, jwk: id.to_owned() }
     }
 
+    fn by(id: &str) -> Verifier {
+        Verifier::Published(key(id))
+    }
+
     fn warm() -> KeyCache {
         let mut cache = KeyCache::default();
         cache.asking(T);
@@ -142,10 +187,10 @@ mod tests {
     fn keys_are_fresh_then_stale_then_gone() {
         let cache = warm();
         let look_up = |now_ms| cache.look_up(Some("a"), Algorithm::Es256, now_ms);
-        assert_eq!(look_up(T), Lookup::Use(key("a")));
-        assert_eq!(look_up(T + FRESH_MS), Lookup::Use(key("a")));
-        assert_eq!(look_up(T + FRESH_MS + 1), Lookup::UseAndRefresh(key("a")));
-        assert_eq!(look_up(T + STALE_MS), Lookup::UseAndRefresh(key("a")));
+        assert_eq!(look_up(T), Lookup::Use(by("a")));
+        assert_eq!(look_up(T + FRESH_MS), Lookup::Use(by("a")));
+        assert_eq!(look_up(T + FRESH_MS + 1), Lookup::UseAndRefresh(by("a")));
+        assert_eq!(look_up(T + STALE_MS), Lookup::UseAndRefresh(by("a")));
         assert_eq!(look_up(T + STALE_MS + 1), Lookup::Ask);
     }
 
@@ -154,15 +199,15 @@ mod tests {
         let mut cache = warm();
         let stale = T + FRESH_MS + 1;
         cache.asking(stale);
-        assert_eq!(cache.look_up(Some("a"), Algorithm::Es256, stale), Lookup::Use(key("a")), "nobody waits");
+        assert_eq!(cache.look_up(Some("a"), Algorithm::Es256, stale), Lookup::Use(by("a")), "nobody waits");
         cache.answered(stale);
         assert_eq!(
             cache.look_up(Some("a"), Algorithm::Es256, stale + COOL_DOWN_MS - 1),
-            Lookup::Use(key("a"))
+            Lookup::Use(by("a"))
         );
         assert_eq!(
             cache.look_up(Some("a"), Algorithm::Es256, stale + COOL_DOWN_MS),
-            Lookup::UseAndRefresh(key("a"))
+            Lookup::UseAndRefresh(by("a"))
         );
     }
 
@@ -178,7 +223,7 @@ mod tests {
         assert_eq!(unknown(&cache, T + 1 + COOL_DOWN_MS), Lookup::Refuse(Refused::Invalid));
         assert_eq!(unknown(&cache, T + 2 + COOL_DOWN_MS), Lookup::Ask);
         cache.learn(vec![key("a"), key("b")], T + 3);
-        assert_eq!(unknown(&cache, T + 3), Lookup::Use(key("b")));
+        assert_eq!(unknown(&cache, T + 3), Lookup::Use(by("b")));
     }
 
     #[test]
@@ -195,6 +240,7 @@ mod tests {
         let mut cache = warm();
         cache.asking(T);
         cache.answered(T);
+        // HS256 too: the shared secret verifies no token that names a published key.
         for algorithm in [Algorithm::Hs256, Algorithm::Rs256, Algorithm::EdDsa] {
             assert_eq!(cache.look_up(Some("a"), algorithm, T), Lookup::Refuse(Refused::Invalid));
         }
@@ -219,6 +265,66 @@ mod tests {
         let mut cache = warm();
         cache.learn(vec![key("old")], T - 1);
         cache.learn(Vec::new(), T + 1);
-        assert_eq!(cache.look_up(Some("a"), Algorithm::Es256, T), Lookup::Use(key("a")));
+        assert_eq!(cache.look_up(Some("a"), Algorithm::Es256, T), Lookup::Use(by("a")));
+    }
+
+    #[test]
+    fn the_secret_is_for_tokens_that_name_no_published_key() {
+        let secret = |key_id: Option<&str>| Lookup::Use(Verifier::Secret(key_id.map(str::to_owned)));
+        let look_up = |cache: &KeyCache, key_id, now_ms| cache.look_up(key_id, Algorithm::Hs256, now_ms);
+        let mut cache = KeyCache::default();
+        assert_eq!(look_up(&cache, None, T), secret(None), "no key set is needed");
+        assert_eq!(look_up(&cache, Some("b"), T), Lookup::Ask, "whether it is in the set is not known yet");
+        cache.asking(T);
+        assert_eq!(look_up(&cache, Some("b"), T), Lookup::Wait);
+        cache.answered(T);
+        assert_eq!(look_up(&cache, Some("b"), T), Lookup::Refuse(Refused::NoKeys));
+        assert_eq!(look_up(&cache, None, T), secret(None));
+
+        let mut cache = warm();
+        assert_eq!(look_up(&cache, Some("b"), T), Lookup::Ask);
+        cache.asking(T);
+        cache.answered(T);
+        assert_eq!(look_up(&cache, Some("b"), T), secret(Some("b")));
+        assert_eq!(look_up(&cache, None, T), secret(None));
+        assert_eq!(look_up(&cache, Some("a"), T), Lookup::Refuse(Refused::Invalid));
+        assert_eq!(look_up(&cache, Some(""), T), secret(Some("")));
+
+        let mut cache = KeyCache::default();
+        cache.asking(T);
+        cache.learn(Vec::new(), T);
+        cache.answered(T);
+        cache.asking(T);
+        cache.answered(T);
+        assert_eq!(look_up(&cache, Some("b"), T), secret(Some("b")), "an empty set is a set");
+    }
+
+    #[test]
+    fn a_verification_counts_as_long_as_the_set_has_its_key() {
+        let mut cache = warm();
+        let same_name = Verifier::Published(PublicKey { jwk: "other".to_owned(), ..key("a") });
+        let other_use = Verifier::Published(PublicKey { algorithm: Algorithm::EdDsa, ..key("a") });
+        let secret = |key_id: &str| Verifier::Secret(Some(key_id.to_owned()));
+        for (verifier, holds) in [
+            (by("a"), true),
+            (by("b"), false),
+            (same_name, false),
+            (other_use, false),
+            (secret("a"), false),
+            (secret("b"), true),
+            (Verifier::Secret(None), true),
+        ] {
+            assert_eq!(cache.holds(&verifier, T + STALE_MS), holds, "{verifier:?}");
+            let needs_no_set = verifier == Verifier::Secret(None);
+            assert_eq!(cache.holds(&verifier, T + STALE_MS + 1), needs_no_set, "{verifier:?} without a set");
+            assert_eq!(
+                KeyCache::default().holds(&verifier, T),
+                needs_no_set,
+                "{verifier:?} on a cold isolate"
+            );
+        }
+        cache.learn(vec![key("b")], T + 1);
+        assert!(!cache.holds(&by("a"), T + 1) && cache.holds(&by("b"), T + 1));
+        assert!(cache.holds(&secret("a"), T + 1) && !cache.holds(&secret("b"), T + 1));
     }
 }

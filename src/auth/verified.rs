@@ -1,5 +1,6 @@
 //! Tokens whose signature was found to hold, remembered for as long as they live: a page sends the same one with
-//! every request, and a signature check is the dearest part of a small answer.
+//! every request, and a signature check is the dearest part of a small answer. A verification counts only while the key
+//! that made it does ([`super::key_cache::KeyCache::holds`]).
 //!
 //! Keyed by the SHA-256 of the whole token, so that no token is kept, and none that differs in one bit is taken
 //! for a known one.
@@ -8,34 +9,34 @@ use std::collections::VecDeque;
 
 use sha2::{Digest, Sha256};
 
-use super::{User, bearer::BearerToken, claims::LEEWAY_S};
+use super::{User, bearer::BearerToken, claims::LEEWAY_S, key_cache::Verifier};
 
-/// Some 64 bytes each; more users at a time than one isolate sees.
+/// Some 300 bytes each; more users at a time than one isolate sees.
 const TOKENS_MAX: usize = 1024;
 
 /// The tokens that this isolate has verified.
 #[derive(Debug, Default)]
 pub struct VerifiedTokens {
     /// INVARIANT: the oldest first, at most `TOKENS_MAX`.
-    known: VecDeque<([u8; 32], User)>,
+    known: VecDeque<([u8; 32], User, Verifier)>,
 }
 
 impl VerifiedTokens {
-    /// Whose token this is, when it was verified before and has not expired since.
+    /// Whose token this is, when it was verified before and has not expired since, and what verified it.
     #[must_use]
-    pub fn find(&self, token: BearerToken<'_>, now_ms: u64) -> Option<User> {
+    pub fn find(&self, token: BearerToken<'_>, now_ms: u64) -> Option<(&User, &Verifier)> {
         let hash = hash(token);
-        let (_, user) = self.known.iter().rev().find(|(known, _)| *known == hash)?;
+        let (_, user, verifier) = self.known.iter().rev().find(|(known, ..)| *known == hash)?;
         let leeway_ms = u64::try_from(LEEWAY_S).unwrap_or(0).saturating_mul(1000);
-        (now_ms <= user.expires_ms.saturating_add(leeway_ms)).then(|| user.clone())
+        (now_ms <= user.expires_ms.saturating_add(leeway_ms)).then_some((user, verifier))
     }
 
     /// Remembers a token; the one that was verified longest ago makes room.
-    pub fn remember(&mut self, token: BearerToken<'_>, user: &User) {
+    pub fn remember(&mut self, token: BearerToken<'_>, user: &User, verifier: Verifier) {
         if self.known.len() >= TOKENS_MAX {
             self.known.pop_front();
         }
-        self.known.push_back((hash(token), user.clone()));
+        self.known.push_back((hash(token), user.clone(), verifier));
     }
 }
 
@@ -49,6 +50,8 @@ mod tests {
 
     use super::*;
 
+    const SECRET: Verifier = Verifier::Secret(None);
+
     fn token(header: &str) -> BearerToken<'_> {
         BearerToken::read(Some(header)).expect("it may be a token")
     }
@@ -57,8 +60,8 @@ mod tests {
     fn a_token_is_known_for_its_life_and_no_longer() {
         let mut verified = VerifiedTokens::default();
         let user = User { id: Uuid::from_u128(1), expires_ms: 1_000_000 };
-        verified.remember(token("Bearer a.b.c"), &user);
-        assert_eq!(verified.find(token("Bearer a.b.c"), 1_030_000), Some(user));
+        verified.remember(token("Bearer a.b.c"), &user, SECRET);
+        assert_eq!(verified.find(token("Bearer a.b.c"), 1_030_000), Some((&user, &SECRET)));
         assert_eq!(verified.find(token("Bearer a.b.c"), 1_030_001), None);
         assert_eq!(verified.find(token("Bearer a.b.d"), 0), None);
     }
@@ -69,7 +72,7 @@ mod tests {
         let header = |number: usize| format!("Bearer a.b.{number}");
         for number in 0..=TOKENS_MAX {
             let user = User { id: Uuid::from_u128(1), expires_ms: u64::MAX };
-            verified.remember(token(&header(number)), &user);
+            verified.remember(token(&header(number)), &user, SECRET);
         }
         assert_eq!(verified.known.len(), TOKENS_MAX);
         assert_eq!(verified.find(token(&header(0)), 0), None);

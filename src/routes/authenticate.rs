@@ -2,8 +2,8 @@
 
 use crate::auth::bearer::BearerToken;
 use crate::auth::claims::{Expected, check};
-use crate::auth::jwk::{Algorithm, PublicKey};
-use crate::auth::key_cache::Lookup;
+use crate::auth::jwk::Algorithm;
+use crate::auth::key_cache::{Lookup, Verifier};
 use crate::auth::token::UnverifiedToken;
 use crate::auth::{Refused, User};
 use crate::config::Config;
@@ -21,56 +21,70 @@ impl<H: Fetch + Timer + Clock + SharedCache + VerifySignature + IsolateMemory + 
 }
 
 /// Who is calling. The signature is checked first; what an unverified token claims decides nothing but which key it
-/// is checked with.
+/// is checked with. `origin` is the service's own.
 ///
 /// # Errors
 /// [`Refused`].
 pub async fn authenticate(
     host: &impl AuthHost,
     config: &Config,
+    origin: &str,
     token: BearerToken<'_>,
 ) -> Result<User, Refused> {
-    if let Some(user) = host.with_memory(|memory| memory.verified.find(token, host.now_ms())) {
+    let now_ms = host.now_ms();
+    let known = host.with_memory(|memory| {
+        let (user, verifier) = memory.verified.find(token, now_ms)?;
+        let holds = memory.keys.holds(verifier, now_ms);
+        holds.then(|| (user.clone(), memory.keys.is_due(now_ms)))
+    });
+    if let Some((user, is_due)) = known {
+        if is_due {
+            refresh_behind(host, config, origin);
+        }
         return Ok(user);
     }
     let unverified = UnverifiedToken::read(token)?;
-    let holds = if unverified.algorithm() == Algorithm::Hs256 {
-        let secret = config.supabase.jwt_secret.as_deref().ok_or(Refused::Invalid)?;
-        host.verify(VerifyKey::Secret(secret), unverified.signed(), unverified.signature()).await
-    } else {
-        let key = find_key(host, config, &unverified).await?;
-        host.verify(VerifyKey::Public(&key), unverified.signed(), unverified.signature()).await
+    let secret = config.supabase.jwt_secret.as_deref();
+    if unverified.algorithm() == Algorithm::Hs256 && secret.is_none() {
+        return Err(Refused::Invalid);
+    }
+    let verifier = find_verifier(host, config, origin, &unverified).await?;
+    let key = match &verifier {
+        Verifier::Published(key) => VerifyKey::Public(key),
+        Verifier::Secret(_) => VerifyKey::Secret(secret.ok_or(Refused::Invalid)?),
     };
-    if !holds {
+    if !host.verify(key, unverified.signed(), unverified.signature()).await {
         return Err(Refused::Invalid);
     }
     let issuer = keys::issuer(&config.supabase);
     let expected = Expected { issuer: &issuer, allow_anonymous: config.allow_anonymous_users };
     let user = check(&unverified.claims()?, &expected, host.now_ms())?;
-    host.with_memory(|memory| memory.verified.remember(token, &user));
+    host.with_memory(|memory| memory.verified.remember(token, &user, verifier));
     Ok(user)
 }
 
-async fn find_key(
+async fn find_verifier(
     host: &impl AuthHost,
     config: &Config,
+    origin: &str,
     token: &UnverifiedToken<'_>,
-) -> Result<PublicKey, Refused> {
-    if host.with_memory(|memory| memory.keys.is_cold())
-        && let Some(known) = keys::from_cache(host, &config.supabase).await
+) -> Result<Verifier, Refused> {
+    let (key_id, algorithm) = (token.key_id(), token.algorithm());
+    if key_id.is_some()
+        && host.with_memory(|memory| memory.keys.is_cold())
+        && let Some(known) = keys::from_cache(host, &config.supabase, origin).await
     {
         host.with_memory(|memory| memory.keys.learn(known.keys, known.fetched_ms));
     }
-    let (key_id, algorithm) = (token.key_id(), token.algorithm());
     loop {
         match host.with_memory(|memory| memory.keys.look_up(key_id, algorithm, host.now_ms())) {
-            Lookup::Use(key) => return Ok(key),
+            Lookup::Use(verifier) => return Ok(verifier),
             Lookup::Refuse(refused) => return Err(refused),
-            Lookup::UseAndRefresh(key) => {
-                refresh_behind(host, config);
-                return Ok(key);
+            Lookup::UseAndRefresh(verifier) => {
+                refresh_behind(host, config, origin);
+                return Ok(verifier);
             }
-            Lookup::Ask => refresh_behind(host, config),
+            Lookup::Ask => refresh_behind(host, config, origin),
             Lookup::Wait => host.sleep(LOOK_AGAIN_MS).await,
         }
     }
@@ -82,9 +96,9 @@ const LOOK_AGAIN_MS: u64 = 5;
 
 /// Asks for the keys in work of its own, which goes on when this request's client leaves: a client that asks with a
 /// forged key and hangs up must not use up the one question that may be put in 30 s.
-fn refresh_behind(host: &impl AuthHost, config: &Config) {
+fn refresh_behind(host: &impl AuthHost, config: &Config, origin: &str) {
     host.with_memory(|memory| memory.keys.asking(host.now_ms()));
-    let (behind, supabase) = (host.clone(), config.supabase.clone());
+    let (behind, supabase, origin) = (host.clone(), config.supabase.clone(), origin.to_owned());
     host.after_answer(async move {
         let fetched = keys::fetch(&behind, &supabase).await;
         let Some((known, document)) = fetched else {
@@ -95,6 +109,6 @@ fn refresh_behind(host: &impl AuthHost, config: &Config) {
             memory.keys.learn(known.keys, fetched_ms);
             memory.keys.answered(fetched_ms);
         });
-        keys::keep(&behind, &supabase, &document, fetched_ms).await;
+        keys::keep(&behind, &supabase, &origin, &document, fetched_ms).await;
     });
 }

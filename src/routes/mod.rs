@@ -314,7 +314,7 @@ async fn signed_in<H: AnswerHost>(
     let header = request.inbound.header("authorization");
     let authenticated = async {
         let token = BearerToken::read(header.as_deref())?;
-        Ok((authenticate::authenticate(host, config, token).await?, token.as_str()))
+        Ok((authenticate::authenticate(host, config, &request.origin, token).await?, token.as_str()))
     };
     let (user, token) = authenticated.await.map_err(Refused::to_problem)?;
     passed.auth_ms = Some(host.now_ms().saturating_sub(began_ms));

@@ -1,5 +1,7 @@
 //! The key set of the sign-in service, from `{SUPABASE_URL}/auth/v1/.well-known/jwks.json` or a cache of it.
 
+use uuid::Uuid;
+
 use crate::auth::jwk::{PublicKey, read_key_set};
 use crate::auth::key_cache::STALE_MS;
 use crate::config::Supabase;
@@ -39,9 +41,16 @@ fn read(supabase: &Supabase, document: &[u8], fetched_ms: u64) -> Option<DatedKe
     (!keys.is_empty() || supabase.jwt_secret.is_some()).then_some(DatedKeys { keys, fetched_ms })
 }
 
+/// Where the key set is cached: a URL of the service's own host (`origin`) that is no route, so that nobody else's
+/// responses are ever found there. It names the project, because deployments of several projects may share a host.
+fn cache_url(supabase: &Supabase, origin: &str) -> String {
+    let project = Uuid::new_v5(&Uuid::NAMESPACE_URL, url(supabase).as_bytes());
+    [origin, "/.well-known/ai-sessions/jwks/", &project.to_string()].concat()
+}
+
 /// What other isolates of this place have fetched in the last 24 h.
-pub async fn from_cache(host: &impl SharedCache, supabase: &Supabase) -> Option<DatedKeys> {
-    let kept = host.get(&url(supabase)).await?;
+pub async fn from_cache(host: &impl SharedCache, supabase: &Supabase, origin: &str) -> Option<DatedKeys> {
+    let kept = host.get(&cache_url(supabase, origin)).await?;
     let (stamp, document) = kept.split_at_checked(STAMP_BYTES)?;
     read(supabase, document, std::str::from_utf8(stamp).ok()?.parse().ok()?)
 }
@@ -67,10 +76,16 @@ pub async fn fetch(host: &(impl Fetch + Timer + Clock), supabase: &Supabase) -> 
 }
 
 /// Keeps a document for the other isolates of this place.
-pub async fn keep(host: &impl SharedCache, supabase: &Supabase, document: &[u8], fetched_ms: u64) {
+pub async fn keep(
+    host: &impl SharedCache,
+    supabase: &Supabase,
+    origin: &str,
+    document: &[u8],
+    fetched_ms: u64,
+) {
     let mut kept = format!("{fetched_ms:0STAMP_BYTES$}").into_bytes();
     kept.extend_from_slice(document);
-    host.put(&url(supabase), &kept, STALE_MS / 1000).await;
+    host.put(&cache_url(supabase, origin), &kept, STALE_MS / 1000).await;
 }
 
 /// Whether the sign-in service publishes keys that can be used.

@@ -19,6 +19,7 @@ use crate::scripted_host::{Reply, ScriptedHost, scripted_signature};
 
 pub(crate) const NOW_MS: u64 = 1_800_000_000_000;
 pub(crate) const JWKS: &str = "/auth/v1/.well-known/jwks.json";
+pub(crate) const ORIGIN: &str = "https://cards.example";
 const USER: &str = "5d3e2c1b-0000-4000-8000-00000000000a";
 const SUPABASE_URL: &str = "https://p.supabase.co";
 const JWT_SECRET: &str = "the secret that the project signs with";
@@ -145,12 +146,23 @@ pub(crate) fn come_in(
     authorization: Option<&str>,
 ) -> Result<User, Refused> {
     let token = BearerToken::read(authorization)?;
-    host.run(authenticate(host, config, token))
+    host.run(authenticate(host, config, ORIGIN, token))
 }
 
 /// A genuine token by this ES256 key, for an hour.
 pub(crate) fn genuine(kid: &str) -> String {
     genuine_until(kid, NOW_MS / 1000 + 3600)
+}
+
+/// A genuine HS256 token by the project's secret, for an hour.
+pub(crate) fn genuine_by_secret(kid: Option<&str>) -> String {
+    let mut case = Case::default();
+    case.header.insert("alg".to_owned(), json!("HS256"));
+    match kid {
+        Some(kid) => case.header.insert("kid".to_owned(), json!(kid)).map(drop),
+        None => Some(case.without_header.push("kid".to_owned())),
+    };
+    ["Bearer ", &case.make_token_by(JWT_SECRET)].concat()
 }
 
 pub(crate) fn genuine_until(kid: &str, exp: u64) -> String {
@@ -230,6 +242,7 @@ fn fill(value: &Value) -> Value {
                 ("<ISSUER>", issuer.to_uppercase()),
                 ("<supabase url>", SUPABASE_URL.to_owned()),
                 ("<rs256 kid>", RS256_KID.to_owned()),
+                ("<ES256 KID>", ES256_KID.to_uppercase()),
             ] {
                 text = text.replace(placeholder, &meant);
             }

@@ -210,6 +210,11 @@ impl ScriptedHost {
         self.shared.signatures_checked.get()
     }
 
+    /// Under which URLs something is in the shared cache.
+    pub(crate) fn cached_urls(&self) -> Vec<String> {
+        self.shared.cached.borrow().keys().cloned().collect()
+    }
+
     /// The isolate is gone, and with it what it remembered; what is shared between isolates stays.
     pub(crate) fn replace_isolate(&self) {
         *self.shared.memory.borrow_mut() = Memory::default();

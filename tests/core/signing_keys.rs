@@ -12,7 +12,9 @@ use ai_sessions::ports::Clock as _;
 use ai_sessions::routes::authenticate::authenticate;
 use futures_util::future::{join_all, select};
 
-use crate::hostile_tokens::{JWKS, NOW_MS, come_in, config, genuine, genuine_until, host_at, key_set};
+use crate::hostile_tokens::{
+    JWKS, NOW_MS, ORIGIN, come_in, config, genuine, genuine_by_secret, genuine_until, host_at, key_set,
+};
 use crate::scripted_host::{Reply, ScriptedHost};
 
 /// The sign-in service publishes these from now on.
@@ -197,7 +199,7 @@ fn many_at_once_on_a_cold_isolate_ask_once() {
         (0..20).map(|number| genuine_until("a", NOW_MS / 1000 + 60 + number)).collect();
     let requests = headers.iter().map(|header| {
         let token = BearerToken::read(Some(header)).expect("it is a token");
-        authenticate(&host, &config, token)
+        authenticate(&host, &config, ORIGIN, token)
     });
     assert!(host.run(join_all(requests)).iter().all(Result::is_ok));
     assert_eq!(asked(&host), 1);
@@ -210,7 +212,7 @@ fn a_caller_that_leaves_takes_no_question_away() {
     let config = config(false);
     let header = genuine("b");
     let token = BearerToken::read(Some(&header)).expect("it is a token");
-    host.run(select(pin!(authenticate(&host, &config, token)), ready(())));
+    host.run(select(pin!(authenticate(&host, &config, ORIGIN, token)), ready(())));
     host.run_background();
     assert_eq!(knock(&host, "b"), Ok(()));
     assert_eq!(asked(&host), 2);
@@ -262,4 +264,115 @@ fn a_token_that_was_refused_is_not_remembered() {
     let forged = [&good[..good.len() - 2], if good.ends_with("AA") { "BB" } else { "AA" }].concat();
     assert!(come_in(&host, &config, Some(&good)).is_ok());
     assert_eq!(come_in(&host, &config, Some(&forged)), Err(Refused::Invalid));
+}
+
+/// A token that is sent again and again: its outcome, and what it sets going is brought to its end.
+fn again(host: &ScriptedHost, header: &str) -> Result<(), Refused> {
+    let outcome = come_in(host, &config(true), Some(header)).map(|_| ());
+    host.run_background();
+    outcome
+}
+
+#[test]
+fn a_verified_token_is_refused_once_its_key_has_left_the_set() {
+    let host = warm();
+    let old = genuine_until("a", NOW_MS / 1000 + 7 * 86_400);
+    assert_eq!(again(&host, &old), Ok(()));
+    publish(&host, &["b"]);
+    assert_eq!(knock(&host, "b"), Ok(()), "its unknown key loads the new set");
+    assert_eq!(again(&host, &old), Err(Refused::Invalid));
+    publish(&host, &["b", "a"]);
+    host.set_now_ms(NOW_MS + COOL_DOWN_MS + 10_000);
+    assert_eq!(again(&host, &old), Ok(()), "the key is published again");
+}
+
+#[test]
+fn verified_tokens_alone_keep_the_keys_fresh() {
+    let host = warm();
+    let header = genuine_until("a", NOW_MS / 1000 + 86_400);
+    assert_eq!(again(&host, &header), Ok(()));
+    publish(&host, &["b"]);
+    host.set_now_ms(NOW_MS + FRESH_MS);
+    assert_eq!(again(&host, &header), Ok(()));
+    assert_eq!(asked(&host), 1, "the keys are fresh");
+    host.set_now_ms(NOW_MS + FRESH_MS + 1);
+    assert_eq!(again(&host, &header), Ok(()), "nobody waits for a refresh");
+    assert_eq!(asked(&host), 2);
+    assert_eq!(again(&host, &header), Err(Refused::Invalid), "the new set has come");
+}
+
+#[test]
+fn a_verified_token_is_worth_nothing_without_a_usable_key_set() {
+    let host = warm();
+    let header = genuine_until("a", NOW_MS / 1000 + 7 * 86_400);
+    assert_eq!(again(&host, &header), Ok(()));
+    host.always(JWKS, Reply::unreachable());
+    host.set_now_ms(NOW_MS + STALE_MS);
+    assert_eq!(again(&host, &header), Ok(()));
+    host.set_now_ms(NOW_MS + STALE_MS + 60_000);
+    assert_eq!(again(&host, &header), Err(Refused::NoKeys));
+    publish(&host, &["a"]);
+    host.set_now_ms(NOW_MS + STALE_MS + 120_000);
+    assert_eq!(again(&host, &header), Ok(()));
+}
+
+#[test]
+fn the_secret_verifies_no_token_that_names_a_published_key() {
+    let host = host_at(NOW_MS);
+    publish(&host, &["a"]);
+    assert_eq!(again(&host, &genuine_by_secret(Some("a"))), Err(Refused::Invalid), "on a cold isolate");
+    assert_eq!(host.signatures_checked(), 0);
+    let named = genuine_by_secret(Some("b"));
+    assert_eq!(again(&host, &named), Ok(()));
+    publish(&host, &["b", "a"]);
+    host.set_now_ms(host.now_ms() + FRESH_MS + 1);
+    assert_eq!(again(&host, &named), Ok(()), "nobody knows yet");
+    assert_eq!(again(&host, &named), Err(Refused::Invalid), "a key of that name is published");
+    assert_eq!(again(&host, &genuine_by_secret(None)), Ok(()));
+}
+
+#[test]
+fn a_project_on_a_secret_needs_the_key_set_only_for_tokens_with_a_kid() {
+    for (what, answer) in
+        no_keys().into_iter().filter(|(what, _)| !what.contains("set") && !what.contains("only keys"))
+    {
+        let host = host_at(NOW_MS);
+        host.always(JWKS, answer);
+        assert_eq!(again(&host, &genuine_by_secret(None)), Ok(()), "{what}");
+        assert_eq!(asked(&host), 0, "{what}");
+        assert_eq!(again(&host, &genuine_by_secret(Some("b"))), Err(Refused::NoKeys), "{what}");
+    }
+    let host = host_at(NOW_MS);
+    host.always(JWKS, Reply::new(200).say("{\"keys\":[]}"));
+    assert_eq!(again(&host, &genuine_by_secret(Some("b"))), Ok(()), "such a project publishes no keys");
+}
+
+#[test]
+fn a_flood_of_hs256_tokens_with_unknown_kids_asks_once_in_thirty_seconds() {
+    let host = warm();
+    for number in 0..100 {
+        let forged = genuine_by_secret(Some(&format!("unknown-{number}")));
+        let forged = [&forged[..forged.len() - 2], if forged.ends_with("AA") { "BB" } else { "AA" }].concat();
+        assert_eq!(again(&host, &forged), Err(Refused::Invalid));
+    }
+    assert_eq!(asked(&host), 2);
+}
+
+#[test]
+fn the_key_set_is_cached_under_the_services_own_host_for_one_project() {
+    let host = warm();
+    let urls = host.cached_urls();
+    assert_eq!(urls.len(), 1);
+    assert!(urls.iter().all(|url| url.starts_with(&[ORIGIN, "/.well-known/"].concat())), "{urls:?}");
+
+    // Another project's deployment on the same host.
+    host.replace_isolate();
+    publish(&host, &["b"]);
+    let mut other = config(false);
+    other.supabase.url = "https://q.supabase.co".to_owned();
+    let of_this_project = come_in(&host, &other, Some(&genuine_until("a", NOW_MS / 1000 + 77)));
+    assert_eq!(of_this_project.map(|_| ()), Err(Refused::Invalid), "its keys are those of its own project");
+    assert!(asked(&host) > 1, "it has asked for them");
+    host.run_background();
+    assert_eq!(host.cached_urls().len(), 2);
 }

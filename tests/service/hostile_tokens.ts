@@ -142,6 +142,7 @@ function makeToken(token: Case, service: Service, user: SignedIn): string {
     '<ISSUER>': issuer.toUpperCase(),
     '<supabase url>': service.world.supabaseUrl,
     '<rs256 kid>': rs256.kid,
+    '<ES256 KID>': es256.kid.toUpperCase(),
   };
 
   function fill(value: unknown): unknown {

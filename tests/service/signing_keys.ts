@@ -16,6 +16,7 @@ export function tests(start: StartService): void {
   describe('keys that cannot be refreshed', () => keysThatCannotBeRefreshed(start));
   describe('keys that never came', () => keysThatNeverCame(start));
   describe('many requests', () => manyRequests(start));
+  describe('beside a shared secret', () => besideASecret(start));
 }
 
 /** A session that nobody has: 404 for whoever is let in, and it costs nothing. */
@@ -82,6 +83,18 @@ function rotation(start: StartService): void {
     await service().restart();
     await expectRefused(service(), freshToken(service(), user, old));
     await expectLetIn(service(), freshToken(service(), user, next));
+  });
+
+  it('ends a token that was verified before, once its key has left the set', async () => {
+    const { auth } = service().world;
+    await service().restart();
+    const user = await signIn(service());
+    const [old, verified] = [auth.current.kid, freshToken(service(), user)];
+    for (let round = 0; round < 2; round += 1) await expectLetIn(service(), verified);
+    const next = await auth.rotate();
+    await auth.retire(old);
+    await expectLetIn(service(), freshToken(service(), user, next));
+    await expectRefused(service(), verified);
   });
 }
 
@@ -192,5 +205,24 @@ function manyRequests(start: StartService): void {
     });
     await Promise.all(forged.map((token) => expectRefused(service(), token)));
     assert.equal(service().world.auth.jwksRequests, asked);
+  });
+}
+
+function besideASecret(start: StartService): void {
+  const service = started(start, (world) => ({ SUPABASE_JWT_SECRET: world.jwtSecret }));
+  const bySecret = (user: SignedIn, kid?: string) => service().world.auth.token(user, { alg: 'HS256', ...(kid === undefined ? {} : { kid }) });
+
+  it('a token by the secret that names a published key is refused', async () => {
+    const user = await signIn(service());
+    for (const { kid } of service().world.auth.keys) await expectRefused(service(), bySecret(user, kid));
+    await expectLetIn(service(), bySecret(user));
+    await expectLetIn(service(), bySecret(user, crypto.randomUUID()));
+  });
+
+  it('needs no key set for tokens without a kid', async () => {
+    const set = service().world.gateway.fail(JWKS, { kind: 'cut' });
+    await service().restart();
+    await expectLetIn(service(), bySecret(await signIn(service())));
+    set.clear();
   });
 }
