@@ -15,7 +15,7 @@ export type TargetName = (typeof TARGETS)[number];
 
 export const MODEL = 'bench/model';
 const ANON_KEY = 'bench-anon-key';
-const MODEL_KEY = 'bench-model-key';
+const MODEL_KEY = 'bench-model-key-of-32-characters';
 /** More than any user of a run sends. */
 const MANY = 1_000_000;
 

@@ -18,16 +18,24 @@ const required = [
   { name: 'SUPABASE_ANON_KEY', secret: false },
 ];
 
+const howToMakeASecret = 'make one and set it as a secret by\n  openssl rand -hex 32 | npx wrangler secret put SERVICE_SECRET';
+
+/** Whether it is needed depends on the API key, which nobody can read once it is set. */
+const aboutTheSecret = `SERVICE_SECRET is not set. It is derived from OPENROUTER_API_KEY if that has at least 32 characters; if not, the Worker
+refuses its configuration. To have one that does not change with the API key, ${howToMakeASecret}`;
+
 await runScript(async () => {
   const { name: worker, vars } = readConfig({ config: join(root, 'wrangler.toml') });
   const secrets = await step('asking Cloudflare which secrets are set (wrangler secret list)', readSecrets);
   const missing = required.filter(({ name, secret }) => !secrets.includes(name) && (secret || !vars[name]));
   if (missing.length > 0) throw new Failure(howToSet(missing));
+  if (vars['SERVICE_SECRET'] !== undefined) throw new Failure(`Nothing was deployed, because SERVICE_SECRET stands in wrangler.toml: ${howToMakeASecret}`);
   await build();
 
   console.log(`\nThis will be done: wrangler deploy puts build/ online as the Worker "${worker}", with the settings of wrangler.toml:\n`);
   const plan = await wrangler(['deploy', '--dry-run'], { show: 'live' });
   if (!plan.ok) throw new Failure('wrangler deploy --dry-run failed: see its message above. Nothing was deployed.');
+  if (!secrets.includes('SERVICE_SECRET')) console.log(`\n${aboutTheSecret}`);
   console.log(`\n${await aboutMigrations()}\n`);
   if (!(await isConfirmed())) throw new Failure('Nothing was deployed: say yes, or run `npm run deploy -- --yes`.');
   const { ok } = await wrangler(['deploy'], { show: 'live' });

@@ -1,8 +1,9 @@
 /** What `npm run dev` was told by the environment and by .dev.vars: which services are the real ones. */
-import { readFile } from 'node:fs/promises';
+import { randomBytes } from 'node:crypto';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { parseEnv } from 'node:util';
-import { root } from './paths.ts';
+import { localFolder, root } from './paths.ts';
 import { Failure } from './steps.ts';
 
 export interface DevSettings {
@@ -39,7 +40,20 @@ export async function readDevSettings(): Promise<DevSettings> {
   if (!realModel && vars['OPENROUTER_BASE_URL'] !== undefined) {
     throw new Failure('OPENROUTER_BASE_URL is set without OPENROUTER_API_KEY: set both (a model server of your own takes any key), or neither.');
   }
+  vars['SERVICE_SECRET'] ??= await localSecret();
   return { vars, realSupabase, realModel, accessToken };
+}
+
+/** A secret of this copy of the project: the same after a restart, so that keys of requests stand for the same sessions. */
+async function localSecret(): Promise<string> {
+  const file = join(localFolder, 'service-secret');
+  const kept = await readFile(file, 'utf8').catch(() => '');
+  if (kept !== '') return kept;
+  const secret = randomBytes(32).toString('hex');
+  await mkdir(localFolder, { recursive: true });
+  // Of two that start at once, one makes it.
+  await writeFile(file, secret, { mode: 0o600, flag: 'wx' }).catch(() => {});
+  return (await readFile(file, 'utf8')) || secret;
 }
 
 function togetherOrNot(vars: Record<string, string>, one: string, other: string): boolean {

@@ -3,6 +3,7 @@
 //!
 //! A value never appears in an error: it may be a secret that was put under a wrong name.
 
+use crate::keyed_hash::{hex, keyed_hash};
 use crate::quota::{Policies, Quota};
 
 /// The deployment's settings. README.md, "Configuration", is this in words; a test compares the two.
@@ -12,6 +13,8 @@ pub struct Config {
     pub supabase: Supabase,
     /// The model API.
     pub model_api: ModelApi,
+    /// The key of every keyed hash: pseudonyms, delimiters, session ids. At least [`SECRET_CHARS_MIN`] characters.
+    pub service_secret: String,
     /// What one user may use.
     pub rate_limit: Policies,
     /// GET, DELETE and `/events` of one user, in one isolate.
@@ -40,7 +43,7 @@ pub struct Supabase {
 pub struct ModelApi {
     /// Without a slash at the end.
     pub base_url: String,
-    /// Its key. Also keys the hashes that this service makes ([`crate::generation::prompt`]).
+    /// Its key.
     pub api_key: String,
     /// The first is the default; never empty.
     pub allowed_models: Vec<String>,
@@ -94,6 +97,7 @@ pub const VARIABLES: &[&str] = &[
     "SUPABASE_URL",
     "SUPABASE_ANON_KEY",
     "SUPABASE_JWT_SECRET",
+    "SERVICE_SECRET",
     "OPENROUTER_API_KEY",
     "OPENROUTER_BASE_URL",
     "ALLOWED_MODELS",
@@ -117,6 +121,15 @@ const DEFAULT_BASE_URL: &str = "https://openrouter.ai/api/v1";
 /// Small, cheap models that honour a strict JSON schema; `wrangler.toml` states the same list.
 const DEFAULT_MODELS: &str = "openai/gpt-4o-mini,google/gemini-2.5-flash,anthropic/claude-haiku-4.5,mistralai/mistral-small-3.2-24b-instruct";
 
+/// RFC 2104, section 3, of keys for HMAC: "less than L bytes is strongly discouraged as it would decrease the security
+/// strength of the function"; SHA-256 has 32. A shorter secret can be guessed offline, by whoever has one pseudonym.
+pub const SECRET_CHARS_MIN: usize = 32;
+/// Says what the hash is for: the API key itself is the key of no hash that leaves this service.
+const SECRET_LABEL: &[u8] = b"ai-sessions/service-secret\0";
+
+const SECRET_EXPECTED: &str = "must have at least 32 characters; `openssl rand -hex 32` makes one, `wrangler secret put SERVICE_SECRET` sets it";
+const SECRET_MISSING: &str = "must be set, because OPENROUTER_API_KEY has fewer than 32 characters and can be guessed; \
+     `openssl rand -hex 32` makes one, `wrangler secret put SERVICE_SECRET` sets it";
 const URL_EXPECTED: &str = "must be an absolute http(s) URL";
 const SET_EXPECTED: &str = "must be set";
 
@@ -151,6 +164,7 @@ impl Config {
                 candidates_max: reader.number("MAX_CANDIDATES", 1, 2000, 20, "must be 1 to 2000"),
                 cache_ttl_s: reader.number("AI_CACHE_TTL_S", 0, 86_400, 0, "must be 0 to 86400"),
             },
+            service_secret: reader.secret(),
             rate_limit: Policies {
                 burst: reader.quota("RATE_LIMIT_BURST", Quota { count: 10, window_s: 60 }),
                 generations: reader.quota("RATE_LIMIT_GENERATIONS", Quota { count: 50, window_s: 86_400 }),
@@ -187,6 +201,23 @@ impl<V: Fn(&str) -> Option<String>> Reader<V> {
             self.refuse(variable, SET_EXPECTED);
             String::new()
         })
+    }
+
+    /// Of its own, or derived from an API key that is as long.
+    fn secret(&mut self) -> String {
+        const VARIABLE: &str = "SERVICE_SECRET";
+        let is_long = |secret: &String| secret.chars().count() >= SECRET_CHARS_MIN;
+        match (self.text(VARIABLE), self.text("OPENROUTER_API_KEY")) {
+            (Some(secret), _) if is_long(&secret) => return secret,
+            (Some(_), _) => self.refuse(VARIABLE, SECRET_EXPECTED),
+            (None, Some(api_key)) if is_long(&api_key) => {
+                return hex(&keyed_hash(&api_key, &[SECRET_LABEL]));
+            }
+            (None, Some(_)) => self.refuse(VARIABLE, SECRET_MISSING),
+            // That one is missing is said already.
+            (None, None) => {}
+        }
+        String::new()
     }
 
     fn url(&mut self, variable: &'static str, default: Option<&str>) -> String {
@@ -307,8 +338,10 @@ mod tests {
     const LEAST: &[(&str, &str)] = &[
         ("SUPABASE_URL", "https://project.supabase.co/"),
         ("SUPABASE_ANON_KEY", "anon"),
-        ("OPENROUTER_API_KEY", "key"),
+        ("OPENROUTER_API_KEY", API_KEY),
     ];
+    /// As short as one may be from which the secret is derived.
+    const API_KEY: &str = "sk-or-v1-0123456789abcdef0123456";
 
     fn read(more: &[(&str, &str)]) -> Result<Config, Vec<ConfigError>> {
         Config::read(|name| {
@@ -348,6 +381,10 @@ mod tests {
                 &["project.supabase.co", "https://", "ftp://a", "https://a b", "https://a?b"][..],
             ),
             ("OPENROUTER_BASE_URL", &["openrouter.ai"]),
+            (
+                "SERVICE_SECRET",
+                &["secret", "0123456789abcdef0123456789abcde", " 0123456789abcdef0123456789abcde\n"],
+            ),
             ("ALLOWED_MODELS", &["", " , ", "a b"]),
             ("ALLOWED_ORIGINS", &["cards.example", "https://a/b", "https://*.a", "*,https://a", "null"]),
             ("MAX_CANDIDATES", &["0", "2001", "-1", "x", "1.5"]),
@@ -370,6 +407,29 @@ mod tests {
             for text in texts {
                 assert!(refused(variable, text), "{variable}={text:?}");
             }
+        }
+    }
+
+    #[test]
+    fn the_secret_is_set_or_derived_from_an_api_key_that_cannot_be_guessed() {
+        let secret = |more: &[(&str, &str)]| read(more).map(|config| config.service_secret);
+        let own = "0123456789abcdef0123456789abcdef";
+        assert_eq!(secret(&[("SERVICE_SECRET", &[own, "\r\n"].concat())]), Ok(own.to_owned()));
+        assert_eq!(secret(&[("SERVICE_SECRET", own), ("OPENROUTER_API_KEY", "ollama")]), Ok(own.to_owned()));
+
+        assert_eq!(API_KEY.len(), SECRET_CHARS_MIN);
+        let derived = secret(&[]).expect("the API key is long enough");
+        assert_eq!(derived.len(), 64);
+        assert!(!derived.contains(API_KEY));
+        assert_eq!(secret(&[]), Ok(derived.clone()), "it is the same after a restart");
+        assert_ne!(secret(&[("OPENROUTER_API_KEY", &API_KEY.replace('6', "7"))]), Ok(derived));
+
+        let short = API_KEY.get(1..).expect("it is ASCII");
+        for api_key in ["ollama", short, &[short, "\n"].concat()] {
+            let errors = read(&[("OPENROUTER_API_KEY", api_key)]).expect_err("it can be guessed");
+            let [error] = errors.as_slice() else { panic!("{errors:?}") };
+            assert_eq!(error.variable, "SERVICE_SECRET");
+            assert!(error.expected.contains("OPENROUTER_API_KEY") && error.expected.contains("openssl rand"));
         }
     }
 

@@ -19,6 +19,7 @@
 
 pub mod config;
 pub mod http;
+pub mod keyed_hash;
 pub mod ports;
 pub mod problem;
 

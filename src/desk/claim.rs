@@ -8,13 +8,12 @@
 //! ```
 //! Not for: reading the header (`input::idempotency_key`).
 
-use hmac::{Hmac, Mac};
 use serde::{Deserialize, Serialize};
-use sha2::Sha256;
 use uuid::Uuid;
 
 use super::Desk;
 use super::record::Ending;
+use crate::keyed_hash::keyed_hash;
 use crate::problem::Code;
 
 /// For how long a key stands for its session, from its claim on: the contract's 24 h.
@@ -169,12 +168,8 @@ impl Desk {
 #[must_use]
 pub fn session_id(secret: &str, user_id: Uuid, key: &str, now_ms: u64) -> Uuid {
     let day = now_ms.checked_div(KEEP_CLAIM_MS).unwrap_or_default();
-    // HMAC takes a key of any length.
-    let Ok(mut hash) = Hmac::<Sha256>::new_from_slice(secret.as_bytes()) else { return Uuid::nil() };
-    for part in [SESSION_LABEL, &day.to_be_bytes(), key.as_bytes()] {
-        hash.update(part);
-    }
-    Uuid::new_v5(&user_id, &hash.finalize().into_bytes())
+    let hash = keyed_hash(secret, &[SESSION_LABEL, &day.to_be_bytes(), key.as_bytes()]);
+    Uuid::new_v5(&user_id, &hash)
 }
 
 #[cfg(test)]

@@ -34,6 +34,8 @@ const TITLE: &str = "ai-sessions";
 /// What is asked for, by whom.
 #[derive(Clone, Copy)]
 pub struct Ask<'a> {
+    /// The service's secret: the key of the pseudonym and of the delimiter. Never sent.
+    pub secret: &'a str,
     /// Groups the attempts of a session at the model API.
     pub session_id: &'a str,
     /// Never sent: the model API gets a pseudonym.
@@ -104,13 +106,13 @@ fn body(settings: &ModelApi, ask: &Ask<'_>) -> String {
         r#","messages":[{"role":"system","content":"#,
         &quoted(&system_message(settings.candidates_max)),
         r#"},{"role":"user","content":"#,
-        &quoted(&user_message(&settings.api_key, ask.text)),
+        &quoted(&user_message(ask.secret, ask.text)),
         r#"}],"stream":true,"usage":{"include":true},"response_format":{"type":"json_schema","json_schema":"#,
         r#"{"name":"flashcards","strict":true,"schema":"#,
         ANSWER_SCHEMA,
         // Without it a provider that knows no schema may serve the request and ignore the schema.
         r#"}},"provider":{"require_parameters":true},"user":"#,
-        &quoted(&pseudonym(&settings.api_key, ask.user_id)),
+        &quoted(&pseudonym(ask.secret, ask.user_id)),
         // No temperature: with `require_parameters` a model that knows none would find no provider.
         r#","max_tokens":"#,
         &tokens_max.to_string(),
@@ -155,6 +157,7 @@ mod tests {
     }
 
     const ASK: Ask<'_> = Ask {
+        secret: "secret",
         session_id: "018f3a3e-0000-7000-8000-00000000000a",
         user_id: "018f3a3e-0000-7000-8000-000000000001",
         model: "b/2",
@@ -180,7 +183,7 @@ mod tests {
                 "model": "b/2",
                 "messages": [
                     { "role": "system", "content": system_message(20) },
-                    { "role": "user", "content": user_message("key", ASK.text) },
+                    { "role": "user", "content": user_message("secret", ASK.text) },
                 ],
                 "stream": true,
                 "usage": { "include": true },
@@ -193,7 +196,7 @@ mod tests {
                     },
                 },
                 "provider": { "require_parameters": true },
-                "user": pseudonym("key", ASK.user_id),
+                "user": pseudonym("secret", ASK.user_id),
                 "max_tokens": 9_000,
             })
         );

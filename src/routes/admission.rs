@@ -169,7 +169,7 @@ fn admit(
         }
         Found::Again(id, run) => (id, run),
         Found::New => {
-            let of_key = |key: &Key| session_id(&config.model_api.api_key, ask.user_id, &key.key, now_ms);
+            let of_key = |key: &Key| session_id(&config.service_secret, ask.user_id, &key.key, now_ms);
             (key.as_ref().map_or(wanted.id, of_key), 1)
         }
     };

@@ -135,6 +135,7 @@ async fn make<H: GenerateHost>(
         created_at: &created_at,
     };
     let ask = Ask {
+        secret: &config.service_secret,
         session_id: &session_id,
         user_id: &user_id,
         model: &accepted.model,

@@ -223,7 +223,7 @@ pub async fn answer<H: AnswerHost>(
         route: passed.pattern.unwrap_or("none"),
         status,
         code: facts.code,
-        user: user.map(|(user, config)| pseudonym(&config.model_api.api_key, &user.id.to_string())),
+        user: user.map(|(user, config)| pseudonym(&config.service_secret, &user.id.to_string())),
         duration_ms,
         auth_ms: passed.auth_ms,
         model_ms: facts.model_ms,

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Values without behaviour of a layer: everybody may import them.
-const SHARED: &[&str] = &["http", "problem", "config"];
+const SHARED: &[&str] = &["http", "keyed_hash", "problem", "config"];
 const PURE: &[&str] = &["auth", "input", "desk", "quota", "generation", "answer"];
 const VENDORS: &[&str] = &["supabase", "openrouter"];
 
@@ -16,8 +16,9 @@ const VENDORS: &[&str] = &["supabase", "openrouter"];
 fn allowed(module: &str) -> Option<Vec<&'static str>> {
     let layers: &[&[&'static str]] = match module {
         // The settings are made of the stages' own types.
-        "config" => &[&["quota"]],
+        "config" => &[&["quota", "keyed_hash"]],
         "http" | "problem" => &[SHARED],
+        "keyed_hash" => &[],
         "ports" => &[SHARED, PURE],
         pure if PURE.contains(&pure) => &[SHARED, PURE],
         "supabase" => &[SHARED, PURE, &["ports", "supabase"]],

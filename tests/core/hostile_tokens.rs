@@ -124,6 +124,7 @@ pub(crate) fn config(with_the_secret: bool) -> Config {
             "SUPABASE_URL" => SUPABASE_URL,
             "SUPABASE_ANON_KEY" => ANON_KEY,
             "OPENROUTER_API_KEY" => "the key of the model API",
+            "SERVICE_SECRET" => "the secret of the service's own hashes",
             "SUPABASE_JWT_SECRET" if with_the_secret => JWT_SECRET,
             "ALLOW_ANONYMOUS_USERS" if with_the_secret => "1",
             _ => return None,

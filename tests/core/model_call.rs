@@ -35,6 +35,7 @@ fn settings() -> ModelApi {
 }
 
 const ASK: Ask<'_> = Ask {
+    secret: "secret",
     session_id: "018f3a3e-0000-7000-8000-00000000000a",
     user_id: "018f3a3e-0000-7000-8000-000000000001",
     model: "a/1",

@@ -450,7 +450,7 @@ fn the_example_of_the_rate_limit_policy_is_the_default_one() {
     let config = ai_sessions::config::Config::read(|name| {
         ["SUPABASE_URL", "SUPABASE_ANON_KEY", "OPENROUTER_API_KEY"]
             .contains(&name)
-            .then(|| "https://a.example".to_owned())
+            .then(|| "https://a.example/of/32/characters".to_owned())
     });
     let policies = config.expect("the least is enough").rate_limit;
     assert_eq!(

@@ -14,7 +14,7 @@ export function tests(start: StartService): void {
     describe('the request', () => theRequest(service));
     describe('a text that gives orders', () => orders(service));
   });
-  describe('with AI_FALLBACK, 7 cards and another key', () => otherSettings(start));
+  describe('with AI_FALLBACK, 7 cards, another key and a secret', () => otherSettings(start));
 }
 
 /** The rules as they are sent, with the largest number of cards in them. */
@@ -58,30 +58,33 @@ const SCHEMA = {
   additionalProperties: false,
 };
 
-/** 128 bits of HMAC-SHA-256 under the model API's key; the label keeps hashes of one use out of another. */
-function keyed(key: string, label: string, ...parts: (string | Uint8Array)[]): string {
-  const mac = createHmac('sha256', key).update(`ai-sessions/${label}\0`);
+/** 128 bits of HMAC-SHA-256 under the service's secret; the label keeps hashes of one use out of another. */
+function keyed(secret: string, label: string, ...parts: (string | Uint8Array)[]): string {
+  const mac = createHmac('sha256', secret).update(`ai-sessions/${label}\0`);
   for (const part of parts) mac.update(part);
   return mac.digest('hex').slice(0, 32);
 }
 
+/** What the service's secret is where only the model API's key is set. */
+const derived = (key: string) => createHmac('sha256', key).update('ai-sessions/service-secret\0').digest('hex');
+
 /** The line that stands before and after the text. */
-const delimiter = (key: string, text: string) => `TEXT ${keyed(key, 'text-mark', new Uint8Array(4), text)}`;
+const delimiter = (secret: string, text: string) => `TEXT ${keyed(secret, 'text-mark', new Uint8Array(4), text)}`;
 
-type Wanted = { key: string; user: SignedIn; text: string; cards?: number; max_tokens?: number; models?: { model: string } | { models: string[] } };
+type Wanted = { secret: string; user: SignedIn; text: string; cards?: number; max_tokens?: number; models?: { model: string } | { models: string[] } };
 
-function expectedBody({ key, user, text, cards = 20, max_tokens = 9000, models = { model: 'test/first' } }: Wanted): string {
+function expectedBody({ secret, user, text, cards = 20, max_tokens = 9000, models = { model: 'test/first' } }: Wanted): string {
   return JSON.stringify({
     ...models,
     messages: [
       { role: 'system', content: rules(cards) },
-      { role: 'user', content: [delimiter(key, text), text, delimiter(key, text)].join('\n') },
+      { role: 'user', content: [delimiter(secret, text), text, delimiter(secret, text)].join('\n') },
     ],
     stream: true,
     usage: { include: true },
     response_format: { type: 'json_schema', json_schema: { name: 'flashcards', strict: true, schema: SCHEMA } },
     provider: { require_parameters: true },
-    user: keyed(key, 'pseudonym', user.id),
+    user: keyed(secret, 'pseudonym', user.id),
     max_tokens,
   });
 }
@@ -107,7 +110,7 @@ function theRequest(service: () => Service): void {
       const user = await signIn(service());
       const [sent, ...more] = await sentFor(service(), user, text);
       assert.deepEqual(more, []);
-      assert.equal(sent?.raw, expectedBody({ key: service().world.openrouter.key, user, text }));
+      assert.equal(sent?.raw, expectedBody({ secret: derived(service().world.openrouter.key), user, text }));
     });
   }
 
@@ -115,7 +118,7 @@ function theRequest(service: () => Service): void {
     const user = await signIn(service());
     const text = lesson();
     const [sent] = await sentFor(service(), user, ` \u{feff}${text.replaceAll(' ', '\u0000 \u{e0041}')}\r\n`);
-    assert.equal(sent?.raw, expectedBody({ key: service().world.openrouter.key, user, text }));
+    assert.equal(sent?.raw, expectedBody({ secret: derived(service().world.openrouter.key), user, text }));
     assert.equal((await rowsOf(service(), user)).sessions[0]?.['input_text'], text);
   });
 
@@ -185,7 +188,7 @@ function orders(service: () => Service): void {
     it(`(${name}) is between the two lines as it is, and changes no other byte`, async () => {
       const user = await signIn(service());
       const [sent] = await sentFor(service(), user, text);
-      assert.equal(sent?.raw, expectedBody({ key: service().world.openrouter.key, user, text }));
+      assert.equal(sent?.raw, expectedBody({ secret: derived(service().world.openrouter.key), user, text }));
       const message = userMessage(sent);
       const [first = '', last] = [message.split('\n')[0], message.split('\n').at(-1)];
       assert.equal(first, last);
@@ -202,7 +205,7 @@ function orders(service: () => Service): void {
     const [next] = await sentFor(service(), user, text);
     const line = userMessage(next).split('\n')[0] ?? '';
     assert.notEqual(line, seen);
-    assert.equal(next?.raw, expectedBody({ key: service().world.openrouter.key, user, text }));
+    assert.equal(next?.raw, expectedBody({ secret: derived(service().world.openrouter.key), user, text }));
     assert.ok(!text.includes(line));
   });
 
@@ -218,12 +221,16 @@ function orders(service: () => Service): void {
   });
 }
 
+/** As short as one may be. */
+const SECRET = 'the secret of another deployment';
+
 function otherSettings(start: StartService): void {
   const service = started(start, {
     ALLOWED_MODELS: 'test/first,test/second,test/third,test/fourth',
     AI_FALLBACK: '1',
     MAX_CANDIDATES: '7',
     OPENROUTER_API_KEY: 'sk-of-another-deployment',
+    SERVICE_SECRET: `${SECRET}\n`,
   });
   before(() => service().world.openrouter.reset());
 
@@ -236,7 +243,7 @@ function otherSettings(start: StartService): void {
     assert.equal(created.status, 201, created.text);
     assert.ok(created.body.candidates.length <= 7);
     const models = { models: ['test/third', 'test/first', 'test/second'] };
-    const expected = expectedBody({ key: 'sk-of-another-deployment', user, text: lesson(), cards: 7, max_tokens: 3800, models });
+    const expected = expectedBody({ secret: SECRET, user, text: lesson(), cards: 7, max_tokens: 3800, models });
     assert.equal(openrouter.requests.recent[0]?.raw, expected);
   });
 
@@ -245,5 +252,6 @@ function otherSettings(start: StartService): void {
     const failed = await create(service(), user.token);
     assert.deepEqual([failed.status, failed.body.code, failed.body.retryable], [500, 'ai_misconfigured', false]);
     assert.ok(!failed.text.includes('sk-of-another-deployment'));
+    assert.deepEqual(service().logs.filter((line) => line.includes(SECRET)), []);
   });
 }
