@@ -59,6 +59,10 @@ pub struct ModelApi {
     pub candidates_max: usize,
     /// 0 (off) to 86400.
     pub cache_ttl_s: u32,
+    /// Whether providers may store what they are sent, and train on it; default false.
+    pub may_collect_data: bool,
+    /// Whether only providers of zero data retention may serve; default false.
+    pub zero_data_retention: bool,
 }
 
 /// Which origins a browser may call from.
@@ -113,6 +117,8 @@ pub const VARIABLES: &[&str] = &[
     "AI_MAX_ATTEMPTS",
     "AI_FALLBACK",
     "AI_CACHE_TTL_S",
+    "AI_DATA_COLLECTION",
+    "AI_ZDR",
     "ALLOW_ANONYMOUS_USERS",
     "LOG_LEVEL",
 ];
@@ -163,6 +169,12 @@ impl Config {
                 attempts_max: reader.number("AI_MAX_ATTEMPTS", 1, 10, 3, "must be 1 to 10"),
                 candidates_max: reader.number("MAX_CANDIDATES", 1, 2000, 20, "must be 1 to 2000"),
                 cache_ttl_s: reader.number("AI_CACHE_TTL_S", 0, 86_400, 0, "must be 0 to 86400"),
+                may_collect_data: reader.one_of(
+                    "AI_DATA_COLLECTION",
+                    ["deny", "allow"],
+                    "must be deny or allow",
+                ),
+                zero_data_retention: reader.switch("AI_ZDR"),
             },
             service_secret: reader.secret(),
             rate_limit: Policies {
@@ -252,13 +264,18 @@ impl<V: Fn(&str) -> Option<String>> Reader<V> {
     }
 
     fn switch(&mut self, variable: &'static str) -> bool {
-        match self.text(variable).as_deref() {
-            None | Some("0") => false,
-            Some("1") => true,
-            Some(_) => {
-                self.refuse(variable, "must be 0 or 1");
+        self.one_of(variable, ["0", "1"], "must be 0 or 1")
+    }
+
+    /// Whether it is the second one; the first one is the default.
+    fn one_of(&mut self, variable: &'static str, [first, second]: [&str; 2], expected: &'static str) -> bool {
+        match self.text(variable) {
+            Some(text) if text == second => true,
+            Some(text) if text != first => {
+                self.refuse(variable, expected);
                 false
             }
+            _ => false,
         }
     }
 
@@ -401,6 +418,8 @@ mod tests {
             ("AI_MAX_ATTEMPTS", &["0", "11"]),
             ("AI_FALLBACK", &["yes"]),
             ("AI_CACHE_TTL_S", &["86401"]),
+            ("AI_DATA_COLLECTION", &["1", "true", "Deny", "deny,allow"]),
+            ("AI_ZDR", &["true", "2"]),
             ("ALLOW_ANONYMOUS_USERS", &["true"]),
             ("LOG_LEVEL", &["loud"]),
         ] {
@@ -459,6 +478,10 @@ mod tests {
         assert_eq!(config.model_api.timeout_ms, 1000);
         assert!(config.model_api.fallback);
         assert_eq!(config.log_level, LogLevel::Warn);
+        assert!(!config.model_api.may_collect_data && !config.model_api.zero_data_retention);
+        let other = read(&[("AI_DATA_COLLECTION", "allow"), ("AI_ZDR", "1")]).expect("both make sense");
+        assert!(other.model_api.may_collect_data && other.model_api.zero_data_retention);
+        assert_eq!(read(&[("AI_DATA_COLLECTION", "deny"), ("AI_ZDR", "0")]), read(&[]));
         assert_eq!(config.supabase.jwt_secret, None);
         assert_eq!(
             read(&[("ALLOWED_ORIGINS", "*")]).map(|config| config.allowed_origins),

@@ -4,8 +4,8 @@
 //! POST {base_url}/chat/completions
 //! authorization: Bearer …        x-session-id: …        http-referer: …      x-openrouter-title: …
 //! {"model":"…" | "models":["…",…],"messages":[{system},{user}],"stream":true,"usage":{"include":true},
-//!  "response_format":{strict JSON schema},"provider":{"require_parameters":true},"user":"…",
-//!  "max_tokens":…}
+//!  "response_format":{strict JSON schema},"provider":{"require_parameters":true,"data_collection":"deny"},
+//!  "user":"…","max_tokens":…}
 //! ```
 //! INVARIANT: the body depends on user, model and text alone (and on the deployment): the same question is
 //! the same bytes, so that the model API can give the same answer again. What belongs to one request goes
@@ -111,7 +111,11 @@ fn body(settings: &ModelApi, ask: &Ask<'_>) -> String {
         r#"{"name":"flashcards","strict":true,"schema":"#,
         ANSWER_SCHEMA,
         // Without it a provider that knows no schema may serve the request and ignore the schema.
-        r#"}},"provider":{"require_parameters":true},"user":"#,
+        r#"}},"provider":{"require_parameters":true,"data_collection":"#,
+        // Always named: the default of an account may be another.
+        if settings.may_collect_data { r#""allow""# } else { r#""deny""# },
+        if settings.zero_data_retention { r#","zdr":true"# } else { "" },
+        r#"},"user":"#,
         &quoted(&pseudonym(ask.secret, ask.user_id)),
         // No temperature: with `require_parameters` a model that knows none would find no provider.
         r#","max_tokens":"#,
@@ -153,6 +157,8 @@ mod tests {
             attempts_max: 3,
             candidates_max: 20,
             cache_ttl_s: 0,
+            may_collect_data: false,
+            zero_data_retention: false,
         }
     }
 
@@ -195,7 +201,7 @@ mod tests {
                         "schema": serde_json::from_str::<Value>(ANSWER_SCHEMA).expect("it is JSON"),
                     },
                 },
-                "provider": { "require_parameters": true },
+                "provider": { "require_parameters": true, "data_collection": "deny" },
                 "user": pseudonym("secret", ASK.user_id),
                 "max_tokens": 9_000,
             })
@@ -236,6 +242,27 @@ mod tests {
         let body = body_of(&settings, &ASK);
         assert_eq!(body["models"], json!(["b/2", "a/1", "c/3"]));
         assert_eq!(body.get("model"), None);
+    }
+
+    #[test]
+    fn providers_are_chosen_as_the_deployment_says() {
+        for (may_collect_data, zero_data_retention, provider) in [
+            (false, false, json!({ "require_parameters": true, "data_collection": "deny" })),
+            (true, false, json!({ "require_parameters": true, "data_collection": "allow" })),
+            (false, true, json!({ "require_parameters": true, "data_collection": "deny", "zdr": true })),
+            (true, true, json!({ "require_parameters": true, "data_collection": "allow", "zdr": true })),
+        ] {
+            let settings = ModelApi { may_collect_data, zero_data_retention, ..settings() };
+            assert_eq!(body_of(&settings, &ASK)["provider"], provider);
+        }
+    }
+
+    #[test]
+    fn the_schema_names_no_limit_that_some_providers_refuse() {
+        let schema = body_of(&settings(), &ASK)["response_format"].to_string();
+        for keyword in ["minLength", "maxLength", "minItems", "maxItems", "minimum", "maximum", "pattern"] {
+            assert!(!schema.contains(&[r#"""#, keyword, r#"""#].concat()), "{keyword}");
+        }
     }
 
     #[test]

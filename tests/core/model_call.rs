@@ -31,6 +31,8 @@ fn settings() -> ModelApi {
         attempts_max: 3,
         candidates_max: 20,
         cache_ttl_s: 0,
+        may_collect_data: false,
+        zero_data_retention: false,
     }
 }
 

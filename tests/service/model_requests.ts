@@ -71,9 +71,9 @@ const derived = (key: string) => createHmac('sha256', key).update('ai-sessions/s
 /** The line that stands before and after the text. */
 const delimiter = (secret: string, text: string) => `TEXT ${keyed(secret, 'text-mark', new Uint8Array(4), text)}`;
 
-type Wanted = { secret: string; user: SignedIn; text: string; cards?: number; max_tokens?: number; models?: { model: string } | { models: string[] } };
+type Wanted = { secret: string; user: SignedIn; text: string; cards?: number; max_tokens?: number; models?: { model: string } | { models: string[] }; provider?: object };
 
-function expectedBody({ secret, user, text, cards = 20, max_tokens = 9000, models = { model: 'test/first' } }: Wanted): string {
+function expectedBody({ secret, user, text, cards = 20, max_tokens = 9000, models = { model: 'test/first' }, provider = {} }: Wanted): string {
   return JSON.stringify({
     ...models,
     messages: [
@@ -83,7 +83,7 @@ function expectedBody({ secret, user, text, cards = 20, max_tokens = 9000, model
     stream: true,
     usage: { include: true },
     response_format: { type: 'json_schema', json_schema: { name: 'flashcards', strict: true, schema: SCHEMA } },
-    provider: { require_parameters: true },
+    provider: { require_parameters: true, data_collection: 'deny', ...provider },
     user: keyed(secret, 'pseudonym', user.id),
     max_tokens,
   });
@@ -113,6 +113,14 @@ function theRequest(service: () => Service): void {
       assert.equal(sent?.raw, expectedBody({ secret: derived(service().world.openrouter.key), user, text }));
     });
   }
+
+  it('has no limit in its schema that some providers refuse, a length for the answer, and no data collection', async () => {
+    const [sent] = await sentFor(service(), await signIn(service()), lesson());
+    const body = JSON.parse(sent?.raw ?? '') as { response_format: object; max_tokens: number; provider: { data_collection: string } };
+    assert.doesNotMatch(JSON.stringify(body.response_format), /"(?:min|max)(?:Length|Items|imum)"/);
+    assert.ok(body.max_tokens > 0);
+    assert.equal(body.provider.data_collection, 'deny');
+  });
 
   it('has the sanitized text, which is the stored one', async () => {
     const user = await signIn(service());
@@ -229,12 +237,14 @@ function otherSettings(start: StartService): void {
     ALLOWED_MODELS: 'test/first,test/second,test/third,test/fourth',
     AI_FALLBACK: '1',
     MAX_CANDIDATES: '7',
+    AI_DATA_COLLECTION: 'allow',
+    AI_ZDR: '1',
     OPENROUTER_API_KEY: 'sk-of-another-deployment',
     SERVICE_SECRET: `${SECRET}\n`,
   });
   before(() => service().world.openrouter.reset());
 
-  it('names the fallbacks behind the asked-for model, and bounds the answer', async () => {
+  it('names the fallbacks behind the asked-for model and the wanted providers, and bounds the answer', async () => {
     const user = await signIn(service());
     const { openrouter } = service().world;
     // The stand-in refuses a key that it does not know, unless it is told what to do.
@@ -243,7 +253,7 @@ function otherSettings(start: StartService): void {
     assert.equal(created.status, 201, created.text);
     assert.ok(created.body.candidates.length <= 7);
     const models = { models: ['test/third', 'test/first', 'test/second'] };
-    const expected = expectedBody({ secret: SECRET, user, text: lesson(), cards: 7, max_tokens: 3800, models });
+    const expected = expectedBody({ secret: SECRET, user, text: lesson(), cards: 7, max_tokens: 3800, models, provider: { data_collection: 'allow', zdr: true } });
     assert.equal(openrouter.requests.recent[0]?.raw, expected);
   });
 
