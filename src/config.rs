@@ -150,12 +150,12 @@ impl Config {
         let config = Self {
             supabase: Supabase {
                 url: reader.url("SUPABASE_URL", None),
-                anon_key: reader.required("SUPABASE_ANON_KEY"),
+                anon_key: reader.key("SUPABASE_ANON_KEY"),
                 jwt_secret: reader.text("SUPABASE_JWT_SECRET"),
             },
             model_api: ModelApi {
                 base_url: reader.url("OPENROUTER_BASE_URL", Some(DEFAULT_BASE_URL)),
-                api_key: reader.required("OPENROUTER_API_KEY"),
+                api_key: reader.key("OPENROUTER_API_KEY"),
                 allowed_models: reader.models(),
                 fallback: reader.switch("AI_FALLBACK"),
                 timeout_ms: reader.number("AI_TIMEOUT_MS", 1000, 600_000, 60_000, "must be 1000 to 600000"),
@@ -204,8 +204,17 @@ impl<V: Fn(&str) -> Option<String>> Reader<V> {
 
     fn text(&self, variable: &'static str) -> Option<String> {
         let text = (self.variable)(variable)?;
-        let text = text.trim();
+        let text = bare(&text);
         (!text.is_empty()).then(|| text.to_owned())
+    }
+
+    /// Travels in a header.
+    fn key(&mut self, variable: &'static str) -> String {
+        let key = self.required(variable);
+        if !key.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ') {
+            self.refuse(variable, "must be one line of ASCII characters");
+        }
+        key
     }
 
     fn required(&mut self, variable: &'static str) -> String {
@@ -321,11 +330,14 @@ impl<V: Fn(&str) -> Option<String>> Reader<V> {
         }
         let mut origins = Vec::new();
         for origin in list(&text) {
-            let host = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
-            if host.is_none_or(|host| host.is_empty() || host.contains(['/', ' ', '*', '?', '#'])) {
-                self.refuse(VARIABLE, "must be * alone, or exact origins such as https://cards.example");
-            }
-            origins.push(origin.to_ascii_lowercase());
+            let Some(origin) = as_browsers_write(origin) else {
+                self.refuse(
+                    VARIABLE,
+                    "must be * alone, or exact origins such as https://cards.example or capacitor://localhost",
+                );
+                break;
+            };
+            origins.push(origin);
         }
         AllowedOrigins::Exactly(origins)
     }
@@ -344,8 +356,34 @@ impl<V: Fn(&str) -> Option<String>> Reader<V> {
     }
 }
 
+/// Schemes whose documents have no origin of their own: browsers send `null` for them, or nothing.
+const WITHOUT_ORIGIN: &[&str] = &["about", "blob", "data", "file", "javascript", "vbscript", "view-source"];
+
+/// An origin as it stands in the header `Origin`: `scheme://host` or `scheme://host:port`, of a page or of an app
+/// (`capacitor://localhost`, `chrome-extension://…`). Browsers write the scheme in lower case, and the host too where
+/// they know the scheme (URL Standard, "special scheme"; others have an "opaque host", which stays as it is).
+/// `outermost.js` does the same.
+fn as_browsers_write(origin: &str) -> Option<String> {
+    let (scheme, host) = origin.split_once("://")?;
+    let scheme = scheme.to_ascii_lowercase();
+    let is_of = |text: &str, others: &[u8]| {
+        !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || others.contains(&byte))
+    };
+    if !is_of(&scheme, b"+-.") || !is_of(host, b"-._:[]") || WITHOUT_ORIGIN.contains(&scheme.as_str()) {
+        return None;
+    }
+    let is_web = scheme == "http" || scheme == "https";
+    Some(if is_web { origin.to_ascii_lowercase() } else { [&scheme, "://", host].concat() })
+}
+
+/// A value without what files and pipes put around it: line ends, and a byte order mark.
+fn bare(text: &str) -> &str {
+    let text = text.trim();
+    text.strip_prefix('\u{feff}').unwrap_or(text).trim()
+}
+
 fn list(text: &str) -> impl Iterator<Item = &str> {
-    text.split(',').map(str::trim).filter(|item| !item.is_empty())
+    text.split(',').map(bare).filter(|item| !item.is_empty())
 }
 
 #[cfg(test)]
@@ -403,7 +441,48 @@ mod tests {
                 &["secret", "0123456789abcdef0123456789abcde", " 0123456789abcdef0123456789abcde\n"],
             ),
             ("ALLOWED_MODELS", &["", " , ", "a b"]),
-            ("ALLOWED_ORIGINS", &["cards.example", "https://a/b", "https://*.a", "*,https://a", "null"]),
+            (
+                "ALLOWED_ORIGINS",
+                &[
+                    "cards.example",
+                    "https://",
+                    "https://a/",
+                    "https://a/b",
+                    "https://a?b",
+                    "https://a#b",
+                    "https://a b",
+                    "https://u@a",
+                    "https://*.a",
+                    "https://*",
+                    "*,https://a",
+                    "https://a,*",
+                    "null",
+                    "https://a,null",
+                    "://a",
+                    "a b://c",
+                    "*://localhost",
+                    "capacitor:localhost",
+                    "capacitor://",
+                    "capacitor://localhost/",
+                    "capacitor://localhost/index.html",
+                    "capacitor://*",
+                    "chrome-extension://*",
+                    "chrome-extension://abcdefghijklmnopabcdefghijklmnop/popup.html",
+                    "tauri://localhost?x",
+                    "javascript://a",
+                    "JavaScript://a",
+                    "javascript:alert(1)",
+                    "data://a",
+                    "data:text/html,x",
+                    "file://",
+                    "file://a",
+                    "blob:https://a",
+                    "blob://a",
+                    "about:blank",
+                    "about://blank",
+                    "view-source://a",
+                ],
+            ),
             ("MAX_CANDIDATES", &["0", "2001", "-1", "x", "1.5"]),
             (
                 "RATE_LIMIT_BURST",
@@ -450,6 +529,55 @@ mod tests {
             assert_eq!(error.variable, "SERVICE_SECRET");
             assert!(error.expected.contains("OPENROUTER_API_KEY") && error.expected.contains("openssl rand"));
         }
+    }
+
+    #[test]
+    fn origins_of_apps_are_read_as_browsers_write_them() {
+        let text = "https://Cards.example:8443, Capacitor://localhost,tauri://localhost,ionic://localhost,http://[::1]:3000,\
+            chrome-extension://abcdefghijklmnopabcdefghijklmnop,moz-extension://5d3e2c1b-0000-4000-8000-00000000000a,\
+            app://obsidian.md,app://.,com.example.App://Main\r\n";
+        let expected = [
+            "https://cards.example:8443",
+            "capacitor://localhost",
+            "tauri://localhost",
+            "ionic://localhost",
+            "http://[::1]:3000",
+            "chrome-extension://abcdefghijklmnopabcdefghijklmnop",
+            "moz-extension://5d3e2c1b-0000-4000-8000-00000000000a",
+            "app://obsidian.md",
+            "app://.",
+            "com.example.app://Main",
+        ];
+        let origins = read(&[("ALLOWED_ORIGINS", text)]).map(|config| config.allowed_origins);
+        assert_eq!(origins, Ok(AllowedOrigins::Exactly(expected.map(str::to_owned).to_vec())));
+    }
+
+    #[test]
+    fn what_is_pasted_around_a_value_is_no_part_of_it() {
+        let expected = read(&[]).expect("the least is enough");
+        for (before, after) in
+            [("", "\n"), ("", "\r\n"), ("\u{feff}", " \r\n"), ("\t ", "\u{a0}\n\n"), (" \u{feff} ", "")]
+        {
+            let around = |text: &str| [before, text, after].concat();
+            let more: Vec<_> = LEAST.iter().map(|(name, text)| (*name, around(text))).collect();
+            let more: Vec<_> = more.iter().map(|(name, text)| (*name, text.as_str())).collect();
+            assert_eq!(read(&more), Ok(expected.clone()), "{before:?} {after:?}");
+        }
+        let slashes = read(&[
+            ("SUPABASE_URL", "https://project.supabase.co/ \n"),
+            ("OPENROUTER_BASE_URL", "http://a/v1//\r\n"),
+        ]);
+        let slashes = slashes.expect("both are URLs");
+        assert_eq!(
+            (&*slashes.supabase.url, &*slashes.model_api.base_url),
+            ("https://project.supabase.co", "http://a/v1")
+        );
+        for inside in
+            ["sk-one\nsk-two-0123456789abcdef0123456789", "sk-\u{2019}0123456789abcdef0123456789abcdef"]
+        {
+            assert!(refused("OPENROUTER_API_KEY", inside), "{inside:?} fits into no header");
+        }
+        assert!(refused("SUPABASE_ANON_KEY", "one\r\ntwo"));
     }
 
     #[test]

@@ -89,7 +89,9 @@ function internal(request, env, error) {
     'access-control-expose-headers': 'X-Request-Id',
     vary: 'Origin',
   });
-  const allowed = String(env.ALLOWED_ORIGINS ?? '').split(',').map((origin) => origin.trim().toLowerCase());
+  // As `config.rs` reads them: of the web in lower case, of an app only the scheme.
+  const inBrowsersCase = (origin) => origin.trim().replace(/^(https?:.*|[^:]*)/i, (part) => part.toLowerCase());
+  const allowed = String(env.ALLOWED_ORIGINS ?? '').split(',').map(inBrowsersCase);
   const origin = request.headers.get('origin');
   if (allowed.includes('*')) headers.set('access-control-allow-origin', '*');
   else if (origin !== null && allowed.includes(origin)) headers.set('access-control-allow-origin', origin);

@@ -25,11 +25,12 @@ const prelude = `{
 }
 `;
 const origin = 'https://cards.example';
+const appOrigin = 'com.example.app://Main';
 
 describe('a trap', () => {
   let service: Service;
   before(async () => {
-    service = await startAfter(prelude);
+    service = await startAfter(prelude, { ALLOWED_ORIGINS: `HTTPS://Cards.example, Com.example.app://Main\n` });
   });
   after(() => service.close());
 
@@ -38,6 +39,8 @@ describe('a trap', () => {
     assert.equal(trapped.status, 500);
     assert.equal(trapped.headers.get('content-type'), 'application/problem+json');
     assert.equal(trapped.headers.get('access-control-allow-origin'), origin);
+    const inApp = await ask(service, 'GET', '/models', { headers: { 'x-trap': '1', origin: appOrigin } });
+    assert.deepEqual([inApp.status, inApp.headers.get('access-control-allow-origin')], [500, appOrigin]);
     assert.equal(trapped.headers.get('x-request-id'), trapped.body.request_id);
     assert.match(trapped.body.request_id, UUID_V7);
     assert.equal((await ask(service, 'GET', '/models')).status, 200);
