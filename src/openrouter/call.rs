@@ -188,8 +188,18 @@ where
         .map(|status| status.eq_ignore_ascii_case("hit"));
     let mut reading = Reading::new(incoming.status(), &content_type, retry_after.as_deref());
     let end = read(host, settings, ask, &mut alarm, &mut incoming, &mut reading, take).await;
+    let mut ended = reading.end(end, take);
+    if ended.id.is_none() {
+        // An error, or an answer that broke off before its first chunk.
+        ended.id = incoming.header("x-generation-id").filter(|id| is_id(id));
+    }
     drop(incoming); // closes the connection: nothing more is billed
-    (reading.end(end, take), was_reused)
+    (ended, was_reused)
+}
+
+/// As in a chunk: what a log can hold.
+fn is_id(id: &str) -> bool {
+    (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// Reads until nothing more is wanted, or until the time is over: for the whole, for silence, for the rest.

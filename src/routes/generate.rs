@@ -70,7 +70,7 @@ pub async fn run(
         let now_ms = host.now_ms();
         host.with_desk(|desk| ((), desk.advance(id, Event::Ended(ending), now_ms)))?;
     } else if let Some(ending) = generation.ending.as_ref().filter(|_| generation.writes == 0) {
-        log_ending(host, &generation, ending, "ended after a death");
+        log_ending(host, &generation, ending, &Note::of("ended after a death"));
     }
     let Some(generation) = find()? else { return Ok(None) };
     write(host, config, generation).await.map(Some)
@@ -81,7 +81,7 @@ async fn generate(
     host: &impl GenerateHost,
     config: &Config,
     generation: &Generation,
-) -> Result<(Ending, String), StorageFailed> {
+) -> Result<(Ending, Note), StorageFailed> {
     let id = generation.accepted.id;
     let found = Found {
         host,
@@ -113,7 +113,7 @@ async fn generate(
         let stopped = desk.find(id).unwrap_or(generation);
         (broken_off(stopped, Code::Cancelled, found.attempts.get(), now_ms), Effects::default())
     })?;
-    Ok((ending, "stopped".to_owned()))
+    Ok((ending, Note::of("stopped")))
 }
 
 /// Steps 1 and 2.
@@ -122,7 +122,7 @@ async fn make<H: GenerateHost>(
     config: &Config,
     generation: &Generation,
     found: &Found<'_, H>,
-) -> Result<(Ending, String), StorageFailed> {
+) -> Result<(Ending, Note), StorageFailed> {
     let accepted = &generation.accepted;
     let (session_id, user_id) = (accepted.id.to_string(), accepted.user_id.to_string());
     let caller = Caller { token: &accepted.token, traceparent: accepted.traceparent.as_deref() };
@@ -168,7 +168,7 @@ async fn make<H: GenerateHost>(
             // Nothing complete yet: closing the connection stops the bill. Else it is paid, and written later.
             if !found.any.get() {
                 let ending = failed(Code::DatabaseError, found.attempts.get(), host.now_ms());
-                return Ok((ending, String::new()));
+                return Ok((ending, Note::of("")));
             }
             asked.await
         }
@@ -196,7 +196,21 @@ async fn make<H: GenerateHost>(
         retry_after_s: answer.retry_after_s,
         was_reused: answer.was_reused,
     };
-    Ok((ending, answer.operator_note))
+    Ok((ending, Note { word: answer.operator_note, generation_id: answer.generation_id }))
+}
+
+/// What only the log is told of an ending.
+struct Note {
+    /// What happened at the model API, in a word of ours.
+    word: String,
+    /// By which an operator finds the last call at the model API.
+    generation_id: Option<String>,
+}
+
+impl Note {
+    fn of(word: &str) -> Self {
+        Self { word: word.to_owned(), generation_id: None }
+    }
 }
 
 /// (2) Complete cards on their way to the desk.
@@ -428,6 +442,8 @@ struct EndingLine<'a> {
     /// What happened at the model API, in a word of ours.
     #[serde(skip_serializing_if = "str::is_empty")]
     note: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    generation_id: Option<&'a str>,
     attempts: u32,
     candidates_dropped: u32,
     partial: bool,
@@ -436,7 +452,7 @@ struct EndingLine<'a> {
     usage: Option<Usage>,
 }
 
-fn log_ending(host: &impl DeskHost, generation: &Generation, ending: &Ending, note: &str) {
+fn log_ending(host: &impl DeskHost, generation: &Generation, ending: &Ending, note: &Note) {
     let (level, word) = match ending.code {
         // Nobody but the operator can mend this, and no request succeeds until it is done.
         Some(Code::AiMisconfigured) => (LogLevel::Error, "error"),
@@ -449,7 +465,8 @@ fn log_ending(host: &impl DeskHost, generation: &Generation, ending: &Ending, no
         session_id: generation.accepted.id,
         model: &generation.accepted.model,
         code: ending.code,
-        note,
+        note: &note.word,
+        generation_id: note.generation_id.as_deref(),
         attempts: ending.attempts,
         candidates_dropped: ending.dropped,
         partial: ending.partial,

@@ -489,6 +489,22 @@ fn usage_that_comes_a_little_after_the_cards_is_waited_for() {
 }
 
 #[test]
+fn the_generations_id_is_in_the_body_or_else_in_the_head() {
+    let long = "x".repeat(129);
+    for (reply, id) in [
+        (whole().with("x-generation-id", "gen-of-the-head"), Some("gen-1")),
+        (Reply::new(402).with("x-generation-id", "gen-of-the-head"), Some("gen-of-the-head")),
+        (Reply::new(200).with("x-generation-id", "gen-of-the-head").hang(), Some("gen-of-the-head")),
+        (Reply::new(402).with("x-generation-id", "two words"), None),
+        (Reply::new(402).with("x-generation-id", long), None),
+        (Reply::new(402), None),
+    ] {
+        let outcome = calling(&ModelApi { attempts_max: 1, ..settings() }, &ASK, [reply]);
+        assert_eq!(outcome.answer.generation_id.as_deref(), id);
+    }
+}
+
+#[test]
 fn what_failed_attempts_used_is_added_up() {
     let empty = || stream().say(said("{\"candidates\":[]}")).say(used(10, 0.5)).say(DONE);
     let outcome = both_ways(&settings(), &[empty(), Reply::new(503), whole()]);

@@ -4,15 +4,16 @@
 import assert from 'node:assert/strict';
 import { createHmac } from 'node:crypto';
 import { before, describe, it } from 'node:test';
-import { answer, content, httpError } from '../support/model_behaviour.ts';
+import { answer, content, goodAnswer, httpError } from '../support/model_behaviour.ts';
 import type { ModelRequest } from '../support/model_request.ts';
-import { create, lesson, rowsOf, type Service, signIn, type SignedIn, started, type StartService, textOf } from './service.ts';
+import { create, eventually, lesson, rowsOf, type Service, signIn, type SignedIn, started, type StartService, textOf } from './service.ts';
 
 export function tests(start: StartService): void {
   describe('as it is delivered', () => {
     const service = started(start);
     describe('the request', () => theRequest(service));
     describe('a text that gives orders', () => orders(service));
+    describe('the log', () => theLog(service));
   });
   describe('with AI_FALLBACK, 7 cards, another key and a secret', () => otherSettings(start));
 }
@@ -227,6 +228,27 @@ function orders(service: () => Service): void {
     assert.deepEqual(created.body.candidates, [{ id: created.body.candidates[0].id, ...card }]);
     assert.ok(!created.text.includes('You make flashcards') && !created.text.includes('admin'));
   });
+}
+
+function theLog(service: () => Service): void {
+  for (const [name, behaviour] of [
+    ['an answer', goodAnswer],
+    ['a refusal', httpError(402)],
+    ['an answer without a card', content('no cards')],
+  ] as const) {
+    it(`has the model API’s id of ${name}`, async () => {
+      const user = await signIn(service());
+      const ids: string[] = [];
+      const turns = 3; // as many calls as a failure may cause
+      service().world.openrouter.next((turn) => (ids.push(turn.id), behaviour(turn)), turns);
+      await create(service(), user.token);
+      service().world.openrouter.reset();
+      const [session] = (await rowsOf(service(), user)).sessions;
+      const line = await eventually('the line is written', () => service().logs.find((line) => line.includes('"message":"generation"') && line.includes(session?.['id'])));
+      assert.equal((JSON.parse(line) as { generation_id?: string }).generation_id, ids.at(-1));
+      assert.match(ids.at(-1) ?? '', /^gen-/);
+    });
+  }
 }
 
 /** As short as one may be. */
