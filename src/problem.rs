@@ -124,6 +124,8 @@ pub struct Problem {
     pub violated_policies: Vec<&'static str>,
     /// Whole seconds after which it is worth another try.
     pub retry_after_s: Option<u64>,
+    /// Whether the same request can succeed later: by the code, unless more is known.
+    pub retryable: Option<bool>,
 }
 
 #[derive(Serialize)]
@@ -152,7 +154,14 @@ impl Problem {
             errors: Vec::new(),
             violated_policies: Vec::new(),
             retry_after_s: None,
+            retryable: code.retryable(),
         }
+    }
+
+    /// A `database_error` that no other try can mend, because a firewall before the database refuses the request.
+    #[must_use]
+    pub fn by_firewall(detail: &'static str) -> Self {
+        Self { retryable: Some(false), ..Self::new(Code::DatabaseError, detail) }
     }
 
     /// The document, for an answer or for the `error` event of a stream. `origin` is the service's own
@@ -173,7 +182,7 @@ impl Problem {
             detail: &self.detail,
             code: self.code.name(),
             request_id,
-            retryable: self.code.retryable(),
+            retryable: self.retryable,
             errors: &self.errors,
             violated_policies: &self.violated_policies,
         };

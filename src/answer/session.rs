@@ -47,6 +47,8 @@ pub struct Known<'a> {
     pub candidates: &'a [KeptCandidate],
     /// Whether the database has its end.
     pub is_stored: bool,
+    /// Whether a firewall before the database refused it.
+    pub is_blocked: bool,
 }
 
 impl<'a> Known<'a> {
@@ -68,6 +70,7 @@ impl<'a> Known<'a> {
             candidate_count: generation.candidates.len(),
             candidates: &generation.candidates,
             is_stored,
+            is_blocked: ending.is_some_and(|ending| ending.is_blocked),
         }
     }
 
@@ -154,8 +157,9 @@ impl<'a> Known<'a> {
     #[must_use]
     pub fn problem(&self) -> Option<Problem> {
         let mut problem = match self.failure {
-            Some(code) => failure(code),
+            Some(code) => failure(code, self.is_blocked),
             None if self.is_stored => return None,
+            None if self.is_blocked => Problem::by_firewall(NOT_STORED_BLOCKED),
             None => Problem::new(Code::DatabaseError, NOT_STORED),
         };
         problem.retry_after_s = self.retry_after_s;
@@ -170,10 +174,17 @@ const RUNNING_RETRY_AFTER_S: &str = "2";
 const NOT_STORED: &str =
     "the session cannot be stored now; what was generated is kept and will be there later";
 
-/// A generation that failed.
+/// What it means when a firewall refused the session.
+const BLOCKED: &str = "the session was refused by a firewall in front of the database; nothing was counted, its operator has to act";
+const NOT_STORED_BLOCKED: &str = "the session was refused by a firewall in front of the database; what was generated is kept, its operator has to act";
+
+/// A generation that failed; whether because a firewall before the database refused its session.
 #[must_use]
-pub fn failure(code: Code) -> Problem {
-    Problem::new(code, detail_of(code))
+pub fn failure(code: Code, is_blocked: bool) -> Problem {
+    match code {
+        Code::DatabaseError if is_blocked => Problem::by_firewall(BLOCKED),
+        _ => Problem::new(code, detail_of(code)),
+    }
 }
 
 /// What a failure means for the person who asked.

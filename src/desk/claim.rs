@@ -4,7 +4,8 @@
 //! ```text
 //! nobody has claimed it ──► New ── admitted ──► Joins ──┬─► Stored   it has cards, or failed for good
 //!                                   ▲                   │
-//!                                   └────── Again ◄─────┘            it failed in a way that can pass
+//!                                   └────── Again ◄─────┘            it failed in a way that can pass (a firewall's
+//!                                                                    refusal is none, whatever its code)
 //! ```
 //! Not for: reading the header (`input::idempotency_key`).
 
@@ -73,6 +74,8 @@ pub enum Outcome {
     Completed,
     /// Without.
     Failed(Code),
+    /// Without, and no other try can help, whatever the code says.
+    FailedForGood(Code),
 }
 
 impl Outcome {
@@ -80,6 +83,7 @@ impl Outcome {
     #[must_use]
     pub const fn of(ending: &Ending) -> Self {
         match ending.code {
+            Some(code) if ending.is_blocked => Self::FailedForGood(code),
             Some(code) => Self::Failed(code),
             None => Self::Completed,
         }
@@ -132,7 +136,7 @@ impl Desk {
     pub fn failure_of(&self, session_id: Uuid) -> Option<Code> {
         let claim = self.claims.iter().find(|claim| claim.session_id == session_id)?;
         match claim.outcome {
-            Some(Outcome::Failed(code)) => Some(code),
+            Some(Outcome::Failed(code) | Outcome::FailedForGood(code)) => Some(code),
             _ => None,
         }
     }
@@ -158,6 +162,13 @@ impl Desk {
             Some(_) if self.find(id).is_none() => Found::Stored(id),
             _ => Found::Joins(id),
         }
+    }
+
+    /// Whether the session of that id failed, and no other try of its key can help.
+    #[must_use]
+    pub fn has_failed_for_good(&self, id: Uuid) -> bool {
+        let failed = |claim: &Claim| matches!(claim.outcome, Some(Outcome::FailedForGood(_)));
+        self.claims.iter().any(|claim| claim.session_id == id && failed(claim))
     }
 }
 
@@ -213,6 +224,31 @@ mod tests {
         ] {
             assert_eq!(claim.holds(now_ms), holds, "{now_ms}");
         }
+    }
+
+    #[test]
+    fn a_failure_that_a_firewall_caused_does_not_free_its_key() {
+        let key = Key::new("k".to_owned(), "a/one", "text", Uuid::nil());
+        let session_id = Uuid::from_u128(1);
+        let found = |outcome| {
+            let claim = Claim {
+                key: key.key.clone(),
+                fingerprint: key.fingerprint,
+                session_id,
+                run: 1,
+                asked_by: Uuid::nil(),
+                claimed_ms: T,
+                outcome: Some(outcome),
+            };
+            let stored = serde_json::to_string(&claim).expect("it is JSON");
+            let claims = vec![serde_json::from_str(&stored).expect("it is what was stored")];
+            let desk = Desk { claims, ..Desk::default() };
+            (desk.find_claim(&key, |_| false, T), desk.has_failed_for_good(session_id))
+        };
+        let code = Code::DatabaseError;
+        assert_eq!(found(Outcome::Failed(code)), (Found::Again(session_id, 2), false));
+        assert_eq!(found(Outcome::FailedForGood(code)), (Found::Stored(session_id), true));
+        assert_eq!(found(Outcome::Completed), (Found::Stored(session_id), false));
     }
 
     #[test]

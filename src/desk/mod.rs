@@ -486,6 +486,7 @@ pub fn broken_off(generation: &Generation, code: Code, attempts: u32, ended_ms: 
         ended_ms,
         retry_after_s: None,
         was_reused: None,
+        is_blocked: false,
     }
 }
 

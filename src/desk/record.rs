@@ -78,6 +78,9 @@ pub struct Ending {
     /// Whether the model API gave an answer that it had given before; `None` where that was not asked for.
     #[serde(default)]
     pub was_reused: Option<bool>,
+    /// Whether a firewall before the database refused the session: no other try can help.
+    #[serde(default)]
+    pub is_blocked: bool,
 }
 
 /// What is known of a session's row before its end is written.

@@ -47,6 +47,7 @@ fn ending(code: Option<Code>, ended_ms: u64) -> Ending {
         ended_ms,
         retry_after_s: None,
         was_reused: None,
+        is_blocked: false,
     }
 }
 

@@ -30,8 +30,8 @@ enum Admitted {
     Starts(Uuid),
     /// It is one more reader of this generation, which is on the desk.
     Joins(Uuid),
-    /// It is a reader of this session, which the database has.
-    Reads(Uuid),
+    /// It is a reader of this session, which the database has; whether that failed, and no other try can help.
+    Reads(Uuid, bool),
     /// It is over.
     Refused(Box<Served>),
 }
@@ -67,7 +67,7 @@ pub async fn generate(
     let (admitted, headers) = host.with_desk(|desk| {
         let mut effects = Effects::default();
         let admitted = match (find_session(host, wanted, key.as_ref(), desk, now_ms), &is_stored) {
-            (Found::New, Ok(true)) => Admitted::Reads(wanted.id),
+            (Found::New, Ok(true)) => Admitted::Reads(wanted.id, false),
             // It may have been paid for.
             (Found::New, Err(problem)) => Admitted::Refused(Box::new(Served::refused(ask, problem))),
             (found, _) => {
@@ -85,7 +85,9 @@ pub async fn generate(
             (id, true)
         }
         Admitted::Joins(id) => (id, false),
-        Admitted::Reads(id) => return Ok(stored(host, config, ask, wanted, id).await.with(headers)),
+        Admitted::Reads(id, is_blocked) => {
+            return Ok(stored(host, config, ask, wanted, (id, is_blocked)).await.with(headers));
+        }
         Admitted::Refused(served) => return Ok((*served).with(headers)),
     };
 
@@ -161,7 +163,7 @@ fn admit(
     }
     let (id, run) = match found {
         Found::Joins(id) => return Admitted::Joins(id),
-        Found::Stored(id) => return Admitted::Reads(id),
+        Found::Stored(id) => return Admitted::Reads(id, desk.has_failed_for_good(id)),
         Found::Reused => {
             let detail = "this Idempotency-Key was used with another text or model; take a new one";
             let problem = Problem::new(Code::IdempotencyKeyReused, detail);
@@ -213,7 +215,13 @@ fn at_its_end(ask: &Ask, settled: &Settled) -> Served {
 }
 
 /// A session that was made before, from the database, in the form that is wanted now.
-async fn stored(host: &impl ServeHost, config: &Config, ask: &Ask, wanted: &Generate, id: Uuid) -> Served {
+async fn stored(
+    host: &impl ServeHost,
+    config: &Config,
+    ask: &Ask,
+    wanted: &Generate,
+    (id, is_blocked): (Uuid, bool),
+) -> Served {
     let found = match find(host, config, reader_of(ask), id).await {
         Ok(found) => found,
         Err(problem) => return Served::refused(ask, &problem),
@@ -222,10 +230,11 @@ async fn stored(host: &impl ServeHost, config: &Config, ask: &Ask, wanted: &Gene
     if found.as_ref().is_none_or(|row| row.status == GENERATING)
         && let Ok(Some(code)) = host.with_desk(|desk| (desk.failure_of(id), Effects::default()))
     {
-        return Served::refused(ask, &failure(code));
+        return Served::refused(ask, &failure(code, is_blocked));
     }
     let Some(row) = found else { return no_session(ask) };
-    let session = known(&row);
+    let mut session = known(&row);
+    session.is_blocked = is_blocked; // the row does not say so
     let facts = Facts { session_id: Some(id), code: session.failure, ..Facts::default() };
     in_form(ask, &session, facts, wanted.form, wanted.after)
 }

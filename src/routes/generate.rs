@@ -150,17 +150,21 @@ async fn make<H: GenerateHost>(
     };
 
     // (1) Open the session's row, and ask the model at the same time.
-    let open = pin!(sessions::open(host, &config.supabase, caller, &row));
+    let model_runs = Cell::new(true);
+    let is_busy = || model_runs.get();
+    let open = pin!(sessions::open(host, &config.supabase, caller, &row, &is_busy));
     let call = call(host, &config.model_api, &ask, |progress| found.take(progress));
     let asked = pin!(async {
-        match select(pin!(call), pin!(found.store_as_they_come())).await {
+        let answer = match select(pin!(call), pin!(found.store_as_they_come())).await {
             Either::Left((answer, _)) => answer,
             Either::Right((never, _)) => match never {},
-        }
+        };
+        model_runs.set(false);
+        answer
     });
     let answer = match select(open, asked).await {
-        Either::Left((Ok(()), asked)) => {
-            row_is(host, accepted.id, Row::Opened)?;
+        Either::Left((Ok(is_confirmed), asked)) => {
+            opened(host, generation, is_confirmed)?;
             asked.await
         }
         Either::Left((Err(error), asked)) => {
@@ -168,6 +172,7 @@ async fn make<H: GenerateHost>(
             // Nothing complete yet: closing the connection stops the bill. Else it is paid, and written later.
             if !found.any.get() {
                 let ending = failed(Code::DatabaseError, found.attempts.get(), host.now_ms());
+                let ending = Ending { is_blocked: error.is_by_firewall(), ..ending };
                 return Ok((ending, Note::of("")));
             }
             asked.await
@@ -178,7 +183,7 @@ async fn make<H: GenerateHost>(
             let until_ms = generation.deadline_ms.saturating_add(OPEN_GRACE_MS);
             let left_ms = until_ms.saturating_sub(host.now_ms());
             match within(host, left_ms, open).await.unwrap_or(Err(RestError::Unavailable)) {
-                Ok(()) => row_is(host, accepted.id, Row::Opened)?,
+                Ok(is_confirmed) => opened(host, generation, is_confirmed)?,
                 Err(error) => not_opened(host, generation, &error)?,
             }
             answer
@@ -195,6 +200,7 @@ async fn make<H: GenerateHost>(
         ended_ms: host.now_ms(),
         retry_after_s: answer.retry_after_s,
         was_reused: answer.was_reused,
+        is_blocked: false,
     };
     Ok((ending, Note { word: answer.operator_note, generation_id: answer.generation_id }))
 }
@@ -291,6 +297,10 @@ fn row_is(host: &impl DeskHost, id: Uuid, row: Row) -> Result<(), StorageFailed>
     host.with_desk(|desk| ((), desk.advance(id, Event::Row(row), now_ms)))
 }
 
+fn opened(host: &impl DeskHost, generation: &Generation, is_confirmed: bool) -> Result<(), StorageFailed> {
+    row_is(host, generation.accepted.id, if is_confirmed { Row::Opened } else { generation.row })
+}
+
 fn not_opened(host: &impl DeskHost, generation: &Generation, error: &RestError) -> Result<(), StorageFailed> {
     let id = generation.accepted.id;
     log_rest(host, id, "open", error);
@@ -326,6 +336,7 @@ fn failed(code: Code, attempts: u32, ended_ms: u64) -> Ending {
         ended_ms,
         retry_after_s: None,
         was_reused: None,
+        is_blocked: false,
     }
 }
 
@@ -354,6 +365,9 @@ async fn write(
             Err(error) => {
                 log_rest(host, id, "finish", &error);
                 reject_unknown_user(host, &generation, &error)?;
+                if let Some(ending) = &mut generation.ending {
+                    ending.is_blocked |= error.is_by_firewall();
+                }
                 if error.is_final() { Event::Refused } else { Event::NotWritten }
             }
         }

@@ -72,6 +72,11 @@ fn not_read(host: &impl ReadHost, reader: Reader<'_>, error: &RestError) -> Prob
     }
     let line = [r#"{"level":"warn","message":"database","step":"read","error":""#, &error.word(), r#""}"#];
     host.log(LogLevel::Warn, &line.concat());
+    if error.is_by_firewall() {
+        return Problem::by_firewall(
+            "the session cannot be read: refused by a firewall in front of the database",
+        );
+    }
     Problem::new(Code::DatabaseError, "the session cannot be read now; try again later")
 }
 
@@ -154,6 +159,7 @@ pub fn known(row: &SessionRow) -> Known<'_> {
         candidate_count: row.candidate_count(),
         candidates: &row.candidates,
         is_stored: row.status != GENERATING,
+        is_blocked: false,
     }
 }
 

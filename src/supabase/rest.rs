@@ -1,5 +1,7 @@
 //! PostgREST behind Supabase's gateway: one request, one answer, and what its failures mean here.
 
+use std::ops::RangeInclusive;
+
 use serde::Deserialize;
 
 use crate::config::Supabase;
@@ -27,6 +29,13 @@ pub enum RestError {
     Unavailable,
     /// 401: the token is not taken (any more).
     Unauthorized,
+    /// 401: the token is not valid yet, by the database's clock.
+    NotYetValid,
+    /// A 4xx whose body is no document: a firewall before the database refused the request.
+    Firewall {
+        /// The HTTP status.
+        status: u16,
+    },
     /// Any other refusal. `sqlstate` where Postgres gave one.
     Refused {
         /// The HTTP status.
@@ -55,7 +64,24 @@ impl RestError {
     /// stands before it, and may have let the request through.
     #[must_use]
     pub const fn is_by_database(&self) -> bool {
-        matches!(self, Self::Unauthorized | Self::Refused { sqlstate: Some(_), .. })
+        matches!(self, Self::Unauthorized | Self::NotYetValid | Self::Refused { sqlstate: Some(_), .. })
+    }
+
+    /// Whether a firewall refused what was sent, and would refuse it again.
+    #[must_use]
+    pub const fn is_by_firewall(&self) -> bool {
+        matches!(self, Self::Firewall { .. })
+    }
+
+    /// Whether it is about who sent the request, and not about what is in it.
+    const fn is_of_the_sender(&self) -> bool {
+        matches!(
+            self,
+            Self::Unauthorized
+                | Self::NotYetValid
+                | Self::Firewall { .. }
+                | Self::Refused { status: 403, .. }
+        )
     }
 
     /// Whether the database refused what it was sent, so that no retry of the same request can succeed. Not for want of
@@ -84,6 +110,8 @@ impl RestError {
         match self {
             Self::Unavailable => "unavailable".to_owned(),
             Self::Unauthorized => "unauthorized".to_owned(),
+            Self::NotYetValid => "token not yet valid".to_owned(),
+            Self::Firewall { status } => ["firewall ", &status.to_string()].concat(),
             Self::Refused { status, sqlstate: None } => status.to_string(),
             Self::Refused { status, sqlstate: Some(sqlstate) } => format!("{status} {sqlstate}"),
         }
@@ -120,6 +148,25 @@ struct ErrorBody {
     code: Option<String>,
 }
 
+/// PostgREST's code for claims that do not hold.
+const CLAIMS_REFUSED: &str = "PGRST303";
+
+fn code_of(body: &[u8]) -> Option<String> {
+    serde_json::from_slice(body).ok().and_then(|body: ErrorBody| body.code)
+}
+
+/// PostgREST says "JWT issued at future" and "JWT not yet valid". Its other messages under this code, such as "JWT expired"
+/// and "JWT not in audience", are of tokens that do not become valid.
+fn is_not_yet_valid(body: &[u8]) -> bool {
+    let says = |words: &[u8]| body.windows(words.len()).any(|part| part == words);
+    code_of(body).as_deref() == Some(CLAIMS_REFUSED) && (says(b" at future") || says(b" not yet valid"))
+}
+
+/// Whether PostgREST, or the gateway before it, can have written that. The pages and lines of a firewall are no JSON.
+pub(super) fn is_document(body: &[u8]) -> bool {
+    matches!(body.trim_ascii(), b"" | b"null" | [b'{' | b'[' | b'"', ..])
+}
+
 /// Sends it once, and reads a response of at most so many bytes.
 ///
 /// # Errors
@@ -138,14 +185,15 @@ pub async fn send(
         let body = read_whole(&mut answer, bytes_max).await.map_err(|_| RestError::Unavailable)?;
         match status {
             200..=299 => Ok(body),
-            401 => Err(RestError::Unauthorized),
             // The gateway's own limit, and a request that took too long to arrive.
             408 | 429 => Err(RestError::Unavailable),
+            400..=499 if !is_document(&body) => Err(RestError::Firewall { status }),
+            401 if is_not_yet_valid(&body) => Err(RestError::NotYetValid),
+            401 => Err(RestError::Unauthorized),
             _ => {
-                let sqlstate = serde_json::from_slice(&body).ok().and_then(|body: ErrorBody| body.code);
                 let is_code =
                     |code: &String| code.len() <= 16 && code.bytes().all(|byte| byte.is_ascii_alphanumeric());
-                Err(RestError::Refused { status, sqlstate: sqlstate.filter(is_code) })
+                Err(RestError::Refused { status, sqlstate: code_of(&body).filter(is_code) })
             }
         }
     });
@@ -156,7 +204,14 @@ pub async fn send(
 /// now is written later by the desk.
 const BACKOFF_MS: [u64; 2] = [100, 400];
 
-/// Sends a request that may be repeated, up to three times.
+/// Waits between attempts with a token that is not valid yet: doubled up to this.
+const VALID_WAIT_MS: RangeInclusive<u64> = 100..=1000;
+/// For how long a token is waited for to become valid, when nothing else takes that time: clocks of one platform differ by
+/// a second or two, and PostgREST forgives 30 more.
+const VALID_MS: u64 = 4000;
+
+/// Sends a request that may be repeated, up to three times; with a token that is not valid yet for as long as `is_busy`
+/// says that there is time, and [`VALID_MS`] more.
 ///
 /// # Errors
 /// The last [`RestError`].
@@ -164,22 +219,32 @@ pub async fn send_repeatable(
     host: &(impl Fetch + Timer),
     request: Request,
     bytes_max: usize,
+    is_busy: &dyn Fn() -> bool,
 ) -> Result<Vec<u8>, RestError> {
-    let mut answered = send(host, request.clone(), bytes_max).await;
-    for wait_ms in BACKOFF_MS {
-        if !answered.as_ref().is_err_and(RestError::is_passing) {
-            return answered;
-        }
-        host.sleep(wait_ms).await;
-        answered = match send(host, request.clone(), bytes_max).await {
-            // Says nothing of the attempt before, which may have been kept.
-            Err(RestError::Unauthorized | RestError::Refused { status: 403, .. }) => {
-                Err(RestError::Unavailable)
+    let mut backoff_ms = BACKOFF_MS.iter();
+    let (mut valid_wait_ms, mut valid_left_ms) = (*VALID_WAIT_MS.start(), VALID_MS);
+    let mut may_be_kept = false;
+    loop {
+        let mut answered = send(host, request.clone(), bytes_max).await;
+        let wait_ms = if matches!(answered, Err(RestError::NotYetValid)) && valid_left_ms > 0 {
+            let wait_ms = valid_wait_ms;
+            valid_wait_ms = wait_ms.saturating_mul(2).min(*VALID_WAIT_MS.end());
+            if !is_busy() {
+                valid_left_ms = valid_left_ms.saturating_sub(wait_ms);
             }
-            answered => answered,
+            wait_ms
+        } else {
+            // A refusal says nothing of the attempt before, which may have been kept.
+            if may_be_kept && answered.as_ref().is_err_and(RestError::is_of_the_sender) {
+                answered = Err(RestError::Unavailable);
+            }
+            let wait_ms = backoff_ms.next().filter(|_| answered.as_ref().is_err_and(RestError::is_passing));
+            let Some(wait_ms) = wait_ms else { return answered };
+            may_be_kept = true;
+            *wait_ms
         };
+        host.sleep(wait_ms).await;
     }
-    answered
 }
 
 /// Whether the database answers. Asked without a user, it refuses, and a refusal by Postgres itself is as good a sign
@@ -200,9 +265,11 @@ pub async fn probe(host: &(impl Fetch + Timer), supabase: &Supabase) -> Result<(
         404 => Err("the tables are not there: apply the migrations".to_owned()),
         401 | 403 => {
             let body = read_whole(&mut answer, BYTES_MAX).await.unwrap_or_default();
-            let code = serde_json::from_slice(&body).ok().and_then(|body: ErrorBody| body.code);
-            let by_postgres = code.as_deref() == Some(INSUFFICIENT_PRIVILEGE);
-            if by_postgres { Ok(()) } else { Err("the key is not taken".to_owned()) }
+            match code_of(&body).as_deref() {
+                Some(INSUFFICIENT_PRIVILEGE) => Ok(()),
+                None if !is_document(&body) => Err("refused by a firewall".to_owned()),
+                _ => Err("the key is not taken".to_owned()),
+            }
         }
         status => Err(["status ", &status.to_string()].concat()),
     }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::rest::{BYTES_MAX, Caller, RestError, request, send, send_repeatable};
+use super::rest::{BYTES_MAX, Caller, RestError, is_document, request, send, send_repeatable};
 use crate::config::Supabase;
 use crate::desk::record::KeptCandidate;
 use crate::generation::candidate::CHARS_MAX;
@@ -29,7 +29,11 @@ pub struct NewRow<'a> {
 }
 
 /// Opens a session, or opens it again for another run. A row that is there already when the first one begins is the one
-/// that an earlier attempt wrote without our hearing of it: nobody else makes this id.
+/// that an earlier attempt wrote without our hearing of it: nobody else makes this id. `is_busy` says whether the model
+/// still runs: for so long, a token that is not valid yet costs nobody any time.
+///
+/// Whether the database has confirmed it. A page with status 200, such as a firewall sends to look at a browser, confirms
+/// nothing, and is no reason to stop a model that runs: the completing function opens the row itself.
 ///
 /// # Errors
 /// [`RestError`].
@@ -38,7 +42,8 @@ pub async fn open(
     supabase: &Supabase,
     caller: Caller<'_>,
     row: &NewRow<'_>,
-) -> Result<(), RestError> {
+    is_busy: &dyn Fn() -> bool,
+) -> Result<bool, RestError> {
     #[derive(Serialize)]
     struct Arguments<'a> {
         session: &'a NewRow<'a>,
@@ -46,13 +51,15 @@ pub async fn open(
     if row.run > 1 {
         let body = serde_json::to_vec(&Arguments { session: row }).unwrap_or_default();
         let opening = request(supabase, caller, "POST", "/rpc/reopen_ai_session", body);
-        return send_repeatable(host, opening, BYTES_MAX).await.map(drop);
+        return send_repeatable(host, opening, BYTES_MAX, is_busy).await.map(|answer| is_document(&answer));
     }
     let body = serde_json::to_vec(row).unwrap_or_default();
     let opening = request(supabase, caller, "POST", "/ai_generation_sessions", body);
-    match send_repeatable(host, opening, BYTES_MAX).await {
-        Ok(_) => Ok(()),
-        Err(RestError::Refused { sqlstate: Some(code), .. }) if code == RestError::UNIQUE_VIOLATION => Ok(()),
+    match send_repeatable(host, opening, BYTES_MAX, is_busy).await {
+        Ok(answer) => Ok(is_document(&answer)),
+        Err(RestError::Refused { sqlstate: Some(code), .. }) if code == RestError::UNIQUE_VIOLATION => {
+            Ok(true)
+        }
         Err(error) => Err(error),
     }
 }
@@ -127,7 +134,7 @@ pub async fn finish(
     }
     let body = serde_json::to_vec(&Arguments { session, candidates, event }).unwrap_or_default();
     let ending = request(supabase, caller, "POST", "/rpc/finish_ai_session", body);
-    let answer = send_repeatable(host, ending, BYTES_MAX).await?;
+    let answer = send_repeatable(host, ending, BYTES_MAX, &|| false).await?;
     if is_functions_word(&answer) { Ok(()) } else { Err(RestError::Unavailable) }
 }
 
@@ -268,7 +275,7 @@ pub async fn read(
 ) -> Result<Option<SessionRow>, RestError> {
     let reading = request(supabase, caller, "GET", &path_of(id, candidates_max), Vec::new());
     let bytes_max = bytes_of(candidates_max, CANDIDATE_BYTES_MAX);
-    let body = send_repeatable(host, reading, bytes_max).await?;
+    let body = send_repeatable(host, reading, bytes_max, &|| false).await?;
     let rows: Vec<SessionRow> = serde_json::from_slice(&body).map_err(|_| RestError::Unavailable)?;
     Ok(rows.into_iter().next().map(|mut row| {
         row.candidates.append(&mut row.rest);
@@ -299,7 +306,7 @@ pub async fn list(
     }
     let reading = request(supabase, caller, "GET", &path, Vec::new());
     let rows = usize::try_from(limit).unwrap_or(usize::MAX);
-    let body = send_repeatable(host, reading, bytes_of(rows, SESSION_BYTES_MAX)).await?;
+    let body = send_repeatable(host, reading, bytes_of(rows, SESSION_BYTES_MAX), &|| false).await?;
     serde_json::from_slice(&body).map_err(|_| RestError::Unavailable)
 }
 

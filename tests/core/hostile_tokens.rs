@@ -160,9 +160,11 @@ pub(crate) fn genuine_by_secret(kid: Option<&str>) -> String {
     let mut case = Case::default();
     case.header.insert("alg".to_owned(), json!("HS256"));
     match kid {
-        Some(kid) => case.header.insert("kid".to_owned(), json!(kid)).map(drop),
-        None => Some(case.without_header.push("kid".to_owned())),
-    };
+        Some(kid) => {
+            case.header.insert("kid".to_owned(), json!(kid));
+        }
+        None => case.without_header.push("kid".to_owned()),
+    }
     ["Bearer ", &case.make_token_by(JWT_SECRET)].concat()
 }
 

@@ -1,6 +1,7 @@
 //! Several modules together, without a host: one binary, so that it links once.
 
 mod architecture;
+mod database_refusals;
 mod documents;
 mod hostile_tokens;
 mod model_call;

@@ -52,6 +52,7 @@ fn settled(count: u128, code: Option<Code>, written: bool) -> Step {
         ended_ms: START_MS,
         retry_after_s: None,
         was_reused: None,
+        is_blocked: false,
     };
     let generation = Generation {
         accepted,

@@ -414,7 +414,7 @@ export interface components {
              * @description `X-Request-Id`.
              */
             request_id: string;
-            /** @description Whether the same request can succeed later. Only of failures that cost a generation. */
+            /** @description Whether the same request can succeed later. Only of failures that cost a generation. By the code, but for a `database_error` that a firewall in front of the database caused: `false`. */
             retryable?: boolean;
             /** @description Field by field. */
             errors?: components["schemas"]["FieldError"][];
