@@ -7,6 +7,7 @@ import { build } from './build.ts';
 import { type DevSettings, readDevSettings } from './dev_settings.ts';
 import { launchExamplePage } from './example_page.ts';
 import { folderOfPort, freePort, launchLocalWorker } from './local_worker.ts';
+import { keepRunning } from './restarts.ts';
 import { curlLine, makeSampleCards, writeSampleRequest } from './sample_cards.ts';
 import { watchSources } from './source_watch.ts';
 import { Failure, messageOf, runScript, step } from './steps.ts';
@@ -62,6 +63,8 @@ async function runSession(endAfterCards: boolean): Promise<void> {
     await launched.ready();
     return launched;
   });
+  const kept = keepRunning('wrangler dev', worker, () => launchLocalWorker(port, vars), console.error);
+  open.push(kept.stop);
   console.log(`\n${whatIsReal(settings, world)}\n`);
 
   const user = settings.realSupabase ? undefined : await world.auth.createUser();
@@ -84,8 +87,7 @@ async function runSession(endAfterCards: boolean): Promise<void> {
   const account = settings.realSupabase ? 'sign in as a user of your project' : 'create an account with any address and password';
   if (page !== undefined) console.log(`\n${page.url} is the example page: ${account}.`);
   console.log(`\n${worker.url} is up and follows src/. Ctrl-C ends it.`);
-  await worker.ended;
-  throw new Failure('wrangler dev has ended: see its message above.');
+  await kept.finished;
 }
 
 /** Makes cards once, then prints the command that makes them again. */

@@ -5,23 +5,21 @@ import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { localFolder, programEnvironment, root } from './paths.ts';
+import type { Program } from './restarts.ts';
 import { Failure } from './steps.ts';
 import { quietWrangler, wranglerProgram } from './wrangler.ts';
 
-export interface LocalWorker {
+export interface LocalWorker extends Program {
   url: string;
-  /** Settles when it answers; fails when it has ended or takes too long. */
-  ready(): Promise<void>;
-  /** Settles when wrangler has ended, whoever ended it. */
-  ended: Promise<void>;
-  stop(): Promise<void>;
+  /** wrangler's; undefined when it could not be started. */
+  pid: number | undefined;
 }
 
 const startDeadlineMs = 60_000;
 const stopDeadlineMs = 5_000;
 
-/** Starts it; `ready` says when it is up, and `stop` may be called before that. */
-export async function launchLocalWorker(port: number, vars: Record<string, string>): Promise<LocalWorker> {
+/** Starts it; `ready` settles when it is up, and `stop` may be called before that. A number is an open file that gets its output. */
+export async function launchLocalWorker(port: number, vars: Record<string, string>, output: 'inherit' | number = 'inherit'): Promise<LocalWorker> {
   const folder = folderOfPort(port);
   await mkdir(folder, { recursive: true });
   // A file, because what is on a command line can be read by everyone on the machine.
@@ -38,7 +36,7 @@ export async function launchLocalWorker(port: number, vars: Record<string, strin
     ],
     {
       cwd: root,
-      stdio: ['ignore', 'inherit', 'inherit'],
+      stdio: ['ignore', output, output],
       env: programEnvironment({
         ...quietWrangler,
         // It would ask a host on the internet where this machine is.
@@ -52,7 +50,6 @@ export async function launchLocalWorker(port: number, vars: Record<string, strin
   const { promise: ended, resolve: setEnded } = Promise.withResolvers<void>();
   wrangler.on('error', () => setEnded()).on('close', () => setEnded());
   let running = true;
-  void ended.then(() => (running = false));
   const kill = (signal: NodeJS.Signals) => {
     if (wrangler.pid === undefined) return;
     try {
@@ -63,12 +60,20 @@ export async function launchLocalWorker(port: number, vars: Record<string, strin
   };
   const killNow = () => kill('SIGKILL');
   process.once('exit', killNow);
-
-  const stop = async () => {
-    kill('SIGTERM');
-    await Promise.race([ended, delay(stopDeadlineMs, undefined, { ref: false })]);
+  void ended.then(() => {
+    running = false;
+    // A wrangler that crashed may leave workerd behind, and with it the port.
     killNow();
     process.off('exit', killNow);
+  });
+
+  const stop = async () => {
+    if (running) kill('SIGTERM');
+    await Promise.race([ended, delay(stopDeadlineMs, undefined, { ref: false })]);
+    if (running) {
+      killNow();
+      await ended;
+    }
     await rm(varsFile, { force: true });
   };
   const url = `http://127.0.0.1:${port}`;
@@ -79,7 +84,7 @@ export async function launchLocalWorker(port: number, vars: Record<string, strin
       await delay(100);
     }
   };
-  return { url, ready, ended, stop };
+  return { url, pid: wrangler.pid, ready, ended, stop };
 }
 
 /** What belongs to the Worker on this port: two sessions at once do not share state. */

@@ -14,11 +14,12 @@ import { ensureApiTester } from './test_api.ts';
 import { type Counts, add, countsOfCargo, judge, none } from './test_counts.ts';
 
 /** Each is a folder of tests/. Those in tests/service are run by each host's file in tests/hosts. */
-const parts = ['core', 'support', 'client', 'database', 'hosts', 'browser', 'api', 'fuzz'];
+const parts = ['core', 'scripts', 'support', 'client', 'database', 'hosts', 'browser', 'api', 'fuzz'];
 
 /** What has to be built for the files of a part; the others are run when it cannot be. */
 const builds = new Map<string, () => Promise<void>>([
   ['hosts', build],
+  ['scripts', build],
   ['api', () => build().then(ensureApiTester)],
   ['browser', async () => {
     await build();
