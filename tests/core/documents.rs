@@ -89,6 +89,80 @@ fn every_problem_is_in_the_table_with_its_status() {
     assert_eq!(told, there);
 }
 
+/// The Rust files under a folder, but for tests, with their text.
+fn sources(folder: &str) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let entries =
+        fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)).expect("the folder is there");
+    for entry in entries.map(|entry| entry.expect("it can be read")) {
+        let name = [folder, "/", &entry.file_name().to_string_lossy()].concat();
+        if entry.path().is_dir() {
+            found.extend(sources(&name));
+        } else if name.ends_with(".rs") {
+            found.push((name.clone(), read(&name)));
+        }
+    }
+    found
+}
+
+/// The code that no host of today sends.
+const RESERVED: &str = "idempotency_in_progress";
+
+#[test]
+fn every_code_but_the_reserved_one_is_constructed() {
+    let without_tests = |text: String| text.split("#[cfg(test)]").next().unwrap_or_default().to_owned();
+    let code: String = sources("src")
+        .into_iter()
+        .filter(|(file, _)| file != "src/problem.rs" && !file.ends_with("tests.rs"))
+        .map(|(_, text)| without_tests(text))
+        .collect();
+    let variant = |name: &str| -> String {
+        let words = name.split('_').map(|word| {
+            let (first, rest) = word.split_at(1);
+            [&first.to_uppercase(), rest].concat()
+        });
+        words.collect()
+    };
+    let never: Vec<&str> = Code::ALL
+        .iter()
+        .map(|code| code.name())
+        .filter(|name| !code.contains(&["Code::", &variant(name)].concat()))
+        .collect();
+    assert_eq!(never, [RESERVED]);
+}
+
+#[test]
+fn the_documents_name_the_reserved_code_as_such() {
+    let reserved: Vec<String> = rows(&chapter("### Errors"))
+        .iter()
+        .filter(|row| cell(row, 2).starts_with("reserved"))
+        .map(|row| cell(row, 1))
+        .collect();
+    assert_eq!(reserved, [RESERVED]);
+    let tested = chapter("## How it is tested").replace('\n', " ");
+    assert!(tested.contains(&["every code but the reserved `", RESERVED, "`"].concat()));
+}
+
+#[test]
+fn every_host_that_the_readme_names_runs_the_tests() {
+    let hosts = [("Cloudflare Worker", "workerd.test.ts"), ("Edge Function", "edge_function.test.ts")];
+    for (name, tests) in hosts {
+        let has_tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hosts").join(tests).exists();
+        assert_eq!(read("README.md").contains(name), has_tests, "{name}: tests/hosts/{tests}");
+    }
+}
+
+#[test]
+fn every_pure_stage_has_native_tests_and_the_host_has_none() {
+    for stage in ["auth", "input", "quota", "desk", "generation", "answer"] {
+        let files = sources(&["src/", stage].concat());
+        assert!(files.iter().any(|(_, text)| text.contains("#[test]")), "{stage}");
+    }
+    // As ARCHITECTURE.md says of the object's host; a decision that moves out of it takes the sentence along.
+    let host = read("src/cloudflare/object_host.rs");
+    assert!(!host.contains("#[test]") && read("ARCHITECTURE.md").contains("tested over HTTP only"));
+}
+
 #[test]
 fn what_to_do_about_a_problem_is_said_once() {
     let document: serde_json::Value =
