@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto';
 import { readFile, readdir, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
-import { type CargoTool, ensureCargoTools } from './cargo_tools.ts';
+import { type CargoTool, ensureBuildTools } from './cargo_tools.ts';
 import { buildFolder, cargoTool, npmPackage, root } from './paths.ts';
 import { run } from './run_program.ts';
 import { ensureRustToolchain } from './rust_toolchain.ts';
@@ -15,7 +15,7 @@ const stampFile = join(buildFolder, '.built-from');
 /** Brings build/ up to date; when nothing that it is made of has changed, that takes a fraction of a second. */
 export async function build(): Promise<void> {
   await ensureRustToolchain();
-  const tools = await ensureCargoTools();
+  const tools = await ensureBuildTools();
   const stamp = await readFile(stampFile, 'utf8').catch(() => '');
   if (stamp === (await fingerprint(tools))) return;
   await step('building the release module into build/ (worker-build)', async () => {
@@ -95,7 +95,7 @@ async function inputs(): Promise<string[]> {
   const targetFolder = process.env['CARGO_TARGET_DIR'] ?? join(root, 'target');
   const listed = await readFile(join(targetFolder, 'wasm32-unknown-unknown/release/ai_sessions.d'), 'utf8').catch(() => '');
   const included = listed.split(/(?<!\\)\s+/).slice(1).map((file) => file.replaceAll('\\ ', ' '));
-  const settings = ['Cargo.toml', 'Cargo.lock', 'rust-toolchain.toml'].map((file) => join(root, file));
+  const settings = ['Cargo.toml', 'Cargo.lock', 'rust-toolchain.toml', 'tools/Cargo.lock'].map((file) => join(root, file));
   const npmTools = ['binaryen', 'esbuild'].map((name) => npmPackage(name, 'package.json'));
   // What build.rs writes is made of the others, and while they are compiled.
   const listedFiles = included.filter((file) => file !== '' && !file.startsWith(targetFolder));

@@ -1,4 +1,9 @@
-/** `npm run lint`: every check runs, whatever the ones before it found; it fails if one of them did. */
+/**
+ * `npm run lint`: every check runs, whatever the ones before it found; it fails if one of them did.
+ * `npm run lint -- --advisories` also looks for published vulnerabilities of the dependencies, which needs the network.
+ */
+import { parseArgs } from 'node:util';
+import { checkCrateAdvisories, checkCrates, checkNpmAdvisories } from './dependencies.ts';
 import { checkPageTypes } from './example_page.ts';
 import { npmPackage } from './paths.ts';
 import { type Ended, run, runRust } from './run_program.ts';
@@ -19,12 +24,20 @@ const checks: [fact: string, check: () => Promise<Ended>][] = [
   ],
   ['the TypeScript types agree', () => run(process.execPath, [npmPackage('typescript', 'bin/tsc')])],
   ["the example page's types are those of the OpenAPI document", checkPageTypes],
+  ['deny.toml allows every crate', checkCrates],
+];
+
+/** Against databases that change by themselves: not part of what every machine has to pass at any time. */
+const advisories: typeof checks = [
+  ['RustSec knows no vulnerability of a crate', checkCrateAdvisories],
+  ['npm knows no vulnerability of a package', checkNpmAdvisories],
 ];
 
 await runScript(async () => {
+  const { values } = parseArgs({ options: { advisories: { type: 'boolean', default: false } } });
   await ensureRustToolchain();
   const broken: string[] = [];
-  for (const [fact, check] of checks) {
+  for (const [fact, check] of values.advisories ? [...checks, ...advisories] : checks) {
     await step(fact, async () => {
       const { ok, output } = await check();
       if (ok) return;

@@ -19,15 +19,19 @@ const folder = join(root, 'tests/api');
 const environment = join(toolsFolder, 'python');
 const program = join(environment, 'bin/schemathesis');
 const requirements = join(folder, 'requirements.txt');
+/** The requirements that are installed; written last, so that a broken installation does not count. */
+const installedStamp = join(environment, '.installed-from');
 
 const PYTHON_IS_MISSING =
   'Python is missing, which the tester of the API needs: install Python 3.11 or newer with its venv (Debian, Ubuntu: `apt install python3 python3-venv`) and run the command again.';
 
-/** Makes sure of the tester at its pinned version. */
+/** Makes sure of the tester and everything below it, at the pinned versions with the pinned hashes. */
 export async function ensureApiTester(): Promise<void> {
-  const pinned = /^schemathesis==(.+)$/m.exec(await readFile(requirements, 'utf8'))?.[1];
+  const wanted = await readFile(requirements, 'utf8');
+  const pinned = /^schemathesis==([^ ]+)/m.exec(wanted)?.[1];
+  const installed = await readFile(installedStamp, 'utf8').catch(() => '');
   const { stdout } = await run(program, ['--version']).catch(() => ({ stdout: '' }));
-  if (stdout.trim().split(' ').at(-1) === pinned) return;
+  if (installed === wanted && stdout.trim().split(' ').at(-1) === pinned) return;
   await step(`installing schemathesis ${pinned} into .tools/python/ (pip; once)`, async () => {
     await rm(environment, { recursive: true, force: true });
     const made = await run('python3', ['-m', 'venv', environment], { ifMissing: PYTHON_IS_MISSING });
@@ -35,10 +39,12 @@ export async function ensureApiTester(): Promise<void> {
       process.stderr.write(made.output);
       throw new Failure(PYTHON_IS_MISSING);
     }
-    const { ok, output } = await run(join(environment, 'bin/python'), ['-m', 'pip', 'install', '--quiet', '-r', requirements]);
-    if (ok) return;
-    process.stderr.write(output);
-    throw new Failure("pip could not install schemathesis: see its message above, check the network and the index, and run the command again.");
+    const { ok, output } = await run(join(environment, 'bin/python'), ['-m', 'pip', 'install', '--quiet', '--require-hashes', '-r', requirements]);
+    if (!ok) {
+      process.stderr.write(output);
+      throw new Failure("pip could not install schemathesis: see its message above, check the network and the index, and run the command again.");
+    }
+    await writeFile(installedStamp, wanted);
   });
 }
 
