@@ -9,7 +9,9 @@
 
 pub mod candidate;
 pub mod candidate_reader;
+pub mod escapes;
 pub mod event_stream;
+pub mod json;
 pub mod prompt;
 pub mod retry;
 pub mod usage;
