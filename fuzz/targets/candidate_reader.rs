@@ -1,98 +1,168 @@
-//! Cards out of content: the same at any borders, and of a content that is JSON exactly those that are in it.
+//! Candidates out of content: the same at any borders, and of a content that is JSON exactly those that are in it.
 //!
-//! The first two bytes of the input say how long the pieces are.
+//! The first two bytes of the input say how long the pieces are, and where something is missing.
 #![no_main]
 
 use std::fmt;
 
+use ai_sessions::generation::candidate::{Candidate, Dropped, Found};
+use ai_sessions::generation::candidate_finder::{CandidateFinder, Event};
 use ai_sessions::generation::candidate_reader::CandidateReader;
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
-use serde_json::Value;
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let [first, second] = data.first_chunk::<2>().copied().unwrap_or_default();
     let content = data.get(2..).unwrap_or_default();
-    for takes_all in [true, false] {
-        let whole = read(&[content], takes_all);
-        let size = usize::from(first) + 1;
-        let (head, tail) = content.split_at(usize::from(second).min(content.len()));
-        assert_eq!(read(&content.chunks(size).collect::<Vec<_>>(), takes_all), whole, "by {size}");
-        assert_eq!(read(&content.chunks(1).collect::<Vec<_>>(), takes_all), whole, "byte by byte");
-        assert_eq!(read(&[head, tail], takes_all), whole, "at {second}");
-        for card in &whole.0 {
-            // Whether the right bracket closes it is for the reader of the card to say.
-            let is_bracketed = card.starts_with(b"{") && matches!(card.last(), Some(b'}' | b']'));
-            assert!(card.is_empty() || is_bracketed && card.len() <= content.len());
-        }
+    let size = usize::from(first) + 1;
+    let (head, tail) = content.split_at(usize::from(second).min(content.len()));
+    let whole = read(&[content], None);
+    assert_eq!(read(&content.chunks(size).collect::<Vec<_>>(), None), whole, "by {size}");
+    assert_eq!(read(&content.chunks(1).collect::<Vec<_>>(), None), whole, "byte by byte");
+    assert_eq!(read(&[head, tail], None), whole, "at {second}");
+
+    let gap = usize::from(first ^ second).min(content.len());
+    let whole = read(&[content], Some(gap));
+    assert_eq!(
+        read(&content.chunks(size).collect::<Vec<_>>(), Some(gap)),
+        whole,
+        "by {size}, a gap at {gap}"
+    );
+    for front in whole.0.iter().flatten().map(|candidate| &candidate.front) {
+        // Nothing is joined over the gap: what has no escapes stands in one of its sides.
+        let stands_in = |side: &[u8]| side.windows(front.len()).any(|part| part == front.as_bytes());
+        let (before, after) = content.split_at(gap);
+        let is_plain = front.chars().all(|c| c.is_alphanumeric()) && !content.contains(&b'\\');
+        assert!(!is_plain || std::str::from_utf8(content).is_err() || stands_in(before) || stands_in(after));
     }
-    if let Some(elements) = elements_of_json(content) {
-        let (cards, is_closed) = read(&[content], true);
-        let found: Vec<Value> =
-            cards.iter().map(|card| serde_json::from_slice(card).unwrap_or(Value::Null)).collect();
-        let there: Vec<Value> = elements
-            .into_iter()
-            .map(|element| if element.is_object() { element } else { Value::Null })
-            .collect();
+
+    if !content.contains(&b'\\')
+        && let Ok(root) = serde_json::from_slice::<Json>(content)
+        && root.counts_as_root()
+    {
+        let mut there = Vec::new();
+        root.candidates(&mut there);
+        let mut found = Vec::new();
+        CandidateFinder::default().push(content, &mut |event| {
+            if let Event::Found(one) = event
+                && one != Err(Dropped::Unreadable)
+            {
+                found.push(one);
+            }
+        });
         assert_eq!(found, there);
-        assert!(is_closed || !there.iter().any(Value::is_object));
     }
 });
 
-/// The cards, and whether the JSON was closed.
-fn read(pieces: &[&[u8]], takes_all: bool) -> (Vec<Vec<u8>>, bool) {
-    let mut cards: Vec<Vec<u8>> = Vec::new();
+/// What is given, and whether the JSON was closed; with something missing before the byte at `gap`.
+fn read(pieces: &[&[u8]], gap: Option<usize>) -> (Vec<Found>, bool) {
+    let mut given: Vec<Found> = Vec::new();
+    let mut take = |found: Found| {
+        let is_taken = found.is_ok();
+        given.push(found);
+        is_taken
+    };
     let mut reader = CandidateReader::default();
+    let mut at = 0;
     for piece in pieces {
-        reader.push(piece, |card| {
-            cards.push(card.to_vec());
-            !card.is_empty() && (takes_all || card.contains(&b'f'))
-        });
-    }
-    let has_card = cards.iter().any(|card| !card.is_empty() && (takes_all || card.contains(&b'f')));
-    assert_eq!(reader.has_card(), has_card);
-    (cards, reader.is_closed())
-}
-
-/// Of a content that is one JSON document with a root that counts: the elements of all arrays directly in it.
-fn elements_of_json(content: &[u8]) -> Option<Vec<Value>> {
-    match serde_json::from_slice::<Root>(content).ok()? {
-        // An array counts as a root from its first element on, which must be an object.
-        Root::Array(elements) => elements.first().is_some_and(Value::is_object).then_some(elements),
-        Root::Object(elements) => Some(elements),
-    }
-}
-
-enum Root {
-    Array(Vec<Value>),
-    Object(Vec<Value>),
-}
-
-impl<'de> Deserialize<'de> for Root {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Members;
-        impl<'de> Visitor<'de> for Members {
-            type Value = Root;
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("a root")
+        let middle = gap.and_then(|gap| gap.checked_sub(at)).filter(|middle| *middle < piece.len());
+        match middle {
+            Some(middle) => {
+                reader.push(&piece[..middle], &mut take);
+                reader.skip();
+                reader.push(&piece[middle..], &mut take);
             }
-            fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut items: A) -> Result<Root, A::Error> {
-                let mut elements = Vec::new();
-                while let Some(element) = items.next_element()? {
-                    elements.push(element);
-                }
-                Ok(Root::Array(elements))
-            }
-            // By hand, because a map would keep one of two members with the same name.
-            fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Root, A::Error> {
-                let mut elements = Vec::new();
-                while let Some((_, value)) = members.next_entry::<String, Value>()? {
-                    if let Value::Array(more) = value {
-                        elements.extend(more);
+            None => reader.push(piece, &mut take),
+        }
+        at += piece.len();
+    }
+    reader.finish(&mut take);
+    let (has_candidate, is_closed) = (reader.has_candidate(), reader.is_closed());
+    assert_eq!(has_candidate, given.iter().any(Result::is_ok));
+    (given, is_closed)
+}
+
+/// JSON in which a member may stand twice.
+enum Json {
+    Text(String),
+    List(Vec<Json>),
+    Object(Vec<(String, Json)>),
+    Other,
+}
+
+impl Json {
+    /// A list that begins with something else may be prose.
+    fn counts_as_root(&self) -> bool {
+        match self {
+            Self::Object(_) => true,
+            Self::List(items) => matches!(items.first(), Some(Self::Object(_) | Self::List(_))),
+            Self::Text(_) | Self::Other => false,
+        }
+    }
+
+    /// Each object with the three members as strings, once each, in the order in which they are closed.
+    fn candidates(&self, found: &mut Vec<Found>) {
+        match self {
+            Self::List(items) => items.iter().for_each(|item| item.candidates(found)),
+            Self::Object(members) => {
+                members.iter().for_each(|(_, value)| value.candidates(found));
+                let texts = ["front", "back", "prompt"].map(|wanted| {
+                    let mut values =
+                        members.iter().filter(|(name, _)| name == wanted).map(|(_, value)| value);
+                    match (values.next(), values.next()) {
+                        (Some(Self::Text(text)), None) => Some(text.as_bytes()),
+                        _ => None,
                     }
+                });
+                if let [Some(front), Some(back), Some(prompt)] = texts {
+                    found.push(Candidate::read([front, back, prompt]));
                 }
-                Ok(Root::Object(elements))
+            }
+            Self::Text(_) | Self::Other => {}
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Json {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Any;
+        impl<'de> Visitor<'de> for Any {
+            type Value = Json;
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("anything")
+            }
+            fn visit_unit<E>(self) -> Result<Json, E> {
+                Ok(Json::Other)
+            }
+            fn visit_bool<E>(self, _: bool) -> Result<Json, E> {
+                Ok(Json::Other)
+            }
+            fn visit_u64<E>(self, _: u64) -> Result<Json, E> {
+                Ok(Json::Other)
+            }
+            fn visit_i64<E>(self, _: i64) -> Result<Json, E> {
+                Ok(Json::Other)
+            }
+            fn visit_f64<E>(self, _: f64) -> Result<Json, E> {
+                Ok(Json::Other)
+            }
+            fn visit_str<E>(self, text: &str) -> Result<Json, E> {
+                Ok(Json::Text(text.to_owned()))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Json, A::Error> {
+                let mut list = Vec::new();
+                while let Some(item) = items.next_element()? {
+                    list.push(item);
+                }
+                Ok(Json::List(list))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Json, A::Error> {
+                let mut object = Vec::new();
+                while let Some(member) = members.next_entry()? {
+                    object.push(member);
+                }
+                Ok(Json::Object(object))
             }
         }
-        deserializer.deserialize_any(Members)
+        deserializer.deserialize_any(Any)
     }
 }

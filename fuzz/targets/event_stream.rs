@@ -21,7 +21,10 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
             assert!((1..=most).contains(&text.chars().count()));
         }
     }
-    // Whole means: there is a card.
+    // Each has a letter or a digit; whole means that there is one.
+    for Candidate { front, back, prompt } in &whole.0 {
+        assert!([front, back, prompt].iter().any(|text| text.chars().any(char::is_alphanumeric)));
+    }
     assert!(whole.1.failure.is_some() || !whole.0.is_empty());
     let mut pieces = Vec::new();
     let mut rest = answer;
@@ -41,8 +44,8 @@ fn read(status: u16, content_type: &str, pieces: &[&[u8]], end: End) -> (Vec<Can
     let mut candidates = Candidates::new(20);
     let mut reading = Reading::new(status, content_type, Some("7"));
     for piece in pieces {
-        reading.push(piece, &mut |json| candidates.take(json).is_ok());
+        reading.push(piece, &mut |found| candidates.take(found).is_ok());
     }
-    let ended = reading.end(end, &mut |json| candidates.take(json).is_ok());
+    let ended = reading.end(end, &mut |found| candidates.take(found).is_ok());
     (candidates.into_list(), ended)
 }

@@ -3,18 +3,17 @@
 //! ```text
 //! {"front": "1 to 200", "back": "1 to 500", "prompt": "1 to 500", …}     characters, other members ignored
 //! ```
-//! A card that is unreadable, empty, too long, of a wrong type or a duplicate is dropped alone and counted;
+//! A candidate that is unreadable, empty, too long, of a wrong type or a duplicate is dropped alone and counted;
 //! it is never cut to fit, and never takes the others with it.
 //!
-//! Not for: finding the cards ([`super::candidate_reader`]), ids (the session gives them).
+//! Not for: finding the candidates ([`super::candidate_finder`]), ids (the session gives them).
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
-use std::fmt;
 
-use serde::de::{Deserializer, Error, Visitor};
 use serde::{Deserialize, Serialize};
 
+use super::escapes;
 use crate::input::sanitize::sanitize;
 
 /// The most characters (Unicode scalar values, after sanitizing) of each field; the least is 1. The checks in
@@ -37,7 +36,7 @@ pub struct Candidate {
 pub enum Dropped {
     /// No JSON object with the three members as strings, each once.
     Unreadable,
-    /// A field has nothing in it.
+    /// A field has nothing in it, or no field has a letter or a digit: the `"..."` of an example.
     Empty,
     /// A field is over its limit.
     TooLong,
@@ -45,6 +44,31 @@ pub enum Dropped {
     Duplicate,
     /// There are as many as there may be.
     TooMany,
+}
+
+/// A candidate, or why it is none.
+pub type Found = Result<Candidate, Dropped>;
+
+impl Candidate {
+    /// Reads the three strings as the model wrote them, with their escapes (also with broken UTF-8 or lone surrogates:
+    /// each becomes one U+FFFD).
+    ///
+    /// # Errors
+    /// [`Dropped`], when the candidate does not hold to the contract.
+    pub fn read([front, back, prompt]: [&[u8]; 3]) -> Found {
+        let [(_, front_max), (_, back_max), (_, prompt_max)] = CHARS_MAX;
+        let candidate = Self {
+            front: check(front, front_max)?,
+            back: check(back, back_max)?,
+            prompt: check(prompt, prompt_max)?,
+        };
+        let texts = [&candidate.front, &candidate.back, &candidate.prompt];
+        if texts.iter().any(|text| text.chars().any(char::is_alphanumeric)) {
+            Ok(candidate)
+        } else {
+            Err(Dropped::Empty)
+        }
+    }
 }
 
 /// The cards of one answer.
@@ -64,13 +88,12 @@ impl Candidates {
         Self { list: Vec::new(), folded_fronts: BTreeSet::new(), count_max, dropped_count: 0 }
     }
 
-    /// Takes the JSON of one card, as it came (also with broken UTF-8 or lone surrogates in its strings: each
-    /// becomes one U+FFFD).
+    /// Takes what was found.
     ///
     /// # Errors
-    /// [`Dropped`], when it does not hold to the contract; it is counted then.
-    pub fn take(&mut self, json: &[u8]) -> Result<&Candidate, Dropped> {
-        let checked = Self::read(json).and_then(|candidate| {
+    /// [`Dropped`], when it is no candidate, or none that can be added; it is counted then.
+    pub fn take(&mut self, found: Found) -> Result<&Candidate, Dropped> {
+        let checked = found.and_then(|candidate| {
             let folded = fold(&candidate.front);
             if self.folded_fronts.contains(&folded) {
                 return Err(Dropped::Duplicate);
@@ -92,16 +115,6 @@ impl Candidates {
         }
     }
 
-    fn read(json: &[u8]) -> Result<Candidate, Dropped> {
-        let card: Card<'_> = serde_json::from_slice(json).map_err(|_| Dropped::Unreadable)?;
-        let [(_, front_max), (_, back_max), (_, prompt_max)] = CHARS_MAX;
-        Ok(Candidate {
-            front: check(&card.front.0, front_max)?,
-            back: check(&card.back.0, back_max)?,
-            prompt: check(&card.prompt.0, prompt_max)?,
-        })
-    }
-
     /// Whether there is none.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
@@ -121,8 +134,10 @@ impl Candidates {
     }
 }
 
-fn check(text: &str, chars_max: usize) -> Result<String, Dropped> {
-    let clean = sanitize(text);
+fn check(raw: &[u8], chars_max: usize) -> Result<String, Dropped> {
+    let text = escapes::of_model(raw);
+    let text = text_of(&text);
+    let clean = sanitize(&text);
     if clean.is_empty() {
         return Err(Dropped::Empty);
     }
@@ -144,39 +159,6 @@ fn fold(front: &str) -> String {
     // Lower case and the two letters of living scripts whose full folding differs from it; the tables of upper case
     // would make the module 7 KB larger.
     folded.to_lowercase().replace('ß', "ss").replace('ς', "σ")
-}
-
-/// A card as the model wrote it. Members that are missing, or there twice, or no strings: unreadable.
-#[derive(Deserialize)]
-struct Card<'a> {
-    #[serde(borrow)]
-    front: Text<'a>,
-    #[serde(borrow)]
-    back: Text<'a>,
-    #[serde(borrow)]
-    prompt: Text<'a>,
-}
-
-struct Text<'a>(Cow<'a, str>);
-
-/// By way of bytes: `serde_json` refuses a lone surrogate in a `str`, but gives it as WTF-8 among bytes.
-impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Bytes;
-        impl<'de> Visitor<'de> for Bytes {
-            type Value = Text<'de>;
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("a string")
-            }
-            fn visit_borrowed_bytes<E: Error>(self, bytes: &'de [u8]) -> Result<Self::Value, E> {
-                Ok(Text(text_of(bytes)))
-            }
-            fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Self::Value, E> {
-                Ok(Text(Cow::Owned(text_of(bytes).into_owned())))
-            }
-        }
-        deserializer.deserialize_bytes(Bytes)
-    }
 }
 
 /// Bytes that were meant as text. A surrogate pair of which each half came on its own, as WTF-8, becomes its
@@ -219,14 +201,26 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::generation::candidate_finder::{CandidateFinder, Event};
 
     fn card(front: &str, back: &str, prompt: &str) -> Vec<u8> {
         serde_json::to_vec(&serde_json::json!({ "front": front, "back": back, "prompt": prompt }))
             .expect("it is JSON")
     }
 
+    /// What is found in a text; at most one.
+    fn found_in(json: &[u8]) -> Found {
+        let mut found = Err(Dropped::Unreadable);
+        CandidateFinder::default().push(json, &mut |event| {
+            if let Event::Found(one) = event {
+                found = one;
+            }
+        });
+        found
+    }
+
     fn taken(json: &[u8]) -> Result<Candidate, Dropped> {
-        Candidates::new(20).take(json).cloned()
+        Candidates::new(20).take(found_in(json)).cloned()
     }
 
     #[test]
@@ -237,6 +231,7 @@ mod tests {
             r#" { "prompt" : "p" , "extra" : { "front": [1, "x", {}] } , "back" : "b" , "front" : "f" , "n" : null } "#,
             r#"{"\u0066ront":"\u0066","back":" b\r\n","prompt":"\u0000p\u0000"}"#,
             "{\"front\":\"\n f\",\"back\":\"b\",\"prompt\":\"\u{feff}p\"}",
+            r#"{,"front":"f",,"back":"b","prompt":"p",}"#,
         ] {
             assert_eq!(taken(json.as_bytes()), Ok(expected.clone()), "{json}");
         }
@@ -256,10 +251,11 @@ mod tests {
             (r#"{"Front":"f","back":"b","prompt":"p"}"#, Dropped::Unreadable),
             (r#"{"front":"f","back":"b","prompt":"p""#, Dropped::Unreadable),
             (r#"{"front":"f" "back":"b","prompt":"p"}"#, Dropped::Unreadable),
-            (r#"{"front":"\x","back":"b","prompt":"p"}"#, Dropped::Unreadable),
-            (r#"{"front":"f","back":"b","prompt":"p"} x"#, Dropped::Unreadable),
+            (r#"{"front":"f","back":"b","prompt":"p" x}"#, Dropped::Unreadable),
             (r#"{}"#, Dropped::Unreadable),
             ("", Dropped::Unreadable),
+            (r#"{"front":"...","back":"...","prompt":"..."}"#, Dropped::Empty),
+            ("{\"front\":\"\u{2026}\",\"back\":\"\u{1f600} \u{2192}\",\"prompt\":\"?!\"}", Dropped::Empty),
             (r#"{"front":"","back":"b","prompt":"p"}"#, Dropped::Empty),
             (r#"{"front":"f","back":" \u0000\n\ufeff","prompt":"p"}"#, Dropped::Empty),
         ] {
@@ -268,10 +264,22 @@ mod tests {
     }
 
     #[test]
+    fn a_candidate_needs_a_letter_or_a_digit_of_any_script_in_one_field() {
+        for (front, back, prompt) in [
+            ("\u{1f600}", "\u{2192}", "7"),
+            ("\u{6c34}", "...", "..."),
+            ("...", "\u{5de}", "..."),
+            ("\u{3bb}", "\u{2260}", "?"),
+        ] {
+            assert!(taken(&card(front, back, prompt)).is_ok(), "{front} {back} {prompt}");
+        }
+    }
+
+    #[test]
     fn a_field_may_be_as_long_as_its_limit_in_characters_and_not_one_longer() {
         for c in ["x", "\u{1f600}", "\u{301}"] {
             let of = |count: usize| c.repeat(count);
-            assert!(taken(&card(&of(200), &of(500), &of(500))).is_ok());
+            assert!(taken(&card(&of(200), &of(500), &["p", &of(499)].concat())).is_ok());
             assert!(taken(&card(&[" ", &of(200), "\n"].concat(), "b", "p")).is_ok());
             assert_eq!(taken(&card(&of(201), "b", "p")), Err(Dropped::TooLong));
             assert_eq!(taken(&card("f", &of(501), "p")), Err(Dropped::TooLong));
@@ -294,8 +302,12 @@ mod tests {
             ("What is it?", "What is it", Ok(())),
         ] {
             let mut candidates = Candidates::new(20);
-            candidates.take(&card(first, "b", "p")).expect("the first is taken");
-            assert_eq!(candidates.take(&card(second, "c", "q")).map(|_| ()), reason, "{first} {second}");
+            candidates.take(found_in(&card(first, "b", "p"))).expect("the first is taken");
+            assert_eq!(
+                candidates.take(found_in(&card(second, "c", "q"))).map(|_| ()),
+                reason,
+                "{first} {second}"
+            );
         }
     }
 
@@ -304,7 +316,7 @@ mod tests {
         let mut candidates = Candidates::new(2);
         assert!(candidates.is_empty());
         let outcomes = ["a", "", "A", "b", "c", "a", "d"]
-            .map(|front| candidates.take(&card(front, "b", "p")).map(|_| ()));
+            .map(|front| candidates.take(found_in(&card(front, "b", "p"))).map(|_| ()));
         assert_eq!(
             outcomes,
             [

@@ -1,289 +1,329 @@
-//! Takes cards out of a model's content while it comes: each card the moment its closing brace is there, in
-//! one pass.
+//! Reads the candidates of an answer from the model's content, in one pass.
 //!
 //! ```text
-//! Sure! Here they are:     prose: anything but an opening (code fences too)
-//! { "note": "…",           the root: `{` and then `"` or `}`; or `[` and then `{`
-//!   "candidates": [        an array directly in the root, whatever its name (or the root itself)
-//!     {"front": …},        a card: up to the brace that closes it, given as it is
-//!     null,                no card: given as nothing, so that it is counted
-//!   ] }                    the root is closed: the answer is whole
-//! I hope this helps        not looked at any more
+//! {"candidates":[…   ```json …   begins with JSON or a code fence: each candidate is reported at its closing brace
+//!                                the first root with a candidate is the answer; single objects may follow each other
+//! <think>…           Sure! …     begins with anything else: read to its end, then reported: the last list with
+//!                                valid candidates, or the single objects if there is none; nothing of what is in
+//!                                reasoning tags or in a channel other than `final`
 //! ```
-//! Bytes are JSON if they follow the root's grammar; where they do not (`{name}` in prose, `{"a" and`), it was
-//! prose, and the search goes on from there. Within a card only strings and depth are followed: whether it is
-//! JSON is for [`super::candidate`] to say, so that a broken card costs no other. No byte of a character beyond
-//! ASCII means anything here, so content may hold broken UTF-8 and may be cut anywhere.
+//! A gap (content that is missing) joins nothing: the candidate that is open at a gap is dropped, and the search continues
+//! after the gap.
 //!
-//! Not for: judging cards. The caller says of each whether it took it.
+//! Not for: finding candidates in JSON ([`super::candidate_finder`]). The caller decides which
+//! candidates it accepts.
+
+use super::candidate::Found;
+use super::candidate_finder::{CandidateFinder, Event, Root};
+use super::json::Brackets;
+use super::reasoning::{Tag, end_of_block, tag_at};
 
 /// The longest content. Twenty cards have some 8 KB; what is longer is a model that runs in circles.
 pub const CONTENT_BYTES_MAX: usize = 1024 * 1024;
-/// The longest card. 1200 characters of three fields at 12 bytes each (`\uXXXX\uXXXX`) are 14 KB; the rest is
-/// for members that nobody asked for. A longer one is given as nothing.
-pub const CARD_BYTES_MAX: usize = 64 * 1024;
 
-/// The state between two pieces of content.
+/// Receives each candidate; returns whether it was accepted.
+pub type OnFound<'a> = dyn FnMut(Found) -> bool + 'a;
+
+/// The state between two chunks of content.
 #[derive(Debug, Default)]
 pub struct CandidateReader {
-    place: Place,
-    within: Within,
-    /// The beginning of a card whose end has not come yet.
-    card: Vec<u8>,
-    card_is_too_long: bool,
-    root: Root,
-    /// Whether any card was taken, in whichever root.
-    has_card: bool,
-    is_closed: bool,
+    reads: Reads,
     content_bytes: usize,
+    answer: Answer,
 }
 
-#[derive(Debug, Default)]
-struct Root {
-    is_array: bool,
-    has_array: bool,
-    has_card: bool,
+/// When candidates are reported.
+#[derive(Debug)]
+enum Reads {
+    /// Not known yet; the first bytes, without white space.
+    Unknown(Vec<u8>),
+    AsItComes(CandidateFinder),
+    AtTheEnd(Held),
 }
 
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum Place {
-    /// Outside of JSON, as far as is known.
-    #[default]
-    Prose,
-    /// After a `{` in prose, and white space.
-    Brace,
-    /// After a `[` in prose, and white space.
-    Bracket,
-    /// After a `{` after that, and white space.
-    FirstCard,
-    /// In the root object, where a member or the end may come.
-    Member,
-    /// After a member's name.
-    Colon,
-    /// After the colon.
-    Value,
-    /// In a number, `true`, `false`, `null`.
-    Literal,
-    /// After a member's value.
-    AfterValue,
-    /// In the array, where an element or the end may come.
-    Element,
-    /// In an element that is no object, no array and no string.
-    OddLiteral,
-    /// In something that ends by itself: a string, an object, an array.
-    Within(Part),
-    /// The root that held the cards is closed.
-    Done,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Part {
-    Name,
-    Value,
-    Card,
-    OddElement,
-}
-
-/// Where in something that ends by itself.
-#[derive(Debug, Default)]
-struct Within {
-    depth: u32,
-    in_string: bool,
-    is_escaped: bool,
-}
-
-impl Within {
-    /// Takes one byte; true when it is the last one.
-    fn ends_with(&mut self, byte: u8) -> bool {
-        if self.in_string {
-            match byte {
-                _ if self.is_escaped => self.is_escaped = false,
-                b'\\' => self.is_escaped = true,
-                b'"' => {
-                    self.in_string = false;
-                    return self.depth == 0;
-                }
-                _ => {}
-            }
-            return false;
-        }
-        match byte {
-            b'"' => self.in_string = true,
-            b'{' | b'[' => self.depth = self.depth.saturating_add(1),
-            b'}' | b']' => {
-                self.depth = self.depth.saturating_sub(1);
-                return self.depth == 0;
-            }
-            _ => {}
-        }
-        false
+impl Default for Reads {
+    fn default() -> Self {
+        Self::Unknown(Vec::new())
     }
 }
 
-impl CandidateReader {
-    /// Takes the next bytes of content and gives the JSON of each card that ends in them; what is no object,
-    /// or too long to be a card, is given as no bytes at all. `on_card` says whether it took the card: the
-    /// first root with a card that was taken is the answer, roots before it (an example, an empty try) are
-    /// not.
-    pub fn push(&mut self, piece: &[u8], mut on_card: impl FnMut(&[u8]) -> bool) {
-        let room = CONTENT_BYTES_MAX.saturating_sub(self.content_bytes);
-        let piece = piece.get(..room).unwrap_or(piece);
-        self.content_bytes = self.content_bytes.saturating_add(piece.len());
+/// Content that is read at its end.
+#[derive(Debug, Default)]
+struct Held {
+    content: Vec<u8>,
+    /// The offsets of the gaps.
+    gaps: Vec<usize>,
+    brackets: Brackets,
+}
 
-        // Where in `piece` the card begins that is being read; 0 when it began in a piece before.
-        let mut card_start = 0;
-        for (at, &byte) in piece.iter().enumerate() {
-            if self.place == Place::Done {
-                return;
-            }
-            if self.place == Place::FirstCard && matches!(byte, b'"' | b'}') {
-                self.open_root(true);
-                self.keep(b"{");
-                self.place = self.enter(Part::Card, b'{');
-                card_start = at;
-            }
-            if let Place::Within(part) = self.place {
-                if self.within.ends_with(byte) {
-                    if part == Part::Card {
-                        self.end_card(piece.get(card_start..=at).unwrap_or_default(), &mut on_card);
+/// The reported candidates, and the state of the JSON around them.
+#[derive(Debug, Default)]
+struct Answer {
+    /// Whether any candidate was accepted, in whichever root.
+    has_candidate: bool,
+    /// Whether a candidate of the open root was accepted.
+    root_has_candidate: bool,
+    has_gap: bool,
+    is_closed: bool,
+    /// A root with candidates was not closed, and never will be.
+    is_cut: bool,
+    /// The rest of the content is ignored.
+    is_over: bool,
+}
+
+impl CandidateReader {
+    /// Processes the next bytes of content. The first root with an accepted candidate is the answer; roots before it (an
+    /// example, an empty try) are not.
+    pub fn push(&mut self, chunk: &[u8], on_found: &mut OnFound<'_>) {
+        let left = CONTENT_BYTES_MAX.saturating_sub(self.content_bytes);
+        let chunk = chunk.get(..left).unwrap_or(chunk);
+        self.content_bytes = self.content_bytes.saturating_add(chunk.len());
+        match &mut self.reads {
+            Reads::Unknown(begin) => {
+                let is_before = matches!(begin.as_slice(), [] | [b'[']);
+                begin.extend_from_slice(if is_before { chunk.trim_ascii_start() } else { chunk });
+                let begin = std::mem::take(begin);
+                match begins_with_json(&begin) {
+                    None => self.reads = Reads::Unknown(begin),
+                    Some(true) => {
+                        let mut finder = CandidateFinder::default();
+                        self.answer.push(&mut finder, &begin, on_found);
+                        self.reads = Reads::AsItComes(finder);
                     }
-                    self.place = match part {
-                        Part::Name => Place::Colon,
-                        Part::Value => Place::AfterValue,
-                        Part::Card | Part::OddElement => Place::Element,
-                    };
+                    Some(false) => {
+                        let mut held = Held::default();
+                        held.push(&begin);
+                        self.reads = Reads::AtTheEnd(held);
+                    }
                 }
-                continue;
             }
-            let was = self.place;
-            if !self.step(byte) {
-                // No JSON: what came from the root on was prose, and this byte may be an opening of its own.
-                self.place = Place::Prose;
-                self.step(byte);
+            Reads::AsItComes(finder) => self.answer.push(finder, chunk, on_found),
+            Reads::AtTheEnd(held) => held.push(chunk),
+        }
+    }
+
+    /// Marks a gap: content is missing here.
+    pub fn skip(&mut self) {
+        self.answer.has_gap = true;
+        match &mut self.reads {
+            Reads::Unknown(begin) => begin.clear(),
+            Reads::AsItComes(finder) => {
+                self.answer.is_cut |= !finder.is_in_prose() && !self.answer.is_over;
+                self.answer.is_closed &= self.answer.is_over;
+                self.answer.root_has_candidate = false;
+                finder.let_go();
             }
-            match self.place {
-                Place::Within(Part::Card) => card_start = at,
-                Place::Within(Part::OddElement) | Place::OddLiteral if self.place != was => {
-                    on_card(&[]);
-                }
-                _ => {}
+            Reads::AtTheEnd(held) => {
+                held.gaps.push(held.content.len());
+                held.brackets = Brackets::default();
             }
         }
-        if self.place == Place::Within(Part::Card) {
-            self.keep(piece.get(card_start..).unwrap_or_default());
+    }
+
+    /// Ends the content, and reports the candidates that had to wait for the end.
+    pub fn finish(&mut self, on_found: &mut OnFound<'_>) {
+        if let Reads::AtTheEnd(held) = &mut self.reads {
+            std::mem::take(held).report(&mut self.answer, on_found);
         }
     }
 
     /// Whether the JSON was closed: the answer is whole then, however the stream ends.
     #[must_use]
-    pub const fn is_closed(&self) -> bool {
-        self.is_closed
+    pub fn is_closed(&self) -> bool {
+        self.answer.is_closed && !self.answer.is_cut && !self.is_open()
     }
 
-    /// Whether a card was taken.
+    /// Whether more roots may follow a closed one: a single object may be the first of several.
     #[must_use]
-    pub const fn has_card(&self) -> bool {
-        self.has_card
+    pub const fn may_go_on(&self) -> bool {
+        !self.answer.is_over
     }
 
-    /// Whether [`CONTENT_BYTES_MAX`] is reached: nothing more is taken.
+    /// Whether JSON is open.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        match &self.reads {
+            Reads::Unknown(_) => false,
+            Reads::AsItComes(finder) => !self.answer.is_over && !finder.is_in_prose(),
+            Reads::AtTheEnd(held) => held.brackets.is_open(),
+        }
+    }
+
+    /// Whether there was any content but white space.
+    #[must_use]
+    pub const fn is_begun(&self) -> bool {
+        match &self.reads {
+            Reads::Unknown(begin) => !begin.is_empty(),
+            Reads::AsItComes(_) | Reads::AtTheEnd(_) => true,
+        }
+    }
+
+    /// Whether a candidate was accepted.
+    #[must_use]
+    pub const fn has_candidate(&self) -> bool {
+        self.answer.has_candidate
+    }
+
+    /// Whether [`CONTENT_BYTES_MAX`] is reached: the rest is ignored.
     #[must_use]
     pub const fn is_full(&self) -> bool {
         self.content_bytes >= CONTENT_BYTES_MAX
     }
+}
 
-    /// One byte outside of what ends by itself. False when it cannot be part of JSON at this place.
-    fn step(&mut self, byte: u8) -> bool {
-        let is_space = matches!(byte, b' ' | b'\t' | b'\n' | b'\r');
-        self.place = match (self.place, byte) {
-            (Place::Prose, b'{') => Place::Brace,
-            (Place::Prose, b'[') => Place::Bracket,
-            (Place::Prose | Place::Done, _) => self.place,
+/// Whether content begins as JSON or a code fence does; `None` when there is not enough of it to say. A bracket alone may
+/// begin a tag (`[THINK]`), and a quote a quotation.
+fn begins_with_json(content: &[u8]) -> Option<bool> {
+    let (first, rest) = content.split_first()?;
+    match first {
+        b'{' | b'`' => Some(true),
+        b'[' => rest.trim_ascii_start().first().map(|next| matches!(next, b'{' | b'[' | b'"' | b']')),
+        b'"' => rest.first().map(|next| matches!(next, b'{' | b'[' | b'\\')),
+        _ => Some(false),
+    }
+}
 
-            (Place::Literal, _) if is_space => Place::AfterValue,
-            (Place::OddLiteral, _) if is_space => Place::Element,
-            (_, _) if is_space => self.place,
-
-            (Place::Brace, b'"') => {
-                self.open_root(false);
-                self.enter(Part::Name, byte)
+impl Answer {
+    fn push(&mut self, finder: &mut CandidateFinder, chunk: &[u8], on_found: &mut OnFound<'_>) {
+        if self.is_over {
+            return;
+        }
+        finder.push(chunk, &mut |event| match event {
+            _ if self.is_over => {}
+            Event::Found(found) => {
+                let is_taken = on_found(found);
+                self.root_has_candidate |= is_taken;
+                self.has_candidate |= is_taken;
             }
-            (Place::Bracket, b'{') => Place::FirstCard,
+            Event::Closed(root) => self.close(root),
+            Event::Abandoned => self.is_cut |= std::mem::take(&mut self.root_has_candidate),
+        });
+    }
 
-            (Place::Member, b'"') => self.enter(Part::Name, byte),
-            (Place::Colon, b':') => Place::Value,
-            (Place::Value, b'[') => {
-                self.root.has_array = true;
-                Place::Element
+    fn close(&mut self, root: Root) {
+        match (root, std::mem::take(&mut self.root_has_candidate)) {
+            (Root::List, true) => {
+                self.is_closed = true;
+                self.is_over = true;
             }
-            (Place::Value, b'"' | b'{') => self.enter(Part::Value, byte),
-            (Place::Value, b'-' | b'0'..=b'9' | b't' | b'f' | b'n') => Place::Literal,
-            (Place::Literal, b'0'..=b'9' | b'a'..=b'z' | b'E' | b'+' | b'-' | b'.') => Place::Literal,
-            (Place::Literal | Place::AfterValue, b',') => Place::Member,
-            // A comma before the end is forgiven, here and in the array.
-            (Place::Literal | Place::AfterValue | Place::Member, b'}') => self.close_root(),
+            (Root::Single, true) => self.is_closed = !self.has_gap,
+            (Root::Other, _) => {}
+            // A root without a candidate is an answer, too, as long as no better one follows.
+            _ => self.is_closed |= !self.has_candidate,
+        }
+    }
+}
 
-            (Place::Element | Place::OddLiteral, b',') => Place::Element,
-            (Place::Element | Place::OddLiteral, b'{') => self.enter(Part::Card, byte),
-            (Place::Element | Place::OddLiteral, b'"' | b'[') => self.enter(Part::OddElement, byte),
-            (Place::Element | Place::OddLiteral, b']') if self.root.is_array => self.close_root(),
-            (Place::Element | Place::OddLiteral, b']') => Place::AfterValue,
-            (Place::Element | Place::OddLiteral, _) => Place::OddLiteral,
+impl Held {
+    fn push(&mut self, chunk: &[u8]) {
+        self.content.extend_from_slice(chunk);
+        self.brackets.push(chunk);
+    }
 
-            (
-                Place::Brace
-                | Place::Bracket
-                | Place::FirstCard
-                | Place::Member
-                | Place::Colon
-                | Place::Value
-                | Place::Literal
-                | Place::AfterValue
-                | Place::Within(_),
-                _,
-            ) => return false,
+    /// Reports the last list with valid candidates.
+    fn report(self, answer: &mut Answer, on_found: &mut OnFound<'_>) {
+        let mut lists = self.read();
+        lists.cut();
+        let (found, is_closed) = match (lists.list, lists.singles) {
+            (Some((list, is_closed)), _) => (list, is_closed),
+            (None, singles) if !singles.is_empty() => (singles, !answer.has_gap),
+            _ => (Vec::new(), lists.has_empty),
         };
-        true
+        for found in found {
+            answer.has_candidate |= on_found(found);
+        }
+        answer.is_closed = is_closed;
+        answer.is_over = true;
     }
 
-    fn open_root(&mut self, is_array: bool) {
-        self.root = Root { is_array, has_array: is_array, has_card: false };
-        self.is_closed = false;
+    /// Reads the content without the reasoning in it.
+    fn read(&self) -> Lists {
+        let mut lists = Lists::default();
+        let mut finder = CandidateFinder::default();
+        let mut gaps = self.gaps.iter().copied().peekable();
+        let mut read = |from: usize, to: usize, finder: &mut CandidateFinder, lists: &mut Lists| {
+            let mut from = from;
+            while let Some(gap) = gaps.next_if(|gap| *gap <= to) {
+                let gap = gap.max(from);
+                finder
+                    .push(self.content.get(from..gap).unwrap_or_default(), &mut |event| lists.receive(event));
+                finder.let_go();
+                lists.cut();
+                from = gap;
+            }
+            finder.push(self.content.get(from..to).unwrap_or_default(), &mut |event| lists.receive(event));
+        };
+        let (mut from, mut at) = (0_usize, 0_usize);
+        while let Some(rest) = self.content.get(at..).filter(|rest| !rest.is_empty()) {
+            let Some(tag) = tag_at(rest) else {
+                at = at.saturating_add(1);
+                continue;
+            };
+            read(from, at, &mut finder, &mut lists);
+            from = at;
+            let after = |length: usize| rest.get(length..).unwrap_or_default();
+            match tag {
+                Tag::Begin { length, end } if finder.is_in_prose() => {
+                    let block = end_of_block(after(length), end);
+                    at = at.saturating_add(length).saturating_add(block);
+                    from = at;
+                }
+                // The request contained the begin mark: all content before is reasoning.
+                Tag::End { length } if !finder.is_in_text() || begins_an_answer(after(length)) => {
+                    finder.let_go();
+                    lists = Lists::default();
+                    at = at.saturating_add(length);
+                    from = at;
+                }
+                _ => at = at.saturating_add(1),
+            }
+        }
+        read(from, self.content.len(), &mut finder, &mut lists);
+        lists
     }
+}
 
-    /// The root ends. It was the answer if it gave a card; an empty list is an answer too, as long as no
-    /// better one comes.
-    fn close_root(&mut self) -> Place {
-        self.is_closed = self.root.has_card || (self.root.has_array && !self.has_card);
-        if self.root.has_card { Place::Done } else { Place::Prose }
-    }
+/// Whether this can follow the end of reasoning, and not the same words in the string of a card.
+fn begins_an_answer(text: &[u8]) -> bool {
+    matches!(text, [] | [b'\n' | b'\r' | b'{' | b'[', ..] | [b'`', b'`', b'`', ..])
+}
 
-    fn enter(&mut self, part: Part, opening: u8) -> Place {
-        self.within = Within::default();
-        self.within.ends_with(opening);
-        Place::Within(part)
-    }
+/// The findings in content that is read at its end.
+#[derive(Debug, Default)]
+struct Lists {
+    /// Those of the open root.
+    open: Vec<Found>,
+    /// The last list with a valid candidate, and whether it was closed.
+    list: Option<(Vec<Found>, bool)>,
+    /// Those outside of lists.
+    singles: Vec<Found>,
+    has_empty: bool,
+}
 
-    fn keep(&mut self, bytes: &[u8]) {
-        self.card_is_too_long |= self.card.len().saturating_add(bytes.len()) > CARD_BYTES_MAX;
-        if !self.card_is_too_long {
-            self.card.extend_from_slice(bytes);
+impl Lists {
+    fn receive(&mut self, event: Event) {
+        match event {
+            Event::Found(found) => self.open.push(found),
+            Event::Abandoned => self.cut(),
+            Event::Closed(root) => {
+                let found = std::mem::take(&mut self.open);
+                let has_valid = found.iter().any(Result::is_ok);
+                match root {
+                    Root::List if has_valid => self.list = Some((found, true)),
+                    Root::Single if has_valid => self.singles.extend(found),
+                    Root::Other => {}
+                    _ => self.has_empty = true,
+                }
+            }
         }
     }
 
-    /// `end`: the card's bytes in this piece; the whole card where none came before, and then it is given
-    /// uncopied.
-    fn end_card(&mut self, end: &[u8], on_card: &mut impl FnMut(&[u8]) -> bool) {
-        let is_taken = if self.card.is_empty() && !self.card_is_too_long && end.len() <= CARD_BYTES_MAX {
-            on_card(end)
-        } else {
-            self.keep(end);
-            on_card(if self.card_is_too_long { &[] } else { &self.card })
-        };
-        self.root.has_card |= is_taken;
-        self.has_card |= is_taken;
-        self.card.clear();
-        self.card_is_too_long = false;
+    /// Ends an open root that will not be closed.
+    fn cut(&mut self) {
+        let found = std::mem::take(&mut self.open);
+        if found.iter().any(Result::is_ok) {
+            self.list = Some((found, false));
+        }
     }
 }
 
@@ -293,224 +333,203 @@ mod tests {
 
     use super::*;
 
-    /// The cards of a content that comes in these pieces (those with an `f` in them are taken), and whether
-    /// it was closed.
-    fn cards_of<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<String>, bool) {
-        let mut cards = Vec::new();
+    /// The fronts of the candidates that are given, and whether the answer was closed. `~` stands for a gap.
+    fn read<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> (Vec<String>, bool) {
+        let mut fronts = Vec::new();
         let mut reader = CandidateReader::default();
-        for piece in pieces {
-            reader.push(piece, |card| {
-                cards.push(String::from_utf8_lossy(card).into_owned());
-                card.contains(&b'f')
-            });
+        let mut take = |found: Found| {
+            let is_valid = found.is_ok();
+            fronts.extend(found.map(|candidate| candidate.front));
+            is_valid
+        };
+        for chunk in chunks {
+            for (number, part) in chunk.split(|byte| *byte == b'~').enumerate() {
+                if number > 0 {
+                    reader.skip();
+                }
+                reader.push(part, &mut take);
+            }
         }
-        (cards, reader.is_closed())
+        reader.finish(&mut take);
+        let is_closed = reader.is_closed();
+        assert_eq!(reader.has_candidate(), !fronts.is_empty());
+        (fronts, is_closed)
     }
 
-    const A: &str = r#"{"f":"a"}"#;
-    const B: &str = r#"{"f":"b"}"#;
+    /// `A`, `B` and `D` stand for candidates, `E` for the example of the prompt.
+    fn with_candidates(content: &str) -> String {
+        let candidate = |front: &str| format!(r#"{{"front":"{front}","back":"b","prompt":"p"}}"#);
+        let example = r#"{"front":"...","back":"...","prompt":"..."}"#;
+        content
+            .replace('E', example)
+            .replace('A', &candidate("a"))
+            .replace('B', &candidate("b"))
+            .replace('D', &candidate("d"))
+    }
 
     const CONTENTS: &[(&str, &[&str], bool)] = &[
-        (r#"{"candidates":[{"f":"a"},{"f":"b"}]}"#, &[A, B], true),
-        (" {\n \"candidates\" :\t[ {\"f\":\"a\"} , {\"f\":\"b\"} ] }\r\n", &[A, B], true),
-        (r#"[{"f":"a"},{"f":"b"}]"#, &[A, B], true),
-        (r#" [ {"f":"a"},{"f":"b"} ] "#, &[A, B], true),
-        (
-            "Sure! Here you go:\n```json\n{\"candidates\":[{\"f\":\"a\"}]}\n```\nAnything {\"else\": [{\"f\":\"b\"}]}?",
-            &[A],
-            true,
-        ),
-        (r#"{"flashcards":[{"f":"a"}]}"#, &[A], true),
-        (
-            r#"{"note":"x {[\"","n":-1.5e+3,"t":true,"o":{"candidates":[{"f":"x"}]},"z":null,"candidates":[{"f":"a"}]}"#,
-            &[A],
-            true,
-        ),
-        (r#"{"candidates":[{"f":"a"}],"tags":["f"],"n":1}"#, &[A, ""], true),
-        (r#"{"candidates":[{"f":"a"}],"n":1 , }"#, &[A], true),
-        // What is in a card is the card's.
-        (r#"[{"f":"}{][\\\"","x":{"y":[{}]}},{"f":"b"}]"#, &[r#"{"f":"}{][\\\"","x":{"y":[{}]}}"#, B], true),
-        ("[{\"f\":\"\u{e9}\u{1f600}\u{65e5}\n\"}]", &["{\"f\":\"\u{e9}\u{1f600}\u{65e5}\n\"}"], true),
-        // What is no card is counted; a broken card costs no other.
-        (
-            r#"[{"f":1},null,"f]}",["f",{"f":2}],-1,{},{"f":3},]"#,
-            &[r#"{"f":1}"#, "", "", "", "", "{}", r#"{"f":3}"#],
-            true,
-        ),
-        (r#"[{"f" "a"} {f:'b'}, ... {"f":"b"}]"#, &[r#"{"f" "a"}"#, "{f:'b'}", "", B], true),
-        // Cut.
-        (r#"{"candidates":[{"f":"a"},{"f":"b"}]"#, &[A, B], false),
-        (r#"{"candidates":[{"f":"a"},{"f":"b"}"#, &[A, B], false),
-        (r#"{"candidates":[{"f":"a"},{"f":"b""#, &[A], false),
-        (r#"[{"f":"a"},{"f":"\"#, &[A], false),
-        (r#"[{"f":"a"}"#, &[A], false),
-        (r#"{"candi"#, &[], false),
-        (r#"{"candidates":"#, &[], false),
-        ("", &[], false),
-        ("I cannot help with that.", &[], false),
-        // Prose with brackets of its own.
-        (
-            r#"Use {front} and [back], {"a" or 1}, [{], {{, [1], - [ ] x, {}, [], {"n": 1}: {"candidates":[{"f":"a"}]}"#,
-            &[A],
-            true,
-        ),
-        (r#"{{"candidates":[{"f":"a"}]}}"#, &[A], true),
-        (r#"[[{"f":"a"}]]"#, &[A], true),
-        (r#"[ {x} ] {"e": x} {"candidates" [{"f":"a"}]"#, &[A], true),
-        (r#"a quote {" too many: {"candidates":[{"f":"a"},{"f":"b"}]}"#, &[A, B], true),
-        // An example, an empty try, and then the answer.
-        (
-            r#"As in {"candidates":[{"x":1}]} or {"candidates":[]}: {"candidates":[{"f":"a"}]}"#,
-            &[r#"{"x":1}"#, A],
-            true,
-        ),
+        // As it comes.
+        (r#"{"candidates":[A,B]}"#, &["a", "b"], true),
+        ("```json\n[A,B]\n```\nor [D]?", &["a", "b"], true),
+        (r#"{"candidates":[A,B]} {"candidates":[D]}"#, &["a", "b"], true),
+        (r#"{"candidates":[]} {"candidates":[E]} {"candidates":[A]}"#, &["a"], true),
         (r#"{"candidates":[]}"#, &[], true),
         (r#"{"candidates":[ ]} {"candidates":["#, &[], false),
-        (r#"{"candidates":[{"f":"a"}] oops {"x":[]}"#, &[A], false),
-        (r#"{"candidates":[{"f":"a"}],,"#, &[A], false),
+        (r#"{"candidates":[A,B]"#, &["a", "b"], false),
+        (r#"{"candidates":[A] oops {"x":[]}"#, &["a"], false),
+        (r#"{"candidates":[A] oops {"x":[B]}"#, &["a", "b"], false),
+        (r#""{\"front\":\"a\",\"back\":\"b\",\"prompt\":\"p\"}""#, &["a"], true),
+        // Single objects.
+        ("A", &["a"], true),
+        ("A\nB\nD", &["a", "b", "d"], true),
+        (r#"A {"front":"b","#, &["a"], false),
+        ("```json\nA\n```\nand\n```json\nB\n```", &["a", "b"], true),
+        // At the end.
+        ("Sure! [A] Or better: [B,D]. Well?", &["b", "d"], true),
+        ("Sure! [A] Or [E] or [] or [7].", &["a"], true),
+        (r#"so: {"candidates":[E]}: {"candidates":[A]}"#, &["a"], true),
+        ("Sure! [A] Or better: [B,", &["b"], false),
+        ("Sure! [A] Or better: [", &["a"], true),
+        ("Sure:\nA\nB", &["a", "b"], true),
+        ("Sure: A, that is [B,D]; A again", &["b", "d"], true),
+        ("I cannot help with that.", &[], false),
+        ("I have none: []", &[], true),
+        // Reasoning.
+        ("<think>\n[A]\n</think>\n[B]", &["b"], true),
+        ("<think>\n```json\n[A]\n```\n</think>```json\n[B]\n```", &["b"], true),
+        ("<think>\n[A]\n</think>\nSorry.", &[], false),
+        ("<think>\n[A]\n", &[], false),
+        ("<THINKING>[A]</THINKING><reflection>[D]</reflection>[B]", &["b"], true),
+        ("<think></think>A", &["a"], true),
+        ("Okay, so [A]\n</think>\n[B]", &["b"], true),
+        (r#"Okay, so {"candidates":[{"front":"half</think>[B]"#, &["b"], true),
+        ("Okay, so [A]</think>No.", &[], false),
+        ("[THINK]{\"a\":[A]}[/THINK]{\"a\":[B]}", &["b"], true),
+        ("\u{25c1}think\u{25b7}[A]\u{25c1}/think\u{25b7}[B]", &["b"], true),
+        (
+            "<|begin_of_thought|>[A]<|end_of_thought|><|begin_of_solution|>[B]<|end_of_solution|>",
+            &["b"],
+            true,
+        ),
+        ("<seed:think>it's {\"</seed:think>[B]", &["b"], true),
+        ("<|channel>thought\n[A]<channel|>[B]", &["b"], true),
+        ("<reasoning>[A]</reasoning>\n<answer>[B]</answer>", &["b"], true),
+        (
+            "<|channel|>analysis<|message|>[A]<|end|><|start|>assistant<|channel|>final<|message|>[B]<|return|>",
+            &["b"],
+            true,
+        ),
+        (
+            "<|channel|>final<|message|>[B]<|end|><|start|>assistant<|channel|>analysis<|message|>[A]",
+            &["b"],
+            true,
+        ),
+        ("<|channel|>analysis<|message|>[A]<|end|>", &[], false),
+        ("<|channel|>commentary to=functions.x <|constrain|>json<|message|>[A]<|call|>", &[], false),
+        ("analysisWe need [A]. Done.assistantfinal[B]", &["b"], true),
+        // What is said of reasoning in a card is the card's.
+        (
+            r#"Sure: [{"front":"What does </think> do?","back":"<think>","prompt":"p"}]"#,
+            &["What does </think> do?"],
+            true,
+        ),
+        (r#"[{"front":"<think>","back":"</think>\n[","prompt":"p"},A]"#, &["<think>", "a"], true),
+        // Something is missing.
+        ("[A,~,B]", &["a", "b"], false),
+        (r#"[A,{"front":"x","back":"~y","prompt":"p"},B]"#, &["a", "b"], false),
+        ("[A,B]~", &["a", "b"], true),
+        ("~[A,B]", &["a", "b"], true),
+        ("~,A]}", &["a"], false),
+        ("A~", &["a"], false),
+        (r#"Sure: [A,{"front":"x","back":"~y","prompt":"p"},B]"#, &["a"], false),
+        ("Sure: [A~,B] [D]", &["d"], true),
     ];
 
     #[test]
-    fn cards_are_found_in_all_that_models_write() {
-        for (content, cards, is_closed) in CONTENTS {
-            let (found, closed) = cards_of([content.as_bytes()]);
-            assert_eq!(found, *cards, "{content}");
-            assert_eq!(closed, *is_closed, "{content}");
+    fn the_answer_is_found_in_all_that_models_write() {
+        for (content, fronts, is_closed) in CONTENTS {
+            let content = with_candidates(content);
+            let (found, closed) = read([content.as_bytes()]);
+            assert_eq!(
+                (found.iter().map(String::as_str).collect(), closed),
+                (fronts.to_vec(), *is_closed),
+                "{content}"
+            );
         }
     }
 
     #[test]
     fn a_border_may_be_anywhere() {
         for (content, _, _) in CONTENTS {
-            let whole = cards_of([content.as_bytes()]);
+            let content = with_candidates(content);
+            let whole = read([content.as_bytes()]);
             for size in 1..=content.len() {
-                assert_eq!(cards_of(content.as_bytes().chunks(size)), whole, "{content} by {size}");
-            }
-            for at in 0..=content.len() {
-                let (head, tail) = content.as_bytes().split_at(at);
-                assert_eq!(cards_of([head, b"", tail]), whole, "{content} at {at}");
+                assert_eq!(read(content.as_bytes().chunks(size)), whole, "{content} by {size}");
             }
         }
     }
 
     #[test]
-    fn a_card_is_given_the_moment_its_brace_arrives() {
-        let content = r#"x {"candidates":[{"f":{"}":1}},{"f":2}]}"#;
-        let ends = [30, 38];
-        let mut reader = CandidateReader::default();
-        let mut count = 0;
-        for (at, byte) in content.bytes().enumerate() {
-            reader.push(&[byte], |_| {
-                count += 1;
-                true
-            });
-            assert_eq!(count, ends.iter().filter(|end| **end <= at + 1).count(), "{at}");
-            assert_eq!(reader.is_closed(), at + 1 == content.len());
-        }
-    }
-
-    #[test]
-    fn a_card_within_one_piece_is_not_copied() {
-        let piece = br#"{"candidates":[{"f":"a"},{"f":"b"}]}"#;
-        let mut count = 0;
-        CandidateReader::default().push(piece, |card| {
-            count += usize::from(piece.as_ptr_range().contains(&card.as_ptr()));
-            true
-        });
-        assert_eq!(count, 2);
-    }
-
-    #[test]
-    fn a_card_may_be_as_long_as_its_limit_and_not_one_byte_longer() {
-        for (card_bytes, given_bytes) in [(CARD_BYTES_MAX, CARD_BYTES_MAX), (CARD_BYTES_MAX + 1, 0)] {
-            let card = [br#"{"f":""#.as_slice(), &vec![b'x'; card_bytes - 8], br#""}"#].concat();
-            let content = [b"[", card.as_slice(), b",{\"f\":1}]"].concat();
-            for size in [1, 1000, content.len()] {
-                let mut given = Vec::new();
-                let mut reader = CandidateReader::default();
-                for piece in content.chunks(size) {
-                    reader.push(piece, |card| {
-                        given.push(card.len());
-                        true
-                    });
-                }
-                assert_eq!(given, [given_bytes, 7], "{card_bytes} by {size}");
-                assert!(reader.card.capacity() <= 2 * CARD_BYTES_MAX);
+    fn a_candidate_is_given_the_moment_its_brace_arrives() {
+        for (content, ends) in [
+            ("```json\n{\"candidates\":[A,B]}", [60, 98]),
+            (
+                r#"{"candidates":"[{\"front\":\"a\",\"back\":\"b\",\"prompt\":\"p\"},{\"front\":\"b\",\"back\":\"b\",\"prompt\":\"p\"}]"}"#,
+                [65, 115],
+            ),
+        ] {
+            let content = with_candidates(content);
+            let mut reader = CandidateReader::default();
+            let mut count = 0;
+            for (at, byte) in content.bytes().enumerate() {
+                reader.push(&[byte], &mut |_| {
+                    count += 1;
+                    true
+                });
+                assert_eq!(count, ends.iter().filter(|end| **end <= at + 1).count(), "{content} at {at}");
+                assert_eq!(reader.is_closed(), at + 1 == content.len());
             }
         }
     }
 
     #[test]
     fn content_beyond_the_limit_is_cut_off() {
-        let mut reader = CandidateReader::default();
-        let mut count = 0;
-        let mut push = |reader: &mut CandidateReader, piece: &[u8]| {
-            reader.push(piece, |_| {
+        for begin in ["[", "Sure: ["] {
+            let mut reader = CandidateReader::default();
+            let mut count = 0;
+            let mut take = |_: Found| {
                 count += 1;
                 true
-            });
-            count
-        };
-        push(&mut reader, b"[");
-        let filler = vec![b' '; CONTENT_BYTES_MAX - 1 - 7];
-        push(&mut reader, &filler);
-        assert!(!reader.is_full());
-        assert_eq!(push(&mut reader, b"{\"f\":1},{\"f\":2}]"), 1);
-        assert!(reader.is_full());
-        assert!(!reader.is_closed());
-        assert_eq!(push(&mut reader, b",{\"f\":3}]"), 1);
-    }
-
-    #[test]
-    fn deep_nesting_is_followed_without_recursion() {
-        let deep = [b"[{\"f\":".as_slice(), &[b'['; 400_000], &[b']'; 400_000], b"},{\"f\":1}]"].concat();
-        let (cards, is_closed) = cards_of([deep.as_slice()]);
-        assert_eq!(cards, ["", "{\"f\":1}"]);
-        assert!(is_closed);
+            };
+            let a = with_candidates("A");
+            reader.push(begin.as_bytes(), &mut take);
+            reader.push(&vec![b' '; CONTENT_BYTES_MAX - begin.len() - a.len()], &mut take);
+            assert!(!reader.is_full());
+            reader.push(with_candidates("A,B]").as_bytes(), &mut take);
+            assert!(reader.is_full());
+            reader.push(with_candidates(",B]").as_bytes(), &mut take);
+            reader.finish(&mut take);
+            assert!(!reader.is_closed());
+            assert_eq!(count, 1);
+        }
     }
 
     proptest! {
         #[test]
-        fn no_splitting_changes_the_cards(
+        fn no_splitting_changes_the_answer(
             content in proptest::collection::vec(prop_oneof![
-                Just("{"), Just("}"), Just("["), Just("]"), Just("\""), Just("\\"), Just(":"), Just(","), Just(" "), Just("f"),
-                Just("null"), Just("12"), Just("{\"f\":\"a\"}"), Just("{\"candidates\":["), Just("]}"), Just("\u{e9}"),
-            ], 0..60).prop_map(|parts| parts.concat()),
-            sizes in proptest::collection::vec(1usize..9, 1..9),
+                Just("{"), Just("}"), Just("["), Just("]"), Just("\""), Just("\\"), Just(":"), Just(","), Just(" "), Just("x"),
+                Just("A"), Just("B"), Just("{\"candidates\":["), Just("]}"), Just("<think>"), Just("</think>"), Just("\n"), Just("~"),
+                Just("<|channel|>"), Just("final"), Just("```json\n"), Just("E"), Just("\u{25c1}think\u{25b7}"), Just("Sure: "),
+            ], 0..40).prop_map(|parts| with_candidates(&parts.concat())),
+            size in 1usize..9,
         ) {
-            let whole = cards_of([content.as_bytes()]);
-            let mut rest = content.as_bytes();
-            let mut pieces = Vec::new();
-            for size in sizes.iter().cycle() {
-                if rest.is_empty() { break; }
-                let (head, tail) = rest.split_at((*size).min(rest.len()));
-                pieces.push(head);
-                rest = tail;
-            }
-            prop_assert_eq!(cards_of(pieces), whole);
-        }
-
-        #[test]
-        fn any_json_with_cards_in_any_prose_gives_its_cards(
-            before in "[^{}\\[\\]]{0,40}",
-            texts in proptest::collection::vec(any::<String>(), 1..6),
-            after in any::<String>(),
-            pretty in any::<bool>(),
-        ) {
-            let cards: Vec<_> = texts.iter().map(|text| serde_json::json!({ "f": text })).collect();
-            let root = serde_json::json!({ "candidates": cards });
-            let json = if pretty { serde_json::to_string_pretty(&root) } else { serde_json::to_string(&root) }?;
-            let (found, is_closed) = cards_of([[before.as_str(), &json, &after].concat().as_bytes()]);
-            let found: Vec<serde_json::Value> =
-                found.iter().map(|card| serde_json::from_str(card)).collect::<Result<_, _>>()?;
-            prop_assert_eq!(found, cards);
-            prop_assert!(is_closed);
+            prop_assert_eq!(read(content.as_bytes().chunks(size)), read([content.as_bytes()]));
         }
 
         #[test]
         fn arbitrary_bytes_are_survived(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-            let (whole, split) = (cards_of([bytes.as_slice()]), cards_of(bytes.chunks(1)));
-            prop_assert_eq!(whole, split);
+            prop_assert_eq!(read([bytes.as_slice()]), read(bytes.chunks(1)));
         }
     }
 }

@@ -1,17 +1,23 @@
-//! Server-Sent Events out of bytes, whatever the borders of the pieces that they come in.
+//! Server-Sent Events of a model API out of bytes, whatever the borders of the pieces that they come in.
 //!
 //! ```text
 //! EF BB BF            a byte order mark, only at the start
 //! : OPENROUTER …⏎     a comment: dropped (that it came was a sign of life)
-//! event: x⏎           another field: dropped
+//! event: error⏎       the event is an error; other names are dropped
 //! data: {"a":⏎        one space after the colon is not part of the value
-//! data:1}⏎            several data lines are joined by LF
-//! ⏎                   the event ends: {"a":LF1}
+//! data:1}⏎            a line joins the one before it where that one is the beginning of an object
+//! data: {"b":2}⏎      else it is an event of its own, whether or not there was a blank line
+//! error: {"code":1}⏎  the data of an error (llama.cpp)
+//! other: x⏎           another field: dropped
+//! ⏎                   the event ends
 //! ```
-//! where ⏎ is LF, CR or CRLF. Works on bytes and looks at no character, so a border inside a multi-byte
-//! character is like any other (WHATWG HTML, 9.2.6 "Interpreting an event stream").
+//! where ⏎ is LF, CR or CRLF. Works on bytes, so a border inside a multi-byte character is like any other (WHATWG HTML,
+//! 9.2.6 "Interpreting an event stream", but for data lines without a blank line between them, which it joins: no JSON
+//! is two objects).
 //!
 //! Not for: what is in the data, and reconnecting: a model's answer cannot be taken up in the middle.
+
+use super::json::Brackets;
 
 /// The longest line, and the longest event. OpenRouter's chunks have some hundred bytes; a plain server may
 /// put a whole answer into one event, and content is cut off at as much
@@ -22,15 +28,27 @@ pub const EVENT_BYTES_MAX: usize = 1024 * 1024;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooLong;
 
+/// The data of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Event<'a> {
+    /// Its lines, joined by LF.
+    pub data: &'a [u8],
+    /// Its name is `error`, or its field.
+    pub is_error: bool,
+}
+
 /// The state between two pieces.
 #[derive(Debug, Default)]
 pub struct EventStream {
     /// The beginning of a line whose end has not come yet.
     line: Vec<u8>,
-    /// The data lines of an event whose blank line has not come yet.
+    /// The data lines of an event that has not ended.
     data: Vec<u8>,
     /// Whether there was a data line: `data:` alone is an event with empty data.
     has_data: bool,
+    /// The brackets of `data`, which say whether it is the beginning of an object.
+    brackets: Option<Brackets>,
+    is_error: bool,
     /// The last byte was a CR: an LF that follows belongs to it.
     after_cr: bool,
     /// The first line is over, and a byte order mark with it.
@@ -41,17 +59,18 @@ pub struct EventStream {
 enum Line<'a> {
     Blank,
     Data(&'a [u8]),
+    Error(&'a [u8]),
+    Name { is_error: bool },
     Other,
 }
 
 impl EventStream {
-    /// Takes the next bytes and gives the data of each event that ends in them. Where an event has one data
-    /// line, and that line and the blank one lie within this piece, the data is given as it lies there,
-    /// uncopied.
+    /// Takes the next bytes and gives each event that ends in them. Where an event has one data line, and that line and
+    /// the end of the event lie within this piece, the data is given as it lies there, uncopied.
     ///
     /// # Errors
     /// [`TooLong`]; the stream is of no more use then.
-    pub fn push(&mut self, piece: &[u8], mut on_data: impl FnMut(&[u8])) -> Result<(), TooLong> {
+    pub fn push(&mut self, piece: &[u8], on_event: &mut dyn FnMut(Event<'_>)) -> Result<(), TooLong> {
         let mut rest = piece;
         // INVARIANT: `held` is the only data line of its event so far; `self.data` has none beside it.
         let mut held: Option<&[u8]> = None;
@@ -73,26 +92,19 @@ impl EventStream {
             rest = tail.get(1..).unwrap_or_default();
 
             if self.line.is_empty() {
-                match self.read_line(head) {
-                    Line::Blank => self.end_event(held.take(), &mut on_data),
-                    Line::Data(value) if held.is_none() && !self.has_data => held = Some(value),
-                    Line::Data(value) => {
-                        self.keep(held.take())?;
-                        self.keep(Some(value))?;
-                    }
-                    Line::Other => {}
+                let line = self.read_line(head);
+                if let Some(value) = self.take_line(line, &mut held, on_event)? {
+                    held = Some(value);
                 }
             } else {
                 append(&mut self.line, head)?;
-                let mut line = std::mem::take(&mut self.line);
+                let mut whole = std::mem::take(&mut self.line);
+                let line = self.read_line(&whole);
                 // It is the first line that ends in this piece, so nothing is held yet.
-                match self.read_line(&line) {
-                    Line::Blank => self.end_event(None, &mut on_data),
-                    Line::Data(value) => self.keep(Some(value))?,
-                    Line::Other => {}
-                }
-                line.clear();
-                self.line = line; // its memory serves the next line that is cut
+                let value = self.take_line(line, &mut None, on_event)?;
+                self.keep(value)?;
+                whole.clear();
+                self.line = whole; // its memory serves the next line that is cut
             }
         }
         self.keep(held)?;
@@ -102,14 +114,13 @@ impl EventStream {
     /// The connection has ended. A last event without its blank line is given all the same: whether it is
     /// whole is for the JSON in it to say. (The standard drops it; models' gateways forget the last line
     /// end.)
-    pub fn finish(mut self, mut on_data: impl FnMut(&[u8])) {
-        let line = std::mem::take(&mut self.line);
-        if let Line::Data(value) = self.read_line(&line)
-            && self.keep(Some(value)).is_err()
-        {
-            return;
+    pub fn finish(mut self, on_event: &mut dyn FnMut(Event<'_>)) {
+        let whole = std::mem::take(&mut self.line);
+        let line = self.read_line(&whole);
+        match self.take_line(line, &mut None, on_event) {
+            Ok(value) if self.keep(value).is_ok() => self.end_event(None, on_event),
+            _ => {}
         }
-        self.end_event(None, &mut on_data);
     }
 
     fn read_line<'a>(&mut self, line: &'a [u8]) -> Line<'a> {
@@ -118,30 +129,81 @@ impl EventStream {
         if line.is_empty() {
             return Line::Blank;
         }
-        match line.strip_prefix(b"data") {
-            Some([]) => Line::Data(&[]),
-            Some([b':', b' ', value @ ..] | [b':', value @ ..]) => Line::Data(value),
+        let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
+        let value = line.get(name.len().saturating_add(1)..).unwrap_or_default();
+        let value = value.strip_prefix(b" ").unwrap_or(value);
+        match name {
+            b"data" => Line::Data(value),
+            b"error" => Line::Error(value),
+            b"event" => Line::Name { is_error: value.trim_ascii() == b"error" },
             _ => Line::Other,
         }
+    }
+
+    /// Processes a line; returns the value of a data line that is the first of its event.
+    fn take_line<'a>(
+        &mut self,
+        line: Line<'a>,
+        held: &mut Option<&[u8]>,
+        on_event: &mut dyn FnMut(Event<'_>),
+    ) -> Result<Option<&'a [u8]>, TooLong> {
+        let (value, is_error) = match line {
+            Line::Other => return Ok(None),
+            Line::Data(value) if self.is_open(*held) => {
+                self.keep(held.take())?;
+                self.keep(Some(value))?;
+                return Ok(None);
+            }
+            Line::Data(value) => (Some(value), None),
+            Line::Error(value) => (Some(value), Some(true)),
+            Line::Name { is_error } => (None, Some(is_error)),
+            Line::Blank => (None, Some(false)),
+        };
+        self.end_event(held.take(), on_event);
+        self.is_error = is_error.unwrap_or(self.is_error);
+        Ok(value)
+    }
+
+    /// Whether the data so far begins an object and does not close it.
+    fn is_open(&mut self, held: Option<&[u8]>) -> bool {
+        let data = held.unwrap_or(&self.data);
+        if !data.trim_ascii_start().starts_with(b"{") {
+            return false;
+        }
+        self.brackets
+            .get_or_insert_with(|| {
+                let mut brackets = Brackets::default();
+                brackets.push(data);
+                brackets
+            })
+            .is_open()
     }
 
     fn keep(&mut self, value: Option<&[u8]>) -> Result<(), TooLong> {
         let Some(value) = value else { return Ok(()) };
         if self.has_data {
             append(&mut self.data, b"\n")?;
+            if let Some(brackets) = &mut self.brackets {
+                brackets.push(value);
+            }
         }
         self.has_data = true;
         append(&mut self.data, value)
     }
 
-    fn end_event(&mut self, held: Option<&[u8]>, on_data: &mut impl FnMut(&[u8])) {
-        if let Some(value) = held {
-            on_data(value);
+    fn end_event(&mut self, held: Option<&[u8]>, on_event: &mut dyn FnMut(Event<'_>)) {
+        let is_error = self.is_error;
+        if let Some(data) = held {
+            on_event(Event { data, is_error });
         } else if self.has_data {
-            on_data(&self.data);
+            on_event(Event { data: &self.data, is_error });
             self.data.clear();
             self.has_data = false;
+        } else {
+            return;
         }
+        self.brackets = None;
+        self.is_error = false;
     }
 }
 
@@ -163,9 +225,11 @@ mod tests {
         let mut events = Vec::new();
         let mut stream = EventStream::default();
         for piece in pieces {
-            stream.push(piece, |data| events.push(data.to_vec())).expect("no event here is too long");
+            stream
+                .push(piece, &mut |event| events.push(event.data.to_vec()))
+                .expect("no event here is too long");
         }
-        stream.finish(|data| events.push(data.to_vec()));
+        stream.finish(&mut |event| events.push(event.data.to_vec()));
         events
     }
 
@@ -174,17 +238,24 @@ mod tests {
         (b"data: a\r\rdata: b\r\r", &[b"a", b"b"]),
         (b"data: a\r\n\r\ndata: b\r\n\r\n", &[b"a", b"b"]),
         (b"data: a\r\n\ndata: b\n\r\n", &[b"a", b"b"]),
-        (b"data: a\r\ndata: b\r\n\r\n", &[b"a\nb"]),
-        (b"data: a\rdata: b\r\ndata: c\ndata: d\n\n", &[b"a\nb\nc\nd"]),
+        (b"data: a\r\ndata: b\r\n\r\n", &[b"a", b"b"]),
+        (b"data: {a\rdata: b\r\ndata: [c\ndata: ]}\n\n", &[b"{a\nb\n[c\n]}"]),
         (b"data:a\n\ndata:  b \n\n", &[b"a", b" b "]),
-        (b"data: a\ndata:\ndata\ndata: b\n\n", &[b"a\n\n\nb"]),
+        (b"data: {\ndata:\ndata\ndata: }\n\n", &[b"{\n\n\n}"]),
+        // Without blank lines.
+        (b"data: {\"a\":1}\ndata: {\"b\":2}\ndata: [DONE]\n", &[b"{\"a\":1}", b"{\"b\":2}", b"[DONE]"]),
+        (
+            b"data: {}\ndata: ping\nevent: x\ndata: {}\ndata:\ndata: {\ndata: }\n",
+            &[b"{}", b"ping", b"{}", b"", b"{\n}"],
+        ),
+        (b"data: {\"a\":\"}\ndata: \"}\ndata: {}\n\n", &[b"{\"a\":\"}\n\"}", b"{}"]),
         (b"\xEF\xBB\xBFdata: a\n\n\xEF\xBB\xBFdata: b\n\n", &[b"a"]),
         (b"\xEF\xBB\xBF\n\ndata: a\n\n", &[b"a"]),
         (b": OPENROUTER PROCESSING\n\n:\n\nevent: x\nid: 1\nretry\ndata: a\nfoo: bar\n\n", &[b"a"]),
         (b"data: a", &[b"a"]),
         (b"data: a\n", &[b"a"]),
         (b"data: a\r", &[b"a"]),
-        (b"data: a\ndata: b\n: c", &[b"a\nb"]),
+        (b"data: {a\ndata: b\n: c", &[b"{a\nb"]),
         (b"\n\n\r\r\n: x\n\nevent: x\n\n", &[]),
         (b"data:\n\n", &[b""]),
         (b"", &[]),
@@ -218,13 +289,40 @@ mod tests {
     }
 
     #[test]
+    fn an_event_is_an_error_by_its_name_or_by_its_field() {
+        let stream = b"event: error\ndata: {1\ndata: }\n\ndata: 2\n\nerror: 3\nerror:4\ndata: 5\n\nevent:error\n\ndata: 6\nevent: error\ndata: 7\ndata: 8\n";
+        for size in 1..=stream.len() {
+            let mut errors = Vec::new();
+            let mut events = EventStream::default();
+            let mut take = |event: Event<'_>| {
+                errors.push((String::from_utf8_lossy(event.data).into_owned(), event.is_error))
+            };
+            for piece in stream.chunks(size) {
+                events.push(piece, &mut take).expect("it is short");
+            }
+            events.finish(&mut take);
+            let expected = [
+                ("{1\n}", true),
+                ("2", false),
+                ("3", true),
+                ("4", true),
+                ("5", false),
+                ("6", false),
+                ("7", true),
+                ("8", false),
+            ];
+            assert_eq!(errors, expected.map(|(data, is_error)| (data.to_owned(), is_error)), "by {size}");
+        }
+    }
+
+    #[test]
     fn an_event_is_given_as_soon_as_its_blank_line_is_there() {
         let mut stream = EventStream::default();
         let mut count = 0;
         for (byte, expected) in
             b"data: a\r\r\ndata: b\n\n".iter().zip([0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2])
         {
-            stream.push(&[*byte], |_| count += 1).expect("it is short");
+            stream.push(&[*byte], &mut |_| count += 1).expect("it is short");
             assert_eq!(count, expected);
         }
     }
@@ -234,7 +332,7 @@ mod tests {
         let piece = b"data: abc\n\n";
         let mut lies_within = false;
         EventStream::default()
-            .push(piece, |data| lies_within = piece.as_ptr_range().contains(&data.as_ptr()))
+            .push(piece, &mut |event| lies_within = piece.as_ptr_range().contains(&event.data.as_ptr()))
             .expect("it is short");
         assert!(lies_within);
     }
@@ -247,7 +345,7 @@ mod tests {
             let mut stream = EventStream::default();
             let mut outcome = Ok(());
             for piece in line.chunks(4096) {
-                outcome = outcome.and(stream.push(piece, |_| {}));
+                outcome = outcome.and(stream.push(piece, &mut |_| {}));
             }
             assert_eq!(outcome, expected);
         }
@@ -256,8 +354,8 @@ mod tests {
     #[test]
     fn many_lines_of_one_event_are_limited_together() {
         let mut stream = EventStream::default();
-        let line = [b"data:".as_slice(), &[b'x'; 1023], b"\n"].concat();
-        let pushed = (0..2000).take_while(|_| stream.push(&line, |_| {}).is_ok()).count();
+        let line = [b"data:{".as_slice(), &[b'x'; 1022], b"\n"].concat();
+        let pushed = (0..2000).take_while(|_| stream.push(&line, &mut |_| {}).is_ok()).count();
         assert_eq!(pushed, EVENT_BYTES_MAX / 1024);
     }
 

@@ -13,10 +13,11 @@
 use std::pin::pin;
 
 use super::failure::Failure;
-use super::reading::{End, Ended, Reading, TakeCard, Wants};
+use super::reading::{End, Ended, Reading, Wants};
 use super::request::{Ask, build, wants_reuse};
 use crate::config::ModelApi;
-use crate::generation::candidate::{Candidate, Candidates};
+use crate::generation::candidate::{Candidate, Candidates, Found};
+use crate::generation::candidate_reader::OnFound;
 use crate::generation::retry;
 use crate::generation::usage::Usage;
 use crate::ports::alarm::Alarm;
@@ -122,8 +123,8 @@ where
         }
         answer.attempts = next;
         on_progress(Progress::Attempt(answer.attempts));
-        let mut take = |json: &[u8]| {
-            candidates.take(json).map(|candidate| on_progress(Progress::Candidate(candidate))).is_ok()
+        let mut take = |found: Found| {
+            candidates.take(found).map(|candidate| on_progress(Progress::Candidate(candidate))).is_ok()
         };
         let (ended, was_reused) = attempt(host, settings, ask, failure.is_none(), &mut take).await;
         answer.usage = match (answer.usage, ended.usage) {
@@ -165,7 +166,7 @@ async fn attempt<H>(
     settings: &ModelApi,
     ask: &Ask<'_>,
     is_first: bool,
-    take: &mut TakeCard<'_>,
+    take: &mut OnFound<'_>,
 ) -> (Ended, Option<bool>)
 where
     H: Fetch + Timer + Clock,
@@ -210,7 +211,7 @@ async fn read<H: Timer + Clock>(
     alarm: &mut Alarm<'_, H>,
     body: &mut impl Body,
     reading: &mut Reading,
-    take: &mut TakeCard<'_>,
+    take: &mut OnFound<'_>,
 ) -> End {
     let mut now_ms = host.now_ms();
     let mut heard_ms = now_ms;
@@ -218,7 +219,8 @@ async fn read<H: Timer + Clock>(
     let mut wanted_bytes = 1;
     loop {
         match reading.wants() {
-            Wants::Cards => {}
+            // More content followed an apparent end.
+            Wants::Candidates => rest_until_ms = u64::MAX,
             Wants::Rest => {
                 rest_until_ms = rest_until_ms.min(now_ms.saturating_add(REST_MS));
                 wanted_bytes = 1; // the end of the stream may never come: take what is there

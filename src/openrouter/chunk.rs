@@ -7,39 +7,39 @@
 //! data: [DONE]
 //!
 //! {"choices":[{"message":{"content":"…","refusal":null},"finish_reason":…,"error":{…}}],"usage":…}
-//! {"choices":[{"message":{"content":[{"type":"text","text":"…"},…]}}]}
+//! "content":[{"type":"text","text":"…"},…]   "content":{"type":"text","text":"…"}   "content":{"candidates":…}
+//! "tool_calls":[{"function":{"arguments":"…"}}]   "function_call":{"arguments":"…"}   "arguments":{"candidates":…}
 //!
 //! {"error":{"code":429,…}}   {"error":{"code":"429"}}   {"error":{"code":"word"}}   {"error":"…"}
 //! {"error":{"availability":{"code":…,"retryable":…,"retry_after":…}}}
+//! {"object":"error","code":400,"type":"…"}   {"code":400,"message":"…"}              the error itself
 //! ```
-//! Tolerant: a member of another type than expected is as good as missing, one that nobody asked for is
-//! skipped without being kept. Content is bytes: UTF-8, but for what the model broke (lone surrogates come as
-//! WTF-8), because a character may be cut by the border of two chunks.
+//! Tolerant: a member of another type than expected is as good as missing, of a member that stands twice the last one
+//! counts, one that nobody asked for is skipped. Content is bytes: UTF-8, but for what the model broke (lone surrogates
+//! come as WTF-8), because a character may be cut by the border of two chunks.
 //!
 //! Not for: judging failures ([`super::failure`]), joining chunks ([`super::reading`]).
 
 use std::borrow::Cow;
-use std::fmt;
-use std::marker::PhantomData;
-
-use serde::Deserialize;
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::failure::{Failure, Told};
+use crate::generation::escapes;
+use crate::generation::json::{Cursor, Value};
 use crate::generation::usage::Usage;
 
 /// The data of the event that ends a stream.
 pub const DONE: &[u8] = b"[DONE]";
+/// The longest id or name that is kept.
+const NAME_BYTES_MAX: usize = 128;
 
 /// What one document says.
 #[derive(Debug, Default, PartialEq)]
 pub struct Chunk<'a> {
     /// The generation's id, by which an operator finds it at the model API.
-    pub id: Option<Cow<'a, str>>,
+    pub id: Option<&'a str>,
     /// The model that served.
-    pub model: Option<Cow<'a, str>>,
-    /// The next bytes of what the model says.
+    pub model: Option<&'a str>,
+    /// The next bytes of what the model says, the arguments of its calls included.
     pub content: Cow<'a, [u8]>,
     /// The model said that it refuses.
     pub is_refusal: bool,
@@ -65,368 +65,250 @@ pub enum Finish {
     Error,
 }
 
+/// The circumstances of a document.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// The status of the response, unless it is a success.
+    pub http_status: Option<u16>,
+    /// The header `Retry-After`, in seconds.
+    pub retry_after_s: Option<u64>,
+    /// The event stream says that the document is an error.
+    pub is_error: bool,
+}
+
 impl<'a> Chunk<'a> {
-    /// Reads a document; `None` when it is no JSON object. `http_status` is that of the answer, unless it was
-    /// a success; `retry_after_s` is its header.
+    /// Reads the object at the beginning of a text, and returns the rest of the text, too; `None` when there is no object, or
+    /// a broken one.
     #[must_use]
-    pub fn read(json: &'a [u8], http_status: Option<u16>, retry_after_s: Option<u64>) -> Option<Self> {
-        let Object(document) = serde_json::from_slice::<Object<Document<'a>>>(json).ok()?;
-        let document = document?;
-        let choice = document.choices.0.unwrap_or_default();
-        let told = Told { http_status, retry_after_s, ..Told::default() };
-        let finish = choice.finish_reason.word().map(|word| match word {
-            "length" => Finish::Length,
-            "content_filter" => Finish::ContentFilter,
-            "error" => Finish::Error,
-            _ => Finish::End,
+    pub fn read(text: &'a [u8], origin: Origin) -> Option<(Self, &'a [u8])> {
+        let mut chunk = Self::default();
+        let mut error = Value::Missing;
+        let mut choice_error = Value::Missing;
+        let mut code = Value::Missing;
+        let mut kind = Value::Missing;
+        let mut has_choices = false;
+        let mut cursor = Cursor::new(text);
+        if !text.trim_ascii_start().starts_with(b"{") {
+            return None;
+        }
+        cursor.object(&mut |name, cursor| match name {
+            b"id" => chunk.id = name_in(cursor.value()),
+            b"model" => chunk.model = name_in(cursor.value()),
+            b"usage" => chunk.usage = usage_in(cursor).or(chunk.usage),
+            b"error" => error = cursor.value(),
+            b"code" => code = cursor.value(),
+            b"object" | b"type" => kind = error_in(cursor.value(), kind),
+            b"choices" => {
+                let mut is_first = true;
+                cursor.list(&mut |cursor| {
+                    if std::mem::take(&mut is_first) {
+                        has_choices = true;
+                        choice_error = chunk.read_choice(cursor);
+                    } else {
+                        cursor.value();
+                    }
+                });
+            }
+            _ => {
+                cursor.value();
+            }
         });
-        let failure = match document.error.0.or(choice.error.0) {
-            Some(error) => Some(error.failure(told)),
-            None if http_status.is_some() => Some(Failure::told(&told)),
-            None if finish == Some(Finish::Error) => Some(Failure::ERROR),
-            None => None,
+        let rest = cursor.rest()?;
+        let told =
+            Told { http_status: origin.http_status, retry_after_s: origin.retry_after_s, ..Told::default() };
+        let is_error = origin.is_error || kind != Value::Missing;
+        let has_error_code = code.whole().is_some_and(|code| (400..600).contains(&code));
+        chunk.failure = if error.says_something() {
+            Some(failure_in(error, told))
+        } else if choice_error.says_something() {
+            Some(failure_in(choice_error, told))
+        } else if origin.http_status.is_some() || is_error || (has_error_code && !has_choices) {
+            Some(failure_in(Value::Object(text), told))
+        } else {
+            None
         };
-        let message = choice.delta.0.or(choice.message.0).unwrap_or_default();
-        Some(Self {
-            id: document.id.name(),
-            model: document.model.name(),
-            content: message.content.0,
-            is_refusal: !message.refusal.0.is_empty(),
-            finish,
-            usage: document.usage.0.and_then(|usage| usage.read()),
-            failure,
-        })
+        Some((chunk, rest))
     }
-}
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Document<'a> {
-    #[serde(borrow)]
-    id: Scalar<'a>,
-    #[serde(borrow)]
-    model: Scalar<'a>,
-    #[serde(borrow)]
-    choices: First<Choice<'a>>,
-    #[serde(borrow)]
-    usage: Object<Used<'a>>,
-    #[serde(borrow)]
-    error: Object<Wrong<'a>>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Choice<'a> {
-    #[serde(borrow)]
-    delta: Object<Message<'a>>,
-    #[serde(borrow)]
-    message: Object<Message<'a>>,
-    #[serde(borrow)]
-    finish_reason: Scalar<'a>,
-    #[serde(borrow)]
-    error: Object<Wrong<'a>>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Message<'a> {
-    #[serde(borrow)]
-    content: Text<'a>,
-    #[serde(borrow)]
-    refusal: Text<'a>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Piece<'a> {
-    #[serde(borrow)]
-    r#type: Scalar<'a>,
-    #[serde(borrow)]
-    text: Text<'a>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Used<'a> {
-    #[serde(borrow)]
-    prompt_tokens: Scalar<'a>,
-    #[serde(borrow)]
-    completion_tokens: Scalar<'a>,
-    #[serde(borrow)]
-    cost: Scalar<'a>,
-}
-
-impl Used<'_> {
-    fn read(&self) -> Option<Usage> {
-        let (prompt, completion) = (self.prompt_tokens.whole(), self.completion_tokens.whole());
-        prompt.or(completion)?;
-        let cost = self.cost.real().unwrap_or(0.0);
-        let usage =
-            Usage { prompt_tokens: prompt.unwrap_or(0), completion_tokens: completion.unwrap_or(0), cost };
-        Some(usage.bounded())
+    /// Reads the first choice, and returns the error in it.
+    fn read_choice(&mut self, cursor: &mut Cursor<'a>) -> Value<'a> {
+        let mut error = Value::Missing;
+        cursor.object(&mut |name, cursor| match name {
+            b"delta" | b"message" => self.read_message(cursor),
+            b"finish_reason" => self.finish = finish_in(cursor.value()),
+            b"error" => error = cursor.value(),
+            _ => {
+                cursor.value();
+            }
+        });
+        error
     }
-}
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Wrong<'a> {
-    #[serde(borrow)]
-    code: Scalar<'a>,
-    #[serde(borrow)]
-    metadata: Object<Metadata<'a>>,
-    #[serde(borrow)]
-    availability: Object<Availability<'a>>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Metadata<'a> {
-    #[serde(borrow)]
-    error_type: Scalar<'a>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Availability<'a> {
-    #[serde(borrow)]
-    code: Scalar<'a>,
-    #[serde(borrow)]
-    retryable: Scalar<'a>,
-    #[serde(borrow)]
-    retry_after: Scalar<'a>,
-}
-
-impl Wrong<'_> {
-    fn failure(&self, told: Told<'_>) -> Failure {
-        let metadata = self.metadata.0.as_ref();
-        let availability = self.availability.0.as_ref();
-        Failure::told(&Told {
-            error_type: metadata.and_then(|metadata| metadata.error_type.word()),
-            availability_code: availability.and_then(|availability| availability.code.word()),
-            code_word: self.code.word(),
-            code_number: self.code.whole(),
-            retryable: availability.and_then(|availability| match availability.retryable {
-                Scalar::Truth(truth) => Some(truth),
-                _ => None,
+    fn read_message(&mut self, cursor: &mut Cursor<'a>) {
+        let mut content = Cow::Borrowed([].as_slice());
+        let mut arguments = Cow::Borrowed([].as_slice());
+        cursor.object(&mut |name, cursor| match name {
+            b"content" => content = text_in(cursor.value()),
+            b"refusal" => self.is_refusal |= !text_in(cursor.value()).is_empty(),
+            b"function_call" => arguments = arguments_in(cursor),
+            b"tool_calls" => cursor.list(&mut |cursor| {
+                cursor.object(&mut |name, cursor| match name {
+                    b"function" => append(&mut arguments, arguments_in(cursor)),
+                    _ => {
+                        cursor.value();
+                    }
+                });
             }),
-            retry_after_s: told
-                .retry_after_s
-                .or(availability.and_then(|availability| availability.retry_after.whole())),
-            ..told
-        })
-    }
-}
-
-/// A number, a word, a truth value; anything else is nothing.
-#[derive(Debug, Default, PartialEq)]
-enum Scalar<'a> {
-    #[default]
-    Nothing,
-    Truth(bool),
-    Whole(u64),
-    Real(f64),
-    Word(Cow<'a, str>),
-}
-
-impl<'a> Scalar<'a> {
-    fn word(&self) -> Option<&str> {
-        match self {
-            Self::Word(word) => Some(word),
-            _ => None,
-        }
-    }
-
-    /// Not negative; rounded up, so that a wait is never shorter than asked for.
-    fn whole(&self) -> Option<u64> {
-        match self {
-            Self::Whole(number) => Some(*number),
-            #[expect(
-                clippy::as_conversions,
-                reason = "from a real number there is no other way, and this one saturates"
-            )]
-            Self::Real(number) if *number >= 0.0 => Some(number.ceil() as u64),
-            Self::Word(digits) => digits.trim().parse().ok(),
-            _ => None,
-        }
-    }
-
-    /// Not negative.
-    fn real(&self) -> Option<f64> {
-        match self {
-            Self::Whole(number) => u32::try_from(*number).ok().map(f64::from),
-            Self::Real(number) if *number >= 0.0 => Some(*number),
-            _ => None,
-        }
-    }
-
-    /// A word that can go into a log: printable ASCII, at most 128 bytes.
-    fn name(self) -> Option<Cow<'a, str>> {
-        match self {
-            Self::Word(word)
-                if (1..=128).contains(&word.len()) && word.bytes().all(|byte| byte.is_ascii_graphic()) =>
-            {
-                Some(word)
+            _ => {
+                cursor.value();
             }
-            _ => None,
+        });
+        append(&mut content, arguments);
+        if !content.is_empty() {
+            self.content = content;
         }
     }
 }
 
-impl<'de: 'a, 'a> Deserialize<'de> for Scalar<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Any;
-        impl<'de> Visitor<'de> for Any {
-            type Value = Scalar<'de>;
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("anything")
-            }
-            fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
-                Ok(Scalar::Nothing)
-            }
-            fn visit_bool<E: Error>(self, truth: bool) -> Result<Self::Value, E> {
-                Ok(Scalar::Truth(truth))
-            }
-            fn visit_u64<E: Error>(self, number: u64) -> Result<Self::Value, E> {
-                Ok(Scalar::Whole(number))
-            }
-            fn visit_i64<E: Error>(self, _negative: i64) -> Result<Self::Value, E> {
-                Ok(Scalar::Nothing)
-            }
-            fn visit_f64<E: Error>(self, number: f64) -> Result<Self::Value, E> {
-                Ok(Scalar::Real(number))
-            }
-            fn visit_borrowed_str<E: Error>(self, word: &'de str) -> Result<Self::Value, E> {
-                Ok(Scalar::Word(Cow::Borrowed(word)))
-            }
-            fn visit_str<E: Error>(self, word: &str) -> Result<Self::Value, E> {
-                Ok(Scalar::Word(Cow::Owned(word.to_owned())))
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Self::Value, A::Error> {
-                IgnoredAny.visit_seq(list).map(|_| Scalar::Nothing)
-            }
-            fn visit_map<A: MapAccess<'de>>(self, object: A) -> Result<Self::Value, A::Error> {
-                IgnoredAny.visit_map(object).map(|_| Scalar::Nothing)
+fn append<'a>(text: &mut Cow<'a, [u8]>, more: Cow<'a, [u8]>) {
+    if text.is_empty() {
+        *text = more;
+    } else if !more.is_empty() {
+        text.to_mut().extend_from_slice(&more);
+    }
+}
+
+fn arguments_in<'a>(cursor: &mut Cursor<'a>) -> Cow<'a, [u8]> {
+    let mut arguments = Cow::Borrowed([].as_slice());
+    cursor.object(&mut |name, cursor| match (name, cursor.value()) {
+        (b"arguments", Value::Text(text)) => arguments = escapes::of_server(text),
+        // Some servers send the object itself.
+        (b"arguments", Value::Object(json)) => arguments = Cow::Borrowed(json),
+        _ => {}
+    });
+    arguments
+}
+
+/// Returns the text of a string, of a part, or of a list of them; JSON in place of text as it is.
+fn text_in(value: Value<'_>) -> Cow<'_, [u8]> {
+    match value {
+        Value::Text(text) => escapes::of_server(text),
+        Value::Object(json) => text_of_part(json).unwrap_or(Cow::Borrowed(json)),
+        Value::List(json) => {
+            let mut text = Cow::Borrowed([].as_slice());
+            Cursor::new(json).list(&mut |cursor| match cursor.value() {
+                Value::Text(part) => append(&mut text, escapes::of_server(part)),
+                Value::Object(part) => append(&mut text, text_of_part(part).unwrap_or_default()),
+                _ => {}
+            });
+            text
+        }
+        Value::Missing | Value::Bare(_) => Cow::Borrowed(&[]),
+    }
+}
+
+/// Returns the text of a part of a message; empty for a part of another type (reasoning, an image), `None` for an object that
+/// is no part.
+fn text_of_part(json: &[u8]) -> Option<Cow<'_, [u8]>> {
+    let (mut kind, mut text) = (Value::Missing, None);
+    Cursor::new(json).object(&mut |name, cursor| match name {
+        b"type" => kind = cursor.value(),
+        b"text" => {
+            text = match cursor.value() {
+                Value::Text(text) => Some(escapes::of_server(text)),
+                _ => Some(Cow::Borrowed([].as_slice())),
             }
         }
-        deserializer.deserialize_any(Any)
-    }
-}
-
-/// An object; anything else is nothing. But a word stands for an object that says no more: `"error": "model
-/// not found"`.
-struct Object<T>(Option<T>);
-
-impl<T> Default for Object<T> {
-    fn default() -> Self {
-        Self(None)
-    }
-}
-
-impl<'de, T: Deserialize<'de> + Default> Deserialize<'de> for Object<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Any<T>(PhantomData<T>);
-        impl<'de, T: Deserialize<'de> + Default> Visitor<'de> for Any<T> {
-            type Value = Object<T>;
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("anything")
-            }
-            fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
-                Ok(Object(None))
-            }
-            fn visit_bool<E: Error>(self, _: bool) -> Result<Self::Value, E> {
-                Ok(Object(None))
-            }
-            fn visit_u64<E: Error>(self, _: u64) -> Result<Self::Value, E> {
-                Ok(Object(None))
-            }
-            fn visit_i64<E: Error>(self, _: i64) -> Result<Self::Value, E> {
-                Ok(Object(None))
-            }
-            fn visit_f64<E: Error>(self, _: f64) -> Result<Self::Value, E> {
-                Ok(Object(None))
-            }
-            fn visit_str<E: Error>(self, word: &str) -> Result<Self::Value, E> {
-                Ok(Object((!word.is_empty()).then(T::default)))
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Self::Value, A::Error> {
-                IgnoredAny.visit_seq(list).map(|_| Object(None))
-            }
-            fn visit_map<A: MapAccess<'de>>(self, object: A) -> Result<Self::Value, A::Error> {
-                T::deserialize(MapAccessDeserializer::new(object)).map(|object| Object(Some(object)))
-            }
+        _ => {
+            cursor.value();
         }
-        deserializer.deserialize_any(Any(PhantomData))
+    });
+    match kind.word() {
+        None | Some("text" | "output_text") => text,
+        Some(_) => Some(Cow::Borrowed(&[])),
     }
 }
 
-/// The first element of a list, if it is an object.
-struct First<T>(Option<T>);
+/// Returns a name that a log can contain: printable ASCII.
+fn name_in(value: Value<'_>) -> Option<&str> {
+    value.word().filter(|word| {
+        (1..=NAME_BYTES_MAX).contains(&word.len()) && word.bytes().all(|byte| byte.is_ascii_graphic())
+    })
+}
 
-impl<T> Default for First<T> {
-    fn default() -> Self {
-        Self(None)
+/// Returns the value if it marks the document as an error.
+fn error_in<'a>(value: Value<'a>, before: Value<'a>) -> Value<'a> {
+    if value.word() == Some("error") { value } else { before }
+}
+
+fn finish_in(value: Value<'_>) -> Option<Finish> {
+    match value.word()?.trim() {
+        "" => None,
+        "length" => Some(Finish::Length),
+        "content_filter" => Some(Finish::ContentFilter),
+        "error" => Some(Finish::Error),
+        _ => Some(Finish::End),
     }
 }
 
-impl<'de, T: Deserialize<'de> + Default> Deserialize<'de> for First<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Any<T>(PhantomData<T>);
-        impl<'de, T: Deserialize<'de> + Default> Visitor<'de> for Any<T> {
-            type Value = First<T>;
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("a list or null")
-            }
-            fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
-                Ok(First(None))
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
-                let first = list.next_element::<Object<T>>()?.unwrap_or_default();
-                IgnoredAny.visit_seq(list)?;
-                Ok(First(first.0))
-            }
+fn usage_in(cursor: &mut Cursor<'_>) -> Option<Usage> {
+    let (mut prompt, mut completion, mut cost) = (None, None, None);
+    cursor.object(&mut |name, cursor| match name {
+        b"prompt_tokens" => prompt = cursor.value().whole(),
+        b"completion_tokens" => completion = cursor.value().whole(),
+        b"cost" => cost = cursor.value().number(),
+        _ => {
+            cursor.value();
         }
-        deserializer.deserialize_any(Any(PhantomData))
-    }
+    });
+    prompt.or(completion)?;
+    let usage = Usage {
+        prompt_tokens: prompt.unwrap_or(0),
+        completion_tokens: completion.unwrap_or(0),
+        cost: cost.unwrap_or(0.0),
+    };
+    Some(usage.bounded())
 }
 
-/// Text as bytes: a string, or a list of parts of which those of text count; null is empty.
-#[derive(Default)]
-struct Text<'a>(Cow<'a, [u8]>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Bytes;
-        impl<'de> Visitor<'de> for Bytes {
-            type Value = Text<'de>;
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("a string, a list of parts or null")
+/// Reads an error object; an error of another type says no more than that there is one.
+fn failure_in(error: Value<'_>, told: Told<'_>) -> Failure {
+    let Value::Object(json) = error else { return Failure::told(&told) };
+    let mut said = told;
+    let mut retry_after_s = None;
+    Cursor::new(json).object(&mut |name, cursor| match name {
+        b"code" => {
+            let code = cursor.value();
+            said.code_word = code.word();
+            said.code_number = code.whole();
+        }
+        b"type" => said.kind = cursor.value().word(),
+        b"metadata" => cursor.object(&mut |name, cursor| {
+            let value = cursor.value();
+            if name == b"error_type" {
+                said.error_type = value.word();
             }
-            fn visit_none<E: Error>(self) -> Result<Self::Value, E> {
-                Ok(Text::default())
-            }
-            fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-                deserializer.deserialize_bytes(self)
-            }
-            fn visit_borrowed_bytes<E: Error>(self, bytes: &'de [u8]) -> Result<Self::Value, E> {
-                Ok(Text(Cow::Borrowed(bytes)))
-            }
-            fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Self::Value, E> {
-                Ok(Text(Cow::Owned(bytes.to_vec())))
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
-                let mut text = Vec::new();
-                while let Some(Object(piece)) = list.next_element::<Object<Piece<'de>>>()? {
-                    if let Some(piece) = piece
-                        && piece.r#type.word().is_none_or(|kind| matches!(kind, "text" | "output_text"))
-                    {
-                        text.extend_from_slice(&piece.text.0);
+        }),
+        b"availability" => cursor.object(&mut |name, cursor| {
+            let value = cursor.value();
+            match name {
+                b"code" => said.availability_code = value.word(),
+                b"retryable" => {
+                    said.retryable = match value {
+                        Value::Bare(b"true") => Some(true),
+                        Value::Bare(b"false") => Some(false),
+                        _ => None,
                     }
                 }
-                Ok(Text(Cow::Owned(text)))
+                b"retry_after" => retry_after_s = value.whole(),
+                _ => {}
             }
+        }),
+        _ => {
+            cursor.value();
         }
-        deserializer.deserialize_option(Bytes)
-    }
+    });
+    said.retry_after_s = told.retry_after_s.or(retry_after_s);
+    Failure::told(&said)
 }
 
 #[cfg(test)]
@@ -437,7 +319,7 @@ mod tests {
     use crate::problem::Code;
 
     fn chunk(json: &str) -> Chunk<'_> {
-        Chunk::read(json.as_bytes(), None, None).expect("it is an object")
+        Chunk::read(json.as_bytes(), Origin::default()).expect("it is an object").0
     }
 
     #[test]
@@ -453,6 +335,37 @@ mod tests {
             (r#"{"choices":[{"delta":{}}]}"#, b""),
             (r#"{"choices":[{"delta":null}]}"#, b""),
             (r#"{"choices":[{"delta":{"content":"a"}},{"delta":{"content":"b"}}]}"#, b"a"),
+            (r#"{"choices":[{"delta":{"content":{"type":"text","text":"a"}}}]}"#, b"a"),
+            (r#"{"choices":[{"delta":{"content":{"type":"thinking","text":"a"}}}]}"#, b""),
+            (r#"{"choices":[{"delta":{"content":["a",{"type":"output_text","text":"b"}]}}]}"#, b"ab"),
+            (r#"{"choices":[{"message":{"content":{"candidates":[]}}}]}"#, br#"{"candidates":[]}"#),
+            (
+                r#"{"choices":[{"delta":{"content":null,"tool_calls":[{"index":0,"function":{"name":"f","arguments":"a\"}"}},{"function":{"arguments":"b"}}]}}]}"#,
+                br#"a"}b"#,
+            ),
+            (r#"{"choices":[{"delta":{"tool_calls":null}}]}"#, b""),
+            (
+                r#"{"choices":[{"message":{"content":"a ","function_call":{"name":"f","arguments":"b"}}}]}"#,
+                b"a b",
+            ),
+            (
+                r#"{"choices":[{"message":{"tool_calls":[{"function":{"arguments":{"a":[1]}}}]}}]}"#,
+                br#"{"a":[1]}"#,
+            ),
+            // Careless, and read all the same.
+            (
+                r#"{"choices":[{"delta":{"content":"x","content":"a"},"delta":{"role":null}}],"usage":NaN,"usage":-Infinity,}"#,
+                b"a",
+            ),
+            (
+                r#"{"id":1,"id":[],"choices":[{"logprobs":{"a":[NaN,-Infinity]},"delta":{"reasoning":"r","reasoning":"r","content":"a"}}]}"#,
+                b"a",
+            ),
+            (r#"{"choices":7}"#, b""),
+            (r#"{"choices":[{"delta":{"content":7}}]}"#, b""),
+            (r#"{"choices":[{"delta":"a"}]}"#, b""),
+            (r#"{"type":"ping"}"#, b""),
+            ("{}", b""),
             (r#"{"choices":[]}"#, b""),
             (r#"{"choices":null}"#, b""),
             (r#"{"choices":["a"]}"#, b""),
@@ -466,17 +379,15 @@ mod tests {
         ] {
             assert_eq!(&*chunk(json).content, content, "{json}");
         }
-        let broken = Chunk::read(b"{\"choices\":[{\"delta\":{\"content\":\"a\xFF\xC3\"}}]}", None, None);
-        assert_eq!(broken.map(|chunk| chunk.content.into_owned()), Some(b"a\xFF\xC3".to_vec()));
+        let broken =
+            Chunk::read(b"{\"choices\":[{\"delta\":{\"content\":\"a\xFF\xC3\"}}]}", Origin::default());
+        assert_eq!(broken.map(|(chunk, _)| chunk.content.into_owned()), Some(b"a\xFF\xC3".to_vec()));
     }
 
     #[test]
     fn content_without_escapes_is_not_copied() {
         let json = r#"{"model":"m","choices":[{"delta":{"content":"abc"}}]}"#;
-        assert!(matches!(
-            chunk(json),
-            Chunk { content: Cow::Borrowed(b"abc"), model: Some(Cow::Borrowed("m")), .. }
-        ));
+        assert!(matches!(chunk(json), Chunk { content: Cow::Borrowed(b"abc"), model: Some("m"), .. }));
     }
 
     #[test]
@@ -490,12 +401,13 @@ mod tests {
             "[{\"choices\":[]}]",
             "{",
             "{\"choices\":[",
-            "{} {}",
+            "{\"choices\":[{\"delta\":{\"content\":\"a",
+            "{\"choices\":[{\"delta\":{\"content\":\"a\"}}",
+            "{choices:[]}",
             "<html>",
             "[DONE]",
-            "{\"choices\":7}",
         ] {
-            assert_eq!(Chunk::read(json.as_bytes(), None, None), None, "{json}");
+            assert_eq!(Chunk::read(json.as_bytes(), Origin::default()), None, "{json}");
         }
     }
 
@@ -508,6 +420,7 @@ mod tests {
             (r#""length""#, Some(Finish::Length)),
             (r#""content_filter""#, Some(Finish::ContentFilter)),
             (r#""error""#, Some(Finish::Error)),
+            (r#""""#, None),
             ("null", None),
             ("7", None),
         ] {
@@ -561,7 +474,7 @@ mod tests {
         let long = ["\"", &"x".repeat(129), "\""].concat();
         for (json, name) in [
             (r#""openai/gpt-4o-mini""#, Some("openai/gpt-4o-mini")),
-            (r#""a\u002fb""#, Some("a/b")),
+            (r#""a\u002fb""#, None),
             (r#""a b""#, None),
             (r#""a\nb""#, None),
             (r#""""#, None),
@@ -571,7 +484,7 @@ mod tests {
         ] {
             let json = [r#"{"id":"#, json, r#","model":"#, json, "}"].concat();
             let chunk = chunk(&json);
-            assert_eq!((chunk.id.as_deref(), chunk.model.as_deref()), (name, name), "{json}");
+            assert_eq!((chunk.id, chunk.model), (name, name), "{json}");
         }
     }
 
@@ -618,7 +531,10 @@ mod tests {
             ),
             (r#"{"code":null,"message":"m","type":"server_error"}"#, AiUnavailable, true, None),
             (r#"{"code":{"a":1},"metadata":["x"],"availability":"x"}"#, AiUnavailable, true, None),
-            ("{}", AiUnavailable, true, None),
+            (r#"{"code":null,"type":"invalid_request_error"}"#, AiMisconfigured, false, None),
+            (r#"{"code":"x","type":"permission_error"}"#, AiRefused, false, None),
+            (r#"{"code":500,"type":"invalid_request_error"}"#, AiUnavailable, true, None),
+            (r#"{"code":400,"type":"exceed_context_size_error"}"#, AiMisconfigured, false, None),
             (r#""model not found""#, AiUnavailable, true, None),
         ] {
             for json in [
@@ -635,16 +551,49 @@ mod tests {
                 );
             }
         }
-        for none in ["null", "false", "0", "[]", r#""""#] {
+        for none in ["null", "false", "0", "[]", r#""""#, "{}", r#"{"code":null,"message":""}"#] {
             assert_eq!(chunk(&[r#"{"error":"#, none, "}"].concat()).failure, None, "{none}");
         }
-        assert_eq!(chunk(r#"{"choices":[{"finish_reason":"error"}]}"#).failure, Some(Failure::ERROR));
+        assert_eq!(
+            chunk(r#"{"choices":[{"finish_reason":"error"}]}"#).failure,
+            None,
+            "a reason alone is no error"
+        );
+    }
+
+    #[test]
+    fn a_document_that_is_itself_an_error_is_a_failure() {
+        use Code::{AiMisconfigured, AiUnavailable};
+        for (json, code) in [
+            (
+                r#"{"object":"error","message":"m","type":"BadRequestError","param":null,"code":400}"#,
+                AiMisconfigured,
+            ),
+            (r#"{"object":"error","message":"m","type":"NotFoundError","code":null}"#, AiMisconfigured),
+            (r#"{"type":"error","message":"m","code":503}"#, AiUnavailable),
+            (r#"{"type":"error","error":{"type":"overloaded_error","message":"m"}}"#, AiUnavailable),
+            (r#"{"code":400,"message":"m","type":"x"}"#, AiMisconfigured),
+        ] {
+            assert_eq!(chunk(json).failure.map(|failure| failure.code), Some(code), "{json}");
+        }
+        for json in
+            [r#"{"code":7}"#, r#"{"code":400,"choices":[{"delta":{}}]}"#, r#"{"detail":[{"msg":"m"}]}"#]
+        {
+            assert_eq!(chunk(json).failure, None, "{json}");
+        }
+        let said = Origin { is_error: true, ..Origin::default() };
+        let failure =
+            |json: &str| Chunk::read(json.as_bytes(), said).and_then(|(chunk, _)| chunk.failure).expect(json);
+        assert_eq!(failure(r#"{"code":402,"message":"m"}"#).code, AiMisconfigured);
+        assert_eq!(failure(r#"{"error":{"code":402}}"#).code, AiMisconfigured);
+        assert_eq!(failure(r#"{"message":"m"}"#), Failure::ERROR);
     }
 
     #[test]
     fn the_status_counts_where_the_document_says_no_more_and_the_header_is_the_first_to_say_how_long() {
         let failure = |json: &str| {
-            Chunk::read(json.as_bytes(), Some(503), Some(3)).and_then(|chunk| chunk.failure).expect(json)
+            let origin = Origin { http_status: Some(503), retry_after_s: Some(3), is_error: false };
+            Chunk::read(json.as_bytes(), origin).and_then(|(chunk, _)| chunk.failure).expect(json)
         };
         assert_eq!(failure("{}").note(), "status 503");
         assert_eq!(failure(r#"{"error":{"message":"m"}}"#).note(), "status 503");
@@ -662,8 +611,9 @@ mod tests {
             noise in proptest::collection::vec(any::<u8>(), 0..8),
         ) {
             let json = [parts.concat().as_bytes(), &noise].concat();
-            let read = Chunk::read(&json, None, None);
-            prop_assert!(read.is_none() || serde_json::from_slice::<IgnoredAny>(&json).is_ok());
+            let read = Chunk::read(&json, Origin::default());
+            let is_json = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&json).is_ok();
+            prop_assert!(!is_json || read.is_some_and(|(_, rest)| rest.is_empty()));
         }
     }
 }

@@ -4,6 +4,7 @@
 //! ```text
 //! error.metadata.error_type, error.availability.code, error.code as a word   the better key: looked at first
 //! error.code as a number, the HTTP status                                    400 to 599
+//! error.type                                                                 where there is none of these
 //! ```
 //! Not for: finding these in an answer ([`super::chunk`]), and waiting (`generation::retry`).
 
@@ -51,6 +52,20 @@ const WORDS: &[(&str, Code, bool)] = &[
     ("content_filter", Code::AiRefused, false),
 ];
 
+/// `error.type`, as OpenAI, Anthropic, vLLM and llama.cpp name it. Many servers send it beside a number that says more.
+const KINDS: &[(&str, Code, bool)] = &[
+    ("rate_limit_error", Code::AiUnavailable, true),
+    ("overloaded_error", Code::AiUnavailable, true),
+    ("invalid_request_error", Code::AiMisconfigured, false),
+    ("exceed_context_size_error", Code::AiMisconfigured, false),
+    ("authentication_error", Code::AiMisconfigured, false),
+    ("not_found_error", Code::AiMisconfigured, false),
+    ("BadRequestError", Code::AiMisconfigured, false),
+    ("AuthenticationError", Code::AiMisconfigured, false),
+    ("NotFoundError", Code::AiMisconfigured, false),
+    ("permission_error", Code::AiRefused, false),
+];
+
 /// What an error document says, as far as it says anything.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Told<'a> {
@@ -60,6 +75,8 @@ pub struct Told<'a> {
     pub availability_code: Option<&'a str>,
     /// `error.code`, where it is a word.
     pub code_word: Option<&'a str>,
+    /// `error.type`: looked at where there is no number.
+    pub kind: Option<&'a str>,
     /// `error.code`, where it is a number, or a word of digits.
     pub code_number: Option<u64>,
     /// The HTTP status, unless it is a success.
@@ -83,11 +100,12 @@ impl Failure {
             .into_iter()
             .flatten()
             .find_map(|told| WORDS.iter().find(|(word, _, _)| *word == told));
-        let (word, code, may_retry) = match (word, status) {
-            (Some(row), _) => *row,
-            (None, Some(status)) => of_status(status),
+        let kind = told.kind.and_then(|told| KINDS.iter().find(|(kind, _, _)| *kind == told));
+        let (word, code, may_retry) = match (word, status, kind) {
+            (Some(row), _, _) | (None, None, Some(row)) => *row,
+            (None, Some(status), _) => of_status(status),
             // "Availability errors may have no code at all."
-            (None, None) => ("error", Code::AiUnavailable, true),
+            (None, None, None) => ("error", Code::AiUnavailable, true),
         };
         let is_final =
             [number, told.http_status].into_iter().flatten().any(|status| (400..=403).contains(&status));
@@ -143,7 +161,7 @@ impl Failure {
     /// Whether the other side has a limit that was reached.
     #[must_use]
     pub fn is_rate_limit(&self) -> bool {
-        self.code == Code::AiUnavailable && (self.status == Some(429) || self.word == "rate_limit_exceeded")
+        self.code == Code::AiUnavailable && (self.status == Some(429) || self.word.starts_with("rate_limit"))
     }
 }
 

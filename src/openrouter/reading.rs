@@ -1,49 +1,52 @@
-//! One answer while it is read: from the connection's bytes to cards, and what it came to.
+//! One answer while it is read: from the connection's bytes to candidates, and what it came to.
 //!
 //! ```text
-//! text/event-stream   bytes → events → chunks → content → cards   as they come
-//! anything else       bytes → one document → content → cards      at the end: JSON, an error, or unreadable
+//! data: …   bytes → events → chunks → content → candidates   as they come
+//! {"…       bytes → documents → content → candidates         at the end: JSON, an error, or unreadable
 //! ```
+//! The first byte says which of the two it is; the media type counts only where the byte says nothing.
+//!
 //! Not for: time and connections. [`super::call`] brings the bytes, and says how they ended.
 
-use super::chunk::{Chunk, DONE, Finish};
+use super::chunk::{Chunk, DONE, Finish, Origin};
 use super::failure::{Failure, Told};
-use crate::generation::candidate_reader::CandidateReader;
-use crate::generation::event_stream::EventStream;
+use crate::generation::candidate_reader::{CandidateReader, OnFound};
+use crate::generation::event_stream::{Event, EventStream};
 use crate::generation::usage::Usage;
 
-/// The longest answer on the wire. Each piece of content, of a few bytes, comes in some 200 bytes of chunk: 4 MiB hold
+/// The longest answer on the wire. Each bytes of content, of a few bytes, comes in some 200 bytes of chunk: 4 MiB hold
 /// 2000 cards in pieces of 20 bytes.
 pub const RAW_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// The longest error document.
 const ERROR_BYTES_MAX: usize = 64 * 1024;
 
-/// Gets the JSON of each card, and says whether it took it.
-pub type TakeCard<'a> = dyn FnMut(&[u8]) -> bool + 'a;
-
 /// An answer that is being read.
 #[derive(Debug)]
 pub struct Reading {
-    /// Unless it is a success.
-    http_status: Option<u16>,
-    retry_after_s: Option<u64>,
+    origin: Origin,
+    /// The media type is that of a stream.
+    is_called_stream: bool,
     form: Form,
     raw_bytes: usize,
     is_too_large: bool,
-    heard: Heard,
+    received: Received,
 }
 
 #[derive(Debug)]
 enum Form {
+    /// Only white space was received.
+    Unknown,
     Stream(EventStream),
     Document(Vec<u8>),
 }
 
-/// What the chunks said so far.
+/// The content of all chunks so far.
 #[derive(Debug, Default)]
-struct Heard {
+struct Received {
     reader: CandidateReader,
     finish: Option<Finish>,
+    /// The last chunk with a `finish_reason` had no content, and no content followed it.
+    is_finished: bool,
     failure: Option<Failure>,
     is_done: bool,
     is_refusal: bool,
@@ -56,8 +59,8 @@ struct Heard {
 /// What is worth waiting for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wants {
-    /// Cards.
-    Cards,
+    /// Candidates.
+    Candidates,
     /// Only what comes after them, the usage and the end; or an error document: worth a moment, not a wait.
     Rest,
     /// Nothing: the connection can be closed.
@@ -80,7 +83,7 @@ pub enum End {
 /// What an answer came to.
 #[derive(Debug, PartialEq)]
 pub struct Ended {
-    /// Why it failed, or broke off; `None` when it is whole and has a card.
+    /// Why it failed, or broke off; `None` when it is whole and has a candidate.
     pub failure: Option<Failure>,
     /// What was used, if it was told.
     pub usage: Option<Usage>,
@@ -105,128 +108,184 @@ impl Reading {
         let is_success = (200..300).contains(&status);
         let media_type = content_type.split(';').next().unwrap_or_default().trim();
         Self {
-            http_status: (!is_success).then_some(status),
-            // RFC 9110, section 10.2.3: seconds or a date; the date is not used by the APIs this is for.
-            retry_after_s: retry_after.and_then(|seconds| seconds.trim().parse().ok()),
-            form: if is_success && media_type.eq_ignore_ascii_case("text/event-stream") {
-                Form::Stream(EventStream::default())
-            } else {
-                Form::Document(Vec::new())
+            origin: Origin {
+                http_status: (!is_success).then_some(status),
+                // RFC 9110, section 10.2.3: seconds or a date; the date is not used by the APIs this is for.
+                retry_after_s: retry_after.and_then(|seconds| seconds.trim().parse().ok()),
+                is_error: false,
             },
+            is_called_stream: media_type.eq_ignore_ascii_case("text/event-stream"),
+            form: if is_success { Form::Unknown } else { Form::Document(Vec::new()) },
             raw_bytes: 0,
             is_too_large: false,
-            heard: Heard::default(),
+            received: Received::default(),
         }
     }
 
-    /// Takes the next bytes.
-    pub fn push(&mut self, piece: &[u8], take: &mut TakeCard<'_>) {
-        let bytes_max = if self.http_status.is_some() { ERROR_BYTES_MAX } else { RAW_BYTES_MAX };
-        self.raw_bytes = self.raw_bytes.saturating_add(piece.len());
+    /// Processes the next bytes.
+    pub fn push(&mut self, bytes: &[u8], on_found: &mut OnFound<'_>) {
+        let bytes_max = if self.origin.http_status.is_some() { ERROR_BYTES_MAX } else { RAW_BYTES_MAX };
+        self.raw_bytes = self.raw_bytes.saturating_add(bytes.len());
         if self.raw_bytes > bytes_max {
             self.is_too_large = true;
             return;
         }
-        let heard = &mut self.heard;
+        let mut bytes = bytes;
+        if matches!(self.form, Form::Unknown) {
+            // White space and a byte order mark mean nothing to either form.
+            let is_begun = |byte: &u8| !byte.is_ascii_whitespace() && !matches!(byte, 0xEF | 0xBB | 0xBF);
+            let Some(start) = bytes.iter().position(is_begun) else { return };
+            bytes = bytes.get(start..).unwrap_or_default();
+            self.form = match bytes.first() {
+                Some(b'{' | b'[') => Form::Document(Vec::new()),
+                // A comment, or `data`, `error`, `event`, `id`, `retry`.
+                Some(b':' | b'd' | b'e' | b'i' | b'r') => Form::Stream(EventStream::default()),
+                _ if self.is_called_stream => Form::Stream(EventStream::default()),
+                _ => Form::Document(Vec::new()),
+            };
+        }
+        let received = &mut self.received;
         match &mut self.form {
             Form::Stream(stream) => {
-                if stream.push(piece, |data| heard.hear_event(data, take)).is_err() {
+                if stream.push(bytes, &mut |event| received.read_event(event, on_found)).is_err() {
                     self.is_too_large = true;
                 }
             }
-            Form::Document(document) => document.extend_from_slice(piece),
+            Form::Document(document) => document.extend_from_slice(bytes),
+            Form::Unknown => {}
         }
     }
 
     /// What is worth waiting for now.
+    ///
+    /// Neither a `finish_reason` nor the usage ends the answer while JSON is open or content follows: some servers send both
+    /// with each chunk.
     #[must_use]
-    pub const fn wants(&self) -> Wants {
-        let heard = &self.heard;
-        let is_broken =
-            heard.failure.is_some() || heard.is_unreadable || self.is_too_large || heard.reader.is_full();
-        let is_complete = heard.is_done || (heard.finish.is_some() && heard.usage.is_some());
-        let has_cards = heard.reader.is_closed() && heard.reader.has_card();
-        if is_broken || is_complete {
+    pub fn wants(&self) -> Wants {
+        let received = &self.received;
+        let is_whole =
+            received.reader.is_closed() && received.reader.has_candidate() && !received.reader.may_go_on();
+        let is_complete = received.finish.is_some() && received.usage.is_some();
+        if received.failure.is_some()
+            || received.is_done
+            || self.is_too_large
+            || received.reader.is_full()
+            || (is_whole && is_complete)
+        {
             Wants::Nothing
-        } else if has_cards || heard.finish.is_some() || heard.is_refusal || self.http_status.is_some() {
+        } else if is_whole
+            || received.is_refusal
+            || self.origin.http_status.is_some()
+            || (received.is_finished && !received.reader.is_open())
+        {
             Wants::Rest
         } else {
-            Wants::Cards
+            Wants::Candidates
         }
     }
 
     /// No more bytes come.
-    pub fn end(self, end: End, take: &mut TakeCard<'_>) -> Ended {
-        let mut heard = self.heard;
-        let is_stream = matches!(self.form, Form::Stream(_));
+    pub fn end(self, end: End, on_found: &mut OnFound<'_>) -> Ended {
+        let mut received = self.received;
+        let mut is_stream = self.is_called_stream && self.origin.http_status.is_none();
         match self.form {
-            Form::Stream(stream) if !heard.is_unreadable && !self.is_too_large => {
-                stream.finish(|data| heard.hear_event(data, take));
-                // A last event that is no JSON was cut, whatever was behind it.
-                heard.is_unreadable = false;
+            Form::Unknown => received.is_unreadable = !is_stream && end == End::Regular,
+            Form::Stream(stream) => {
+                is_stream = true;
+                if !self.is_too_large {
+                    // A last event that is no JSON was cut, whatever was behind it.
+                    let was_unreadable = received.is_unreadable;
+                    stream.finish(&mut |event| received.read_event(event, on_found));
+                    received.is_unreadable = was_unreadable;
+                }
             }
-            Form::Document(document) if !self.is_too_large => {
-                heard.hear(&document, self.http_status, self.retry_after_s, take);
-                // Where it was cut, that is what went wrong; but what can be read is whole.
-                heard.is_unreadable &= end == End::Regular;
+            Form::Document(document) => {
+                is_stream = false;
+                if !self.is_too_large {
+                    let is_read = received.read_documents(&document, self.origin, on_found).len()
+                        < document.trim_ascii().len();
+                    // Where it was cut, that is what went wrong; but what can be read is whole.
+                    received.is_unreadable = !is_read && end == End::Regular;
+                }
             }
-            _ => {}
         }
-        let by_status = self.http_status.map(|status| {
+        received.reader.finish(on_found);
+        let by_status = self.origin.http_status.map(|status| {
             let http_status = Some(status);
-            Failure::told(&Told { http_status, retry_after_s: self.retry_after_s, ..Told::default() })
+            Failure::told(&Told { http_status, retry_after_s: self.origin.retry_after_s, ..Told::default() })
         });
-        let failure = if heard.reader.is_closed() && heard.reader.has_card() {
+        let failure = if received.reader.is_closed() && received.reader.has_candidate() {
             None
         } else if by_status.is_some() {
-            heard.failure.or(by_status)
+            received.failure.or(by_status)
         } else {
-            Some(heard.failure(end, self.is_too_large, is_stream))
+            Some(received.failure(end, self.is_too_large, is_stream))
         };
-        Ended { failure, usage: heard.usage, model: heard.model, id: heard.id }
+        Ended { failure, usage: received.usage, model: received.model, id: received.id }
     }
 }
 
-impl Heard {
-    fn hear_event(&mut self, data: &[u8], take: &mut TakeCard<'_>) {
-        let data = data.trim_ascii();
-        if data.is_empty() || self.is_done || self.is_unreadable || self.failure.is_some() {
+impl Received {
+    fn read_event(&mut self, event: Event<'_>, on_found: &mut OnFound<'_>) {
+        let data = event.data.trim_ascii();
+        if data.is_empty() || self.is_done || self.failure.is_some() {
             return;
         }
         if data == DONE {
             self.is_done = true;
-        } else {
-            self.hear(data, None, None, take);
+            return;
+        }
+        let origin = Origin { is_error: event.is_error, ..Origin::default() };
+        let rest = self.read_documents(data, origin, on_found);
+        if rest.is_empty() {
+            return;
+        }
+        if event.is_error {
+            self.failure = self.failure.or(Some(Failure::ERROR));
+        } else if rest.contains(&b'\n') {
+            // One of the lines looked like the beginning of an object, and was not.
+            for data in rest.split(|byte| *byte == b'\n') {
+                self.read_event(Event { data, ..event }, on_found);
+            }
+        } else if rest.starts_with(b"{") {
+            // Its content is missing.
+            self.is_unreadable = true;
+            self.reader.skip();
         }
     }
 
-    fn hear(
-        &mut self,
-        json: &[u8],
-        http_status: Option<u16>,
-        retry_after_s: Option<u64>,
-        take: &mut TakeCard<'_>,
-    ) {
-        let Some(chunk) = Chunk::read(json, http_status, retry_after_s) else {
-            // What was in it is missing now: reading on could join the two ends of a gap to a card that
-            // nobody wrote.
-            self.is_unreadable = true;
-            return;
-        };
-        self.reader.push(&chunk.content, take);
+    /// Reads one document after another; returns the rest, which is none.
+    fn read_documents<'a>(&mut self, text: &'a [u8], origin: Origin, on_found: &mut OnFound<'_>) -> &'a [u8] {
+        let mut rest = text.trim_ascii();
+        while self.failure.is_none()
+            && let Some((chunk, more)) = Chunk::read(rest, origin)
+        {
+            self.take_chunk(&chunk, on_found);
+            rest = more.trim_ascii_start();
+        }
+        rest
+    }
+
+    fn take_chunk(&mut self, chunk: &Chunk<'_>, on_found: &mut OnFound<'_>) {
+        self.reader.push(&chunk.content, on_found);
         self.is_refusal |= chunk.is_refusal;
-        self.finish = self.finish.or(chunk.finish);
+        if !chunk.content.is_empty() {
+            self.is_finished = false;
+        } else if chunk.finish.is_some() {
+            self.is_finished = self.reader.is_begun();
+        }
+        self.finish = chunk.finish.or(self.finish);
         self.failure = chunk.failure;
         self.usage = chunk.usage.or(self.usage);
         if self.model.is_none() {
-            self.model = chunk.model.map(|model| model.into_owned());
+            self.model = chunk.model.map(str::to_owned);
         }
         if self.id.is_none() {
-            self.id = chunk.id.map(|id| id.into_owned());
+            self.id = chunk.id.map(str::to_owned);
         }
     }
 
-    /// Why this is not a whole answer with a card.
+    /// Why this is not a whole answer with a candidate.
     fn failure(&self, end: End, is_too_large: bool, is_stream: bool) -> Failure {
         if self.is_refusal || self.finish == Some(Finish::ContentFilter) {
             return Failure::REFUSED;
@@ -240,16 +299,15 @@ impl Heard {
         if is_too_large || self.reader.is_full() {
             return Failure::TOO_LARGE;
         }
-        if self.is_unreadable {
-            return Failure::UNREADABLE;
-        }
         match end {
+            End::Deadline => Failure::DEADLINE,
+            _ if self.finish == Some(Finish::Error) => Failure::ERROR,
+            _ if self.finish == Some(Finish::Length) => Failure::LENGTH,
             End::Cut => Failure::CUT,
             End::Silent => Failure::SILENCE,
-            End::Deadline => Failure::DEADLINE,
-            End::Regular if self.finish == Some(Finish::Length) => Failure::LENGTH,
+            End::Regular if self.is_unreadable => Failure::UNREADABLE,
             End::Regular if is_stream && !self.is_done && self.finish.is_none() => Failure::CUT,
-            End::Regular if self.reader.has_card() => Failure::NOT_CLOSED,
+            End::Regular if self.reader.has_candidate() => Failure::NOT_CLOSED,
             End::Regular => Failure::NO_CARD,
         }
     }
@@ -261,7 +319,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::generation::candidate::Candidates;
+    use crate::generation::candidate::{Candidates, Found};
     use crate::problem::Code;
 
     /// The fronts of the cards that were taken, and what the answer came to.
@@ -271,7 +329,7 @@ mod tests {
         end: End,
     ) -> (Vec<String>, Ended) {
         let mut candidates = Candidates::new(20);
-        let mut take = |json: &[u8]| candidates.take(json).is_ok();
+        let mut take = |found: Found| candidates.take(found).is_ok();
         let mut reading = Reading::new(200, content_type, None);
         for piece in pieces {
             reading.push(piece, &mut take);
@@ -490,7 +548,7 @@ mod tests {
             let (fronts, ended) = read("", [&json.as_bytes()[..json.len() - 1]], End::Cut);
             assert_eq!((fronts.len(), ended.failure), (0, Some(Failure::CUT)), "{document}");
         }
-        for html in ["<!doctype html><title>502</title>", "", "data: {}\n\n", "{\"choices\":"] {
+        for html in ["<!doctype html><title>502</title>", "", "Service down", "[{}]", "{\"choices\":"] {
             assert_eq!(
                 read("text/html", [html.as_bytes()], End::Regular).1.failure,
                 Some(Failure::UNREADABLE),
@@ -517,7 +575,7 @@ mod tests {
         let read = |status: u16, retry_after: Option<&str>, document: &str, end| {
             let mut reading = Reading::new(status, "application/json", retry_after);
             assert_eq!(reading.wants(), Wants::Rest, "an error is not waited for as cards are");
-            let mut take = |_: &[u8]| panic!("there is no card in an error");
+            let mut take = |_: Found| panic!("there is no card in an error");
             reading.push(document.as_bytes(), &mut take);
             reading.end(end, &mut take).failure.expect("it is a failure")
         };
@@ -568,11 +626,11 @@ mod tests {
     #[test]
     fn nothing_is_wanted_after_the_end_and_little_after_the_cards() {
         let mut reading = Reading::new(200, STREAM, None);
-        let mut take = |_: &[u8]| true;
+        let mut take = |_: Found| true;
         for (event, wants) in [
-            (": OPENROUTER PROCESSING\n\n", Wants::Cards),
-            (&*said("{\"candidates\":[]} "), Wants::Cards),
-            (&said(&["[", CARD].concat()), Wants::Cards),
+            (": OPENROUTER PROCESSING\n\n", Wants::Candidates),
+            (&*said("{\"candidates\":[]} "), Wants::Candidates),
+            (&said(&["[", CARD].concat()), Wants::Candidates),
             (&said("]"), Wants::Rest),
             (&stopped("stop"), Wants::Rest),
             (&event(&json!({ "choices": [], "usage": { "prompt_tokens": 1 } })), Wants::Nothing),
@@ -580,10 +638,50 @@ mod tests {
             reading.push(event.as_bytes(), &mut take);
             assert_eq!(reading.wants(), wants, "{event}");
         }
-        for last in ["data: [DONE]\n\n", "data: {\"error\":{}}\n\n", "data: <html>\n\n"] {
+        for (last, wants) in [
+            ("data: [DONE]\n\n", Wants::Nothing),
+            ("data: {\"error\":{\"code\":1}}\n\n", Wants::Nothing),
+            ("error: {\"code\":1}\n\n", Wants::Nothing),
+            ("data: {\"error\":{}}\n\n", Wants::Candidates),
+            ("data: <html>\n\n", Wants::Candidates),
+            ("data: {\"choices\n\n", Wants::Candidates),
+        ] {
             let mut reading = Reading::new(200, STREAM, None);
             reading.push(last.as_bytes(), &mut take);
-            assert_eq!(reading.wants(), Wants::Nothing, "{last}");
+            assert_eq!(reading.wants(), wants, "{last}");
+        }
+    }
+
+    #[test]
+    fn neither_a_reason_nor_usage_is_an_end_while_json_is_open_or_content_follows() {
+        let chunk = |content: &str, reason: &str| {
+            event(&json!({
+                "choices": [{ "delta": { "content": content }, "finish_reason": reason }],
+                "usage": { "prompt_tokens": 1, "completion_tokens": 1 },
+            }))
+        };
+        let mut take = |_: Found| true;
+        for reason in ["", "stop", "length", "content_filter", "error", "tool_calls"] {
+            let mut reading = Reading::new(200, STREAM, None);
+            for content in ["[", CARD, "", ",", CARD, ""] {
+                reading.push(chunk(content, reason).as_bytes(), &mut take);
+                assert_eq!(reading.wants(), Wants::Candidates, "{reason} {content}");
+            }
+            reading.push(chunk("]", reason).as_bytes(), &mut take);
+            let wants = if reason.is_empty() { Wants::Rest } else { Wants::Nothing };
+            assert_eq!(reading.wants(), wants, "{reason}");
+        }
+        // Content that is read at its end, and single objects: only a chunk without content is an end.
+        for pieces in [["<think>", "[", "]</think>", "[", CARD, "]"], [CARD, "\n", CARD, "\n", CARD, "\n"]] {
+            let mut reading = Reading::new(200, STREAM, None);
+            for content in pieces {
+                reading.push(chunk(content, "stop").as_bytes(), &mut take);
+                assert_eq!(reading.wants(), Wants::Candidates, "{content}");
+            }
+            reading.push(chunk("", "stop").as_bytes(), &mut take);
+            assert_eq!(reading.wants(), Wants::Rest);
+            reading.push(chunk("{", "").as_bytes(), &mut take);
+            assert_eq!(reading.wants(), Wants::Candidates);
         }
     }
 
@@ -598,7 +696,7 @@ mod tests {
         ] {
             let mut reading = Reading::new(200, content_type, None);
             let mut bytes = 0;
-            while reading.wants() == Wants::Cards {
+            while reading.wants() == Wants::Candidates {
                 reading.push(piece, &mut |_| true);
                 bytes += piece.len();
                 assert!(bytes <= RAW_BYTES_MAX + piece.len());

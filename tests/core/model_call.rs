@@ -254,7 +254,11 @@ fn passing_failures() -> Vec<(Reply, Code, &'static str)> {
         (stream().say(said("{\"candidates\":[]}")).say(DONE), Code::AiInvalidResponse, "no valid card"),
         (stream().say(said("{\"candidates\":[{\"front\":7}]}")).cut(), Code::AiInvalidResponse, "no valid card"),
         (stream().say(said("Sorry, no.")).say(stopped("stop")).say(DONE), Code::AiInvalidResponse, "no valid card"),
-        (stream().say("data: <html>\n\n").hang(), Code::AiInvalidResponse, "unreadable"),
+        (stream().say("data: <html>\n\n").hang(), Code::AiTimeout, "silence"),
+        (stream().say("data: {\"choices\n\n").say(DONE), Code::AiInvalidResponse, "unreadable"),
+        (stream().say(said("<think>[")).say(said(&card("draft"))).say(said("]</think>")).say(stopped("stop")), Code::AiInvalidResponse, "no valid card"),
+        (stream().say(said("<think>[")).say(said(&card("draft"))).say(said("]")), Code::AiUnavailable, "cut"),
+        (document(200, &json!({ "detail": [{ "type": "extra_forbidden", "loc": ["body", "provider"] }] })), Code::AiInvalidResponse, "no valid card"),
         (long_html, Code::AiInvalidResponse, "unreadable"),
         (Reply::new(204), Code::AiInvalidResponse, "unreadable"),
         (stream().say([b'x'; 1024 * 1024 + 1]).hang(), Code::AiInvalidResponse, "too large"),
@@ -411,11 +415,12 @@ fn an_answer_that_breaks_off_after_a_card_keeps_its_cards_and_is_not_asked_for_a
         (begun().say(&error).hang(), "status 502", 0),
         (begun().say(event(&json!({ "error": { "code": "401" } }))), "status 401", 0),
         (begun().say(stopped("length")).say(DONE), "length", 0),
-        (begun().say(stopped("length")).hang(), "length", REST_MS),
+        (begun().say(stopped("length")).hang(), "length", IDLE_MS),
+        (begun().say(stopped("stop")).say(used(1, 0.0)).hang(), "silence", IDLE_MS),
         (begun().say(stopped("content_filter")).say(DONE), "refused", 0),
         (begun().say(stopped("stop")).say(DONE), "not closed", 0),
         (begun().say(stopped("error")).say(DONE), "error", 0),
-        (begun().say("data: <html>\n\n").say(said("\"}]}")), "unreadable", 0),
+        (begun().say("data: {\"choices\n\n").say(said("\"}]}")), "unreadable", 0),
         (begun().hang(), "silence", IDLE_MS),
         (
             begun().say(said(&"x".repeat(600 * 1024))).say(said(&"x".repeat(600 * 1024))).hang(),
@@ -454,8 +459,7 @@ fn what_came_before_a_hang_is_kept_however_large_the_bites_are() {
 
 #[test]
 fn an_answer_whose_json_is_closed_is_whole_however_its_stream_ends() {
-    let closed =
-        || stream().say(said(&["Sure: ```json\n{\"candidates\":[", &card("one"), "]}\n```"].concat()));
+    let closed = || stream().say(said(&["```json\n{\"candidates\":[", &card("one"), "]}\n```"].concat()));
     for (reply, took_ms) in [
         (closed(), 0),
         (closed().cut(), 0),
@@ -465,7 +469,7 @@ fn an_answer_whose_json_is_closed_is_whole_however_its_stream_ends() {
         (closed().say(stopped("content_filter")).say(DONE), 0),
         (closed().say(event(&json!({ "error": { "code": 502 } }))), 0),
         (closed().say("data: <html>"), 0),
-        (closed().say("data: <html>\n\n").hang(), 0),
+        (closed().say("data: <html>\n\n").hang(), REST_MS),
         (closed().wait(REST_MS / 2).say(COMMENT).wait(REST_MS).say(used(1, 0.0)).hang(), REST_MS),
     ] {
         let outcome = both_ways(&settings(), &[reply]);
@@ -473,6 +477,146 @@ fn an_answer_whose_json_is_closed_is_whole_however_its_stream_ends() {
         assert_eq!((outcome.answer.candidates.len(), outcome.took_ms), (1, took_ms));
         assert_eq!(outcome.answer.operator_note, "");
     }
+}
+
+#[test]
+fn an_answer_that_begins_with_prose_is_read_to_its_end() {
+    let prose =
+        || stream().say(said(&["Sure: [", &card("draft"), "], or better: "].concat())).wait(REST_MS + 1);
+    let answer = || prose().say(said(&["[", &card("one"), "]"].concat()));
+    for (reply, took_ms) in [
+        (answer(), 0),
+        (answer().say(DONE).hang(), 0),
+        (answer().cut(), 0),
+        (answer().say(stopped("stop")).hang(), REST_MS),
+        (answer().say(stopped("stop")).say(used(1, 0.0)).hang(), REST_MS),
+        (answer().hang(), IDLE_MS),
+    ] {
+        let outcome = both_ways(&settings(), &[reply]);
+        assert_eq!((outcome.answer.outcome, outcome.answer.attempts), (WHOLE, 1));
+        assert_eq!(outcome.told, [("one".to_owned(), outcome.took_ms)]);
+        assert_eq!(outcome.took_ms, REST_MS + 1 + took_ms);
+    }
+}
+
+#[test]
+fn a_reason_or_usage_in_each_chunk_ends_nothing() {
+    let chunk = |content: &str, reason: &str| {
+        event(&json!({
+            "choices": [{ "delta": { "content": content }, "finish_reason": reason }],
+            "usage": { "prompt_tokens": 1, "completion_tokens": 1 },
+        }))
+    };
+    for reason in ["", "stop", "length", "tool_calls"] {
+        for begin in ["[", "<think>[]</think>[", ""] {
+            let mut reply = stream().say(chunk("", reason)).wait(3 * REST_MS).say(chunk(begin, reason));
+            for front in ["one", "two", "three"] {
+                reply = reply.wait(700).say(chunk(
+                    &[card(front).as_str(), if begin.is_empty() { "\n" } else { "," }].concat(),
+                    reason,
+                ));
+            }
+            reply = reply.wait(700).say(chunk(if begin.is_empty() { " " } else { "]" }, reason)).say(DONE);
+            let outcome = both_ways(&settings(), &[reply]);
+            assert_eq!(
+                (outcome.answer.outcome, outcome.answer.candidates.len()),
+                (WHOLE, 3),
+                "{reason} {begin}"
+            );
+        }
+    }
+}
+
+#[test]
+fn events_that_say_nothing_cost_nothing() {
+    const NOTHING: &[&str] = &[
+        "data: ping\n\n",
+        "data: null\n\n",
+        "data: NaN\n\n",
+        "data: : OPENROUTER PROCESSING\n\n",
+        "data: {}\n\n",
+        "data:\n\n",
+        "event: ping\ndata: {\"type\":\"ping\"}\n\n",
+        "data: []\n\n",
+        "data: 7\n\n",
+        "data: {\"error\":{}}\n\n",
+        "data: {\"error\":null,\"choices\":null}\n\n",
+        "data: {\"choices\":[{\"delta\":null}]}\n\n",
+        "data: {\"choices\":[{\"delta\":{\"content\":\"\"},\"logprobs\":-Infinity}],\"usage\":7,\"usage\":7}\n\n",
+        "event: ping\n\n",
+        "<html>\n\n",
+    ];
+    let content = ["{\"candidates\":[", &card("one"), ",", &card("two"), "]}"].concat();
+    let mut reply = stream();
+    for (number, piece) in content.as_bytes().chunks(5).enumerate() {
+        reply = reply.say(NOTHING[number % NOTHING.len()]).say(said(&String::from_utf8_lossy(piece)));
+    }
+    let outcome = both_ways(&settings(), &[reply.say(DONE)]);
+    assert_eq!((outcome.answer.outcome, outcome.answer.candidates.len()), (WHOLE, 2));
+    assert_eq!((outcome.answer.attempts, outcome.answer.dropped), (1, 0));
+}
+
+#[test]
+fn the_first_byte_says_what_an_answer_is() {
+    let events = [said(&["[", &card("one"), "]"].concat()), DONE.to_owned()].concat();
+    let list = ["[", &card("one"), "]"].concat();
+    let completion = json!({ "choices": [{ "message": { "content": list } }] }).to_string();
+    for (body, content_type) in [
+        (events.clone(), ""),
+        (events.clone(), "application/json"),
+        (events.clone(), "text/plain"),
+        (["\u{feff}\r\n", &events].concat(), "text/html"),
+        ([COMMENT, &events].concat(), ""),
+        (["event: message\n", &events].concat(), ""),
+        (["id: 1\n", &events].concat(), ""),
+        (events.replace("\n\n", "\n"), "text/event-stream"),
+        (events.replace("\n\n", "\r"), "text/event-stream"),
+        (completion.clone(), "text/event-stream"),
+        ([" \n", &completion, "\n\ndata: [DONE]\n\n"].concat(), "text/event-stream"),
+        ([&completion, "\n", &completion].concat(), "application/x-ndjson"),
+    ] {
+        let outcome =
+            both_ways(&settings(), &[Reply::new(200).with("content-type", content_type).say(&body)]);
+        assert_eq!(
+            (outcome.answer.outcome, outcome.answer.candidates.len()),
+            (WHOLE, 1),
+            "{content_type} {body}"
+        );
+    }
+}
+
+#[test]
+fn errors_in_other_forms_are_the_errors_that_they_are() {
+    let error = json!({ "code": 400, "message": "the request exceeds the available context size", "type": "invalid_request_error" });
+    let vllm =
+        json!({ "object": "error", "message": "m", "type": "BadRequestError", "param": null, "code": 400 });
+    for reply in [
+        stream().say(format!("error: {error}\n\ndata: [DONE]\n\n")),
+        stream().say(format!("event: error\ndata: {error}\n\n")).hang(),
+        stream().say(format!("event: error\ndata: {{\"error\":{error}}}\n\n")),
+        stream().say(event(&vllm)).hang(),
+        stream().say(event(&error)),
+        document(200, &vllm),
+        document(200, &error),
+        Reply::new(200).with("content-type", "text/event-stream").say(vllm.to_string()),
+        document(
+            200,
+            &json!({ "type": "error", "error": { "type": "invalid_request_error", "message": "m" } }),
+        ),
+    ] {
+        let outcome = both_ways(&settings(), &[reply]);
+        assert_eq!((outcome.answer.outcome, outcome.answer.attempts), (Err(Code::AiMisconfigured), 1));
+    }
+    for reply in [
+        stream().say("event: error\ndata: Internal Server Error\n\n").hang(),
+        stream().say("error: overloaded\n\n").hang(),
+        stream().say("event: error\ndata: {\"code\":503}\n\n"),
+    ] {
+        let outcome = both_ways(&ModelApi { attempts_max: 2, ..settings() }, &[reply.clone(), reply]);
+        assert_eq!((outcome.answer.outcome, outcome.answer.attempts), (Err(Code::AiUnavailable), 2));
+    }
+    let outcome = both_ways(&settings(), &[begun().say(format!("error: {error}\n\n"))]);
+    assert_eq!((outcome.answer.outcome, outcome.answer.attempts), (PARTIAL, 1));
 }
 
 #[test]
@@ -672,6 +816,7 @@ fn no_connection_is_left_open() {
         Reply::new(503).hang(),
         Reply::silence(),
         stream().say(event(&json!({ "error": {} }))).hang(),
+        stream().say(event(&json!({ "error": { "code": 500 } }))).hang(),
     ] {
         let outcome = calling(&ModelApi { attempts_max: 1, ..settings() }, &ASK, [reply]);
         assert_eq!(outcome.host.sent()[0].closed_ms, Some(START_MS + outcome.took_ms));

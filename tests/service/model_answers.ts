@@ -218,7 +218,6 @@ function oddCards(meet: Meet): void {
     ['a number', '7'],
     ['a string', '"front, back, prompt"'],
     ['a list', '["f","b","p"]'],
-    ['a list of cards', JSON.stringify([numbered(3)])],
     ['a missing prompt', '{"front":"f","back":"b"}'],
     ['a number for its front', '{"front":7,"back":"b","prompt":"p"}'],
     ['null for its back', '{"front":"f","back":null,"prompt":"p"}'],
@@ -234,7 +233,7 @@ function oddCards(meet: Meet): void {
     ['a front that was there', JSON.stringify({ ...last, front: good.front })],
     ['a front that was there but for case and white space', JSON.stringify({ ...last, front: ` FRONT \n 1` })],
     ['a front that stands in it twice', '{"front":"f","front":"g","back":"b","prompt":"p"}'],
-    ['an escape that there is not', '{"front":"\\x41","back":"b","prompt":"p"}'],
+    ['no letter and no digit', '{"front":"...","back":"\u2026","prompt":"?"}'],
   ];
   for (const [name, json] of dropped) {
     it(`with ${name} is dropped alone and counted`, async () => {
@@ -251,6 +250,8 @@ function oddCards(meet: Meet): void {
     ['a lone surrogate', '{"front":"a\\ud83db","back":"\\udc00","prompt":"p"}', { front: 'a\uFFFDb', back: '\uFFFD', prompt: 'p' }],
     ['a raw line end, which JSON forbids', '{"front":"a\nb","back":"b","prompt":"p"}', { front: 'a\nb', back: 'b', prompt: 'p' }],
     ['line ends', '{"front":"a\\r\\nb\\rc","back":"b","prompt":"p"}', { front: 'a\nb\nc', back: 'b', prompt: 'p' }],
+    ['an escape that there is not', '{"front":"\\x41","back":"b","prompt":"p"}', { front: '\\x41', back: 'b', prompt: 'p' }],
+    ['a list around it in the list', JSON.stringify([numbered(3)]), numbered(3)],
     ['more members than were asked for', '{"id":1,"front":"f","tags":["a",{"b":[]}],"back":"b","prompt":"p"}', { front: 'f', back: 'b', prompt: 'p' }],
     ['markup and JSON in its fields', '{"front":"<b>{\\"front\\":[</b>","back":"```}]","prompt":"\\\\\\"]"}', { front: '<b>{"front":[</b>', back: '```}]', prompt: '\\"]' }],
   ];
