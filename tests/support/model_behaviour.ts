@@ -229,6 +229,25 @@ export function raw(
   };
 }
 
+/** A body as it is written, in which a line `: wait N` stands for a pause of N ms. Without a content type where it is null. */
+export function withPauses(body: string, wanted: { status?: number; content_type: string | null }): ModelBehaviour {
+  return async (turn) => {
+    turn.head(wanted.status ?? 200, wanted.content_type === null ? {} : { 'content-type': wanted.content_type });
+    for (const [at, part] of body.split(/^: wait (\d+)\n/m).entries()) {
+      if (at % 2 === 0) await turn.write(part);
+      else await turn.pause(Number(part));
+    }
+    turn.end();
+  };
+}
+
+/** Any message, in pieces of so many characters. */
+export function contentByCharacters(text: string, characters: number): ModelBehaviour {
+  const all = [...text];
+  const count = Math.ceil(all.length / characters);
+  return answer({ content: Array.from({ length: count }, (_, n) => all.slice(n * characters, (n + 1) * characters).join('')) });
+}
+
 /** A good stream whose bytes come in chunks of this size: borders in characters, escapes and line ends. */
 export function inChunksOf(chunk_bytes: number, wanted: { line_end?: '\n' | '\r\n' | '\r' } = {}): ModelBehaviour {
   return async (turn) => {
