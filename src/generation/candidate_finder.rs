@@ -190,6 +190,13 @@ impl CandidateFinder {
         self.open.is_empty() && !self.is_in_text()
     }
 
+    /// Whether a candidate may be open: not in prose, and not between the elements of a list.
+    #[must_use]
+    pub fn is_in_candidate(&self) -> bool {
+        let is_between = matches!(self.place, Place::Between);
+        !(is_between && matches!(self.open.last(), None | Some(Open::List(_))))
+    }
+
     /// Whether a string is open.
     #[must_use]
     pub const fn is_in_text(&self) -> bool {

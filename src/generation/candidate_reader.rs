@@ -120,6 +120,19 @@ impl CandidateReader {
         }
     }
 
+    /// Marks a gap if a candidate may be open: an event that was no content, or content that cannot be read. Elsewhere a
+    /// gap could only cost whole candidates.
+    pub fn skip_within_candidate(&mut self) {
+        let is_in_candidate = match &self.reads {
+            Reads::Unknown(_) => false,
+            Reads::AsItComes(finder) => finder.is_in_candidate(),
+            Reads::AtTheEnd(held) => held.brackets.is_in_text(),
+        };
+        if is_in_candidate {
+            self.skip();
+        }
+    }
+
     /// Ends the content, and reports the candidates that had to wait for the end.
     pub fn finish(&mut self, on_found: &mut OnFound<'_>) {
         if let Reads::AtTheEnd(held) = &mut self.reads {
@@ -489,6 +502,36 @@ mod tests {
                 assert_eq!(count, ends.iter().filter(|end| **end <= at + 1).count(), "{content} at {at}");
                 assert_eq!(reader.is_closed(), at + 1 == content.len());
             }
+        }
+    }
+
+    #[test]
+    fn content_that_cannot_be_read_costs_the_candidate_that_is_open() {
+        for (before, after, fronts, is_closed) in [
+            ("[A", ",B]", &["a", "b"][..], true),
+            ("", "[A]", &["a"], true),
+            ("[A]", "", &["a"], true),
+            (r#"[A,{"front":"in 19"#, r#"","back":"b","prompt":"p"},B]"#, &["a", "b"], false),
+            (r#"[A,{"front":"x","#, r#""back":"b","prompt":"p"},B]"#, &["a", "b"], false),
+            (r#"Sure: [A,{"front":"in 19"#, r#"","back":"b","prompt":"p"},B]"#, &["a"], false),
+            ("Sure: [A", ",B]", &["a", "b"], true),
+        ] {
+            let mut found = Vec::new();
+            let mut take = |candidate: Found| {
+                found.extend(candidate.map(|candidate| candidate.front));
+                true
+            };
+            let mut reader = CandidateReader::default();
+            reader.push(with_candidates(before).as_bytes(), &mut take);
+            reader.skip_within_candidate();
+            reader.push(with_candidates(after).as_bytes(), &mut take);
+            reader.finish(&mut take);
+            let is_whole = reader.is_closed();
+            assert_eq!(
+                (found.iter().map(String::as_str).collect::<Vec<_>>(), is_whole),
+                (fronts.to_vec(), is_closed),
+                "{before}"
+            );
         }
     }
 

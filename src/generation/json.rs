@@ -45,6 +45,12 @@ impl Brackets {
         }
     }
 
+    /// Whether a string is open.
+    #[must_use]
+    pub const fn is_in_text(&self) -> bool {
+        self.in_string
+    }
+
     /// Whether a bracket is open.
     #[must_use]
     pub const fn is_open(&self) -> bool {
@@ -159,8 +165,8 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// The next byte that is no white space.
-    fn first(&mut self) -> Option<u8> {
+    /// Returns the first byte of the next value.
+    pub fn first(&mut self) -> Option<u8> {
         self.rest = self.rest.trim_ascii_start();
         self.rest.first().copied()
     }

@@ -41,6 +41,8 @@ pub struct Chunk<'a> {
     pub model: Option<&'a str>,
     /// The next bytes of what the model says, the arguments of its calls included.
     pub content: Cow<'a, [u8]>,
+    /// There was content of a type that content does not have.
+    pub has_odd_content: bool,
     /// The model said that it refuses.
     pub is_refusal: bool,
     /// Why the model stopped, if it did.
@@ -99,6 +101,7 @@ impl<'a> Chunk<'a> {
             b"code" => code = cursor.value(),
             b"object" | b"type" => kind = error_in(cursor.value(), kind),
             b"choices" => {
+                chunk.has_odd_content |= is_odd(cursor, b'[');
                 let mut is_first = true;
                 cursor.list(&mut |cursor| {
                     if std::mem::take(&mut is_first) {
@@ -147,8 +150,13 @@ impl<'a> Chunk<'a> {
     fn read_message(&mut self, cursor: &mut Cursor<'a>) {
         let mut content = Cow::Borrowed([].as_slice());
         let mut arguments = Cow::Borrowed([].as_slice());
+        self.has_odd_content |= is_odd(cursor, b'{');
         cursor.object(&mut |name, cursor| match name {
-            b"content" => content = text_in(cursor.value()),
+            b"content" => {
+                let value = cursor.value();
+                self.has_odd_content |= matches!(value, Value::Bare(_)) && value != Value::Bare(b"null");
+                content = text_in(value);
+            }
             b"refusal" => self.is_refusal |= !text_in(cursor.value()).is_empty(),
             b"function_call" => arguments = arguments_in(cursor),
             b"tool_calls" => cursor.list(&mut |cursor| {
@@ -168,6 +176,11 @@ impl<'a> Chunk<'a> {
             self.content = content;
         }
     }
+}
+
+/// Whether the next value is neither null nor begins with this bracket.
+fn is_odd(cursor: &mut Cursor<'_>, bracket: u8) -> bool {
+    !matches!(cursor.first(), Some(b'n') | None) && cursor.first() != Some(bracket)
 }
 
 fn append<'a>(text: &mut Cow<'a, [u8]>, more: Cow<'a, [u8]>) {
@@ -382,6 +395,25 @@ mod tests {
         let broken =
             Chunk::read(b"{\"choices\":[{\"delta\":{\"content\":\"a\xFF\xC3\"}}]}", Origin::default());
         assert_eq!(broken.map(|(chunk, _)| chunk.content.into_owned()), Some(b"a\xFF\xC3".to_vec()));
+    }
+
+    #[test]
+    fn content_of_another_type_is_not_taken_for_none() {
+        for (json, is_odd) in [
+            (r#"{"choices":[{"delta":{"content":7}}]}"#, true),
+            (r#"{"choices":[{"delta":{"content":true}}]}"#, true),
+            (r#"{"choices":[{"delta":"a"}]}"#, true),
+            (r#"{"choices":{"delta":{"content":"a"}}}"#, true),
+            (r#"{"choices":"a"}"#, true),
+            (r#"{"choices":[{"delta":{"content":null}}]}"#, false),
+            (r#"{"choices":[{"delta":null}]}"#, false),
+            (r#"{"choices":null}"#, false),
+            (r#"{"choices":[]}"#, false),
+            (r#"{"choices":[{"delta":{"content":["a"]}}]}"#, false),
+            (r#"{"usage":7,"id":[]}"#, false),
+        ] {
+            assert_eq!(chunk(json).has_odd_content, is_odd, "{json}");
+        }
     }
 
     #[test]

@@ -267,6 +267,9 @@ impl Received {
     }
 
     fn take_chunk(&mut self, chunk: &Chunk<'_>, on_found: &mut OnFound<'_>) {
+        if chunk.has_odd_content {
+            self.reader.skip_within_candidate();
+        }
         self.reader.push(&chunk.content, on_found);
         self.is_refusal |= chunk.is_refusal;
         if !chunk.content.is_empty() {
