@@ -63,7 +63,7 @@ impl Candidate {
             prompt: check(prompt, prompt_max)?,
         };
         let texts = [&candidate.front, &candidate.back, &candidate.prompt];
-        if texts.iter().any(|text| text.chars().any(char::is_alphanumeric)) {
+        if texts.iter().any(|text| text.chars().any(is_of_word)) {
             Ok(candidate)
         } else {
             Err(Dropped::Empty)
@@ -131,6 +131,23 @@ impl Candidates {
     #[must_use]
     pub fn into_list(self) -> Vec<Candidate> {
         self.list
+    }
+}
+
+/// Whether the character may be a letter or a digit of some script: not ASCII punctuation, and not in a block of punctuation
+/// and symbols alone. (`char::is_alphanumeric` knows each character; its tables would make the module 1.7 KB larger.)
+const fn is_of_word(c: char) -> bool {
+    match c {
+        '\0'..='\u{a9}' => c.is_ascii_alphanumeric(),
+        '\u{ab}'..='\u{b1}' | '\u{b4}' | '\u{b6}'..='\u{b8}' | '\u{bb}' | '\u{bf}' | '\u{d7}' | '\u{f7}' // Latin-1
+        | '\u{2000}'..='\u{206f}' | '\u{20a0}'..='\u{20ff}' // punctuation, currencies
+        | '\u{2190}'..='\u{245f}' | '\u{2500}'..='\u{2775}' | '\u{2794}'..='\u{2bff}' // arrows, mathematics, shapes
+        | '\u{2e00}'..='\u{2e2e}' | '\u{2e30}'..='\u{2e7f}' // more punctuation
+        | '\u{3000}'..='\u{3004}' | '\u{3008}'..='\u{3020}' | '\u{3030}' | '\u{30fb}' // of Chinese and Japanese
+        | '\u{fe00}'..='\u{fe6f}' | '\u{ff00}'..='\u{ff0f}' | '\u{ff1a}'..='\u{ff20}' | '\u{ff3b}'..='\u{ff40}' // their wide forms
+        | '\u{ff5b}'..='\u{ff65}' | '\u{ffe0}'..='\u{ffff}'
+        | '\u{1f000}'..='\u{1f0ff}' | '\u{1f18a}'..='\u{1faff}' => false, // emoji
+        _ => true,
     }
 }
 
@@ -272,6 +289,16 @@ mod tests {
             ("\u{3bb}", "\u{2260}", "?"),
         ] {
             assert!(taken(&card(front, back, prompt)).is_ok(), "{front} {back} {prompt}");
+        }
+    }
+
+    #[test]
+    fn each_letter_and_digit_is_of_a_word_and_common_symbols_are_not() {
+        for c in (0..=0x10_FFFF).filter_map(char::from_u32).filter(|c| c.is_alphanumeric()) {
+            assert!(is_of_word(c), "{}", c.escape_unicode());
+        }
+        for c in "...\u{2026}?!-\u{2013}\u{2014}\u{bf}\u{a1}\u{ab}\u{bb}\u{201c}\u{2192}\u{2260}\u{221e}\u{25a1}\u{2713}\u{3002}\u{3001}\u{30fb}\u{ff1f}\u{1f600}\u{fe0f}\u{fffd}_*`".chars() {
+            assert!(!is_of_word(c), "{}", c.escape_unicode());
         }
     }
 

@@ -166,7 +166,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Returns the first byte of the next value.
-    pub fn first(&mut self) -> Option<u8> {
+    fn first(&mut self) -> Option<u8> {
         self.rest = self.rest.trim_ascii_start();
         self.rest.first().copied()
     }

@@ -41,7 +41,7 @@ pub struct Chunk<'a> {
     pub model: Option<&'a str>,
     /// The next bytes of what the model says, the arguments of its calls included.
     pub content: Cow<'a, [u8]>,
-    /// There was content of a type that content does not have.
+    /// The content was a number, or another word without quotes: a token, or no content at all.
     pub has_odd_content: bool,
     /// The model said that it refuses.
     pub is_refusal: bool,
@@ -101,7 +101,6 @@ impl<'a> Chunk<'a> {
             b"code" => code = cursor.value(),
             b"object" | b"type" => kind = error_in(cursor.value(), kind),
             b"choices" => {
-                chunk.has_odd_content |= is_odd(cursor, b'[');
                 let mut is_first = true;
                 cursor.list(&mut |cursor| {
                     if std::mem::take(&mut is_first) {
@@ -150,7 +149,6 @@ impl<'a> Chunk<'a> {
     fn read_message(&mut self, cursor: &mut Cursor<'a>) {
         let mut content = Cow::Borrowed([].as_slice());
         let mut arguments = Cow::Borrowed([].as_slice());
-        self.has_odd_content |= is_odd(cursor, b'{');
         cursor.object(&mut |name, cursor| match name {
             b"content" => {
                 let value = cursor.value();
@@ -176,11 +174,6 @@ impl<'a> Chunk<'a> {
             self.content = content;
         }
     }
-}
-
-/// Whether the next value is neither null nor begins with this bracket.
-fn is_odd(cursor: &mut Cursor<'_>, bracket: u8) -> bool {
-    !matches!(cursor.first(), Some(b'n') | None) && cursor.first() != Some(bracket)
 }
 
 fn append<'a>(text: &mut Cow<'a, [u8]>, more: Cow<'a, [u8]>) {
@@ -402,9 +395,8 @@ mod tests {
         for (json, is_odd) in [
             (r#"{"choices":[{"delta":{"content":7}}]}"#, true),
             (r#"{"choices":[{"delta":{"content":true}}]}"#, true),
-            (r#"{"choices":[{"delta":"a"}]}"#, true),
-            (r#"{"choices":{"delta":{"content":"a"}}}"#, true),
-            (r#"{"choices":"a"}"#, true),
+            (r#"{"choices":[{"delta":"a"}]}"#, false),
+            (r#"{"choices":"a"}"#, false),
             (r#"{"choices":[{"delta":{"content":null}}]}"#, false),
             (r#"{"choices":[{"delta":null}]}"#, false),
             (r#"{"choices":null}"#, false),

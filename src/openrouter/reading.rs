@@ -656,7 +656,7 @@ mod tests {
     }
 
     #[test]
-    fn neither_a_reason_nor_usage_is_an_end_while_json_is_open_or_content_follows() {
+    fn neither_a_reason_nor_usage_ends_an_open_answer() {
         let chunk = |content: &str, reason: &str| {
             event(&json!({
                 "choices": [{ "delta": { "content": content }, "finish_reason": reason }],
