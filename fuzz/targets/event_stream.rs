@@ -23,7 +23,11 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     }
     // Each has a letter or a digit; whole means that there is one.
     for Candidate { front, back, prompt } in &whole.0 {
-        assert!([front, back, prompt].iter().any(|text| text.chars().any(|c| c.is_ascii_alphanumeric() || !c.is_ascii())));
+        assert!(
+            [front, back, prompt]
+                .iter()
+                .any(|text| text.chars().any(|c| c.is_ascii_alphanumeric() || !c.is_ascii()))
+        );
     }
     assert!(whole.1.failure.is_some() || !whole.0.is_empty());
     let mut pieces = Vec::new();
