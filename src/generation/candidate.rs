@@ -36,7 +36,7 @@ pub struct Candidate {
 pub enum Dropped {
     /// No JSON object with the three members as strings, each once.
     Unreadable,
-    /// A field has nothing in it, or no field has a letter or a digit: the `"..."` of an example.
+    /// A field has nothing in it, or each has punctuation alone: the `"..."` of an example.
     Empty,
     /// A field is over its limit.
     TooLong,
@@ -134,19 +134,19 @@ impl Candidates {
     }
 }
 
-/// Whether the character may be a letter or a digit of some script: not ASCII punctuation, and not in a block of punctuation
-/// and symbols alone. (`char::is_alphanumeric` knows each character; its tables would make the module 1.7 KB larger.)
+/// Whether the character may be a letter or a digit of some script, or an emoji or a bracket, which can be all that a text and
+/// its candidates are made of: not other ASCII punctuation, and not in a block of punctuation and symbols alone.
+/// (`char::is_alphanumeric` knows each character; its tables would make the module 1.7 KB larger.)
 const fn is_of_word(c: char) -> bool {
     match c {
-        '\0'..='\u{a9}' => c.is_ascii_alphanumeric(),
+        '\0'..='\u{a9}' => c.is_ascii_alphanumeric() || matches!(c, '(' | ')' | '<'..='>' | '['..=']' | '{'..='}'),
         '\u{ab}'..='\u{b1}' | '\u{b4}' | '\u{b6}'..='\u{b8}' | '\u{bb}' | '\u{bf}' | '\u{d7}' | '\u{f7}' // Latin-1
         | '\u{2000}'..='\u{206f}' | '\u{20a0}'..='\u{20ff}' // punctuation, currencies
-        | '\u{2190}'..='\u{245f}' | '\u{2500}'..='\u{2775}' | '\u{2794}'..='\u{2bff}' // arrows, mathematics, shapes
+        | '\u{2190}'..='\u{245f}' | '\u{2500}'..='\u{25ff}' | '\u{27c0}'..='\u{2bff}' // arrows, mathematics, shapes
         | '\u{2e00}'..='\u{2e2e}' | '\u{2e30}'..='\u{2e7f}' // more punctuation
         | '\u{3000}'..='\u{3004}' | '\u{3008}'..='\u{3020}' | '\u{3030}' | '\u{30fb}' // of Chinese and Japanese
         | '\u{fe00}'..='\u{fe6f}' | '\u{ff00}'..='\u{ff0f}' | '\u{ff1a}'..='\u{ff20}' | '\u{ff3b}'..='\u{ff40}' // their wide forms
-        | '\u{ff5b}'..='\u{ff65}' | '\u{ffe0}'..='\u{ffff}'
-        | '\u{1f000}'..='\u{1f0ff}' | '\u{1f18a}'..='\u{1faff}' => false, // emoji
+        | '\u{ff5b}'..='\u{ff65}' | '\u{ffe0}'..='\u{ffff}' => false,
         _ => true,
     }
 }
@@ -272,7 +272,7 @@ mod tests {
             (r#"{}"#, Dropped::Unreadable),
             ("", Dropped::Unreadable),
             (r#"{"front":"...","back":"...","prompt":"..."}"#, Dropped::Empty),
-            ("{\"front\":\"\u{2026}\",\"back\":\"\u{1f600} \u{2192}\",\"prompt\":\"?!\"}", Dropped::Empty),
+            ("{\"front\":\"\u{2026}\",\"back\":\"\u{2192}\",\"prompt\":\"?!\"}", Dropped::Empty),
             (r#"{"front":"","back":"b","prompt":"p"}"#, Dropped::Empty),
             (r#"{"front":"f","back":" \u0000\n\ufeff","prompt":"p"}"#, Dropped::Empty),
         ] {
@@ -281,9 +281,12 @@ mod tests {
     }
 
     #[test]
-    fn a_candidate_needs_a_letter_or_a_digit_of_any_script_in_one_field() {
+    fn a_candidate_needs_more_than_punctuation_in_one_field() {
         for (front, back, prompt) in [
-            ("\u{1f600}", "\u{2192}", "7"),
+            ("\u{2192}", "\u{2192}", "7"),
+            ("\u{1f600}", "...", "..."),
+            ("...", "...", "\u{2764}\u{fe0f}"),
+            ("{}", "\"", "..."),
             ("\u{6c34}", "...", "..."),
             ("...", "\u{5de}", "..."),
             ("\u{3bb}", "\u{2260}", "?"),
@@ -293,11 +296,11 @@ mod tests {
     }
 
     #[test]
-    fn each_letter_and_digit_is_of_a_word_and_common_symbols_are_not() {
+    fn each_letter_and_digit_is_of_a_word_and_punctuation_is_not() {
         for c in (0..=0x10_FFFF).filter_map(char::from_u32).filter(|c| c.is_alphanumeric()) {
             assert!(is_of_word(c), "{}", c.escape_unicode());
         }
-        for c in "...\u{2026}?!-\u{2013}\u{2014}\u{bf}\u{a1}\u{ab}\u{bb}\u{201c}\u{2192}\u{2260}\u{221e}\u{25a1}\u{2713}\u{3002}\u{3001}\u{30fb}\u{ff1f}\u{1f600}\u{fe0f}\u{fffd}_*`".chars() {
+        for c in "...\u{2026}?!-\u{2013}\u{2014}\u{bf}\u{a1}\u{ab}\u{bb}\u{201c}\u{2192}\u{2260}\u{221e}\u{25a1}\u{3002}\u{3001}\u{30fb}\u{ff1f}\u{fe0f}\u{fffd}_*`".chars() {
             assert!(!is_of_word(c), "{}", c.escape_unicode());
         }
     }

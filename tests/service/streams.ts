@@ -143,7 +143,7 @@ function asItComes(start: StartService): void {
     const cards = ['a\nb\n\nid: 9\n\ndata: {}', 'c\r\nd', 'e\u2028f\u2029g\u0085h', '"{}\\"', '\u{1f422}\u0000 \ud83d'].map((front) => ({
       front,
       back: front,
-      prompt: `p ${front}`, // without a letter in one of its fields a candidate is dropped
+      prompt: front,
     }));
     service().world.openrouter.next(answer({ cards }));
     const stream = await createStream(service(), token);
