@@ -69,7 +69,7 @@ async function wrapOutermost(): Promise<void> {
 async function stripNames(): Promise<void> {
   const module = join(buildFolder, 'index_bg.wasm');
   const features = ['mutable-globals', 'sign-ext', 'nontrapping-float-to-int', 'bulk-memory', 'multivalue', 'reference-types', 'exception-handling'].map((name) => `--enable-${name}`);
-  const { ok, output } = await run(npmPackage('binaryen', 'bin/wasm-opt'), [module, ...features, '-Os', '--strip-debug', '--strip-producers', '-o', module]);
+  const { ok, output } = await run(npmPackage('binaryen', 'bin/wasm-opt'), [module, ...features, '--low-memory-unused', '-Os', '--strip-debug', '--strip-producers', '-o', module]);
   if (ok) return;
   process.stderr.write(output);
   throw new Failure("The names could not be taken out of the module: see wasm-opt's message above.");

@@ -1,5 +1,9 @@
 //! The sign-in service's public keys (RFC 7517), as far as they can verify a token here.
 
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -61,19 +65,42 @@ struct KeySet<'a> {
     keys: Vec<&'a RawValue>,
 }
 
-#[derive(Deserialize)]
-struct RawKey {
-    kty: String,
-    kid: Option<String>,
-    alg: Option<String>,
-    #[serde(rename = "use")]
-    usage: Option<String>,
-    key_ops: Option<Vec<String>>,
-    crv: Option<String>,
-    x: Option<String>,
-    y: Option<String>,
-    n: Option<String>,
-    e: Option<String>,
+/// The members of a key, none of which is read before it is asked for: a type with a field for each would be 4 KB of the
+/// module.
+struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object;
+        impl<'de> Visitor<'de> for Object {
+            type Value = Members<'de>;
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Self::Value, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = object.next_entry()? {
+                    members.push(member);
+                }
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_map(Object)
+    }
+}
+
+impl<'a> Members<'a> {
+    /// A member as that type; the default where it is missing. `None` for one of another type, or that stands twice.
+    fn get<T: Deserialize<'a> + Default>(&self, name: &str) -> Option<T> {
+        let mut found = self.0.iter().filter(|(known, _)| known == name);
+        let Some((_, value)) = found.next() else { return Some(T::default()) };
+        let value = serde_json::from_slice(value.get().as_bytes()).ok()?;
+        found.next().is_none().then_some(value)
+    }
+
+    fn text(&self, name: &str) -> Option<Option<String>> {
+        self.get(name)
+    }
 }
 
 #[derive(Serialize)]
@@ -90,33 +117,34 @@ const COORDINATE_CHARS: usize = 43;
 const MODULUS_CHARS: std::ops::RangeInclusive<usize> = 342..=1366;
 
 fn read_key(raw: &RawValue) -> Option<PublicKey> {
-    let key: RawKey = serde_json::from_slice(raw.get().as_bytes()).ok()?;
-    if key.usage.as_deref().is_some_and(|usage| usage != "sig")
-        || key.key_ops.as_ref().is_some_and(|ops| !ops.iter().any(|op| op == "verify"))
+    let key: Members<'_> = serde_json::from_slice(raw.get().as_bytes()).ok()?;
+    let operations: Option<Vec<String>> = key.get("key_ops")?;
+    if key.text("use")?.is_some_and(|usage| usage != "sig")
+        || operations.is_some_and(|operations| !operations.iter().any(|operation| operation == "verify"))
     {
         return None;
     }
-    let coordinate = |text: &Option<String>| text.clone().filter(|text| text.len() == COORDINATE_CHARS);
-    let (algorithm, jwk) = match (key.kty.as_str(), key.crv.as_deref()) {
+    let coordinate = |name| key.text(name)?.filter(|text| text.len() == COORDINATE_CHARS);
+    let (algorithm, jwk) = match (key.text("kty")??.as_str(), key.text("crv")?.as_deref()) {
         ("EC", Some(crv @ "P-256")) => {
-            let (x, y) = (coordinate(&key.x)?, coordinate(&key.y)?);
+            let (x, y) = (coordinate("x")?, coordinate("y")?);
             (Algorithm::Es256, serde_json::to_string(&Material::Curve { kty: "EC", crv, x: &x, y: &y }))
         }
         ("OKP", Some(crv @ "Ed25519")) => {
-            let x = coordinate(&key.x)?;
+            let x = coordinate("x")?;
             (Algorithm::EdDsa, serde_json::to_string(&Material::Edwards { kty: "OKP", crv, x: &x }))
         }
         ("RSA", None) => {
-            let n = key.n.filter(|n| MODULUS_CHARS.contains(&n.len()))?;
-            let e = key.e.filter(|e| !e.is_empty() && e.len() <= 8)?;
+            let n = key.text("n")?.filter(|n| MODULUS_CHARS.contains(&n.len()))?;
+            let e = key.text("e")?.filter(|e| !e.is_empty() && e.len() <= 8)?;
             (Algorithm::Rs256, serde_json::to_string(&Material::Rsa { kty: "RSA", n: &n, e: &e }))
         }
         _ => return None,
     };
-    if key.alg.is_some_and(|alg| Algorithm::from_name(&alg) != Some(algorithm)) {
+    if key.text("alg")?.is_some_and(|alg| Algorithm::from_name(&alg) != Some(algorithm)) {
         return None;
     }
-    Some(PublicKey { id: key.kid.filter(|kid| !kid.is_empty())?, algorithm, jwk: jwk.ok()? })
+    Some(PublicKey { id: key.text("kid")?.filter(|kid| !kid.is_empty())?, algorithm, jwk: jwk.ok()? })
 }
 
 #[cfg(test)]

@@ -12,10 +12,17 @@ use uuid::Uuid;
 pub struct Leases(Vec<Lease>);
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(from = "(Uuid, u64)")]
 struct Lease {
     id: Uuid,
     /// Milliseconds since the epoch; at this moment it has ended.
     expires_ms: u64,
+}
+
+impl From<(Uuid, u64)> for Lease {
+    fn from((id, expires_ms): (Uuid, u64)) -> Self {
+        Self { id, expires_ms }
+    }
 }
 
 impl Serialize for Lease {

@@ -59,7 +59,7 @@ impl Refusal {
 
 /// What one user has used.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
+#[serde(from = "StoredLedger")]
 pub struct Ledger {
     /// Requests.
     pub burst: Window,
@@ -69,6 +69,21 @@ pub struct Ledger {
     pub leases: Leases,
     /// Model calls.
     pub attempts: Window,
+}
+
+/// The array; what is missing at its end is fresh.
+#[derive(Deserialize)]
+struct StoredLedger(
+    #[serde(default)] Window,
+    #[serde(default)] Window,
+    #[serde(default)] Leases,
+    #[serde(default)] Window,
+);
+
+impl From<StoredLedger> for Ledger {
+    fn from(StoredLedger(burst, generations, leases, attempts): StoredLedger) -> Self {
+        Self { burst, generations, leases, attempts }
+    }
 }
 
 impl Serialize for Ledger {

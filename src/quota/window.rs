@@ -63,7 +63,7 @@ pub struct Standing {
 
 /// The units of the last window, counted by bucket.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
+#[serde(from = "StoredWindow")]
 pub struct Window {
     /// The length that the indices below are counted by; 0 before the first unit.
     window_s: u32,
@@ -76,7 +76,7 @@ pub struct Window {
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
+#[serde(from = "(u64, u64, u32)")]
 struct Bucket {
     /// Time since the epoch in bucket lengths.
     index: u64,
@@ -85,6 +85,27 @@ struct Bucket {
     first: u64,
     /// Units that were taken and not given back.
     count: u32,
+}
+
+/// The array; what is missing at its end is fresh.
+#[derive(Deserialize)]
+struct StoredWindow(
+    #[serde(default)] u32,
+    #[serde(default)] u64,
+    #[serde(default)] Vec<Bucket>,
+    #[serde(default)] Vec<u64>,
+);
+
+impl From<StoredWindow> for Window {
+    fn from(StoredWindow(window_s, next, buckets, returned): StoredWindow) -> Self {
+        Self { window_s, next, buckets, returned }
+    }
+}
+
+impl From<(u64, u64, u32)> for Bucket {
+    fn from((index, first, count): (u64, u64, u32)) -> Self {
+        Self { index, first, count }
+    }
 }
 
 // Arrays, not objects: the ledger is read and written with every request.
