@@ -145,9 +145,9 @@ impl KeyCache {
     }
 
     /// Takes the keys that came. `fetched_ms` is when they left the sign-in service, which is earlier than now when
-    /// they come from a cache. No keys at all are no reason to forget those that are known.
+    /// they come from a cache. No keys at all are no reason to forget those that are known, as long as those can be used.
     pub fn learn(&mut self, keys: Vec<PublicKey>, fetched_ms: u64) {
-        let is_loss = keys.is_empty() && !self.keys.is_empty();
+        let is_loss = keys.is_empty() && !self.keys.is_empty() && self.has_usable_keys(fetched_ms);
         if !is_loss && self.fetched_ms.is_none_or(|at_ms| fetched_ms >= at_ms) {
             self.keys = keys;
             self.fetched_ms = Some(fetched_ms);
@@ -266,6 +266,19 @@ mod tests {
         cache.learn(vec![key("old")], T - 1);
         cache.learn(Vec::new(), T + 1);
         assert_eq!(cache.look_up(Some("a"), Algorithm::Es256, T), Lookup::Use(by("a")));
+    }
+
+    #[test]
+    fn an_empty_set_replaces_keys_that_are_too_old_to_be_used() {
+        let mut cache = warm();
+        let late_ms = T + STALE_MS + 1;
+        cache.asking(late_ms);
+        cache.learn(Vec::new(), late_ms);
+        cache.answered(late_ms);
+        cache.asking(late_ms);
+        cache.answered(late_ms);
+        let secret = Lookup::Use(Verifier::Secret(Some("b".to_owned())));
+        assert_eq!(cache.look_up(Some("b"), Algorithm::Hs256, late_ms), secret);
     }
 
     #[test]
