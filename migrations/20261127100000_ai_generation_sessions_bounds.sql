@@ -1,23 +1,18 @@
--- Bounds for the columns that an owner can write past the service: a row with a cost of 400 digits, or opened in the year
--- 294276, broke the owner's own list of sessions.
+-- Bounds for the times that an owner can write past the service: a row that was opened in the year 294276 broke the owner's
+-- own list of sessions. The bound of the cost is in 20261127100300, with the function that rounds a cost to it.
 --
 -- The checks hold for every new write from here on, and are `not valid`: rows from before may break them.
--- 20261127100400 cleans those rows and validates. In two files, so that the exclusive lock that adding a check needs is not
+-- 20261127100400 cleans those rows, and 20261127100500 validates. In files of their own, so that the exclusive lock that adding a check needs is not
 -- held while the table is read.
 -- Token counts need no further bound: the columns are integers.
--- Upkeep: the bound of the cost is that of src/generation/usage.rs. The years have room for wrong clocks.
+-- Upkeep: the years have room for wrong clocks.
 
 alter table public.ai_generation_sessions
-    drop constraint ai_generation_sessions_cost_check,
-    add constraint ai_generation_sessions_cost_check
-        check (cost >= 0 and cost <= 1000000 and scale(cost) <= 12) not valid,
     add constraint ai_generation_sessions_created_at_check
         check (created_at >= '2020-01-01T00:00:00Z' and created_at < '2100-01-01T00:00:00Z') not valid,
     add constraint ai_generation_sessions_ended_at_years_check
         check (ended_at >= '2020-01-01T00:00:00Z' and ended_at < '2100-01-01T00:00:00Z') not valid;
 
-comment on constraint ai_generation_sessions_cost_check on public.ai_generation_sessions is
-    'A finite amount of at most 20 digits: Postgres sorts NaN and infinity above every bound, and a reader''s number type holds the rest.';
 comment on constraint ai_generation_sessions_created_at_check on public.ai_generation_sessions is
     'A finite time that has a form in RFC 3339 and a place in the cursor of a list.';
 comment on constraint ai_generation_sessions_ended_at_years_check on public.ai_generation_sessions is

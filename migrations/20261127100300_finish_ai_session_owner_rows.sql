@@ -12,6 +12,10 @@
 --   - A cost is rounded to what its check allows.
 -- An owner can still end or reopen their own session before the service does. The function then changes nothing and returns
 -- how the session stands. A candidate id that stands in an ended session, or in another user's, is refused (23505).
+--
+-- The check of the cost is added here, not valid as those of 20261127100000, because without the rounding it refuses the service's
+-- own sums, such as 0.1 + 0.2 = 0.30000000000000004, and with them candidates that were paid for.
+-- Upkeep: the bound of the cost is that of src/generation/usage.rs.
 
 create or replace function public.finish_ai_session(session jsonb, candidates jsonb, event jsonb)
 returns text
@@ -115,3 +119,11 @@ comment on function public.finish_ai_session(jsonb, jsonb, jsonb) is
     'A session whose run has ended, or that a later run has taken over, stays as it is and its status is returned: '
     'completed, failed, or generating while the later run is. '
     'Errors: PT404 if the caller has no such session, 22023 if outcome and candidates contradict each other, 23505 if a candidate id is taken by a session that has ended or is not the caller''s.';
+
+alter table public.ai_generation_sessions
+    drop constraint ai_generation_sessions_cost_check,
+    add constraint ai_generation_sessions_cost_check
+        check (cost >= 0 and cost <= 1000000 and scale(cost) <= 12) not valid;
+
+comment on constraint ai_generation_sessions_cost_check on public.ai_generation_sessions is
+    'A finite amount of at most 20 digits: Postgres sorts NaN and infinity above every bound, and a reader''s number type holds the rest.';

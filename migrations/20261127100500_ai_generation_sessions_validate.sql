@@ -1,0 +1,7 @@
+-- Validates the bounds of the sessions, in a file of its own: the lock that this needs lets the service go on, and that of
+-- 20261127100400 does not.
+
+alter table public.ai_generation_sessions
+    validate constraint ai_generation_sessions_cost_check,
+    validate constraint ai_generation_sessions_created_at_check,
+    validate constraint ai_generation_sessions_ended_at_years_check;
