@@ -114,12 +114,16 @@ where
             break;
         }
         let next = answer.attempts.saturating_add(1);
+        if let Some(wait_ms) = wait_ms {
+            // Nobody waits for an attempt that is forbidden; one that is stopped in its backoff is not counted.
+            if !(ask.has_call_left)() {
+                break;
+            }
+            host.sleep(wait_ms).await;
+        }
         if next > settings.attempts_max || !(ask.may_call)(next) {
             failure = failure.or(Some(Failure::NO_ATTEMPT_LEFT));
             break;
-        }
-        if let Some(wait_ms) = wait_ms {
-            host.sleep(wait_ms).await;
         }
         answer.attempts = next;
         on_progress(Progress::Attempt(answer.attempts));

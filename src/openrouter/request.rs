@@ -50,6 +50,8 @@ pub struct Ask<'a> {
     pub attempts_made: u32,
     /// The most bytes of the answer that are waited for at once, now: 1 while somebody waits for single cards.
     pub bite_bytes: &'a dyn Fn() -> usize,
+    /// Whether one more attempt may be counted, as far as is known now. Called before the backoff of a retry.
+    pub has_call_left: &'a dyn Fn() -> bool,
     /// Counts an attempt before it is made, by its 1-based number, those before a crash included. Whether it may be made.
     pub may_call: &'a dyn Fn(u32) -> bool,
     /// The caller does not want an answer that was given before.
@@ -171,6 +173,7 @@ mod tests {
         deadline_ms: 60_000,
         attempts_made: 0,
         bite_bytes: &|| 1,
+        has_call_left: &|| true,
         may_call: &|_| true,
         no_cache: false,
         traceparent: None,
@@ -216,6 +219,7 @@ mod tests {
             deadline_ms: 1,
             attempts_made: 2,
             bite_bytes: &|| 4096,
+            has_call_left: &|| false,
             may_call: &|_| false,
             no_cache: true,
             traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),

@@ -163,6 +163,12 @@ impl Ledger {
         self.attempts.take(policies.attempts, now_ms).is_some()
     }
 
+    /// Whether one more model call may be made now.
+    #[must_use]
+    pub fn has_attempt(&self, policies: &Policies, now_ms: u64) -> bool {
+        self.attempts.used(policies.attempts, now_ms) < policies.attempts.count
+    }
+
     /// Which of the windows of a generation have no room, and when all of them have.
     fn full_windows(&self, policies: &Policies, now_ms: u64) -> (Vec<&'static str>, u64) {
         let (mut full, mut at_ms) = (Vec::new(), now_ms);

@@ -143,6 +143,7 @@ async fn make<H: GenerateHost>(
         deadline_ms: generation.deadline_ms,
         attempts_made: generation.attempts,
         bite_bytes: &|| if found.is_stopped.get() || host.is_followed(accepted.id) { 1 } else { BITE_BYTES },
+        has_call_left: &|| found.has_call_left(),
         may_call: &|attempt| found.may_call(attempt),
         no_cache: accepted.no_cache,
         traceparent: accepted.traceparent.as_deref(),
@@ -245,7 +246,16 @@ impl<H: DeskHost + Timer> Found<'_, H> {
     /// Counts a model call before it is made. Whether the user may make it.
     fn may_call(&self, attempt: u32) -> bool {
         let now_ms = self.host.now_ms();
-        let decide = |desk: &mut Desk| desk.begin_attempt(self.policies, self.id, attempt, now_ms);
+        self.decide(|desk| desk.begin_attempt(self.policies, self.id, attempt, now_ms))
+    }
+
+    /// Whether the user may make one more model call now.
+    fn has_call_left(&self) -> bool {
+        let now_ms = self.host.now_ms();
+        self.decide(|desk| (desk.ledger.has_attempt(self.policies, now_ms), Effects::default()))
+    }
+
+    fn decide(&self, decide: impl FnOnce(&mut Desk) -> (bool, Effects)) -> bool {
         self.host.with_desk(decide).unwrap_or_else(|StorageFailed| {
             self.failed.set(true);
             false

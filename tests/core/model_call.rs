@@ -1,6 +1,8 @@
 //! The model call against every way in which a model API fails: what the caller gets, how often the model is
 //! asked, when.
 
+use std::cell::RefCell;
+
 use ai_sessions::config::ModelApi;
 use ai_sessions::generation::usage::Usage;
 use ai_sessions::openrouter::call::{Answer, Extent, Progress, REST_MS, call};
@@ -45,6 +47,7 @@ const ASK: Ask<'_> = Ask {
     deadline_ms: START_MS + TIMEOUT_MS,
     attempts_made: 0,
     bite_bytes: &|| 1,
+    has_call_left: &|| true,
     may_call: &|_| true,
     no_cache: false,
     traceparent: None,
@@ -773,6 +776,31 @@ fn attempts_before_a_restart_count() {
     let outcome = calling(&settings(), &Ask { attempts_made: 3, ..ASK }, []);
     assert_eq!((outcome.answer.outcome, outcome.answer.attempts), (Err(Code::AiUnavailable), 3));
     assert_eq!(outcome.answer.operator_note, "no attempt left");
+}
+
+#[test]
+fn a_retry_is_counted_when_it_is_made_and_not_before_its_backoff() {
+    use ai_sessions::ports::Clock;
+    let host = ScriptedHost::new(START_MS);
+    for reply in [Reply::new(503).with("retry-after", "7"), whole()] {
+        host.on("https://model.example/api/v1/chat/completions", reply);
+    }
+    let counted = RefCell::new(Vec::new());
+    let may_call = |attempt| {
+        counted.borrow_mut().push((attempt, host.now_ms() - START_MS));
+        true
+    };
+    let outcome = calling_on(&host, &settings(), &Ask { may_call: &may_call, ..ASK });
+    assert_eq!(outcome.answer.attempts, 2);
+    assert_eq!(*counted.borrow(), [(1, 0), (2, 7_000)]);
+}
+
+#[test]
+fn a_retry_that_is_forbidden_is_not_waited_for() {
+    let none_left = Ask { has_call_left: &|| false, may_call: &|attempt| attempt == 1, ..ASK };
+    let outcome = calling(&settings(), &none_left, [Reply::new(503).with("retry-after", "7")]);
+    assert_eq!((outcome.answer.outcome, outcome.took_ms), (Err(Code::AiUnavailable), 0));
+    assert_eq!(outcome.answer.retry_after_s, Some(7));
 }
 
 #[test]

@@ -66,6 +66,22 @@ export function tests(start: StartService): void {
       openrouter.reset();
     });
 
+    it('a retry that is stopped in its backoff is not counted', async () => {
+      const { openrouter } = service().world;
+      const user = await signIn(service());
+      openrouter.reset();
+      openrouter.always(httpError(503, { retry_after_s: 20 }));
+      const accepted = await create(service(), user.token, undefined, { prefer: 'respond-async' });
+      await (await openrouter.arrived(1)).over;
+      await pause(300); // the service reads the failure, which nothing shows
+      assert.equal((await ask(service(), 'DELETE', `/ai-sessions/${accepted.body.id}`, { token: user.token })).status, 204);
+      assert.equal(remainingOfAll(await create(service(), user.token, '{'))['attempts'], 6);
+      assert.equal(openrouter.requests.total, 1);
+      openrouter.reset();
+      const { events } = await rowsOf(service(), user);
+      assert.deepEqual(events.map(({ data }) => [data.code, data.attempts]), [['cancelled', 1]]);
+    });
+
     it('is in both fields of each response to a POST', async () => {
       const user = await signIn(service());
       const refused = await create(service(), user.token, '{');
