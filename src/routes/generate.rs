@@ -91,12 +91,13 @@ async fn generate(
         any: Cell::new(false),
         attempts: Cell::new(generation.attempts),
         is_stopped: Cell::new(false),
+        is_cut_off: Cell::new(false),
         failed: Cell::new(false),
     };
     let ended = {
         let made = pin!(make(host, config, generation, &found));
         match select(made, pin!(found.until_stopped())).await {
-            Either::Left((ended, _)) => Some(ended?),
+            Either::Left((ended, _)) => Some(ended?).filter(|_| !found.is_cut_off.get()),
             // What is not read on is dropped here: the model's connection is closed, and the bill stops.
             Either::Right(_) => None,
         }
@@ -230,6 +231,8 @@ struct Found<'a, H> {
     attempts: Cell<u32>,
     /// From now on only what has come already is taken.
     is_stopped: Cell<bool>,
+    /// A further model call was wanted after that, and not made.
+    is_cut_off: Cell<bool>,
     failed: Cell<bool>,
 }
 
@@ -256,6 +259,10 @@ impl<H: DeskHost + Timer> Found<'_, H> {
     }
 
     fn decide(&self, decide: impl FnOnce(&mut Desk) -> (bool, Effects)) -> bool {
+        if self.is_stopped.get() {
+            self.is_cut_off.set(true);
+            return false;
+        }
         self.host.with_desk(decide).unwrap_or_else(|StorageFailed| {
             self.failed.set(true);
             false

@@ -82,6 +82,27 @@ export function tests(start: StartService): void {
       assert.deepEqual(events.map(({ data }) => [data.code, data.attempts]), [['cancelled', 1]]);
     });
 
+    it('a generation that is stopped makes no further call, whatever the last one comes to', async () => {
+      const { openrouter } = service().world;
+      for (let n = 0; n < 6; n += 1) {
+        const user = await signIn(service());
+        const gate = createGate();
+        openrouter.reset();
+        openrouter.always(gated(gate, httpError(503)));
+        const accepted = await create(service(), user.token, undefined, { prefer: 'respond-async' });
+        await openrouter.arrived(1);
+        const stopping = ask(service(), 'DELETE', `/ai-sessions/${accepted.body.id}`, { token: user.token });
+        await pause(50); // it has reached the object
+        gate.open();
+        assert.equal((await stopping).status, 204);
+        assert.equal(openrouter.requests.total, 1);
+        assert.equal(remainingOfAll(await create(service(), user.token, '{'))['attempts'], 6);
+        const { sessions } = await rowsOf(service(), user);
+        assert.deepEqual(sessions.map(({ error_code }) => error_code), ['cancelled']);
+      }
+      openrouter.reset();
+    });
+
     it('is in both fields of each response to a POST', async () => {
       const user = await signIn(service());
       const refused = await create(service(), user.token, '{');
