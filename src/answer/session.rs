@@ -175,7 +175,7 @@ const NOT_STORED: &str =
     "the session cannot be stored now; what was generated is kept and will be there later";
 
 /// What it means when a firewall refused the session.
-const BLOCKED: &str = "the session was refused by a firewall in front of the database; nothing was counted, its operator has to act";
+const BLOCKED: &str = "the session was refused by a firewall in front of the database; no generation was counted, its operator has to act";
 const NOT_STORED_BLOCKED: &str = "the session was refused by a firewall in front of the database; what was generated is kept, its operator has to act";
 
 /// A generation that failed; whether because a firewall before the database refused its session.
@@ -190,13 +190,13 @@ pub fn failure(code: Code, is_blocked: bool) -> Problem {
 /// What a failure means for the person who asked.
 const fn detail_of(code: Code) -> &'static str {
     match code {
-        Code::AiUnavailable => "the model cannot be reached now; nothing was counted, try again later",
-        Code::AiTimeout => "the model did not answer in time; nothing was counted, try again",
-        Code::AiInvalidResponse => "the model gave no usable flashcard; nothing was counted, try again",
+        Code::AiUnavailable => "the model cannot be reached now; no generation was counted, try again later",
+        Code::AiTimeout => "the model did not answer in time; no generation was counted, try again",
+        Code::AiInvalidResponse => "the model gave no usable flashcard; no generation was counted, try again",
         Code::AiRefused => "the model refuses this text; change the text",
         Code::AiMisconfigured => "the model API refuses this service; its operator has to act",
-        Code::DatabaseError => "the session could not be stored; nothing was counted, try again later",
-        Code::Cancelled => "the generation was stopped before its first card; nothing was counted",
+        Code::DatabaseError => "the session could not be stored; no generation was counted, try again later",
+        Code::Cancelled => "the generation was stopped before its first card; no generation was counted",
         _ => "the generation did not succeed",
     }
 }

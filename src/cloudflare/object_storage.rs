@@ -20,7 +20,7 @@ use worker::{SqlStorage, SqlStorageValue, State};
 
 use crate::desk::record::{Generation, KeptCandidate};
 use crate::desk::{Desk, Effects};
-use crate::quota::Ledger;
+use crate::quota::{Ledger, Window};
 
 const SCHEMA: &str = "
     create table if not exists ledger (id integer primary key check (id = 0), record text not null) strict;
@@ -52,6 +52,7 @@ pub(super) type StorageResult<T> = Result<T, ()>;
 #[derive(Serialize)]
 struct LedgerRecord<'a> {
     ledger: &'a Ledger,
+    attempts: &'a Window,
     told_limited: &'a [(String, u64)],
     rejected_until_ms: u64,
 }
@@ -59,6 +60,8 @@ struct LedgerRecord<'a> {
 #[derive(Deserialize)]
 struct StoredLedger {
     ledger: Ledger,
+    #[serde(default)]
+    attempts: Window,
     told_limited: Vec<(String, u64)>,
     #[serde(default)]
     rejected_until_ms: u64,
@@ -69,9 +72,11 @@ pub(super) fn load(sql: &SqlStorage) -> StorageResult<Desk> {
     if rows(sql, "select 1 from sqlite_master where name = 'claims'")?.is_empty() {
         return Ok(Desk::default());
     }
-    let mut used = StoredLedger { ledger: Ledger::default(), told_limited: Vec::new(), rejected_until_ms: 0 };
+    let (mut ledger, mut told_limited, mut rejected_until_ms) = (Ledger::default(), Vec::new(), 0);
     for row in rows(sql, "select record from ledger")? {
-        used = read(row.first())?;
+        let record: StoredLedger = read(row.first())?;
+        ledger = Ledger { attempts: record.attempts, ..record.ledger };
+        (told_limited, rejected_until_ms) = (record.told_limited, record.rejected_until_ms);
     }
     let mut claims = Vec::new();
     for row in rows(sql, "select record from claims")? {
@@ -97,7 +102,6 @@ pub(super) fn load(sql: &SqlStorage) -> StorageResult<Desk> {
             }
         }
     }
-    let StoredLedger { ledger, told_limited, rejected_until_ms } = used;
     Ok(Desk::stored((ledger, told_limited, rejected_until_ms), claims, generations))
 }
 
@@ -130,6 +134,7 @@ fn write_all(sql: &SqlStorage, desk: &Desk, effects: &Effects, has_tables: &Cell
     if effects.ledger {
         let record = LedgerRecord {
             ledger: &desk.ledger,
+            attempts: &desk.ledger.attempts,
             told_limited: &desk.told_limited,
             rejected_until_ms: desk.rejected_until_ms,
         };

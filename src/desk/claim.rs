@@ -65,6 +65,9 @@ pub struct Claim {
     pub claimed_ms: u64,
     /// How the last try ended; `None` while it runs.
     pub outcome: Option<Outcome>,
+    /// It failed, and no other try can help, whatever the code says. Beside the outcome, so that the version before reads it.
+    #[serde(default)]
+    pub is_final: bool,
 }
 
 /// How a claimed session ended.
@@ -74,8 +77,6 @@ pub enum Outcome {
     Completed,
     /// Without.
     Failed(Code),
-    /// Without, and no other try can help, whatever the code says.
-    FailedForGood(Code),
 }
 
 impl Outcome {
@@ -83,7 +84,6 @@ impl Outcome {
     #[must_use]
     pub const fn of(ending: &Ending) -> Self {
         match ending.code {
-            Some(code) if ending.is_blocked => Self::FailedForGood(code),
             Some(code) => Self::Failed(code),
             None => Self::Completed,
         }
@@ -136,7 +136,7 @@ impl Desk {
     pub fn failure_of(&self, session_id: Uuid) -> Option<Code> {
         let claim = self.claims.iter().find(|claim| claim.session_id == session_id)?;
         match claim.outcome {
-            Some(Outcome::Failed(code) | Outcome::FailedForGood(code)) => Some(code),
+            Some(Outcome::Failed(code)) => Some(code),
             _ => None,
         }
     }
@@ -153,7 +153,9 @@ impl Desk {
             return Found::Reused;
         }
         let id = claim.session_id;
-        let can_pass = matches!(claim.outcome, Some(Outcome::Failed(code)) if code.retryable() == Some(true));
+        let is_retryable =
+            |outcome| matches!(outcome, Outcome::Failed(code) if code.retryable() == Some(true));
+        let can_pass = claim.outcome.is_some_and(is_retryable) && !claim.is_final;
         let has_started_it = key.is_repeated && key.asked_by == claim.asked_by;
         match claim.outcome {
             Some(_) if can_pass && !is_busy(id) && !has_started_it => {
@@ -167,8 +169,7 @@ impl Desk {
     /// Whether the session of that id failed, and no other try of its key can help.
     #[must_use]
     pub fn has_failed_for_good(&self, id: Uuid) -> bool {
-        let failed = |claim: &Claim| matches!(claim.outcome, Some(Outcome::FailedForGood(_)));
-        self.claims.iter().any(|claim| claim.session_id == id && failed(claim))
+        self.claims.iter().any(|claim| claim.session_id == id && claim.is_final)
     }
 }
 
@@ -215,6 +216,7 @@ mod tests {
             asked_by: Uuid::nil(),
             claimed_ms: T,
             outcome: None,
+            is_final: false,
         };
         for (now_ms, holds) in [
             (T - 1, true), // a clock that steps back
@@ -230,7 +232,7 @@ mod tests {
     fn a_failure_that_a_firewall_caused_does_not_free_its_key() {
         let key = Key::new("k".to_owned(), "a/one", "text", Uuid::nil());
         let session_id = Uuid::from_u128(1);
-        let found = |outcome| {
+        let found = |outcome, is_final| {
             let claim = Claim {
                 key: key.key.clone(),
                 fingerprint: key.fingerprint,
@@ -239,6 +241,7 @@ mod tests {
                 asked_by: Uuid::nil(),
                 claimed_ms: T,
                 outcome: Some(outcome),
+                is_final,
             };
             let stored = serde_json::to_string(&claim).expect("it is JSON");
             let claims = vec![serde_json::from_str(&stored).expect("it is what was stored")];
@@ -246,9 +249,9 @@ mod tests {
             (desk.find_claim(&key, |_| false, T), desk.has_failed_for_good(session_id))
         };
         let code = Code::DatabaseError;
-        assert_eq!(found(Outcome::Failed(code)), (Found::Again(session_id, 2), false));
-        assert_eq!(found(Outcome::FailedForGood(code)), (Found::Stored(session_id), true));
-        assert_eq!(found(Outcome::Completed), (Found::Stored(session_id), false));
+        assert_eq!(found(Outcome::Failed(code), false), (Found::Again(session_id, 2), false));
+        assert_eq!(found(Outcome::Failed(code), true), (Found::Stored(session_id), true));
+        assert_eq!(found(Outcome::Completed, false), (Found::Stored(session_id), false));
     }
 
     #[test]

@@ -205,6 +205,7 @@ impl Desk {
                 asked_by,
                 claimed_ms,
                 outcome: None,
+                is_final: false,
             });
         }
         Ok(effects)
@@ -290,6 +291,7 @@ impl Desk {
                 (effects.generation, effects.ending) = (None, Some(id));
                 if let Some(claim) = self.claims.iter_mut().find(|claim| claim.session_id == id) {
                     claim.outcome = Some(Outcome::of(&ending));
+                    claim.is_final = ending.is_blocked;
                     effects.claim = Some(id);
                 }
                 generation.ending = Some(ending);

@@ -5,7 +5,8 @@
 //! [`Ledger::count_attempt`] counts each further call. The generation's end calls [`Ledger::release`], and
 //! [`Ledger::give_back`] when it failed through no fault of the user's.
 //!
-//! As JSON: `[burst, generations, leases, attempts]`, see [`Window`] and [`Leases`]; what is missing at the end is fresh.
+//! As JSON: `[burst, generations, leases]`, see [`Window`] and [`Leases`]; what is missing at the end is fresh. `attempts` is
+//! stored beside it, because the version before knows three members and must read what this one stored.
 
 use serde::{Deserialize, Serialize, Serializer};
 use uuid::Uuid;
@@ -73,22 +74,17 @@ pub struct Ledger {
 
 /// The array; what is missing at its end is fresh.
 #[derive(Deserialize)]
-struct StoredLedger(
-    #[serde(default)] Window,
-    #[serde(default)] Window,
-    #[serde(default)] Leases,
-    #[serde(default)] Window,
-);
+struct StoredLedger(#[serde(default)] Window, #[serde(default)] Window, #[serde(default)] Leases);
 
 impl From<StoredLedger> for Ledger {
-    fn from(StoredLedger(burst, generations, leases, attempts): StoredLedger) -> Self {
-        Self { burst, generations, leases, attempts }
+    fn from(StoredLedger(burst, generations, leases): StoredLedger) -> Self {
+        Self { burst, generations, leases, attempts: Window::default() }
     }
 }
 
 impl Serialize for Ledger {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        (&self.burst, &self.generations, &self.leases, &self.attempts).serialize(serializer)
+        (&self.burst, &self.generations, &self.leases).serialize(serializer)
     }
 }
 
@@ -420,14 +416,11 @@ mod tests {
         let text = serde_json::to_string(&ledger).expect("it is JSON");
         assert_eq!(
             text,
-            r#"[[60,2,[[0,0,2]],[]],[86400,2,[[0,0,2]],[]],[["00000000-0000-0000-0000-000000000007",120000]],[86400,2,[[0,0,2]],[]]]"#
+            r#"[[60,2,[[0,0,2]],[]],[86400,2,[[0,0,2]],[]],[["00000000-0000-0000-0000-000000000007",120000]]]"#
         );
-        assert_eq!(serde_json::from_str::<Ledger>(&text).expect("it reads"), ledger);
+        let without_attempts = Ledger { attempts: Window::default(), ..ledger };
+        assert_eq!(serde_json::from_str::<Ledger>(&text).expect("it reads"), without_attempts);
         assert_eq!(serde_json::from_str::<Ledger>("[]").expect("it reads"), Ledger::default());
-        // As it was stored before model calls were counted.
-        let older = r#"[[60,2,[[0,0,2]],[]],[86400,1,[[0,0,1]],[]],[]]"#;
-        let expected = Ledger { attempts: Window::default(), ..used(2, 1) };
-        assert_eq!(serde_json::from_str::<Ledger>(older).expect("it reads"), expected);
     }
 
     #[test]

@@ -263,9 +263,14 @@ impl User {
                 self.ledger = Ledger::default();
                 self.generations.clear();
             }
-            Step::Fail(_) | Step::End(_) | Step::Evict | Step::Alarm => self.ledger = stored(&self.ledger),
+            Step::Fail(_) | Step::End(_) | Step::Evict | Step::Alarm => self.ledger = self.stored_ledger(),
         }
         Ok(())
+    }
+
+    /// Through the storage and back: `attempts` is stored beside the rest.
+    fn stored_ledger(&self) -> Ledger {
+        Ledger { attempts: stored(&self.ledger.attempts), ..stored(&self.ledger) }
     }
 
     fn count_request(&mut self) -> Result<bool, TestCaseError> {
@@ -326,7 +331,7 @@ impl User {
 
     /// A client that comes at that moment, nothing having happened in between.
     fn comes_back(&self, leases: &Leases, now_ms: u64) -> Result<(), Refusal> {
-        let mut ledger = Ledger { leases: leases.clone(), ..stored(&self.ledger) };
+        let mut ledger = Ledger { leases: leases.clone(), ..self.stored_ledger() };
         ledger.count_request(&self.policies, now_ms)?;
         ledger.reserve(&self.policies, Uuid::max(), LEASE_MS, now_ms).map(|_| ())
     }

@@ -96,10 +96,11 @@ async fn generate(
     };
     let ended = {
         let made = pin!(make(host, config, generation, &found));
-        match select(made, pin!(found.until_stopped())).await {
-            Either::Left((ended, _)) => Some(ended?).filter(|_| !found.is_cut_off.get()),
+        // The stop is looked at first: one that came before the first call, after a crash, is not to cause a call.
+        match select(pin!(found.until_stopped()), made).await {
+            Either::Right((ended, _)) => Some(ended?).filter(|_| !found.is_cut_off.get()),
             // What is not read on is dropped here: the model's connection is closed, and the bill stops.
-            Either::Right(_) => None,
+            Either::Left(_) => None,
         }
     };
     found.store();

@@ -85,13 +85,13 @@ impl RestError {
     }
 
     /// Whether the database refused what it was sent, so that no retry of the same request can succeed. Not for want of
-    /// a connection, of resources or of a lock, nor in a conflict, a shutdown or a failover; nor where a table, column or
-    /// function is missing, which a migration brings. The classes are those of Postgres' "PostgreSQL Error Codes" (appendix
+    /// a connection, of resources or of a lock, nor in a conflict, a shutdown or a failover; nor where a grant, table,
+    /// column or function is missing, which a migration brings. The classes are those of Postgres' "PostgreSQL Error Codes" (appendix
     /// A); what is longer is a code of PostgREST's own.
     #[must_use]
     pub fn is_final(&self) -> bool {
         const PASSING_CLASSES: [&str; 8] = ["08", "25", "40", "53", "55", "57", "58", "XX"];
-        const MISSING: [&str; 3] = ["42P01", "42703", "42883"];
+        const MISSING: [&str; 4] = ["42501", "42703", "42883", "42P01"];
         let Self::Refused { sqlstate: Some(sqlstate), .. } = self else { return false };
         let is_passing = PASSING_CLASSES.iter().any(|class| sqlstate.starts_with(class));
         sqlstate.len() == SQLSTATE_CHARS && !is_passing && !MISSING.contains(&sqlstate.as_str())
@@ -187,7 +187,8 @@ pub async fn send(
             200..=299 => Ok(body),
             // The gateway's own limit, and a request that took too long to arrive.
             408 | 429 => Err(RestError::Unavailable),
-            400..=499 if !is_document(&body) => Err(RestError::Firewall { status }),
+            // Of another status, such a body is a gateway's for the moment.
+            401 | 403 | 406 if !is_document(&body) => Err(RestError::Firewall { status }),
             401 if is_not_yet_valid(&body) => Err(RestError::NotYetValid),
             401 => Err(RestError::Unauthorized),
             _ => {
@@ -285,14 +286,13 @@ mod tests {
     #[test]
     fn a_refusal_is_final_where_no_retry_can_change_it() {
         let refused = |code: &str| RestError::Refused { status: 400, sqlstate: Some(code.to_owned()) };
-        for code in [
-            "23505", "23503", "23514", "23502", "22P05", "22023", "42501", "P0001", "PT404", "21000", "0A000",
-        ] {
+        for code in ["23505", "23503", "23514", "23502", "22P05", "22023", "P0001", "PT404", "21000", "0A000"]
+        {
             assert!(refused(code).is_final(), "{code}");
         }
         for code in [
             "40001", "40P01", "08006", "53300", "53100", "55P03", "57014", "57P01", "58030", "XX000",
-            "25006", "42P01", "42883", "42703", "PGRST202", "PGRST301", "", "2350",
+            "25006", "42501", "42P01", "42883", "42703", "PGRST202", "PGRST301", "", "2350",
         ] {
             assert!(!refused(code).is_final(), "{code}");
         }

@@ -103,7 +103,12 @@ fn a_refusal_that_is_no_document_is_a_firewalls() {
         "not allowed",
         "\u{feff}<html>",
     ] {
-        for status in [400, 401, 403, 404, 405, 406, 418, 451] {
+        for status in [400, 404, 418, 421] {
+            let (error, requests) = refused_by(Reply::new(status).say(body));
+            assert_eq!((&error, requests), (&RestError::Refused { status, sqlstate: None }, 1), "{body}");
+            assert!(!error.is_by_firewall() && !error.is_final());
+        }
+        for status in [401, 403, 406] {
             let (error, requests) = refused_by(Reply::new(status).say(body));
             assert_eq!((&error, requests), (&RestError::Firewall { status }, 1), "{body}");
             assert!(error.is_by_firewall() && !error.is_by_database() && error.word().contains("firewall"));
