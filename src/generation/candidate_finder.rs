@@ -36,7 +36,7 @@ pub enum Event {
     Found(Found),
     /// A root is closed.
     Closed(Root),
-    /// A root turned out to be no JSON. The candidates in it stay found.
+    /// A root, or the JSON in a string of it, turned out to be no JSON. The candidates in it stay found.
     Abandoned,
 }
 
@@ -239,6 +239,8 @@ impl CandidateFinder {
                 }
                 (Expects::Name | Expects::Comma, b',') => object.expects = Expects::Name,
                 (Expects::Name | Expects::Comma, b'}') => self.close(on_event),
+                // A bracket too many is forgiven, as a comma is.
+                (Expects::Comma, b']') => {}
                 (Expects::Colon, b':') => {
                     object.expects = Expects::Value;
                     self.is_json = true;
@@ -402,6 +404,10 @@ impl CandidateFinder {
         };
         match std::mem::take(&mut self.inner) {
             Inner::Json(within) => {
+                if within.has_found && !within.finder.is_in_prose() {
+                    // The string is closed, and the JSON in it is not.
+                    on_event(Event::Abandoned);
+                }
                 self.has_list_of_candidates |= within.has_list;
                 self.end_value(within.has_found, on_event);
             }
@@ -544,6 +550,7 @@ mod tests {
             r#"[{"front":"a",,"back":"b","prompt":"p",},{,"front":"b","back":"b","prompt":"p"}]"#,
             &["a", "b", "]"],
         ),
+        (r#"{"candidates":[A,B]],"n":1]}"#, &["a", "b", "]"]),
         // Elements that are no candidates count where there are candidates; a broken one costs no other.
         (r#"[{},A,null,"f]}",["f",{"f":2}],-1,{},B]"#, &["a", "-", "-", "-", "-", "-", "-", "b", "]"]),
         ("[null,A,B]", &["a", ".", "b", "."]),

@@ -391,6 +391,8 @@ mod tests {
         (r#"{"candidates":[A,B]"#, &["a", "b"], false),
         (r#"{"candidates":[A] oops {"x":[]}"#, &["a"], false),
         (r#"{"candidates":[A] oops {"x":[B]}"#, &["a", "b"], false),
+        (r#"{"c":"[{\"front\":\"a\",\"back\":\"b\",\"prompt\":\"p\"},{\"fr"}"#, &["a"], false),
+        (r#"So: {"c":"[{\"front\":\"a\",\"back\":\"b\",\"prompt\":\"p\"},{\"fr"}"#, &["a"], false),
         (r#""{\"front\":\"a\",\"back\":\"b\",\"prompt\":\"p\"}""#, &["a"], true),
         // Single objects.
         ("A", &["a"], true),
