@@ -2,19 +2,15 @@
 //!
 //! Not for: the content between them ([`super::candidate_reader`] ignores it).
 
-/// How reasoning begins and ends, and whose reasoning; in upper or lower case.
+/// What the name of an element of reasoning contains, in upper or lower case: `<think>` (DeepSeek R1, Qwen 3, GLM, MiniMax and
+/// most others), `<thought>` (EXAONE, Gemini), `<seed:think>`, `<longcat_think>`, `<|thinking|>`, `<reasoning>`, `<reflection>`.
+const NAMES: [&str; 6] = ["think", "thought", "reason", "reflect", "analysis", "scratchpad"];
+
+/// The longest name, and the longest rest of a tag, in bytes.
+const NAME_BYTES_MAX: usize = 32;
+
+/// Other marks at which reasoning begins and ends, and whose they are; in upper or lower case.
 const BLOCKS: &[(&str, &str)] = &[
-    ("<think>", "</think>"), // DeepSeek R1, Qwen 3, GLM, MiniMax and most others
-    ("<thinking>", "</thinking>"),
-    ("<thought>", "</thought>"), // EXAONE, Gemini
-    ("<thoughts>", "</thoughts>"),
-    ("<reasoning>", "</reasoning>"),
-    ("<reason>", "</reason>"),
-    ("<reflection>", "</reflection>"),
-    ("<analysis>", "</analysis>"),
-    ("<scratchpad>", "</scratchpad>"),
-    ("<seed:think>", "</seed:think>"), // Seed-OSS
-    ("<longcat_think>", "</longcat_think>"),
     ("[THINK]", "[/THINK]"),                             // Magistral
     ("\u{25c1}think\u{25b7}", "\u{25c1}/think\u{25b7}"), // Kimi
     ("<|begin_of_thought|>", "<|end_of_thought|>"),
@@ -35,8 +31,8 @@ pub enum Tag {
     Begin {
         /// Bytes of the mark.
         length: usize,
-        /// What ends it.
-        end: &'static str,
+        /// What ends it; `None`: the end tag of any element of reasoning.
+        end: Option<&'static str>,
     },
     /// Reasoning ends.
     End {
@@ -54,17 +50,53 @@ pub fn tag_at(text: &[u8]) -> Option<Tag> {
     }
     let end =
         BLOCKS.iter().find(|(_, end)| begins_with(text, end)).map(|(_, end)| Tag::End { length: end.len() });
-    end.or_else(|| {
+    let begin = || {
         let (begin, end) = BLOCKS.iter().find(|(begin, _)| begins_with(text, begin))?;
-        Some(Tag::Begin { length: begin.len(), end })
-    })
+        Some(Tag::Begin { length: begin.len(), end: Some(end) })
+    };
+    end.or_else(begin).or_else(|| element_at(text))
+}
+
+/// Returns the tag of an element of reasoning: `<think>`, `<think type="x">`, `</think>`, `<|thinking|>`.
+fn element_at(text: &[u8]) -> Option<Tag> {
+    let rest = text.strip_prefix(b"<")?;
+    let rest = rest.strip_prefix(b"|").unwrap_or(rest);
+    let name = rest.strip_prefix(b"/").unwrap_or(rest);
+    let is_of_name = |byte: &&u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b':' | b'-');
+    let (name, after) = name.split_at(name.iter().take(NAME_BYTES_MAX).take_while(is_of_name).count());
+    if !matches!(after.first(), Some(b'>' | b'|' | b' ')) {
+        return None;
+    }
+    let close = after.iter().take(NAME_BYTES_MAX).position(|byte| matches!(byte, b'>' | b'<' | b'\n'))?;
+    if after.get(close) != Some(&b'>') {
+        return None;
+    }
+    if !NAMES
+        .iter()
+        .any(|word| (0..name.len()).any(|at| name.get(at..).is_some_and(|rest| begins_with(rest, word))))
+    {
+        return None;
+    }
+    let length = text.len().saturating_sub(after.len()).saturating_add(close).saturating_add(1);
+    Some(if rest.starts_with(b"/") { Tag::End { length } } else { Tag::Begin { length, end: None } })
 }
 
 /// Returns the offset after the end of a block that has begun; that of the end of the text where the block has none.
 #[must_use]
-pub fn end_of_block(text: &[u8], end: &str) -> usize {
-    let at = (0..text.len()).find(|at| text.get(*at..).is_some_and(|rest| begins_with(rest, end)));
-    at.map_or(text.len(), |at| at.saturating_add(end.len()))
+pub fn end_of_block(text: &[u8], end: Option<&str>) -> usize {
+    let end_at = |at: usize| {
+        let rest = text.get(at..).unwrap_or_default();
+        let length = match (end, rest.first()) {
+            (Some(end), _) => begins_with(rest, end).then_some(end.len()),
+            (None, Some(b'<')) => match element_at(rest) {
+                Some(Tag::End { length }) => Some(length),
+                _ => None,
+            },
+            (None, _) => None,
+        };
+        length.map(|length| at.saturating_add(length))
+    };
+    (0..text.len()).find_map(end_at).unwrap_or(text.len())
 }
 
 fn begins_with(text: &[u8], mark: &str) -> bool {
