@@ -121,6 +121,8 @@ impl<'a> Chunk<'a> {
         let is_error = origin.is_error || kind != Value::Missing;
         let has_error_code = code.whole().is_some_and(|code| (400..600).contains(&code));
         chunk.failure = if error.says_something() {
+            // Beside an error that is a text, its code is a member of the document.
+            let error = if matches!(error, Value::Object(_)) { error } else { Value::Object(text) };
             Some(failure_in(error, told))
         } else if choice_error.says_something() {
             Some(failure_in(choice_error, told))
@@ -285,8 +287,9 @@ fn failure_in(error: Value<'_>, told: Told<'_>) -> Failure {
         b"code" => {
             let code = cursor.value();
             said.code_word = code.word();
-            said.code_number = code.whole();
+            said.code_number = code.whole().or(said.code_number);
         }
+        b"status" | b"status_code" => said.code_number = said.code_number.or(cursor.value().whole()),
         b"type" => said.kind = cursor.value().word(),
         b"metadata" => cursor.object(&mut |name, cursor| {
             let value = cursor.value();
@@ -574,6 +577,17 @@ mod tests {
                     "{json}"
                 );
             }
+        }
+        for (json, code) in [
+            (r#"{"error":"m","code":400}"#, AiMisconfigured),
+            (r#"{"status":400,"error":"Bad Request"}"#, AiMisconfigured),
+            (r#"{"error":{"status_code":402,"message":"m"}}"#, AiMisconfigured),
+            (r#"{"error":{"status":"INVALID_ARGUMENT","code":400,"status_code":500}}"#, AiMisconfigured),
+            (r#"{"error":{"code":"model_not_found","message":"m"}}"#, AiMisconfigured),
+            (r#"{"error":{"code":"invalid_request_error"}}"#, AiMisconfigured),
+        ] {
+            let failure = chunk(json).failure.expect(json);
+            assert_eq!((failure.code, failure.may_retry), (code, false), "{json}");
         }
         for none in ["null", "false", "0", "[]", r#""""#, "{}", r#"{"code":null,"message":""}"#] {
             assert_eq!(chunk(&[r#"{"error":"#, none, "}"].concat()).failure, None, "{none}");

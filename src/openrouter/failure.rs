@@ -52,7 +52,8 @@ const WORDS: &[(&str, Code, bool)] = &[
     ("content_filter", Code::AiRefused, false),
 ];
 
-/// `error.type`, as OpenAI, Anthropic, vLLM and llama.cpp name it. Many servers send it beside a number that says more.
+/// `error.type`, or `error.code` as a word, as OpenAI, Anthropic, vLLM and llama.cpp name it. Many servers send it beside a
+/// number that says more.
 const KINDS: &[(&str, Code, bool)] = &[
     ("rate_limit_error", Code::AiUnavailable, true),
     ("overloaded_error", Code::AiUnavailable, true),
@@ -64,6 +65,8 @@ const KINDS: &[(&str, Code, bool)] = &[
     ("AuthenticationError", Code::AiMisconfigured, false),
     ("NotFoundError", Code::AiMisconfigured, false),
     ("permission_error", Code::AiRefused, false),
+    ("model_not_found", Code::AiMisconfigured, false),
+    ("invalid_api_key", Code::AiMisconfigured, false),
 ];
 
 /// What an error document says, as far as it says anything.
@@ -100,7 +103,10 @@ impl Failure {
             .into_iter()
             .flatten()
             .find_map(|told| WORDS.iter().find(|(word, _, _)| *word == told));
-        let kind = told.kind.and_then(|told| KINDS.iter().find(|(kind, _, _)| *kind == told));
+        let kind = [told.code_word, told.kind]
+            .into_iter()
+            .flatten()
+            .find_map(|told| KINDS.iter().find(|(kind, _, _)| *kind == told));
         let (word, code, may_retry) = match (word, status, kind) {
             (Some(row), _, _) | (None, None, Some(row)) => *row,
             (None, Some(status), _) => of_status(status),
