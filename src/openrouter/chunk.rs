@@ -140,6 +140,13 @@ impl<'a> Chunk<'a> {
         cursor.object(&mut |name, cursor| match name {
             b"delta" | b"message" => self.read_message(cursor),
             b"finish_reason" => self.finish = finish_in(cursor.value()),
+            // An API of completions without messages.
+            b"text" => {
+                let text = text_in(cursor.value());
+                if self.content.is_empty() {
+                    self.content = text;
+                }
+            }
             b"error" => error = cursor.value(),
             _ => {
                 cursor.value();
@@ -190,8 +197,8 @@ fn arguments_in<'a>(cursor: &mut Cursor<'a>) -> Cow<'a, [u8]> {
     let mut arguments = Cow::Borrowed([].as_slice());
     cursor.object(&mut |name, cursor| match (name, cursor.value()) {
         (b"arguments", Value::Text(text)) => arguments = escapes::of_server(text),
-        // Some servers send the object itself.
-        (b"arguments", Value::Object(json)) => arguments = Cow::Borrowed(json),
+        // Some servers send the JSON itself.
+        (b"arguments", Value::Object(json) | Value::List(json)) => arguments = Cow::Borrowed(json),
         _ => {}
     });
     arguments
@@ -204,21 +211,32 @@ fn text_in(value: Value<'_>) -> Cow<'_, [u8]> {
         Value::Object(json) => text_of_part(json).unwrap_or(Cow::Borrowed(json)),
         Value::List(json) => {
             let mut text = Cow::Borrowed([].as_slice());
+            let mut has_part = false;
+            let mut has_other = false;
             Cursor::new(json).list(&mut |cursor| match cursor.value() {
                 Value::Text(part) => append(&mut text, escapes::of_server(part)),
-                Value::Object(part) => append(&mut text, text_of_part(part).unwrap_or_default()),
+                Value::Object(part) => match text_of_part(part) {
+                    Some(part) => {
+                        has_part = true;
+                        append(&mut text, part);
+                    }
+                    None => has_other = true,
+                },
                 _ => {}
             });
-            text
+            if has_other && !has_part && text.is_empty() { Cow::Borrowed(json) } else { text }
         }
         Value::Missing | Value::Bare(_) => Cow::Borrowed(&[]),
     }
 }
 
-/// Returns the text of a part of a message; empty for a part of another type (reasoning, an image), `None` for an object that
-/// is no part.
+/// Returns the text of a part of a message; empty for a part of another type (reasoning, an image) and for one without
+/// members, `None` for an object that is no part.
 fn text_of_part(json: &[u8]) -> Option<Cow<'_, [u8]>> {
     let (mut kind, mut text) = (Value::Missing, None);
+    if !json.contains(&b'"') {
+        return Some(Cow::Borrowed(&[]));
+    }
     Cursor::new(json).object(&mut |name, cursor| match name {
         b"type" => kind = cursor.value(),
         b"text" => {
@@ -232,7 +250,8 @@ fn text_of_part(json: &[u8]) -> Option<Cow<'_, [u8]>> {
         }
     });
     match kind.word() {
-        None | Some("text" | "output_text") => text,
+        // The type of a JSON schema: the model filled it in.
+        None | Some("text" | "output_text" | "object") => text,
         Some(_) => Some(Cow::Borrowed(&[])),
     }
 }
@@ -361,6 +380,24 @@ mod tests {
                 r#"{"choices":[{"message":{"tool_calls":[{"function":{"arguments":{"a":[1]}}}]}}]}"#,
                 br#"{"a":[1]}"#,
             ),
+            (
+                r#"{"choices":[{"message":{"tool_calls":[{"function":{"arguments":[{"a":1}]}}]}}]}"#,
+                br#"[{"a":1}]"#,
+            ),
+            (
+                r#"{"choices":[{"message":{"content":[{"front":"f"},{"front":"g"}]}}]}"#,
+                br#"[{"front":"f"},{"front":"g"}]"#,
+            ),
+            (r#"{"choices":[{"message":{"content":[{"a":1},{"type":"thinking","text":"a"}]}}]}"#, b""),
+            (
+                r#"{"choices":[{"message":{"content":{"type":"object","properties":{"a":[]}}}}]}"#,
+                br#"{"type":"object","properties":{"a":[]}}"#,
+            ),
+            (r#"{"choices":[{"delta":{"content":{}}}]}"#, b""),
+            (r#"{"choices":[{"delta":{"content":[{}]}}]}"#, b""),
+            (r#"{"choices":[{"text":"a","index":0}]}"#, b"a"),
+            (r#"{"choices":[{"delta":{"content":"a"},"text":""}]}"#, b"a"),
+            (r#"{"choices":[{"text":null,"delta":{"content":"a"}}]}"#, b"a"),
             // Careless, and read all the same.
             (
                 r#"{"choices":[{"delta":{"content":"x","content":"a"},"delta":{"role":null}}],"usage":NaN,"usage":-Infinity,}"#,
