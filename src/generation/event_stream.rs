@@ -8,6 +8,7 @@
 //! data:1}⏎            a line joins the one before it where that one is the beginning of an object
 //! data: {"b":2}⏎      else it is an event of its own, whether or not there was a blank line
 //! error: {"code":1}⏎  the data of an error (llama.cpp)
+//! {"error":{}}⏎       an object without a field is data
 //! other: x⏎           another field: dropped
 //! ⏎                   the event ends
 //! ```
@@ -128,6 +129,9 @@ impl EventStream {
         self.is_begun = true;
         if line.is_empty() {
             return Line::Blank;
+        }
+        if line.starts_with(b"{\"") {
+            return Line::Data(line);
         }
         let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
         let value = line.get(name.len().saturating_add(1)..).unwrap_or_default();
@@ -259,6 +263,7 @@ mod tests {
         (b"\n\n\r\r\n: x\n\nevent: x\n\n", &[]),
         (b"data:\n\n", &[b""]),
         (b"", &[]),
+        (b": x\n\n{\"a\":1}\n{\"b\":2}\ndata: {\ndata: }\n{}\n", &[b"{\"a\":1}", b"{\"b\":2}", b"{\n}"]),
         (b"database: a\nDATA: b\n data: c\n\n", &[]),
         (
             "data: caf\u{e9} \u{1f600}\r\n\r\n: \u{1f600}\ndata: \u{65e5}\n\n".as_bytes(),

@@ -202,8 +202,15 @@ impl Reading {
             Form::Document(document) => {
                 is_stream = false;
                 if !self.is_too_large {
-                    let is_read = received.read_documents(&document, self.origin, on_found).len()
-                        < document.trim_ascii().len();
+                    let rest = received.read_documents(&document, self.origin, on_found);
+                    let is_read = rest.len() < document.trim_ascii().len();
+                    if is_read && !rest.is_empty() {
+                        // A stream behind a first document, or documents with something else between them.
+                        let mut stream = EventStream::default();
+                        if stream.push(rest, &mut |event| received.read_event(event, on_found)).is_ok() {
+                            stream.finish(&mut |event| received.read_event(event, on_found));
+                        }
+                    }
                     // Where it was cut, that is what went wrong; but what can be read is whole.
                     received.is_unreadable = !is_read && end == End::Regular;
                 }
@@ -227,7 +234,11 @@ impl Reading {
 
 impl Received {
     fn read_event(&mut self, event: Event<'_>, on_found: &mut OnFound<'_>) {
-        let data = event.data.trim_ascii();
+        let mut data = event.data.trim_ascii();
+        // A relay put the field before each line once more.
+        while let Some(rest) = data.strip_prefix(b"data:") {
+            data = rest.trim_ascii_start();
+        }
         if data.is_empty() || self.is_done || self.failure.is_some() {
             return;
         }
@@ -247,8 +258,10 @@ impl Received {
             for data in rest.split(|byte| *byte == b'\n') {
                 self.read_event(Event { data, ..event }, on_found);
             }
-        } else if rest.starts_with(b"{") {
-            // Its content is missing.
+        } else if matches!(rest, [b'{'] | [b'{', b'"' | b' ' | b'\t' | b'{', ..])
+            || (rest.starts_with(b"{") && rest.windows(7).any(|word| word == b"choices"))
+        {
+            // A chunk that is cut or broken: its content is missing.
             self.is_unreadable = true;
             self.reader.skip();
         }
@@ -558,6 +571,40 @@ mod tests {
                 "{html}"
             );
         }
+    }
+
+    #[test]
+    fn chunks_are_read_whatever_stands_around_them() {
+        let chunks = ["[", CARD, ",", r#"{"front":"g","back":"b","prompt":"p"}"#, "]"].map(said);
+        let stream = chunks.concat();
+        let with = |between: &str| [between, &chunks.join(between), "data: [DONE]\n\n"].concat();
+        for (name, body) in [
+            ("the field twice", stream.replace("data: ", "data: data: ")),
+            ("no field behind a comment", [": x\n\n", &stream.replace("data: ", "")].concat()),
+            ("a document first", ["{\"status\":\"ok\"}\n\n", &stream].concat()),
+            ("documents and words", with("ping\n").replace("data: ", "").replacen("ping\n", "", 1)),
+            ("an event that is no object", with("data: {ping}\n\n")),
+            ("an event of Python", with("data: {'type': 'ping'}\n\n")),
+            (
+                "content without members",
+                with(r#"data: {"choices":[{"delta":{"content":{}}}]}"#).replace("]}data", "]}\n\ndata"),
+            ),
+        ] {
+            for size in [1, 7, usize::MAX] {
+                let (fronts, ended) = read(STREAM, body.as_bytes().chunks(size), End::Regular);
+                assert_eq!((fronts, ended.failure), (vec!["f".to_owned(), "g".to_owned()], None), "{name}");
+            }
+        }
+        // Content is missing where a chunk is broken, and nothing is joined over it.
+        let halves = [said("[{\"front\":\"in 19"), said("\",\"back\":\"b\",\"prompt\":\"p\"}]")];
+        for lost in
+            ["data: {\"choices\n\n", "data: {\n\n", "data: {'choices': [{'delta': {'content': '45'}}]}\n\n"]
+        {
+            assert_eq!(read(STREAM, [halves.join(lost).as_bytes()], End::Regular).0.len(), 0, "{lost}");
+        }
+        let error = ": x\n\n{\"error\":{\"code\":402}}\n";
+        let (_, ended) = read(STREAM, [error.as_bytes()], End::Regular);
+        assert_eq!(ended.failure.map(|failure| failure.code), Some(Code::AiMisconfigured));
     }
 
     #[test]
