@@ -189,7 +189,13 @@ impl CandidateReader {
 fn begins_with_json(content: &[u8]) -> Option<bool> {
     let (first, rest) = content.split_first()?;
     match first {
-        b'{' | b'`' => Some(true),
+        b'{' => Some(true),
+        // A fence has three.
+        b'`' | b'~' => match rest.iter().take(2).take_while(|byte| *byte == first).count() {
+            2 => Some(true),
+            count if count == rest.len() => None,
+            _ => Some(false),
+        },
         b'[' => rest.trim_ascii_start().first().map(|next| matches!(next, b'{' | b'[' | b'"' | b']')),
         b'"' => rest.first().map(|next| matches!(next, b'{' | b'[' | b'\\')),
         _ => Some(false),
@@ -400,6 +406,7 @@ mod tests {
         (r#"A {"front":"b","#, &["a"], false),
         ("```json\nA\n```\nand\n```json\nB\n```", &["a", "b"], true),
         // At the end.
+        ("`front`, as in [A], or [B].", &["b"], true),
         ("Sure! [A] Or better: [B,D]. Well?", &["b", "d"], true),
         ("Sure! [A] Or [E] or [] or [7].", &["a"], true),
         (r#"so: {"candidates":[E]}: {"candidates":[A]}"#, &["a"], true),
@@ -492,6 +499,7 @@ mod tests {
     fn a_candidate_is_given_the_moment_its_brace_arrives() {
         for (content, ends) in [
             ("```json\n{\"candidates\":[A,B]}", [60, 98]),
+            ("~~~\n[A,B]", [42, 80]),
             (
                 r#"{"candidates":"[{\"front\":\"a\",\"back\":\"b\",\"prompt\":\"p\"},{\"front\":\"b\",\"back\":\"b\",\"prompt\":\"p\"}]"}"#,
                 [65, 115],
