@@ -20,7 +20,7 @@ const required = [
 
 const howToMakeASecret = 'make one and set it as a secret by\n  openssl rand -hex 32 | npx wrangler secret put SERVICE_SECRET';
 
-/** Whether it is needed depends on the API key, which nobody can read once it is set. */
+/** Whether it is needed depends on the API key, which cannot be read once it is set. */
 const aboutTheSecret = `SERVICE_SECRET is not set. It is derived from OPENROUTER_API_KEY if that has at least 32 characters; if not, the Worker
 refuses its configuration. To have one that does not change with the API key, ${howToMakeASecret}`;
 

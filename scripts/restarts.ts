@@ -24,7 +24,7 @@ export function keepRunning(name: string, first: Program, launch: () => Promise<
   let current = first;
   let stopping = false;
   const finished = supervise();
-  // Whoever waits for it gets the failure; until then it is not an unhandled one.
+  // The caller that waits for it gets the failure; until then the rejection is not an unhandled one.
   finished.catch(() => {});
 
   async function supervise(): Promise<void> {

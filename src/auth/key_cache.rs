@@ -199,7 +199,11 @@ mod tests {
         let mut cache = warm();
         let stale = T + FRESH_MS + 1;
         cache.asking(stale);
-        assert_eq!(cache.look_up(Some("a"), Algorithm::Es256, stale), Lookup::Use(by("a")), "nobody waits");
+        assert_eq!(
+            cache.look_up(Some("a"), Algorithm::Es256, stale),
+            Lookup::Use(by("a")),
+            "a known key is used at once"
+        );
         cache.answered(stale);
         assert_eq!(
             cache.look_up(Some("a"), Algorithm::Es256, stale + COOL_DOWN_MS - 1),

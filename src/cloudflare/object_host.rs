@@ -146,8 +146,8 @@ impl ObjectHost {
         self.0.running.borrow().iter().find(|(running, _)| *running == id).map(|(_, watch)| Rc::clone(watch))
     }
 
-    /// The desk of the memory, or else that of the storage. Not in [`DeskHost::with_desk`], of which there is one for each of
-    /// its callers.
+    /// Gives the user's state from memory, or else loads it from the storage. Not in [`DeskHost::with_desk`], which is compiled
+    /// once for each of its callers.
     fn loaded(&self, memory: Option<Desk>) -> Result<Desk, StorageFailed> {
         match memory {
             Some(desk) => Ok(desk),
@@ -162,8 +162,8 @@ impl ObjectHost {
             self.0.has_tables.set(false);
             return Err(StorageFailed);
         }
-        // Also where nothing changed, when no alarm is known of: the one that went off may have found all of it
-        // running, or not yet idle, and whatever is on the desk has to be seen to again.
+        // Also where nothing changed, when no alarm is set: the last one may have found everything running, or not yet
+        // idle, and the next job needs an alarm of its own.
         if has_changed || self.is_alarm_set(self.now_ms()).is_none() {
             self.set_alarm(desk);
         }

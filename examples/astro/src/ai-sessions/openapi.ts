@@ -29,7 +29,7 @@ export interface paths {
          * Make flashcards of a text
          * @description One generation, told in the form that is asked for. Without further headers: 201 with the cards, when they are stored. With `Accept: text/event-stream`: 200 with a stream of events, each card the moment the model has written it. With `Prefer: respond-async`: 202 at once.
          *
-         *     Whoever is over a limit is told so first, whatever the body says. A body that does not hold counts for `burst` only. A generation that fails is refunded, unless the model refused the text itself (`ai_refused`). Its model calls stay counted in `attempts`.
+         *     A request over a limit gets 429 first, whatever its body contains. An invalid body counts for `burst` only. A generation that fails is refunded, unless the model refused the text itself (`ai_refused`). Its model calls stay counted in `attempts`.
          */
         post: operations["createSession"];
         delete?: never;
