@@ -6,7 +6,7 @@
 //!    to [`routes::answer`]. The settings are one typed value ([`config`]).
 //! 2. [`auth`] makes a user of the `Authorization` header, with keys from [`supabase`]`::keys`.
 //! 3. [`input`] makes a [`input::new_session::NewSession`] of the body.
-//! 4. [`desk`], inside the user's own object, counts it ([`quota`]) and accepts a generation, in one transaction.
+//! 4. [`user_state`], inside the user's own object, counts it ([`quota`]) and accepts a generation, in one transaction.
 //! 5. [`routes::generate`] opens the row ([`supabase`]) and asks the model ([`openrouter`]) at the same time;
 //!    [`generation`] reads cards out of the answer as they come.
 //! 6. One database transaction ends the session; [`answer`] says so in JSON, [`problem`] whatever went wrong.
@@ -25,10 +25,10 @@ pub mod problem;
 
 pub mod answer;
 pub mod auth;
-pub mod desk;
 pub mod generation;
 pub mod input;
 pub mod quota;
+pub mod user_state;
 
 pub mod openrouter;
 pub mod supabase;

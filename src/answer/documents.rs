@@ -3,8 +3,8 @@
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::desk::record::KeptCandidate;
 use crate::generation::usage::Usage;
+use crate::user_state::record::SessionCandidate;
 
 /// The answer of `POST /ai-sessions`.
 #[derive(Debug, Serialize)]
@@ -14,7 +14,7 @@ pub struct Created<'a> {
     /// Whether the model's answer broke off.
     pub partial: bool,
     /// 1 to `MAX_CANDIDATES`.
-    pub candidates: &'a [KeptCandidate],
+    pub candidates: &'a [SessionCandidate],
 }
 
 /// The answer of `GET /ai-sessions/{id}`, and the 202 of `POST /ai-sessions`.
@@ -24,7 +24,7 @@ pub struct Session<'a> {
     #[serde(flatten)]
     pub summary: Summary<'a>,
     /// Empty unless completed.
-    pub candidates: &'a [KeptCandidate],
+    pub candidates: &'a [SessionCandidate],
 }
 
 /// The answer of `GET /ai-sessions`.

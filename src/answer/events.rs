@@ -15,8 +15,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::Uuid;
 
 use super::documents::to_json;
-use crate::desk::record::KeptCandidate;
 use crate::generation::usage::Usage;
+use crate::user_state::record::SessionCandidate;
 
 /// The media type.
 pub const EVENT_STREAM: &str = "text/event-stream";
@@ -136,10 +136,10 @@ impl EventList {
     }
 
     /// Writes a `candidate` for each, which are those after [`Self::cards_heard`].
-    pub fn cards(&mut self, out: &mut Vec<u8>, candidates: &[KeptCandidate]) {
+    pub fn cards(&mut self, out: &mut Vec<u8>, candidates: &[SessionCandidate]) {
         for candidate in candidates {
             let index = self.next.saturating_sub(1);
-            let KeptCandidate { id, front, back, prompt } = candidate;
+            let SessionCandidate { id, front, back, prompt } = candidate;
             self.write(out, "candidate", &to_json(&CandidateData { index, id: *id, front, back, prompt }));
         }
     }
@@ -181,9 +181,9 @@ mod tests {
 
     const SESSION: Uuid = Uuid::from_u128(1);
 
-    fn card(number: u128) -> KeptCandidate {
+    fn card(number: u128) -> SessionCandidate {
         let field = |name: &str| [name, &number.to_string()].concat();
-        KeptCandidate {
+        SessionCandidate {
             id: Uuid::from_u128(number),
             front: field("f\n"),
             back: field("b"),
@@ -191,7 +191,7 @@ mod tests {
         }
     }
 
-    fn told(after: Option<Position>, candidates: &[KeptCandidate], end: End<'_>) -> String {
+    fn told(after: Option<Position>, candidates: &[SessionCandidate], end: End<'_>) -> String {
         let (mut list, mut out) = (EventList::new(SESSION, 2, after), Vec::new());
         list.begin(&mut out);
         list.cards(&mut out, candidates.get(list.cards_heard()..).unwrap_or_default());
@@ -216,7 +216,7 @@ mod tests {
 
     #[test]
     fn whoever_comes_back_hears_exactly_the_rest() {
-        let cards: Vec<KeptCandidate> = (1..=5).map(card).collect();
+        let cards: Vec<SessionCandidate> = (1..=5).map(card).collect();
         for end in [DONE, End::Failed(b"{}")] {
             let whole = told(None, &cards, end);
             let events: Vec<&str> = whole.split_inclusive("\n\n").collect();

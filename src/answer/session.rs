@@ -6,10 +6,10 @@ use uuid::Uuid;
 
 use super::documents::{Created, Session, Summary, to_json};
 use super::events::{End, EventList};
-use crate::desk::record::{Generation, KeptCandidate};
 use crate::generation::usage::Usage;
 use crate::http::{Answer, JSON};
 use crate::problem::{Code, Problem};
+use crate::user_state::record::{Generation, SessionCandidate};
 
 /// The status of a session without an end.
 pub const GENERATING: &str = "generating";
@@ -44,7 +44,7 @@ pub struct Known<'a> {
     /// How many cards there are, so far.
     pub candidate_count: usize,
     /// In their order.
-    pub candidates: &'a [KeptCandidate],
+    pub candidates: &'a [SessionCandidate],
     /// Whether the database has its end.
     pub is_stored: bool,
     /// Whether a firewall before the database refused it.

@@ -12,11 +12,11 @@ use worker::{Context, Env};
 use super::outgoing::{OutgoingBody, response};
 use super::platform::{OnWorkers, Settings, settings};
 use super::web_crypto;
-use crate::desk::ask::{Ask, HEAD_HEADER, Head};
 use crate::ports::{
     Background, DESK_HEADERS, DeskError, DeskReply, Desks, IsolateMemory, Memory, Metrics, Point,
     SharedCache, VerifyKey, VerifySignature,
 };
+use crate::user_state::ask::{Ask, HEAD_HEADER, Head};
 
 thread_local! {
     static MEMORY: RefCell<Memory> = RefCell::default();

@@ -12,10 +12,10 @@ use worker::{Env, State};
 
 use super::object_storage::{load, store};
 use super::platform::{OnWorkers, Settings, settings};
-use crate::desk::record::Settled;
-use crate::desk::{Desk, Effects};
 use crate::ports::{Clock, DeskHost, Follower, News, StorageFailed};
 use crate::routes::generate;
+use crate::user_state::record::Finished;
+use crate::user_state::{UserState, WriteSet};
 
 /// Cheap to clone: every generation has one of its own.
 #[derive(Clone)]
@@ -25,7 +25,7 @@ struct Inner {
     state: State,
     settings: Settings,
     /// INVARIANT: `None`, or what the storage holds: dropped as soon as storing fails.
-    desk: RefCell<Option<Desk>>,
+    desk: RefCell<Option<UserState>>,
     /// Whether this object has made sure of its tables.
     has_tables: Cell<bool>,
     /// A handful at most: `concurrent` ones, and old endings that are being written.
@@ -39,7 +39,7 @@ struct Inner {
 #[derive(Default)]
 struct Watch {
     ended: Cell<bool>,
-    settled: RefCell<Option<Rc<Settled>>>,
+    settled: RefCell<Option<Rc<Finished>>>,
     to_stop: Cell<bool>,
     /// How many streams follow it now.
     followers: Cell<usize>,
@@ -93,11 +93,11 @@ impl Follower for Following {
     async fn news(&self, heard: usize) -> News {
         let look = || {
             if self.watch.ended.get() {
-                return Some(self.watch.settled.borrow().clone().map_or(News::Lost, News::Settled));
+                return Some(self.watch.settled.borrow().clone().map_or(News::Lost, News::Finished));
             }
             let new = self.host.with_desk(|desk| {
                 let cards = desk.find(self.id).and_then(|generation| generation.candidates.get(heard..));
-                (cards.unwrap_or_default().to_vec(), Effects::default())
+                (cards.unwrap_or_default().to_vec(), WriteSet::default())
             });
             match new {
                 Ok(cards) if cards.is_empty() => None,
@@ -133,7 +133,7 @@ impl ObjectHost {
 
     /// Deletes the storage of an object that has nothing to remember.
     pub(super) async fn delete_if_empty(&self) -> worker::Result<()> {
-        let is_empty = self.0.desk.borrow().as_ref().is_some_and(Desk::is_empty);
+        let is_empty = self.0.desk.borrow().as_ref().is_some_and(UserState::is_empty);
         if is_empty && self.0.running.borrow().is_empty() {
             self.0.desk.take();
             self.0.has_tables.set(false);
@@ -148,7 +148,7 @@ impl ObjectHost {
 
     /// Gives the user's state from memory, or else loads it from the storage. Not in [`DeskHost::with_desk`], which is compiled
     /// once for each of its callers.
-    fn loaded(&self, memory: Option<Desk>) -> Result<Desk, StorageFailed> {
+    fn loaded(&self, memory: Option<UserState>) -> Result<UserState, StorageFailed> {
         match memory {
             Some(desk) => Ok(desk),
             None => load(&self.0.state.storage().sql()).map_err(|()| StorageFailed),
@@ -156,8 +156,8 @@ impl ObjectHost {
     }
 
     /// Stores what a decision has changed, and sets the alarm for what is next.
-    fn store(&self, desk: &Desk, effects: &Effects) -> Result<(), StorageFailed> {
-        let has_changed = *effects != Effects::default();
+    fn store(&self, desk: &UserState, effects: &WriteSet) -> Result<(), StorageFailed> {
+        let has_changed = *effects != WriteSet::default();
         if has_changed && store(&self.0.state, desk, effects, &self.0.has_tables).is_err() {
             self.0.has_tables.set(false);
             return Err(StorageFailed);
@@ -170,7 +170,7 @@ impl ObjectHost {
         Ok(())
     }
 
-    fn set_alarm(&self, desk: &Desk) {
+    fn set_alarm(&self, desk: &UserState) {
         let now_ms = self.now_ms();
         let Some(wanted_ms) = desk.alarm_ms(|id| self.is_busy(id), now_ms) else { return };
         if self.is_alarm_set(now_ms).is_some_and(|set_ms| set_ms <= wanted_ms) {
@@ -197,7 +197,7 @@ impl ObjectHost {
         // A storage that fails has the alarm before: the heartbeat of what was running.
         let _ = self.with_desk(|desk| {
             self.set_alarm(desk);
-            ((), Effects::default())
+            ((), WriteSet::default())
         });
     }
 }
@@ -209,7 +209,7 @@ impl OnWorkers for ObjectHost {
 }
 
 impl DeskHost for ObjectHost {
-    fn with_desk<T>(&self, decide: impl FnOnce(&mut Desk) -> (T, Effects)) -> Result<T, StorageFailed> {
+    fn with_desk<T>(&self, decide: impl FnOnce(&mut UserState) -> (T, WriteSet)) -> Result<T, StorageFailed> {
         let mut memory = self.0.desk.borrow_mut();
         let mut desk = self.loaded(memory.take())?;
         let (decided, effects) = decide(&mut desk);
@@ -244,7 +244,7 @@ impl DeskHost for ObjectHost {
         });
     }
 
-    async fn settled(&self, id: Uuid) -> Option<Rc<Settled>> {
+    async fn settled(&self, id: Uuid) -> Option<Rc<Finished>> {
         let watch = self.watch(id)?;
         watch.until(|| watch.ended.get().then_some(())).await;
         watch.settled.borrow().clone()

@@ -1,4 +1,4 @@
-//! A desk in the object's SQLite storage.
+//! A state in the object's SQLite storage.
 //!
 //! ```text
 //! ledger       one row: what was used
@@ -18,9 +18,9 @@ use uuid::Uuid;
 use wasm_bindgen::prelude::*;
 use worker::{SqlStorage, SqlStorageValue, State};
 
-use crate::desk::record::{Generation, KeptCandidate};
-use crate::desk::{Desk, Effects};
 use crate::quota::{Ledger, Window};
+use crate::user_state::record::{Generation, SessionCandidate};
+use crate::user_state::{UserState, WriteSet};
 
 const SCHEMA: &str = "
     create table if not exists ledger (id integer primary key check (id = 0), record text not null) strict;
@@ -53,7 +53,8 @@ pub(super) type StorageResult<T> = Result<T, ()>;
 struct LedgerRecord<'a> {
     ledger: &'a Ledger,
     attempts: &'a Window,
-    told_limited: &'a [(String, u64)],
+    #[serde(rename = "told_limited")]
+    logged_limits: &'a [(String, u64)],
     rejected_until_ms: u64,
 }
 
@@ -62,25 +63,26 @@ struct StoredLedger {
     ledger: Ledger,
     #[serde(default)]
     attempts: Window,
-    told_limited: Vec<(String, u64)>,
+    #[serde(rename = "told_limited")]
+    logged_limits: Vec<(String, u64)>,
     #[serde(default)]
     rejected_until_ms: u64,
 }
 
-/// Loads the desk.
-pub(super) fn load(sql: &SqlStorage) -> StorageResult<Desk> {
+/// Loads the state.
+pub(super) fn load(sql: &SqlStorage) -> StorageResult<UserState> {
     if rows(sql, "select 1 from sqlite_master where name = 'claims'")?.is_empty() {
-        return Ok(Desk::default());
+        return Ok(UserState::default());
     }
-    let (mut ledger, mut told_limited, mut rejected_until_ms) = (Ledger::default(), Vec::new(), 0);
+    let (mut ledger, mut logged_limits, mut rejected_until_ms) = (Ledger::default(), Vec::new(), 0);
     for row in rows(sql, "select record from ledger")? {
         let record: StoredLedger = read(row.first())?;
         ledger = Ledger { attempts: record.attempts, ..record.ledger };
-        (told_limited, rejected_until_ms) = (record.told_limited, record.rejected_until_ms);
+        (logged_limits, rejected_until_ms) = (record.logged_limits, record.rejected_until_ms);
     }
-    let mut claims = Vec::new();
+    let mut records = Vec::new();
     for row in rows(sql, "select record from claims")? {
-        claims.push(read(row.first())?);
+        records.push(read(row.first())?);
     }
     let mut generations = Vec::new();
     let in_order = "select record, ending from generations order by json_extract(record, '$.started_ms')";
@@ -98,29 +100,34 @@ pub(super) fn load(sql: &SqlStorage) -> StorageResult<Desk> {
             let id = Uuid::try_parse(id).map_err(drop)?;
             let found = generations.iter_mut().find(|generation| generation.accepted.id == id);
             if let Some(generation) = found {
-                generation.candidates.extend(read::<Vec<KeptCandidate>>(row.get(1))?);
+                generation.candidates.extend(read::<Vec<SessionCandidate>>(row.get(1))?);
             }
         }
     }
-    Ok(Desk::stored((ledger, told_limited, rejected_until_ms), claims, generations))
+    Ok(UserState::stored((ledger, logged_limits, rejected_until_ms), records, generations))
 }
 
 /// Stores what a decision says has to be stored: all of it or nothing.
 pub(super) fn store(
-    state: &State,
-    desk: &Desk,
-    effects: &Effects,
+    object: &State,
+    state: &UserState,
+    effects: &WriteSet,
     has_tables: &Cell<bool>,
 ) -> StorageResult<()> {
-    let storage: SyncStorage = state.as_raw().storage().map_err(drop)?.unchecked_into();
-    let sql = state.storage().sql();
+    let storage: SyncStorage = object.as_raw().storage().map_err(drop)?.unchecked_into();
+    let sql = object.storage().sql();
     // What is thrown rolls the transaction back.
     let mut work =
-        || write_all(&sql, desk, effects, has_tables).map_err(|()| JsValue::NULL).map(|()| JsValue::NULL);
+        || write_all(&sql, state, effects, has_tables).map_err(|()| JsValue::NULL).map(|()| JsValue::NULL);
     storage.transaction_sync(&mut work).map(drop).map_err(drop)
 }
 
-fn write_all(sql: &SqlStorage, desk: &Desk, effects: &Effects, has_tables: &Cell<bool>) -> StorageResult<()> {
+fn write_all(
+    sql: &SqlStorage,
+    state: &UserState,
+    effects: &WriteSet,
+    has_tables: &Cell<bool>,
+) -> StorageResult<()> {
     let exec = |query: &str, values: Vec<JsValue>| sql.exec_raw(query, values).map(drop).map_err(drop);
     if effects.clear {
         for table in ["ledger", "candidates", "generations", "claims"] {
@@ -133,14 +140,14 @@ fn write_all(sql: &SqlStorage, desk: &Desk, effects: &Effects, has_tables: &Cell
     }
     if effects.ledger {
         let record = LedgerRecord {
-            ledger: &desk.ledger,
-            attempts: &desk.ledger.attempts,
-            told_limited: &desk.told_limited,
-            rejected_until_ms: desk.rejected_until_ms,
+            ledger: &state.ledger,
+            attempts: &state.ledger.attempts,
+            logged_limits: &state.logged_limits,
+            rejected_until_ms: state.rejected_until_ms,
         };
         exec("insert or replace into ledger values (0, ?)", vec![write(&record)?])?;
     }
-    if let Some(generation) = effects.generation.and_then(|id| desk.find(id)) {
+    if let Some(generation) = effects.generation.and_then(|id| state.find(id)) {
         let id = JsValue::from(generation.accepted.id.to_string());
         let ending = generation.ending.as_ref().map_or(Ok(JsValue::NULL), write)?;
         // Not `insert or replace`, which would take the candidates along.
@@ -148,23 +155,24 @@ fn write_all(sql: &SqlStorage, desk: &Desk, effects: &Effects, has_tables: &Cell
             on conflict (id) do update set record = excluded.record, ending = excluded.ending";
         exec(query, vec![id, write(generation)?, ending])?;
     }
-    if let Some(generation) = effects.ending.and_then(|id| desk.find(id)) {
+    if let Some(generation) = effects.ending.and_then(|id| state.find(id)) {
         let id = JsValue::from(generation.accepted.id.to_string());
         exec("update generations set ending = ? where id = ?", vec![write(&generation.ending)?, id])?;
     }
-    if let Some((from, generation)) = effects.candidates.and_then(|(id, from)| Some((from, desk.find(id)?))) {
+    if let Some((from, generation)) = effects.candidates.and_then(|(id, from)| Some((from, state.find(id)?)))
+    {
         let id = JsValue::from(generation.accepted.id.to_string());
         let position = JsValue::from(u32::try_from(from).map_err(drop)?);
         let batch = generation.candidates.get(from..).unwrap_or_default();
         exec("insert into candidates values (?, ?, ?)", vec![id, position, write(&batch)?])?;
     }
-    let claim = effects.claim.and_then(|id| desk.claims.iter().find(|claim| claim.session_id == id));
-    if let Some(claim) = claim {
-        let id = JsValue::from(claim.session_id.to_string());
-        let values = vec![id, milliseconds(claim.ends_ms()), write(claim)?];
+    let record = effects.record.and_then(|id| state.records.iter().find(|record| record.session_id == id));
+    if let Some(record) = record {
+        let id = JsValue::from(record.session_id.to_string());
+        let values = vec![id, milliseconds(record.ends_ms()), write(record)?];
         exec("insert or replace into claims values (?, ?, ?)", values)?;
     }
-    if let Some(until_ms) = effects.claims_until_ms {
+    if let Some(until_ms) = effects.records_until_ms {
         exec("delete from claims where ends_ms <= ?", vec![milliseconds(until_ms)])?;
     }
     if let Some(id) = effects.forget {

@@ -9,10 +9,10 @@ use super::object_host::ObjectHost;
 use super::outgoing::{OutgoingBody, pipe, response};
 use super::platform::OnWorkers;
 use crate::config::{Config, LogLevel};
-use crate::desk::ask::{Ask, HEAD_HEADER, Head};
 use crate::ports::{DeskHost, Log};
 use crate::routes::session_events::{Follow, write_events};
 use crate::routes::user_desk::{Served, serve, tell_limited, wake};
+use crate::user_state::ask::{Ask, HEAD_HEADER, Head};
 
 /// One user's desk.
 #[durable_object(alarm)]

@@ -1,7 +1,7 @@
 //! The header `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header-07, section 2.1): a string of RFC 9651, in
 //! quotes. One without quotes is taken too, because many clients send it so; both spellings are the same key.
 //!
-//! Not for: what a key stands for (`desk::claim`).
+//! Not for: what a key stands for (`user_state::claim`).
 
 /// The longest key. A UUID has 36.
 pub const KEY_CHARS_MAX: usize = 255;

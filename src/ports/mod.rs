@@ -16,11 +16,11 @@ use uuid::Uuid;
 use crate::answer::readiness::Readiness;
 use crate::auth::{jwk::PublicKey, key_cache::KeyCache, verified::VerifiedTokens};
 use crate::config::LogLevel;
-use crate::desk::ask::{Ask, Facts};
-use crate::desk::record::{KeptCandidate, Settled};
-use crate::desk::{Desk, Effects};
 use crate::http::Request;
 use crate::quota::Reads;
+use crate::user_state::ask::{Ask, LogFields};
+use crate::user_state::record::{Finished, SessionCandidate};
+use crate::user_state::{UserState, WriteSet};
 
 /// The time.
 pub trait Clock {
@@ -238,7 +238,7 @@ pub struct DeskReply<S> {
     /// Those of [`DESK_HEADERS`] that it has.
     pub headers: Vec<(&'static str, String)>,
     /// For the log.
-    pub facts: Facts,
+    pub facts: LogFields,
     /// Passed on untouched.
     pub body: S,
 }
@@ -258,18 +258,18 @@ pub const DESK_HEADERS: &[&str] = &[
 
 /// One desk, from the inside of its object.
 pub trait DeskHost: Clock + Random + Log {
-    /// Load, decide, store: what `decide` says in its [`Effects`] is stored in one transaction with all other calls
+    /// Load, decide, store: what `decide` says in its [`WriteSet`] is stored in one transaction with all other calls
     /// of the same turn, before anything that was sent can be seen outside (Durable Objects: output gate).
     ///
     /// # Errors
     /// [`StorageFailed`]; then nothing that `decide` changed holds.
-    fn with_desk<T>(&self, decide: impl FnOnce(&mut Desk) -> (T, Effects)) -> Result<T, StorageFailed>;
+    fn with_desk<T>(&self, decide: impl FnOnce(&mut UserState) -> (T, WriteSet)) -> Result<T, StorageFailed>;
     /// Whether somebody in this object runs or writes that generation now.
     fn is_busy(&self, id: Uuid) -> bool;
     /// Runs `routes::generate::run` for it; the object, not the request, owns it.
     fn start(&self, id: Uuid);
     /// Waits until it is settled. `None` when nobody is busy with it.
-    async fn settled(&self, id: Uuid) -> Option<Rc<Settled>>;
+    async fn settled(&self, id: Uuid) -> Option<Rc<Finished>>;
     /// Who follows a generation.
     type Follower: Follower;
     /// Follows it to its end, whoever else does. `None` when nobody is busy with it.
@@ -294,9 +294,9 @@ pub trait Follower {
 #[derive(Debug, Clone, PartialEq)]
 pub enum News {
     /// The cards after those that were heard; at least one.
-    Cards(Vec<KeptCandidate>),
+    Cards(Vec<SessionCandidate>),
     /// It is over.
-    Settled(Rc<Settled>),
+    Finished(Rc<Finished>),
     /// The storage failed.
     Lost,
 }

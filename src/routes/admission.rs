@@ -15,14 +15,14 @@ use super::user_desk::{
 use crate::answer::form::Form;
 use crate::answer::session::{GENERATING, Known, failure};
 use crate::config::Config;
-use crate::desk::ask::{Ask, Facts, Generate};
-use crate::desk::claim::{Found, Key, session_id};
-use crate::desk::record::{Accepted, Settled};
-use crate::desk::{Desk, Effects};
 use crate::ports::{DeskHost, StorageFailed};
 use crate::problem::{Code, Problem};
 use crate::quota::Refusal;
 use crate::quota::headers::fields;
+use crate::user_state::ask::{Ask, Generate, LogFields};
+use crate::user_state::idempotency::{Found, Key, session_id};
+use crate::user_state::record::{Accepted, Finished};
+use crate::user_state::{UserState, WriteSet};
 
 /// What a request comes to at the desk.
 enum Admitted {
@@ -53,7 +53,7 @@ pub async fn generate(
     });
     let now_ms = host.now_ms();
     let found =
-        host.with_desk(|desk| (find_session(host, wanted, key.as_ref(), desk, now_ms), Effects::default()))?;
+        host.with_desk(|desk| (find_session(host, wanted, key.as_ref(), desk, now_ms), WriteSet::default()))?;
     let again = if let Found::Again(id, _) = found { Some(id) } else { None };
     let named = if let Found::Joins(id) = found { Some(id) } else { None };
     see_to_others(host, config, ask, named, again)?;
@@ -65,7 +65,7 @@ pub async fn generate(
     // (2) Count; find what the key stands for; reserve.
     let now_ms = host.now_ms();
     let (admitted, headers) = host.with_desk(|desk| {
-        let mut effects = Effects::default();
+        let mut effects = WriteSet::default();
         let admitted = match (find_session(host, wanted, key.as_ref(), desk, now_ms), &is_stored) {
             (Found::New, Ok(true)) => Admitted::Reads(wanted.id, false),
             // It may have been paid for.
@@ -97,7 +97,7 @@ pub async fn generate(
         let settled = host.settled(id).await;
         let now_ms = host.now_ms();
         let headers =
-            host.with_desk(|desk| (fields(&desk.ledger, &config.rate_limit, now_ms), Effects::default()))?;
+            host.with_desk(|desk| (fields(&desk.ledger, &config.rate_limit, now_ms), WriteSet::default()))?;
         return Ok(settled.map_or_else(|| lost(ask), |settled| at_its_end(ask, &settled)).with(headers));
     }
     let Some(generation) = on_desk(host, id)? else { return Ok(no_session(ask).with(headers)) };
@@ -114,11 +114,11 @@ fn find_session(
     host: &impl DeskHost,
     wanted: &Generate,
     key: Option<&Key>,
-    desk: &Desk,
+    desk: &UserState,
     now_ms: u64,
 ) -> Found {
     match key {
-        Some(key) => desk.find_claim(key, |id| host.is_busy(id), now_ms),
+        Some(key) => desk.find_session(key, |id| host.is_busy(id), now_ms),
         None if desk.find(wanted.id).is_some() => Found::Joins(wanted.id),
         None => Found::New,
     }
@@ -140,8 +140,8 @@ fn admit(
     ask: &Ask,
     wanted: &Generate,
     (found, key, may_follow): (Found, Option<Key>, bool),
-    desk: &mut Desk,
-    effects: &mut Effects,
+    desk: &mut UserState,
+    effects: &mut WriteSet,
     now_ms: u64,
 ) -> Admitted {
     let policies = &config.rate_limit;
@@ -208,9 +208,9 @@ const fn reader_of(ask: &Ask) -> Reader<'_> {
 }
 
 /// The end of a generation, in the plain form.
-fn at_its_end(ask: &Ask, settled: &Settled) -> Served {
+fn at_its_end(ask: &Ask, settled: &Finished) -> Served {
     let session = Known::on_desk(&settled.generation, settled.written);
-    let facts = Facts { database_ms: Some(settled.database_ms), ..facts_of(&settled.generation) };
+    let facts = LogFields { database_ms: Some(settled.database_ms), ..facts_of(&settled.generation) };
     told(ask, &session, facts)
 }
 
@@ -228,14 +228,14 @@ async fn stored(
     };
     // A failure whose end never reached the database, which may not have had its beginning.
     if found.as_ref().is_none_or(|row| row.status == GENERATING)
-        && let Ok(Some(code)) = host.with_desk(|desk| (desk.failure_of(id), Effects::default()))
+        && let Ok(Some(code)) = host.with_desk(|desk| (desk.failure_of(id), WriteSet::default()))
     {
         return Served::refused(ask, &failure(code, is_blocked));
     }
     let Some(row) = found else { return no_session(ask) };
     let mut session = known(&row);
     session.is_blocked = is_blocked; // the row does not say so
-    let facts = Facts { session_id: Some(id), code: session.failure, ..Facts::default() };
+    let facts = LogFields { session_id: Some(id), code: session.failure, ..LogFields::default() };
     in_form(ask, &session, facts, wanted.form, wanted.after)
 }
 

@@ -10,12 +10,12 @@ use super::session_events::{bad_header, last_event_id};
 use super::{AnswerHost, Caller, Passing, Reply, Request, new_id};
 use crate::answer::form::Form;
 use crate::config::Config;
-use crate::desk::ask::{Facts, Generate, Wish};
 use crate::http::JSON;
 use crate::input::idempotency_key;
 use crate::input::new_session::{BODY_BYTES_MAX, NewSession};
 use crate::ports::{BodyError, Head, Inbound, Random, read_whole};
 use crate::problem::{Code, Problem};
+use crate::user_state::ask::{Generate, LogFields, Wish};
 
 /// The whole of it.
 ///
@@ -45,7 +45,7 @@ pub async fn create_session<H: AnswerHost>(
             answer
                 .headers
                 .extend(reply.headers.into_iter().filter(|(name, _)| name.starts_with("ratelimit")));
-            Ok((Reply::Whole(answer), Facts { code: Some(problem.code), ..Facts::default() }))
+            Ok((Reply::Whole(answer), LogFields { code: Some(problem.code), ..LogFields::default() }))
         }
         _ => Ok(super::passed_on(reply)),
     }

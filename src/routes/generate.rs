@@ -21,8 +21,6 @@ use uuid::Uuid;
 use super::new_id;
 use crate::answer::session::rfc3339;
 use crate::config::{Config, LogLevel};
-use crate::desk::record::{Ending, Generation, KeptCandidate, Row, Settled};
-use crate::desk::{Desk, Effects, Event, broken_off};
 use crate::generation::usage::Usage;
 use crate::openrouter::call::{BITE_MS, Extent, Progress, call};
 use crate::openrouter::request::Ask;
@@ -31,6 +29,8 @@ use crate::problem::Code;
 use crate::quota::Policies;
 use crate::supabase::rest::{Caller, RestError};
 use crate::supabase::sessions::{self, EndedRow, EventData, NewRow};
+use crate::user_state::record::{Ending, Finished, Generation, Row, SessionCandidate};
+use crate::user_state::{Event, UserState, WriteSet, broken_off};
 
 /// How many bytes of the answer are waited for at once while nobody waits for single cards: each read costs a crossing.
 const BITE_BYTES: usize = 16 * 1024;
@@ -60,8 +60,8 @@ pub async fn run(
     host: &impl GenerateHost,
     config: &Config,
     id: Uuid,
-) -> Result<Option<Settled>, StorageFailed> {
-    let find = || host.with_desk(|desk| (desk.find(id).cloned(), Effects::default()));
+) -> Result<Option<Finished>, StorageFailed> {
+    let find = || host.with_desk(|desk| (desk.find(id).cloned(), WriteSet::default()));
     let Some(generation) = find()? else { return Ok(None) };
     if generation.ending.is_none() {
         let (ending, note) = generate(host, config, &generation).await?;
@@ -113,7 +113,7 @@ async fn generate(
     let now_ms = host.now_ms();
     let ending = host.with_desk(|desk| {
         let stopped = desk.find(id).unwrap_or(generation);
-        (broken_off(stopped, Code::Cancelled, found.attempts.get(), now_ms), Effects::default())
+        (broken_off(stopped, Code::Cancelled, found.attempts.get(), now_ms), WriteSet::default())
     })?;
     Ok((ending, Note::of("stopped")))
 }
@@ -227,7 +227,7 @@ struct Found<'a, H> {
     host: &'a H,
     policies: &'a Policies,
     id: Uuid,
-    pending: RefCell<Vec<KeptCandidate>>,
+    pending: RefCell<Vec<SessionCandidate>>,
     any: Cell<bool>,
     attempts: Cell<u32>,
     /// From now on only what has come already is taken.
@@ -244,7 +244,7 @@ impl<H: DeskHost + Timer> Found<'_, H> {
             Progress::Attempt(attempt) => return self.attempts.set(attempt),
         };
         self.any.set(true);
-        self.pending.borrow_mut().push(KeptCandidate::new(new_id(self.host.now_ms(), self.host), card));
+        self.pending.borrow_mut().push(SessionCandidate::new(new_id(self.host.now_ms(), self.host), card));
     }
 
     /// Counts a model call before it is made. Whether the user may make it.
@@ -256,10 +256,10 @@ impl<H: DeskHost + Timer> Found<'_, H> {
     /// Whether the user may make one more model call now.
     fn has_call_left(&self) -> bool {
         let now_ms = self.host.now_ms();
-        self.decide(|desk| (desk.ledger.has_attempt(self.policies, now_ms), Effects::default()))
+        self.decide(|desk| (desk.ledger.has_attempt(self.policies, now_ms), WriteSet::default()))
     }
 
-    fn decide(&self, decide: impl FnOnce(&mut Desk) -> (bool, Effects)) -> bool {
+    fn decide(&self, decide: impl FnOnce(&mut UserState) -> (bool, WriteSet)) -> bool {
         if self.is_stopped.get() {
             self.is_cut_off.set(true);
             return false;
@@ -297,7 +297,7 @@ impl<H: DeskHost + Timer> Found<'_, H> {
     fn store(&self) {
         let pending = self.pending.take();
         if !pending.is_empty() {
-            self.tell(Event::Found(pending));
+            self.tell(Event::Candidates(pending));
         }
     }
 
@@ -363,34 +363,34 @@ async fn write(
     host: &impl GenerateHost,
     config: &Config,
     mut generation: Generation,
-) -> Result<Settled, StorageFailed> {
+) -> Result<Finished, StorageFailed> {
     let id = generation.accepted.id;
     let began_ms = host.now_ms();
     let Some(ending) = generation.ending.clone() else {
-        return Ok(Settled { generation, written: false, database_ms: 0 });
+        return Ok(Finished { generation, written: false, database_ms: 0 });
     };
     // The database was asked for the row a moment ago, and refused it or said nothing; nobody shall wait for it
     // again. With a refusal there is nothing to write, else the alarm writes the failure when it can be written.
     let is_unopened = ending.code == Some(Code::DatabaseError) && generation.writes == 0;
     let event = if is_unopened {
-        if generation.row == Row::Refused { Event::Written } else { Event::NotWritten }
+        if generation.row == Row::Refused { Event::Persisted } else { Event::NotPersisted }
     } else {
         let until_ms = generation.deadline_ms.saturating_add(FINISH_GRACE_MS);
         let left_ms = until_ms.saturating_sub(began_ms).max(FINISH_MS_MIN);
         let finishing = finish_or_open(host, config, &mut generation, &ending);
         match within(host, left_ms, finishing).await.unwrap_or(Err(RestError::Unavailable)) {
-            Ok(()) => Event::Written,
+            Ok(()) => Event::Persisted,
             Err(error) => {
                 log_rest(host, id, "finish", &error);
                 reject_unknown_user(host, &generation, &error)?;
                 if let Some(ending) = &mut generation.ending {
                     ending.is_blocked |= error.is_by_firewall();
                 }
-                if error.is_final() { Event::Refused } else { Event::NotWritten }
+                if error.is_final() { Event::Refused } else { Event::NotPersisted }
             }
         }
     };
-    let written = event == Event::Written;
+    let written = event == Event::Persisted;
     let now_ms = host.now_ms();
     let is_abandoned = host.with_desk(|desk| {
         let effects = desk.advance(id, event, now_ms);
@@ -399,7 +399,7 @@ async fn write(
     if is_abandoned {
         log_abandoned(host, id);
     }
-    Ok(Settled { generation, written, database_ms: now_ms.saturating_sub(began_ms) })
+    Ok(Finished { generation, written, database_ms: now_ms.saturating_sub(began_ms) })
 }
 
 /// Logs that an ended generation is lost.

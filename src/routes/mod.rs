@@ -31,13 +31,13 @@ use crate::answer::headers;
 use crate::auth::bearer::BearerToken;
 use crate::auth::{Refused, User};
 use crate::config::{AllowedOrigins, Config, ConfigError, LogLevel};
-use crate::desk::ask::{Ask, Facts, Wish};
 use crate::generation::prompt::pseudonym;
 use crate::generation::usage::Usage;
 use crate::http::Answer;
 use crate::ports::{DeskError, DeskReply, Desks, Inbound, Log, Metrics, Point, Random};
 use crate::problem::{Code, Problem};
 use crate::quota::Refusal;
+use crate::user_state::ask::{Ask, LogFields, Wish};
 use authenticate::AuthHost;
 use stored_session::Reader;
 
@@ -192,7 +192,7 @@ pub async fn answer<H: AnswerHost>(
     let answered = route(host, config, &mut request, &path, &mut passed).await;
     let (mut reply, facts) = answered.unwrap_or_else(|problem| {
         let answer = problem.to_answer(&request.origin, &request.id);
-        (Reply::Whole(answer), Facts { code: Some(problem.code), ..Facts::default() })
+        (Reply::Whole(answer), LogFields { code: Some(problem.code), ..LogFields::default() })
     });
 
     let duration_ms = host.now_ms().saturating_sub(started_ms);
@@ -362,17 +362,17 @@ impl Caller<'_> {
 }
 
 /// What a route comes to: an answer and what the log is told of it, or an error.
-pub type Passing<S> = Result<(Reply<S>, Facts), Problem>;
+pub type Passing<S> = Result<(Reply<S>, LogFields), Problem>;
 
 fn whole<S>(answer: Answer) -> Passing<S> {
-    Ok((Reply::Whole(answer), Facts::default()))
+    Ok((Reply::Whole(answer), LogFields::default()))
 }
 
 fn method_not_allowed<S>(request: &Request<impl Inbound>, methods: &[&'static str]) -> Passing<S> {
     let problem = Problem::new(Code::MethodNotAllowed, "this path has other methods; see `Allow`");
     let allow = [&methods.join(", "), ", OPTIONS"].concat();
     let answer = problem.to_answer(&request.origin, &request.id).with("allow", allow);
-    Ok((Reply::Whole(answer), Facts { code: Some(problem.code), ..Facts::default() }))
+    Ok((Reply::Whole(answer), LogFields { code: Some(problem.code), ..LogFields::default() }))
 }
 
 fn no_session() -> Problem {
@@ -433,7 +433,7 @@ async fn ask_desk_told<H: AnswerHost>(
 }
 
 /// The desk's own answer.
-fn passed_on<S>(reply: DeskReply<S>) -> (Reply<S>, Facts) {
+fn passed_on<S>(reply: DeskReply<S>) -> (Reply<S>, LogFields) {
     (Reply::Passed { status: reply.status, headers: reply.headers, body: reply.body }, reply.facts)
 }
 

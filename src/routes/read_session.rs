@@ -5,10 +5,10 @@ use super::stored_session::{Reader, end_orphan, find, known, parse_id};
 use super::{AnswerHost, Caller, Passing, Request};
 use crate::answer::session::GENERATING;
 use crate::config::Config;
-use crate::desk::ask::Wish;
 use crate::ports::Inbound;
 use crate::problem::{Code, Problem};
 use crate::supabase::sessions::SessionRow;
+use crate::user_state::ask::Wish;
 
 /// The whole of it.
 ///

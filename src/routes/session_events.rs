@@ -11,11 +11,11 @@ use super::{AnswerHost, Caller, Passing, Request};
 use crate::answer::events::{COMMENT, COMMENT_EVERY_MS, EVENT_STREAM, EventList, Position};
 use crate::answer::session::{GENERATING, Known};
 use crate::config::Config;
-use crate::desk::ask::Wish;
 use crate::http::Answer;
 use crate::ports::alarm::Alarm;
 use crate::ports::{Clock, EventSink, Follower, Head, Inbound, News, Timer, Unreachable};
 use crate::problem::{Code, FieldError, Problem};
+use crate::user_state::ask::Wish;
 
 /// The whole of it.
 ///
@@ -132,7 +132,7 @@ pub async fn write_events(
         let due_ms = host.now_ms().saturating_add(COMMENT_EVERY_MS);
         match alarm.until(due_ms, pin!(follower.news(list.cards_heard()))).await {
             Some(News::Cards(candidates)) => list.cards(&mut piece, &candidates),
-            Some(News::Settled(settled)) => {
+            Some(News::Finished(settled)) => {
                 let session = Known::on_desk(&settled.generation, settled.written);
                 session.tell_rest(&mut list, &mut piece, &follow.origin, &follow.request_id);
                 is_over = true;

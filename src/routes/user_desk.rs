@@ -13,9 +13,6 @@ use crate::answer::form::Form;
 use crate::answer::session::Known;
 use crate::auth::Refused;
 use crate::config::Config;
-use crate::desk::ask::{Ask, Facts, Wish};
-use crate::desk::record::Generation;
-use crate::desk::{Chore, Desk, Effects, Event};
 use crate::http::Answer;
 use crate::ports::{Clock, DeskHost, Fetch, Log, StorageFailed, Timer};
 use crate::problem::{Code, Problem};
@@ -23,6 +20,9 @@ use crate::quota::Refusal;
 use crate::quota::headers::fields;
 use crate::supabase::rest::Caller;
 use crate::supabase::sessions;
+use crate::user_state::ask::{Ask, LogFields, Wish};
+use crate::user_state::record::Generation;
+use crate::user_state::{Event, Job, UserState, WriteSet};
 
 /// All that the desk may touch.
 pub trait ServeHost: DeskHost + Fetch + Timer + Clock + Log {}
@@ -36,13 +36,13 @@ pub struct Served {
     /// Present: its body is the events of this generation, as they come.
     pub follow: Option<Follow>,
     /// For the log.
-    pub facts: Facts,
+    pub facts: LogFields,
     /// The policies whose limit was reached and of which the event log has not been told in this window.
     pub limited: Vec<&'static str>,
 }
 
 impl Served {
-    pub(super) const fn whole(answer: Answer, facts: Facts) -> Self {
+    pub(super) const fn whole(answer: Answer, facts: LogFields) -> Self {
         Self { answer, follow: None, facts, limited: Vec::new() }
     }
 
@@ -66,7 +66,7 @@ impl Served {
 
     /// An error.
     pub(super) fn refused(ask: &Ask, problem: &Problem) -> Self {
-        let facts = Facts { code: Some(problem.code), ..Facts::default() };
+        let facts = LogFields { code: Some(problem.code), ..LogFields::default() };
         Self::whole(problem.to_answer(&ask.origin, &ask.request_id), facts)
     }
 }
@@ -75,7 +75,7 @@ impl Served {
 pub async fn serve(host: &impl ServeHost, config: &Config, ask: &Ask) -> Served {
     let now_ms = host.now_ms();
     let served = match &ask.wish {
-        _ if host.with_desk(|desk| (desk.is_rejected(now_ms), Effects::default())) == Ok(true) => {
+        _ if host.with_desk(|desk| (desk.is_rejected(now_ms), WriteSet::default())) == Ok(true) => {
             Ok(Served::refused(ask, &Refused::Invalid.to_problem()))
         }
         Wish::Count => count(host, config, ask),
@@ -93,13 +93,13 @@ fn count(host: &impl DeskHost, config: &Config, ask: &Ask) -> Result<Served, Sto
     let now_ms = host.now_ms();
     let policies = &config.rate_limit;
     let (counted, headers) = host.with_desk(|desk| {
-        let mut effects = Effects::default();
+        let mut effects = WriteSet::default();
         let counted = desk.count(policies, now_ms).map(|counted| effects = counted);
         let counted = counted.map_err(|refusal| limited(desk, &mut effects, config, ask, refusal, now_ms));
         ((counted, fields(&desk.ledger, policies, now_ms)), effects)
     })?;
     let served = match counted {
-        Ok(()) => Served::whole(Answer::empty(204), Facts::default()),
+        Ok(()) => Served::whole(Answer::empty(204), LogFields::default()),
         Err(limited) => limited,
     };
     Ok(served.with(headers))
@@ -148,7 +148,7 @@ pub(super) fn not_persisted(
 pub(super) fn in_form(
     ask: &Ask,
     session: &Known<'_>,
-    facts: Facts,
+    facts: LogFields,
     form: Form,
     after: Option<Position>,
 ) -> Served {
@@ -160,11 +160,11 @@ pub(super) fn in_form(
 }
 
 /// The response to a client that waited for the end.
-pub(super) fn told(ask: &Ask, session: &Known<'_>, facts: Facts) -> Served {
+pub(super) fn told(ask: &Ask, session: &Known<'_>, facts: LogFields) -> Served {
     match session.created() {
         Ok(answer) => Served::whole(answer, facts),
         Err(problem) => {
-            let facts = Facts { code: Some(problem.code), ..facts };
+            let facts = LogFields { code: Some(problem.code), ..facts };
             Served::whole(problem.to_answer(&ask.origin, &ask.request_id), facts)
         }
     }
@@ -193,7 +193,7 @@ async fn stop(host: &impl DeskHost, config: &Config, ask: &Ask, id: Uuid) -> Res
 }
 
 pub(super) fn on_desk(host: &impl DeskHost, id: Uuid) -> Result<Option<Generation>, StorageFailed> {
-    host.with_desk(|desk| (desk.find(id).cloned(), Effects::default()))
+    host.with_desk(|desk| (desk.find(id).cloned(), WriteSet::default()))
 }
 
 /// Makes sure that somebody is busy with a generation before a client waits for it. Nobody is when it is not written yet and
@@ -201,7 +201,7 @@ pub(super) fn on_desk(host: &impl DeskHost, id: Uuid) -> Result<Option<Generatio
 /// one. Whether somebody is busy with it now: no more than two are written at a time.
 pub(super) fn write_if_idle(host: &impl DeskHost, id: Uuid) -> Result<bool, StorageFailed> {
     let is_busy = host.is_busy(id);
-    let may_start = || host.with_desk(|desk| (desk.writes_left(|id| host.is_busy(id)), Effects::default()));
+    let may_start = || host.with_desk(|desk| (desk.writes_left(|id| host.is_busy(id)), WriteSet::default()));
     if is_busy || may_start()? == 0 {
         return Ok(is_busy);
     }
@@ -232,33 +232,34 @@ pub(super) fn no_session(ask: &Ask) -> Served {
 /// [`StorageFailed`]; the alarm is repeated then.
 pub fn wake(host: &impl DeskHost, config: &Config) -> Result<(), StorageFailed> {
     let now_ms = host.now_ms();
-    let chores = host.with_desk(|desk| {
+    let due_jobs = host.with_desk(|desk| {
         if desk.is_idle(now_ms) {
             return (Vec::new(), desk.clear());
         }
-        (desk.chores(|id| host.is_busy(id), None, now_ms), Effects::default())
+        (desk.due_jobs(|id| host.is_busy(id), None, now_ms), WriteSet::default())
     })?;
-    see_to(host, config, chores, now_ms)
+    see_to(host, config, due_jobs, now_ms)
 }
 
 fn see_to(
     host: &impl DeskHost,
     config: &Config,
-    chores: Vec<Chore>,
+    due_jobs: Vec<Job>,
     now_ms: u64,
 ) -> Result<(), StorageFailed> {
-    for chore in chores {
-        match chore {
-            Chore::TakeUp(id) => {
+    for job in due_jobs {
+        match job {
+            Job::Resume(id) => {
                 host.with_desk(|desk| {
                     let attempts_max = config.model_api.attempts_max;
-                    let ending = desk.find(id).and_then(|found| Desk::taken_up(found, attempts_max, now_ms));
-                    ((), desk.advance(id, ending.map_or(Event::TakenUp, Event::Ended), now_ms))
+                    let ending =
+                        desk.find(id).and_then(|found| UserState::resume(found, attempts_max, now_ms));
+                    ((), desk.advance(id, ending.map_or(Event::Resumed, Event::Ended), now_ms))
                 })?;
                 host.start(id);
             }
-            Chore::Write(id) => host.start(id),
-            Chore::GiveUp(id) => {
+            Job::Write(id) => host.start(id),
+            Job::Abandon(id) => {
                 host.with_desk(|desk| ((), desk.abandon(id)))?;
                 log_abandoned(host, id);
             }
@@ -295,33 +296,33 @@ pub(super) fn see_to_others(
     one: Option<Uuid>,
 ) -> Result<(), StorageFailed> {
     let now_ms = host.now_ms();
-    let chores = host.with_desk(|desk| {
-        desk.owner_is_here(&ask.token, ask.token_expires_ms, named, now_ms);
-        let mut chores = desk.chores(|id| host.is_busy(id), named, now_ms);
-        chores.retain(|chore| one.is_none_or(|one| !chore.is_of(one)));
-        (chores, Effects::default())
+    let due_jobs = host.with_desk(|desk| {
+        desk.use_credentials(&ask.token, ask.token_expires_ms, named, now_ms);
+        let mut due_jobs = desk.due_jobs(|id| host.is_busy(id), named, now_ms);
+        due_jobs.retain(|job| one.is_none_or(|one| !job.is_of(one)));
+        (due_jobs, WriteSet::default())
     })?;
-    see_to(host, config, chores, now_ms)
+    see_to(host, config, due_jobs, now_ms)
 }
 
 pub(super) fn limited(
-    desk: &mut Desk,
-    effects: &mut Effects,
+    desk: &mut UserState,
+    effects: &mut WriteSet,
     config: &Config,
     ask: &Ask,
     refusal: Refusal,
     now_ms: u64,
 ) -> Served {
     let problem = rate_limited(&refusal);
-    let limited = desk.to_tell_limited(&config.rate_limit, &refusal, now_ms);
+    let limited = desk.limits_to_log(&config.rate_limit, &refusal, now_ms);
     // What the event log was told has to outlive the object, else it is told again in the same window.
     effects.ledger |= !limited.is_empty();
     Served { limited, ..Served::refused(ask, &problem) }
 }
 
-pub(super) fn facts_of(generation: &Generation) -> Facts {
+pub(super) fn facts_of(generation: &Generation) -> LogFields {
     let ending = generation.ending.as_ref();
-    Facts {
+    LogFields {
         code: ending.and_then(|ending| ending.code),
         session_id: Some(generation.accepted.id),
         model: Some(generation.accepted.model.clone()),

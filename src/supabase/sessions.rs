@@ -7,11 +7,11 @@ use uuid::Uuid;
 
 use super::rest::{BYTES_MAX, Caller, RestError, is_document, request, send, send_repeatable};
 use crate::config::Supabase;
-use crate::desk::record::KeptCandidate;
 use crate::generation::candidate::CHARS_MAX;
 use crate::generation::usage::Usage;
 use crate::ports::{Fetch, Timer};
 use crate::problem::Code;
+use crate::user_state::record::SessionCandidate;
 
 /// The row with which a session begins.
 #[derive(Debug, Serialize)]
@@ -123,13 +123,13 @@ pub async fn finish(
     supabase: &Supabase,
     caller: Caller<'_>,
     session: &EndedRow<'_>,
-    candidates: &[KeptCandidate],
+    candidates: &[SessionCandidate],
     event: &EventData<'_>,
 ) -> Result<(), RestError> {
     #[derive(Serialize)]
     struct Arguments<'a> {
         session: &'a EndedRow<'a>,
-        candidates: &'a [KeptCandidate],
+        candidates: &'a [SessionCandidate],
         event: &'a EventData<'a>,
     }
     let body = serde_json::to_vec(&Arguments { session, candidates, event }).unwrap_or_default();
@@ -199,10 +199,10 @@ pub struct SessionRow {
     pub cost: Option<f64>,
     /// In their order; none in a list.
     #[serde(rename = "flashcard_candidates", alias = "first", default)]
-    pub candidates: Vec<KeptCandidate>,
+    pub candidates: Vec<SessionCandidate>,
     /// Those beyond [`ROWS_MAX`]; appended to the others once they are read.
     #[serde(default)]
-    rest: Vec<KeptCandidate>,
+    rest: Vec<SessionCandidate>,
     /// In a list, how many there are: as PostgREST counts what is embedded, a list of one.
     #[serde(default)]
     counted: Vec<Counted>,

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 /// Values without behaviour of a layer: everybody may import them.
 const SHARED: &[&str] = &["http", "keyed_hash", "problem", "config"];
-const PURE: &[&str] = &["auth", "input", "desk", "quota", "generation", "answer"];
+const PURE: &[&str] = &["auth", "input", "user_state", "quota", "generation", "answer"];
 const VENDORS: &[&str] = &["supabase", "openrouter"];
 
 /// What a module of `src/` may import from this crate.

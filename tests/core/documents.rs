@@ -154,7 +154,7 @@ fn every_host_that_the_readme_names_runs_the_tests() {
 
 #[test]
 fn every_pure_stage_has_native_tests_and_the_host_has_none() {
-    for stage in ["auth", "input", "quota", "desk", "generation", "answer"] {
+    for stage in ["auth", "input", "quota", "user_state", "generation", "answer"] {
         let files = sources(&["src/", stage].concat());
         assert!(files.iter().any(|(_, text)| text.contains("#[test]")), "{stage}");
     }

@@ -15,7 +15,6 @@ use ai_sessions::answer::documents::{
 use ai_sessions::answer::events::{End, EventList};
 use ai_sessions::answer::headers;
 use ai_sessions::config::AllowedOrigins;
-use ai_sessions::desk::record::KeptCandidate;
 use ai_sessions::generation::candidate;
 use ai_sessions::generation::usage::Usage;
 use ai_sessions::input::{idempotency_key, new_session, page};
@@ -26,6 +25,7 @@ use ai_sessions::quota::{ATTEMPTS, BURST, CONCURRENT, GENERATIONS, READS};
 use ai_sessions::routes::TABLE;
 use ai_sessions::routes::docs::docs;
 use ai_sessions::routes::openapi::openapi;
+use ai_sessions::user_state::record::SessionCandidate;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -185,8 +185,8 @@ fn written(document: &[u8]) -> Value {
 
 const USAGE: Usage = Usage { prompt_tokens: 1, completion_tokens: 2, cost: 0.5 };
 
-fn card() -> KeptCandidate {
-    KeptCandidate { id: Uuid::nil(), front: "f".to_owned(), back: "b".to_owned(), prompt: "p".to_owned() }
+fn card() -> SessionCandidate {
+    SessionCandidate { id: Uuid::nil(), front: "f".to_owned(), back: "b".to_owned(), prompt: "p".to_owned() }
 }
 
 fn summary() -> Summary<'static> {

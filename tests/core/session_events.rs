@@ -7,10 +7,10 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use ai_sessions::answer::events::{COMMENT_EVERY_MS, Position};
-use ai_sessions::desk::record::{Accepted, Ending, Generation, KeptCandidate, Row, Settled};
 use ai_sessions::ports::{Clock, EventSink, Follower, News, Timer, Unreachable};
 use ai_sessions::problem::Code;
 use ai_sessions::routes::session_events::{Follow, STALL_MS, write_events};
+use ai_sessions::user_state::record::{Accepted, Ending, Finished, Generation, Row, SessionCandidate};
 use uuid::Uuid;
 
 use crate::scripted_host::ScriptedHost;
@@ -18,8 +18,8 @@ use crate::scripted_host::ScriptedHost;
 const START_MS: u64 = 1_700_000_000_000;
 const SESSION: Uuid = Uuid::from_u128(7);
 
-fn cards(count: u128) -> Vec<KeptCandidate> {
-    let card = |number: u128| KeptCandidate {
+fn cards(count: u128) -> Vec<SessionCandidate> {
+    let card = |number: u128| SessionCandidate {
         id: Uuid::from_u128(number),
         front: format!("f{number}"),
         back: "b".to_owned(),
@@ -67,14 +67,14 @@ fn settled(count: u128, code: Option<Code>, written: bool) -> Step {
         write_at_ms: START_MS,
         candidates: cards(count),
     };
-    Step::Settled(Rc::new(Settled { generation, written, database_ms: 0 }))
+    Step::Finished(Rc::new(Finished { generation, written, database_ms: 0 }))
 }
 
 #[derive(Clone)]
 enum Step {
     /// There are so many cards now.
     Cards(u128),
-    Settled(Rc<Settled>),
+    Finished(Rc<Finished>),
     Lost,
 }
 
@@ -93,7 +93,7 @@ impl Follower for Script {
                     .get(heard..)
                     .filter(|new| !new.is_empty())
                     .map(|new| News::Cards(new.to_vec())),
-                Step::Settled(settled) => Some(News::Settled(Rc::clone(settled))),
+                Step::Finished(settled) => Some(News::Finished(Rc::clone(settled))),
                 Step::Lost => Some(News::Lost),
             };
             let (past, future): (Vec<_>, Vec<_>) = self.steps.iter().partition(|(at_ms, _)| *at_ms <= now_ms);

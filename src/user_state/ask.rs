@@ -1,4 +1,4 @@
-//! What the edge asks a user's desk, and what it tells the log beside its answer: both sides of the wire between
+//! What the edge asks a user's state, and what it tells the log beside its answer: both sides of the wire between
 //! the Worker and the object.
 
 use serde::{Deserialize, Serialize};
@@ -9,7 +9,7 @@ use crate::answer::form::Form;
 use crate::generation::usage::Usage;
 use crate::problem::Code;
 
-/// A request to the desk.
+/// A request to the state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ask {
     /// Who asks, verified.
@@ -35,7 +35,7 @@ pub struct Ask {
     pub wish: Wish,
 }
 
-/// What is asked of the desk.
+/// What is asked of the state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Wish {
@@ -43,19 +43,19 @@ pub enum Wish {
     Count,
     /// Start a generation, or find the one that the key stands for, and answer in the wanted form.
     Generate(Box<Generate>),
-    /// Tell the state of a session that the database does not have as ended; 404 when it is not on this desk.
+    /// Tell the state of a session that the database does not have as ended; 404 when it is not on this state.
     Read {
         /// The session.
         id: Uuid,
     },
-    /// Tell the events of such a session as they come; 404 when it is not on this desk.
+    /// Tell the events of such a session as they come; 404 when it is not on this state.
     Follow {
         /// The session.
         id: Uuid,
         /// What was heard of it before.
         after: Option<Position>,
     },
-    /// Stop a generation; 409 when it has ended and is not written yet, 404 when it is not on this desk.
+    /// Stop a generation; 409 when it has ended and is not written yet, 404 when it is not on this state.
     Stop {
         /// The session.
         id: Uuid,
@@ -83,22 +83,22 @@ pub struct Generate {
     pub after: Option<Position>,
 }
 
-/// The one header of the desk's answer to the edge, which takes it off: a [`Head`]. Each header is a crossing between
+/// The one header of the state's answer to the edge, which takes it off: a [`Head`]. Each header is a crossing between
 /// Wasm and JavaScript on either side.
-pub const HEAD_HEADER: &str = "x-desk-head";
+pub const HEAD_HEADER: &str = "x-state-head";
 
-/// What the desk says beside its answer's status and body.
+/// What the state says beside its answer's status and body.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Head {
     /// The headers that belong to the caller.
     pub headers: Vec<(String, String)>,
     /// For the log.
-    pub facts: Facts,
+    pub facts: LogFields,
 }
 
 /// What the log line and `Server-Timing` want to know of a generation.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Facts {
+pub struct LogFields {
     /// The error of the answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<Code>,

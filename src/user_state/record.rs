@@ -1,9 +1,9 @@
-//! What the desk keeps of a generation, in the form in which it is stored.
+//! What the state keeps of a generation, in the form in which it is stored.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{KEEP_FAILURE_MS, KEEP_UNWRITTEN_MS, REWRITE_MS};
+use super::{KEEP_FAILURE_MS, KEEP_NOT_PERSISTED_MS, REWRITE_MS};
 use crate::generation::candidate::Candidate;
 use crate::generation::usage::Usage;
 use crate::problem::Code;
@@ -12,7 +12,7 @@ use crate::quota::Unit;
 /// A candidate with its id, as it is stored and answered. The id is made by this service, so that the answer needs
 /// nothing from the database.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KeptCandidate {
+pub struct SessionCandidate {
     /// Its id.
     pub id: Uuid,
     /// 1 to 200 characters.
@@ -23,7 +23,7 @@ pub struct KeptCandidate {
     pub prompt: String,
 }
 
-impl KeptCandidate {
+impl SessionCandidate {
     /// A card that gets its id.
     #[must_use]
     pub fn new(id: Uuid, card: Candidate) -> Self {
@@ -121,7 +121,7 @@ pub struct Generation {
     pub write_at_ms: u64,
     /// Complete cards in their order. Stored in rows of their own.
     #[serde(skip)]
-    pub candidates: Vec<KeptCandidate>,
+    pub candidates: Vec<SessionCandidate>,
 }
 
 impl Generation {
@@ -130,7 +130,7 @@ impl Generation {
     pub fn keep_until_ms(&self) -> u64 {
         let since_ms = self.ending.as_ref().map_or(self.deadline_ms, |ending| ending.ended_ms);
         let is_failure = self.ending.as_ref().is_some_and(|ending| ending.code.is_some());
-        since_ms.saturating_add(if is_failure { KEEP_FAILURE_MS } else { KEEP_UNWRITTEN_MS })
+        since_ms.saturating_add(if is_failure { KEEP_FAILURE_MS } else { KEEP_NOT_PERSISTED_MS })
     }
 
     /// Whether its ending is due to be written at that moment, with a token that the database can still accept.
@@ -159,7 +159,7 @@ impl Generation {
 
 /// A generation that has come to its end, for everybody who waits for it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Settled {
+pub struct Finished {
     /// What it was, with its candidates and its ending.
     pub generation: Generation,
     /// Whether the database has it.

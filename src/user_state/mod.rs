@@ -1,5 +1,5 @@
-//! A user's desk: what one user has used, which generations run, and what of them is not yet in the database. One
-//! Durable Object holds one desk, so every decision here is made by one place, one at a time.
+//! A user's state: what one user has used, which generations run, and what of them is not yet in the database. One
+//! Durable Object holds one state, so every decision here is made by one place, one at a time.
 //!
 //! ```text
 //!            admit                    advance(Ended)                advance(Written)
@@ -7,11 +7,11 @@
 //!                       ▲  candidates, opened               │  ▲
 //!                       └── wake: taken up after a death    └──┘ wake: written again
 //! ```
-//! Pure: load → decide → store. Each function changes the desk and says in [`Effects`] what has to be stored in the
+//! Pure: load → decide → store. Each function changes the state and says in [`WriteSet`] what has to be stored in the
 //! same transaction. Not for: the order of things in a request (`routes::user_desk`), the storage (`cloudflare`).
 
 pub mod ask;
-pub mod claim;
+pub mod idempotency;
 pub mod record;
 
 use uuid::Uuid;
@@ -19,15 +19,15 @@ use uuid::Uuid;
 use crate::auth::claims::LEEWAY_S;
 use crate::problem::Code;
 use crate::quota::{ATTEMPTS, BURST, CONCURRENT, GENERATIONS, Ledger, Policies, Refusal};
-use claim::{Claim, Key, Outcome};
-use record::{Accepted, Ending, Generation, KeptCandidate, Row};
+use idempotency::{IdempotencyRecord, Key, Outcome};
+use record::{Accepted, Ending, Generation, Row, SessionCandidate};
 
 /// An object that has no request is evicted after 70 to 140 s even while a fetch is pending, and one that died is
 /// woken by its next alarm: this is how long a generation lies untouched after a death. Every alarm is a billed
 /// request, so not much shorter.
 pub const HEARTBEAT_MS: u64 = 10_000;
 /// What was paid for and could not be written is kept for this long.
-pub const KEEP_UNWRITTEN_MS: u64 = 24 * 60 * 60 * 1000;
+pub const KEEP_NOT_PERSISTED_MS: u64 = 24 * 60 * 60 * 1000;
 /// A failure without a candidate that could not be written is kept for this long: nothing in it was paid for by the user,
 /// and the owner's next GET ends its row.
 pub const KEEP_FAILURE_MS: u64 = 10 * 60 * 1000;
@@ -50,22 +50,22 @@ const LEASE_GRACE_MS: u64 = 30_000;
 
 /// One user's state.
 #[derive(Debug, Default)]
-pub struct Desk {
+pub struct UserState {
     /// What was used.
     pub ledger: Ledger,
     /// INVARIANT: in the order of their acceptance; each is either running (no ending) or unwritten.
     pub generations: Vec<Generation>,
     /// When the event log was last told of each policy's limit: one entry a policy.
-    pub told_limited: Vec<(String, u64)>,
+    pub logged_limits: Vec<(String, u64)>,
     /// INVARIANT: at most one that holds for a key; at most one for a session.
-    pub claims: Vec<Claim>,
+    pub records: Vec<IdempotencyRecord>,
     /// Until then every request of the user is refused, because the account does not exist; 0: it may exist.
     pub rejected_until_ms: u64,
 }
 
 /// What must be stored, in one transaction.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Effects {
+pub struct WriteSet {
     /// The ledger, and what is stored beside it.
     pub ledger: bool,
     /// The record of this generation, without its candidates.
@@ -77,59 +77,59 @@ pub struct Effects {
     /// Everything of this generation goes.
     pub forget: Option<Uuid>,
     /// The claim on this session.
-    pub claim: Option<Uuid>,
+    pub record: Option<Uuid>,
     /// The claims that end at this moment or before it go.
-    pub claims_until_ms: Option<u64>,
+    pub records_until_ms: Option<u64>,
     /// Everything goes.
     pub clear: bool,
 }
 
-/// What an accepted generation tells the desk.
+/// What an accepted generation tells the state.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     /// What the database says of its row.
     Row(Row),
     /// These candidates are complete.
-    Found(Vec<KeptCandidate>),
+    Candidates(Vec<SessionCandidate>),
     /// Nobody ran it any more, and somebody does again: an attempt was on its way, whether or not it was stored.
-    TakenUp,
+    Resumed,
     /// It has ended, and this is what has to be written.
     Ended(Ending),
     /// The database has it.
-    Written,
+    Persisted,
     /// The database did not take it.
-    NotWritten,
+    NotPersisted,
     /// The database refused it in a way that no retry can change.
     Refused,
 }
 
 /// What the alarm has to see to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Chore {
+pub enum Job {
     /// Nobody runs this generation any more: take it up.
-    TakeUp(Uuid),
+    Resume(Uuid),
     /// Try again to write it.
     Write(Uuid),
     /// It could not be written for as long as it is kept: abandon it. Worth an error in the log.
-    GiveUp(Uuid),
+    Abandon(Uuid),
 }
 
-impl Chore {
+impl Job {
     /// Whether it is one of that generation.
     #[must_use]
     pub fn is_of(&self, id: Uuid) -> bool {
-        let (Self::TakeUp(of) | Self::Write(of) | Self::GiveUp(of)) = self;
+        let (Self::Resume(of) | Self::Write(of) | Self::Abandon(of)) = self;
         *of == id
     }
 }
 
-impl Desk {
-    /// A desk as it was stored. What follows from an ending is not stored beside it: its lease is released, and its unit
+impl UserState {
+    /// A state as it was stored. What follows from an ending is not stored beside it: its lease is released, and its unit
     /// is given back or used for good.
     #[must_use]
     pub fn stored(
-        (mut ledger, told_limited, rejected_until_ms): (Ledger, Vec<(String, u64)>, u64),
-        claims: Vec<Claim>,
+        (mut ledger, logged_limits, rejected_until_ms): (Ledger, Vec<(String, u64)>, u64),
+        records: Vec<IdempotencyRecord>,
         mut generations: Vec<Generation>,
     ) -> Self {
         for generation in generations.iter_mut().filter(|generation| generation.ending.is_some()) {
@@ -139,19 +139,19 @@ impl Desk {
         let running: Vec<Uuid> =
             generations.iter().filter(is_running).map(|generation| generation.accepted.id).collect();
         ledger.leases.keep(&running);
-        Self { ledger, generations, told_limited, claims, rejected_until_ms }
+        Self { ledger, generations, logged_limits, records, rejected_until_ms }
     }
 
     /// Counts a request, whatever its body says.
     ///
     /// # Errors
     /// [`Refusal`] by `burst`; nothing is counted then.
-    pub fn count(&mut self, policies: &Policies, now_ms: u64) -> Result<Effects, Refusal> {
+    pub fn count(&mut self, policies: &Policies, now_ms: u64) -> Result<WriteSet, Refusal> {
         self.ledger.count_request(policies, now_ms)?;
-        Ok(Effects { ledger: true, ..Effects::default() })
+        Ok(WriteSet { ledger: true, ..WriteSet::default() })
     }
 
-    /// Accepts a generation: reserves its unit and its lease, and claims its key. To be called after [`Desk::count`],
+    /// Accepts a generation: reserves its unit and its lease, and claims its key. To be called after [`UserState::count`],
     /// in the same transaction. A failure of the session that is not written yet gives way to this run of it.
     ///
     /// # Errors
@@ -164,7 +164,7 @@ impl Desk {
         key: Option<Key>,
         timeout_ms: u64,
         now_ms: u64,
-    ) -> Result<Effects, Refusal> {
+    ) -> Result<WriteSet, Refusal> {
         let (id, run) = (accepted.id, accepted.run);
         let not_persisted = self
             .generations
@@ -188,22 +188,22 @@ impl Desk {
             write_at_ms: 0,
             candidates: Vec::new(),
         });
-        let mut effects = Effects { ledger: true, generation: Some(id), ..Effects::default() };
-        if let Some(Key { key, fingerprint, asked_by, .. }) = key {
-            let has_old = self.claims.iter().any(|claim| !claim.holds(now_ms));
-            effects.claims_until_ms = has_old.then_some(now_ms);
-            effects.claim = Some(id);
+        let mut effects = WriteSet { ledger: true, generation: Some(id), ..WriteSet::default() };
+        if let Some(Key { key, fingerprint, started_by, .. }) = key {
+            let has_old = self.records.iter().any(|record| !record.holds(now_ms));
+            effects.records_until_ms = has_old.then_some(now_ms);
+            effects.record = Some(id);
             // Tried again, it keeps the time of its first claim.
-            let before = self.claims.iter().find(|claim| claim.session_id == id);
-            let claimed_ms = before.map_or(now_ms, |claim| claim.claimed_ms);
-            self.claims.retain(|claim| claim.holds(now_ms) && claim.session_id != id);
-            self.claims.push(Claim {
+            let before = self.records.iter().find(|record| record.session_id == id);
+            let created_ms = before.map_or(now_ms, |record| record.created_ms);
+            self.records.retain(|record| record.holds(now_ms) && record.session_id != id);
+            self.records.push(IdempotencyRecord {
                 key,
                 fingerprint,
                 session_id: id,
                 run,
-                asked_by,
-                claimed_ms,
+                started_by,
+                created_ms,
                 outcome: None,
                 is_final: false,
             });
@@ -218,35 +218,35 @@ impl Desk {
     }
 
     /// Counts a model call of a generation before it is made; `attempt` is its 1-based number. Whether it may be made.
-    /// The first call was counted by [`Desk::admit`].
+    /// The first call was counted by [`UserState::admit`].
     pub fn begin_attempt(
         &mut self,
         policies: &Policies,
         id: Uuid,
         attempt: u32,
         now_ms: u64,
-    ) -> (bool, Effects) {
+    ) -> (bool, WriteSet) {
         let Some(generation) = self.generations.iter_mut().find(|generation| generation.accepted.id == id)
         else {
-            return (false, Effects::default());
+            return (false, WriteSet::default());
         };
         if attempt <= 1 {
             generation.attempts = attempt;
-            return (true, Effects::default()); // what `TakenUp` assumes anyway
+            return (true, WriteSet::default()); // what `Resumed` assumes anyway
         }
         if !self.ledger.count_attempt(policies, now_ms) {
-            return (false, Effects::default());
+            return (false, WriteSet::default());
         }
         generation.attempts = attempt;
-        (true, Effects { ledger: true, generation: Some(id), ..Effects::default() })
+        (true, WriteSet { ledger: true, generation: Some(id), ..WriteSet::default() })
     }
 
     /// Refuses every request of the user until the token that this generation came with can no longer be accepted: the
     /// database says that the account does not exist.
-    pub fn reject_user(&mut self, token_expires_ms: u64) -> Effects {
+    pub fn reject_user(&mut self, token_expires_ms: u64) -> WriteSet {
         let until_ms = token_expires_ms.saturating_add(leeway_ms());
         self.rejected_until_ms = self.rejected_until_ms.max(until_ms);
-        Effects { ledger: true, ..Effects::default() }
+        WriteSet { ledger: true, ..WriteSet::default() }
     }
 
     /// Whether the account is known not to exist.
@@ -259,27 +259,27 @@ impl Desk {
     ///
     /// A unit goes back with the ending, not later, so that the answer's fields show it; only once, because only an
     /// ending without one before it counts.
-    pub fn advance(&mut self, id: Uuid, event: Event, now_ms: u64) -> Effects {
+    pub fn advance(&mut self, id: Uuid, event: Event, now_ms: u64) -> WriteSet {
         let Some(index) = self.generations.iter().position(|generation| generation.accepted.id == id) else {
-            return Effects::default();
+            return WriteSet::default();
         };
-        let Some(generation) = self.generations.get_mut(index) else { return Effects::default() };
-        let mut effects = Effects { generation: Some(id), ..Effects::default() };
+        let Some(generation) = self.generations.get_mut(index) else { return WriteSet::default() };
+        let mut effects = WriteSet { generation: Some(id), ..WriteSet::default() };
         match event {
             Event::Row(row) => {
                 // Not stored by itself: after a death the completing function finds out.
                 generation.row = row;
-                return Effects::default();
+                return WriteSet::default();
             }
-            Event::TakenUp => generation.attempts = generation.attempts.max(1),
-            Event::Found(candidates) => {
+            Event::Resumed => generation.attempts = generation.attempts.max(1),
+            Event::Candidates(candidates) => {
                 effects.generation = None;
                 effects.candidates = Some((id, generation.candidates.len()));
                 generation.candidates.extend(candidates);
             }
             Event::Ended(ending) => {
                 if generation.ending.is_some() {
-                    return Effects::default();
+                    return WriteSet::default();
                 }
                 let refunded = ending.code.is_some_and(|code| code != Code::AiRefused);
                 if let Some(unit) = generation.unit.take().filter(|_| refunded) {
@@ -289,18 +289,18 @@ impl Desk {
                 // Not a reason to store the ledger: see `stored`.
                 self.ledger.release(id);
                 (effects.generation, effects.ending) = (None, Some(id));
-                if let Some(claim) = self.claims.iter_mut().find(|claim| claim.session_id == id) {
-                    claim.outcome = Some(Outcome::of(&ending));
-                    claim.is_final = ending.is_blocked;
-                    effects.claim = Some(id);
+                if let Some(record) = self.records.iter_mut().find(|record| record.session_id == id) {
+                    record.outcome = Some(Outcome::of(&ending));
+                    record.is_final = ending.is_blocked;
+                    effects.record = Some(id);
                 }
                 generation.ending = Some(ending);
             }
-            Event::Written => {
+            Event::Persisted => {
                 self.generations.remove(index);
-                return Effects { forget: Some(id), ..Effects::default() };
+                return WriteSet { forget: Some(id), ..WriteSet::default() };
             }
-            Event::NotWritten => generation.back_off(now_ms),
+            Event::NotPersisted => generation.back_off(now_ms),
             Event::Refused => {
                 generation.refusals = generation.refusals.saturating_add(1);
                 generation.back_off(now_ms);
@@ -313,14 +313,15 @@ impl Desk {
     }
 
     /// Forgets an ended generation that the database does not have. Its idempotency key is free again.
-    pub fn abandon(&mut self, id: Uuid) -> Effects {
+    pub fn abandon(&mut self, id: Uuid) -> WriteSet {
         self.generations.retain(|generation| generation.accepted.id != id);
-        let mut effects = Effects { forget: Some(id), ..Effects::default() };
-        let completed =
-            |claim: &&mut Claim| claim.session_id == id && claim.outcome == Some(Outcome::Completed);
-        if let Some(claim) = self.claims.iter_mut().find(completed) {
-            claim.outcome = Some(Outcome::Failed(Code::DatabaseError));
-            effects.claim = Some(id);
+        let mut effects = WriteSet { forget: Some(id), ..WriteSet::default() };
+        let completed = |record: &&mut IdempotencyRecord| {
+            record.session_id == id && record.outcome == Some(Outcome::Completed)
+        };
+        if let Some(record) = self.records.iter_mut().find(completed) {
+            record.outcome = Some(Outcome::Failed(Code::DatabaseError));
+            effects.record = Some(id);
         }
         effects
     }
@@ -328,7 +329,7 @@ impl Desk {
     /// Takes the token that the owner brings, for what could not be written with an older one, and makes one write due
     /// whatever its backoff says: that of the session which the owner names, if it is one of these, else the oldest. Only held
     /// in memory: the next job has a token of its own to try with.
-    pub fn owner_is_here(&mut self, token: &str, expires_ms: u64, named: Option<Uuid>, now_ms: u64) {
+    pub fn use_credentials(&mut self, token: &str, expires_ms: u64, named: Option<Uuid>, now_ms: u64) {
         let mut ended = self.generations.iter().filter(|generation| generation.ending.is_some());
         let is_named = |generation: &&Generation| named == Some(generation.accepted.id);
         let hurried = ended.clone().find(is_named).or_else(|| ended.next());
@@ -348,8 +349,8 @@ impl Desk {
     /// What there is to see to, given which generations somebody in this object is busy with. The session that the owner
     /// names comes first.
     #[must_use]
-    pub fn chores(&self, is_busy: impl Fn(Uuid) -> bool, named: Option<Uuid>, now_ms: u64) -> Vec<Chore> {
-        let mut chores = Vec::new();
+    pub fn due_jobs(&self, is_busy: impl Fn(Uuid) -> bool, named: Option<Uuid>, now_ms: u64) -> Vec<Job> {
+        let mut due_jobs = Vec::new();
         let mut writes_left = self.writes_left(&is_busy);
         let is_named = |generation: &&Generation| named == Some(generation.accepted.id);
         let first = self.generations.iter().filter(is_named);
@@ -359,16 +360,16 @@ impl Desk {
                 continue;
             }
             match &generation.ending {
-                None => chores.push(Chore::TakeUp(id)),
-                Some(_) if generation.keep_until_ms() <= now_ms => chores.push(Chore::GiveUp(id)),
+                None => due_jobs.push(Job::Resume(id)),
+                Some(_) if generation.keep_until_ms() <= now_ms => due_jobs.push(Job::Abandon(id)),
                 Some(_) if writes_left > 0 && generation.can_be_written(now_ms) => {
                     writes_left = writes_left.saturating_sub(1);
-                    chores.push(Chore::Write(id));
+                    due_jobs.push(Job::Write(id));
                 }
                 Some(_) => {}
             }
         }
-        chores
+        due_jobs
     }
 
     /// How many more may be written at the same time as those that are being written.
@@ -383,7 +384,7 @@ impl Desk {
     /// again inside the deadline, else how it has ended. Complete cards are kept; a second call is never paid for
     /// when there are any.
     #[must_use]
-    pub fn taken_up(generation: &Generation, attempts_max: u32, now_ms: u64) -> Option<Ending> {
+    pub fn resume(generation: &Generation, attempts_max: u32, now_ms: u64) -> Option<Ending> {
         let may_ask = generation.attempts.max(1) < attempts_max
             && now_ms.saturating_add(LEAST_FOR_A_CALL_MS) <= generation.deadline_ms;
         if generation.candidates.is_empty() && may_ask {
@@ -393,7 +394,7 @@ impl Desk {
     }
 
     /// When the object must be woken at the latest: no sooner than [`ALARM_MIN_MS`] from now. At that moment there is
-    /// something to do, if nothing happens before: a job of [`Desk::chores`], a heartbeat of what is running, or an idle
+    /// something to do, if nothing happens before: a job of [`UserState::due_jobs`], a heartbeat of what is running, or an idle
     /// storage to delete.
     #[must_use]
     pub fn alarm_ms(&self, is_busy: impl Fn(Uuid) -> bool, now_ms: u64) -> Option<u64> {
@@ -420,8 +421,8 @@ impl Desk {
 
     /// When nothing of it will matter any more, if nothing happens before.
     fn idle_at_ms(&self) -> u64 {
-        let claimed_until_ms = self.claims.iter().map(Claim::ends_ms).max().unwrap_or(0);
-        self.ledger.idle_at_ms().max(claimed_until_ms).max(self.rejected_until_ms)
+        let kept_until_ms = self.records.iter().map(IdempotencyRecord::ends_ms).max().unwrap_or(0);
+        self.ledger.idle_at_ms().max(kept_until_ms).max(self.rejected_until_ms)
     }
 
     /// Whether nothing is left that would matter tomorrow: the storage can go.
@@ -434,19 +435,19 @@ impl Desk {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.generations.is_empty()
-            && self.claims.is_empty()
+            && self.records.is_empty()
             && self.ledger == Ledger::default()
             && self.rejected_until_ms == 0
     }
 
     /// Forgets everything.
-    pub fn clear(&mut self) -> Effects {
+    pub fn clear(&mut self) -> WriteSet {
         *self = Self::default();
-        Effects { clear: true, ..Effects::default() }
+        WriteSet { clear: true, ..WriteSet::default() }
     }
 
     /// Which of the violated policies the event log has not been told of in this window; they count as told then.
-    pub fn to_tell_limited(
+    pub fn limits_to_log(
         &mut self,
         policies: &Policies,
         refusal: &Refusal,
@@ -462,11 +463,11 @@ impl Desk {
                 _ => continue,
             };
             let window_ms = u64::from(window_s).saturating_mul(1000);
-            let told = self.told_limited.iter_mut().find(|(known, _)| known == policy);
+            let told = self.logged_limits.iter_mut().find(|(known, _)| known == policy);
             match told {
                 Some((_, at_ms)) if now_ms.saturating_sub(*at_ms) < window_ms => continue,
                 Some((_, at_ms)) => *at_ms = now_ms,
-                None => self.told_limited.push(((*policy).to_owned(), now_ms)),
+                None => self.logged_limits.push(((*policy).to_owned(), now_ms)),
             }
             fresh.push(*policy);
         }

@@ -12,13 +12,13 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::Desk;
+use super::UserState;
 use super::record::Ending;
 use crate::keyed_hash::keyed_hash;
 use crate::problem::Code;
 
 /// For how long a key stands for its session, from its claim on: the contract's 24 h.
-pub const KEEP_CLAIM_MS: u64 = 24 * 60 * 60 * 1000;
+pub const KEEP_RECORD_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// Says what the hash is for, so that no hash of one kind can be passed off as one of another.
 const SESSION_LABEL: &[u8] = b"ai-sessions/session-id\0";
@@ -31,7 +31,7 @@ pub struct Key {
     /// Of the body: the same for the same sanitized text and model, and for no other.
     pub fingerprint: Uuid,
     /// Which request brings it: [`super::ask::Generate::id`].
-    pub asked_by: Uuid,
+    pub started_by: Uuid,
     /// Its answer was lost on the way, and it is put again.
     pub is_repeated: bool,
 }
@@ -39,17 +39,17 @@ pub struct Key {
 impl Key {
     /// The key of a request with that body, which is put for the first time.
     #[must_use]
-    pub fn new(key: String, model: &str, input_text: &str, asked_by: Uuid) -> Self {
+    pub fn new(key: String, model: &str, input_text: &str, started_by: Uuid) -> Self {
         // No model's name has a NUL in it, and no sanitized text has one.
         let body = [model, "\0", input_text].concat();
         let fingerprint = Uuid::new_v5(&Uuid::NAMESPACE_OID, body.as_bytes());
-        Self { key, fingerprint, asked_by, is_repeated: false }
+        Self { key, fingerprint, started_by, is_repeated: false }
     }
 }
 
 /// A key that was claimed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Claim {
+pub struct IdempotencyRecord {
     /// As the caller sent it.
     pub key: String,
     /// Of the body that it came with first.
@@ -59,10 +59,11 @@ pub struct Claim {
     /// How many times the session was tried.
     pub run: u32,
     /// The request that tried it last.
-    #[serde(default)]
-    pub asked_by: Uuid,
+    #[serde(default, rename = "asked_by")]
+    pub started_by: Uuid,
     /// When it was claimed.
-    pub claimed_ms: u64,
+    #[serde(rename = "claimed_ms")]
+    pub created_ms: u64,
     /// How the last try ended; `None` while it runs.
     pub outcome: Option<Outcome>,
     /// It failed, and no other try can help, whatever the code says. Beside the outcome, so that the version before reads it.
@@ -97,7 +98,7 @@ pub enum Found {
     New,
     /// It was claimed with another body.
     Reused,
-    /// Its session is on the desk: it runs, or is not written yet.
+    /// Its session is on the state: it runs, or is not written yet.
     Joins(Uuid),
     /// Its session has ended for good, and the database has it.
     Stored(Uuid),
@@ -116,7 +117,7 @@ impl Found {
     }
 }
 
-impl Claim {
+impl IdempotencyRecord {
     /// Whether it still stands.
     #[must_use]
     pub const fn holds(&self, now_ms: u64) -> bool {
@@ -126,16 +127,16 @@ impl Claim {
     /// When it stands no longer.
     #[must_use]
     pub const fn ends_ms(&self) -> u64 {
-        self.claimed_ms.saturating_add(KEEP_CLAIM_MS)
+        self.created_ms.saturating_add(KEEP_RECORD_MS)
     }
 }
 
-impl Desk {
+impl UserState {
     /// How the session ended for which a key stands, if it failed.
     #[must_use]
     pub fn failure_of(&self, session_id: Uuid) -> Option<Code> {
-        let claim = self.claims.iter().find(|claim| claim.session_id == session_id)?;
-        match claim.outcome {
+        let record = self.records.iter().find(|record| record.session_id == session_id)?;
+        match record.outcome {
             Some(Outcome::Failed(code)) => Some(code),
             _ => None,
         }
@@ -146,20 +147,20 @@ impl Desk {
     /// Whoever comes while the first answer is still on its way joins it, whatever it turns out to be. A failure
     /// that nobody is busy with any more frees the key, but not for the request that started it: that is to be told of it.
     #[must_use]
-    pub fn find_claim(&self, key: &Key, is_busy: impl Fn(Uuid) -> bool, now_ms: u64) -> Found {
-        let claim = self.claims.iter().find(|claim| claim.key == key.key && claim.holds(now_ms));
-        let Some(claim) = claim else { return Found::New };
-        if claim.fingerprint != key.fingerprint {
+    pub fn find_session(&self, key: &Key, is_busy: impl Fn(Uuid) -> bool, now_ms: u64) -> Found {
+        let record = self.records.iter().find(|record| record.key == key.key && record.holds(now_ms));
+        let Some(record) = record else { return Found::New };
+        if record.fingerprint != key.fingerprint {
             return Found::Reused;
         }
-        let id = claim.session_id;
+        let id = record.session_id;
         let is_retryable =
             |outcome| matches!(outcome, Outcome::Failed(code) if code.retryable() == Some(true));
-        let can_pass = claim.outcome.is_some_and(is_retryable) && !claim.is_final;
-        let has_started_it = key.is_repeated && key.asked_by == claim.asked_by;
-        match claim.outcome {
+        let can_pass = record.outcome.is_some_and(is_retryable) && !record.is_final;
+        let has_started_it = key.is_repeated && key.started_by == record.started_by;
+        match record.outcome {
             Some(_) if can_pass && !is_busy(id) && !has_started_it => {
-                Found::Again(id, claim.run.saturating_add(1))
+                Found::Again(id, record.run.saturating_add(1))
             }
             Some(_) if self.find(id).is_none() => Found::Stored(id),
             _ => Found::Joins(id),
@@ -169,7 +170,7 @@ impl Desk {
     /// Whether the session of that id failed, and no other try of its key can help.
     #[must_use]
     pub fn has_failed_for_good(&self, id: Uuid) -> bool {
-        self.claims.iter().any(|claim| claim.session_id == id && claim.is_final)
+        self.records.iter().any(|record| record.session_id == id && record.is_final)
     }
 }
 
@@ -179,7 +180,7 @@ impl Desk {
 /// claim: so it never is the id of an earlier claim.
 #[must_use]
 pub fn session_id(secret: &str, user_id: Uuid, key: &str, now_ms: u64) -> Uuid {
-    let day = now_ms.checked_div(KEEP_CLAIM_MS).unwrap_or_default();
+    let day = now_ms.checked_div(KEEP_RECORD_MS).unwrap_or_default();
     let hash = keyed_hash(secret, &[SESSION_LABEL, &day.to_be_bytes(), key.as_bytes()]);
     Uuid::new_v5(&user_id, &hash)
 }
@@ -197,7 +198,7 @@ mod tests {
         assert_eq!(id, session_id("secret", user, "key", T));
         assert_eq!(id.get_version_num(), 5);
         for other in [
-            session_id("secret", user, "key", T + KEEP_CLAIM_MS),
+            session_id("secret", user, "key", T + KEEP_RECORD_MS),
             session_id("secret", user, "other", T),
             session_id("secret", Uuid::from_u128(8), "key", T),
             session_id("other", user, "key", T),
@@ -208,23 +209,23 @@ mod tests {
 
     #[test]
     fn a_claim_holds_for_a_day_to_the_millisecond() {
-        let claim = Claim {
+        let record = IdempotencyRecord {
             key: "k".to_owned(),
             fingerprint: Uuid::nil(),
             session_id: Uuid::nil(),
             run: 1,
-            asked_by: Uuid::nil(),
-            claimed_ms: T,
+            started_by: Uuid::nil(),
+            created_ms: T,
             outcome: None,
             is_final: false,
         };
         for (now_ms, holds) in [
             (T - 1, true), // a clock that steps back
             (T, true),
-            (T + KEEP_CLAIM_MS - 1, true),
-            (T + KEEP_CLAIM_MS, false),
+            (T + KEEP_RECORD_MS - 1, true),
+            (T + KEEP_RECORD_MS, false),
         ] {
-            assert_eq!(claim.holds(now_ms), holds, "{now_ms}");
+            assert_eq!(record.holds(now_ms), holds, "{now_ms}");
         }
     }
 
@@ -233,20 +234,20 @@ mod tests {
         let key = Key::new("k".to_owned(), "a/one", "text", Uuid::nil());
         let session_id = Uuid::from_u128(1);
         let found = |outcome, is_final| {
-            let claim = Claim {
+            let record = IdempotencyRecord {
                 key: key.key.clone(),
                 fingerprint: key.fingerprint,
                 session_id,
                 run: 1,
-                asked_by: Uuid::nil(),
-                claimed_ms: T,
+                started_by: Uuid::nil(),
+                created_ms: T,
                 outcome: Some(outcome),
                 is_final,
             };
-            let stored = serde_json::to_string(&claim).expect("it is JSON");
-            let claims = vec![serde_json::from_str(&stored).expect("it is what was stored")];
-            let desk = Desk { claims, ..Desk::default() };
-            (desk.find_claim(&key, |_| false, T), desk.has_failed_for_good(session_id))
+            let stored = serde_json::to_string(&record).expect("it is JSON");
+            let records = vec![serde_json::from_str(&stored).expect("it is what was stored")];
+            let state = UserState { records, ..UserState::default() };
+            (state.find_session(&key, |_| false, T), state.has_failed_for_good(session_id))
         };
         let code = Code::DatabaseError;
         assert_eq!(found(Outcome::Failed(code), false), (Found::Again(session_id, 2), false));
@@ -256,11 +257,11 @@ mod tests {
 
     #[test]
     fn a_key_that_is_free_again_stands_for_another_session() {
-        let midnight_ms = T.next_multiple_of(KEEP_CLAIM_MS);
-        for claimed_ms in [T, midnight_ms - 1, midnight_ms, midnight_ms + 1] {
+        let midnight_ms = T.next_multiple_of(KEEP_RECORD_MS);
+        for created_ms in [T, midnight_ms - 1, midnight_ms, midnight_ms + 1] {
             let of = |now_ms| session_id("secret", Uuid::from_u128(7), "key", now_ms);
-            for free_ms in [claimed_ms + KEEP_CLAIM_MS, claimed_ms + KEEP_CLAIM_MS + 1] {
-                assert_ne!(of(claimed_ms), of(free_ms), "{claimed_ms} {free_ms}");
+            for free_ms in [created_ms + KEEP_RECORD_MS, created_ms + KEEP_RECORD_MS + 1] {
+                assert_ne!(of(created_ms), of(free_ms), "{created_ms} {free_ms}");
             }
         }
     }
