@@ -6,7 +6,7 @@
 //! ```text
 //! its own text ␁ 1234 56 ␁ its own text ␁ …         56 bytes of the document, from its byte 1234 on
 //! ```
-//! which `src/routes/docs.rs` puts together. That takes 3 KB, gzipped, off the module.
+//! which `src/edge/docs.rs` puts together. That takes 3 KB, gzipped, off the module.
 
 #![expect(
     clippy::expect_used,

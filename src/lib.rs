@@ -3,18 +3,18 @@
 //! One `POST /ai-sessions`, walked through the modules in the order in which it meets them:
 //!
 //! 1. `cloudflare` (Wasm only) takes it from the platform and hands it, with the platform's abilities as [`ports`],
-//!    to [`routes::answer`]. The settings are one typed value ([`config`]).
+//!    to [`edge::answer`]. The settings are one typed value ([`config`]).
 //! 2. [`auth`] makes a user of the `Authorization` header, with keys from [`supabase`]`::keys`.
 //! 3. [`input`] makes a [`input::new_session::NewSession`] of the body.
 //! 4. [`user_state`], inside the user's own object, counts it ([`quota`]) and accepts a generation, in one transaction.
-//! 5. [`routes::generate`] opens the row ([`supabase`]) and asks the model ([`openrouter`]) at the same time;
+//! 5. [`edge::generate`] opens the row ([`supabase`]) and asks the model ([`openrouter`]) at the same time;
 //!    [`generation`] reads cards out of the answer as they come.
 //! 6. One database transaction ends the session; [`answer`] says so in JSON, [`problem`] whatever went wrong.
 //!
 //! From outside all of that is `src/answer/openapi.json`; `build.rs` makes of it what `GET /openapi.json` and `GET /docs`
 //! serve.
 //!
-//! Four layers, imports point left only: pure stages ← vendors ← routes ← hosts. `tests/core/architecture.rs` checks
+//! Four layers, imports point left only: pure stages ← vendors ← edge ← hosts. `tests/core/architecture.rs` checks
 //! it.
 
 pub mod config;
@@ -33,7 +33,7 @@ pub mod user_state;
 pub mod openrouter;
 pub mod supabase;
 
-pub mod routes;
+pub mod edge;
 
 #[cfg(target_arch = "wasm32")]
 mod cloudflare;

@@ -6,7 +6,7 @@ use super::edge_host::EdgeHost;
 use super::incoming::InboundRequest;
 use super::outgoing::{OutgoingBody, response};
 use super::platform::OnWorkers;
-use crate::routes::{Reply, answer};
+use crate::edge::{Reply, answer};
 
 #[event(fetch)]
 async fn fetch(request: web_sys::Request, env: Env, context: Context) -> worker::Result<web_sys::Response> {

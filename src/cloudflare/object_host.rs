@@ -12,8 +12,8 @@ use worker::{Env, State};
 
 use super::object_storage::{load, store};
 use super::platform::{OnWorkers, Settings, settings};
+use crate::edge::generate;
 use crate::ports::{Clock, DeskHost, Follower, News, StorageFailed};
-use crate::routes::generate;
 use crate::user_state::record::Finished;
 use crate::user_state::{UserState, WriteSet};
 

@@ -9,9 +9,9 @@ use super::object_host::ObjectHost;
 use super::outgoing::{OutgoingBody, pipe, response};
 use super::platform::OnWorkers;
 use crate::config::{Config, LogLevel};
+use crate::edge::session_events::{Follow, write_events};
+use crate::edge::user_desk::{Served, serve, tell_limited, wake};
 use crate::ports::{DeskHost, Log};
-use crate::routes::session_events::{Follow, write_events};
-use crate::routes::user_desk::{Served, serve, tell_limited, wake};
 use crate::user_state::ask::{Ask, HEAD_HEADER, Head};
 
 /// One user's desk.

@@ -266,7 +266,7 @@ pub trait DeskHost: Clock + Random + Log {
     fn with_desk<T>(&self, decide: impl FnOnce(&mut UserState) -> (T, WriteSet)) -> Result<T, StorageFailed>;
     /// Whether somebody in this object runs or writes that generation now.
     fn is_busy(&self, id: Uuid) -> bool;
-    /// Runs `routes::generate::run` for it; the object, not the request, owns it.
+    /// Runs `edge::generate::run` for it; the object, not the request, owns it.
     fn start(&self, id: Uuid);
     /// Waits until it is settled. `None` when nobody is busy with it.
     async fn settled(&self, id: Uuid) -> Option<Rc<Finished>>;

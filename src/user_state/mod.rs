@@ -8,7 +8,7 @@
 //!                       └── wake: taken up after a death    └──┘ wake: written again
 //! ```
 //! Pure: load → decide → store. Each function changes the state and says in [`WriteSet`] what has to be stored in the
-//! same transaction. Not for: the order of things in a request (`routes::user_desk`), the storage (`cloudflare`).
+//! same transaction. Not for: the order of things in a request (`edge::user_desk`), the storage (`cloudflare`).
 
 pub mod ask;
 pub mod idempotency;

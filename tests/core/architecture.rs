@@ -1,4 +1,4 @@
-//! Who imports whom: pure stages ← vendors ← routes ← hosts, imports point left only.
+//! Who imports whom: pure stages ← vendors ← edge ← hosts, imports point left only.
 //!
 //! Read from the source itself, so that a new file is checked without anybody thinking of it.
 
@@ -23,8 +23,8 @@ fn allowed(module: &str) -> Option<Vec<&'static str>> {
         pure if PURE.contains(&pure) => &[SHARED, PURE],
         "supabase" => &[SHARED, PURE, &["ports", "supabase"]],
         "openrouter" => &[SHARED, PURE, &["ports", "openrouter"]],
-        "routes" => &[SHARED, PURE, VENDORS, &["ports", "routes"]],
-        "cloudflare" => &[SHARED, PURE, VENDORS, &["ports", "routes", "cloudflare"]],
+        "edge" => &[SHARED, PURE, VENDORS, &["ports", "edge"]],
+        "cloudflare" => &[SHARED, PURE, VENDORS, &["ports", "edge", "cloudflare"]],
         _ => return None,
     };
     Some(layers.concat())

@@ -7,8 +7,8 @@ use std::fs;
 use std::path::Path;
 
 use ai_sessions::config::VARIABLES;
+use ai_sessions::edge::TABLE;
 use ai_sessions::problem::Code;
-use ai_sessions::routes::TABLE;
 
 fn read(file: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).expect("the document is there")

@@ -11,7 +11,7 @@ use ai_sessions::auth::bearer::BearerToken;
 use ai_sessions::auth::jwk::read_key_set;
 use ai_sessions::auth::{Refused, User};
 use ai_sessions::config::Config;
-use ai_sessions::routes::authenticate::authenticate;
+use ai_sessions::edge::authenticate::authenticate;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -140,7 +140,7 @@ pub(crate) fn host_at(now_ms: u64) -> ScriptedHost {
     host
 }
 
-/// As `routes::answer` does it: header, form, keys, signature, claims.
+/// As `edge::answer` does it: header, form, keys, signature, claims.
 pub(crate) fn come_in(
     host: &ScriptedHost,
     config: &Config,

@@ -7,9 +7,9 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use ai_sessions::answer::events::{COMMENT_EVERY_MS, Position};
+use ai_sessions::edge::session_events::{Follow, STALL_MS, write_events};
 use ai_sessions::ports::{Clock, EventSink, Follower, News, Timer, Unreachable};
 use ai_sessions::problem::Code;
-use ai_sessions::routes::session_events::{Follow, STALL_MS, write_events};
 use ai_sessions::user_state::record::{Accepted, Ending, Finished, Generation, Row, SessionCandidate};
 use uuid::Uuid;
 

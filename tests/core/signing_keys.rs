@@ -8,8 +8,8 @@ use std::pin::pin;
 use ai_sessions::auth::Refused;
 use ai_sessions::auth::bearer::BearerToken;
 use ai_sessions::auth::key_cache::{COOL_DOWN_MS, FRESH_MS, STALE_MS};
+use ai_sessions::edge::authenticate::authenticate;
 use ai_sessions::ports::Clock as _;
-use ai_sessions::routes::authenticate::authenticate;
 use futures_util::future::{join_all, select};
 
 use crate::hostile_tokens::{

@@ -1,6 +1,6 @@
 //! `POST /ai-sessions`, at the edge. It reads from top to bottom as the contract's section 3:
 //!
-//! 1. Authenticate (`routes::answer` has done it).
+//! 1. Authenticate (`edge::answer` has done it).
 //! 2. Read and check the body.
 //! 3. One call to the user's desk, which counts, reserves, generates and answers.
 //!
