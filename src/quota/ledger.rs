@@ -3,7 +3,7 @@
 //! A request goes through in two steps of one transaction: [`Ledger::count_request`] before its body is looked at,
 //! [`Ledger::reserve`] when it is about to start a generation, which counts the generation's first model call as well.
 //! [`Ledger::count_attempt`] counts each further call. The generation's end calls [`Ledger::release`], and
-//! [`Ledger::give_back`] when it failed through no fault of the user's.
+//! [`Ledger::refund`] when it failed through no fault of the user's.
 //!
 //! As JSON: `[burst, generations, leases]`, see [`Window`] and [`Leases`]; what is missing at the end is fresh. `attempts` is
 //! stored beside it, because the version before knows three members and must read what this one stored.
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use uuid::Uuid;
 
 use super::lease::Leases;
-use super::window::{Quota, Unit, Window, seconds_until};
+use super::window::{Quota, Reservation, Window, seconds_until};
 
 /// The name of the policy on every request.
 pub const BURST: &str = "burst";
@@ -128,18 +128,18 @@ impl Ledger {
         id: Uuid,
         lease_ms: u64,
         now_ms: u64,
-    ) -> Result<Unit, Refusal> {
+    ) -> Result<Reservation, Refusal> {
         self.settle(policies, now_ms);
         let (mut violated, windows_at_ms) = self.full_windows(policies, now_ms);
         let lease_at_ms = self.leases.room_at_ms(policies.concurrent, id, now_ms);
         let has_lease = lease_at_ms.is_some_and(|at_ms| at_ms <= now_ms);
         if violated.is_empty()
             && has_lease
-            && let Some(unit) = self.generations.take(policies.generations, now_ms)
+            && let Some(reservation) = self.generations.take(policies.generations, now_ms)
         {
             self.attempts.take(policies.attempts, now_ms);
             self.leases.take(policies.concurrent, id, lease_ms, now_ms);
-            return Ok(unit);
+            return Ok(reservation);
         }
         let burst_at_ms = self.burst.room_at_ms(policies.burst, now_ms);
         let lease_at_ms =
@@ -189,8 +189,8 @@ impl Ledger {
     }
 
     /// Gives a unit of `generations` back. Does nothing when it was given back before, or has left the window.
-    pub fn give_back(&mut self, unit: Unit) {
-        self.generations.give_back(unit);
+    pub fn refund(&mut self, reservation: Reservation) {
+        self.generations.refund(reservation);
     }
 
     /// Ends the lease of the generation `id`; does nothing when it has none.
@@ -199,7 +199,7 @@ impl Ledger {
     }
 
     /// Whether nothing is left that a decision could depend on: the ledger can be deleted, together with every
-    /// [`Unit`] that is kept beside it (a fresh ledger numbers its units from the start).
+    /// [`Reservation`] that is kept beside it (a fresh ledger numbers its units from the start).
     #[must_use]
     pub fn is_idle(&self, now_ms: u64) -> bool {
         self.idle_at_ms() <= now_ms
@@ -385,7 +385,7 @@ mod tests {
         let failed = ledger.reserve(&POLICIES, id(1), LEASE_MS, 0).expect("there is room");
         ledger.reserve(&POLICIES, id(2), LEASE_MS, 0).expect("there is room");
         for _ in 0..2 {
-            ledger.give_back(failed);
+            ledger.refund(failed);
             ledger.release(id(1));
         }
         assert_eq!(ledger.generations.used(POLICIES.generations, 0), 1);
@@ -399,9 +399,9 @@ mod tests {
         assert!(ledger.is_idle(0));
         ledger.count_request(&POLICIES, 0).expect("there is room");
         assert_eq!(ledger.idle_at_ms(), 60_600);
-        let unit = ledger.reserve(&POLICIES, id(1), LEASE_MS, 0).expect("there is room");
+        let reservation = ledger.reserve(&POLICIES, id(1), LEASE_MS, 0).expect("there is room");
         assert_eq!(ledger.idle_at_ms(), 101 * 864_000);
-        ledger.give_back(unit);
+        ledger.refund(reservation);
         assert_eq!(ledger.idle_at_ms(), 101 * 864_000, "its model call stays counted");
         ledger.attempts = Window::default();
         assert_eq!(ledger.idle_at_ms(), LEASE_MS);
@@ -427,11 +427,11 @@ mod tests {
     fn a_model_call_is_counted_up_to_the_quota_and_never_refunded() {
         let policies = Policies { attempts: Quota { count: 3, window_s: 60 }, ..POLICIES };
         let mut ledger = Ledger::default();
-        let unit = ledger.reserve(&policies, id(1), LEASE_MS, 0).expect("there is room");
+        let reservation = ledger.reserve(&policies, id(1), LEASE_MS, 0).expect("there is room");
         assert!(ledger.count_attempt(&policies, 0));
         assert!(ledger.count_attempt(&policies, 0));
         assert!(!ledger.count_attempt(&policies, 0));
-        ledger.give_back(unit);
+        ledger.refund(reservation);
         ledger.release(id(1));
         let refusal = ledger.reserve(&policies, id(2), LEASE_MS, 0).expect_err("no model call is left");
         assert_eq!(refusal, Refusal { violated: vec![ATTEMPTS], retry_after_s: 61 });

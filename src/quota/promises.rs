@@ -27,7 +27,7 @@ impl Oracle {
         (self.as_old_as(window_ms, now_ms), self.as_old_as(window_ms + window_ms / 100 - 1, now_ms))
     }
 
-    fn give_back(&mut self, taken_ms: u64) {
+    fn refund(&mut self, taken_ms: u64) {
         let position = self.0.iter().position(|other_ms| *other_ms == taken_ms).expect("it was taken");
         self.0.remove(position);
     }
@@ -194,9 +194,9 @@ fn step() -> impl Strategy<Value = Step> {
 
 struct Generation {
     id: Uuid,
-    unit: Unit,
+    reservation: Reservation,
     started_ms: u64,
-    was_given_back: bool,
+    was_refunded: bool,
     was_released: bool,
 }
 
@@ -247,12 +247,12 @@ impl User {
             Step::Fail(which) if !self.generations.is_empty() => {
                 let number = which.index(self.generations.len());
                 let generation = &mut self.generations[number];
-                self.ledger.give_back(generation.unit);
+                self.ledger.refund(generation.reservation);
                 self.ledger.release(generation.id);
-                if !generation.was_given_back {
-                    self.started.give_back(generation.started_ms);
+                if !generation.was_refunded {
+                    self.started.refund(generation.started_ms);
                 }
-                (generation.was_given_back, generation.was_released) = (true, true);
+                (generation.was_refunded, generation.was_released) = (true, true);
             }
             Step::End(which) if !self.generations.is_empty() => {
                 let number = which.index(self.generations.len());
@@ -298,14 +298,14 @@ impl User {
         let has_lease = self.running() < size(self.policies.concurrent);
         let id = Uuid::from_u128(u128::try_from(self.generations.len()).expect("a small number"));
         match self.ledger.reserve(&self.policies, id, LEASE_MS, self.now_ms) {
-            Ok(unit) => {
+            Ok(reservation) => {
                 prop_assert!(at_least < size(self.policies.generations.count), "one generation too many");
                 prop_assert!(calls_at_least < size(self.policies.attempts.count), "one model call too many");
                 prop_assert!(has_lease, "one too many in flight");
                 self.calls.0.push(self.now_ms);
-                let (started_ms, was_given_back, was_released) = (self.now_ms, false, false);
+                let (started_ms, was_refunded, was_released) = (self.now_ms, false, false);
                 self.started.0.push(started_ms);
-                self.generations.push(Generation { id, unit, started_ms, was_given_back, was_released });
+                self.generations.push(Generation { id, reservation, started_ms, was_refunded, was_released });
             }
             Err(refusal) => {
                 prop_assert_eq!(refusal.violated.contains(&CONCURRENT), !has_lease);

@@ -11,7 +11,7 @@
 //! number only, but lets up to twice the quota through in one window; a timestamp for each unit would be exact, but
 //! needs a million of them for a quota of a million.
 //!
-//! As JSON: `[window_s, next, [[index, first, count], …], [returned, …]]`.
+//! As JSON: `[window_s, next, [[index, first, count], …], [refunded, …]]`.
 //!
 //! What is odd, and what happens then:
 //! - *The clock steps back.* A unit cannot have been taken later than now, so one whose bucket lies ahead is moved
@@ -29,7 +29,7 @@ const BUCKETS_PER_WINDOW: u64 = 100;
 
 /// How many units that were given back are remembered, so that giving one back again does nothing. A unit is given
 /// back when its generation ends; a second try comes at once or at the next alarm, not 64 failures later.
-const RETURNED_MAX: usize = 64;
+const REFUNDED_MAX: usize = 64;
 
 /// So many units in any window of so many seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,10 +46,10 @@ impl Quota {
     }
 }
 
-/// One unit that was taken; what [`Window::give_back`] asks for. It outlives clock steps and changes of the quota.
+/// One unit that was taken; what [`Window::refund`] asks for. It outlives clock steps and changes of the quota.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Unit(u64);
+pub struct Reservation(u64);
 
 /// What a window has to tell at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,7 +72,7 @@ pub struct Window {
     /// INVARIANT: indices and numbers ascend, no count is 0.
     buckets: Vec<Bucket>,
     /// Numbers of units that were given back and whose bucket may still be here, oldest first.
-    returned: Vec<u64>,
+    refunded: Vec<u64>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
@@ -81,7 +81,7 @@ struct Bucket {
     /// Time since the epoch in bucket lengths.
     index: u64,
     /// The number of the first unit that was put here; those up to the next bucket's first are here too. Numbers,
-    /// not times, lead a [`Unit`] to its bucket, so buckets can be moved and merged under it.
+    /// not times, lead a [`Reservation`] to its bucket, so buckets can be moved and merged under it.
     first: u64,
     /// Units that were taken and not given back.
     count: u32,
@@ -97,8 +97,8 @@ struct StoredWindow(
 );
 
 impl From<StoredWindow> for Window {
-    fn from(StoredWindow(window_s, next, buckets, returned): StoredWindow) -> Self {
-        Self { window_s, next, buckets, returned }
+    fn from(StoredWindow(window_s, next, buckets, refunded): StoredWindow) -> Self {
+        Self { window_s, next, buckets, refunded }
     }
 }
 
@@ -111,7 +111,7 @@ impl From<(u64, u64, u32)> for Bucket {
 // Arrays, not objects: the ledger is read and written with every request.
 impl Serialize for Window {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        (self.window_s, self.next, &self.buckets, &self.returned).serialize(serializer)
+        (self.window_s, self.next, &self.buckets, &self.refunded).serialize(serializer)
     }
 }
 
@@ -123,34 +123,34 @@ impl Serialize for Bucket {
 
 impl Window {
     /// Takes one unit, or `None` when the quota is used up.
-    pub fn take(&mut self, quota: Quota, now_ms: u64) -> Option<Unit> {
+    pub fn take(&mut self, quota: Quota, now_ms: u64) -> Option<Reservation> {
         self.settle(quota, now_ms);
         if total(&self.buckets) >= quota.count {
             return None;
         }
-        let unit = Unit(self.next);
+        let reservation = Reservation(self.next);
         self.next = self.next.saturating_add(1);
         let index = now_ms / bucket_ms(quota.window_s());
         match self.buckets.last_mut() {
             Some(newest) if newest.index >= index => newest.count = newest.count.saturating_add(1),
-            _ => self.buckets.push(Bucket { index, first: unit.0, count: 1 }),
+            _ => self.buckets.push(Bucket { index, first: reservation.0, count: 1 }),
         }
-        Some(unit)
+        Some(reservation)
     }
 
     /// Gives one unit back. Does nothing when it was given back before, or has left the window.
-    pub fn give_back(&mut self, unit: Unit) {
-        if unit.0 >= self.next || self.returned.contains(&unit.0) {
+    pub fn refund(&mut self, reservation: Reservation) {
+        if reservation.0 >= self.next || self.refunded.contains(&reservation.0) {
             return;
         }
-        let Some(bucket) = self.buckets.iter_mut().rfind(|bucket| bucket.first <= unit.0) else {
+        let Some(bucket) = self.buckets.iter_mut().rfind(|bucket| bucket.first <= reservation.0) else {
             return;
         };
         bucket.count = bucket.count.saturating_sub(1);
         self.buckets.retain(|bucket| bucket.count > 0);
-        self.returned.push(unit.0);
-        let surplus = self.returned.len().saturating_sub(RETURNED_MAX);
-        self.returned.drain(..surplus);
+        self.refunded.push(reservation.0);
+        let surplus = self.refunded.len().saturating_sub(REFUNDED_MAX);
+        self.refunded.drain(..surplus);
     }
 
     /// Units that count against the quota now.
@@ -189,7 +189,7 @@ impl Window {
         self.buckets = self.settled(quota, now_ms);
         self.window_s = quota.window_s();
         let oldest = self.buckets.first().map_or(self.next, |bucket| bucket.first);
-        self.returned.retain(|number| *number >= oldest);
+        self.refunded.retain(|number| *number >= oldest);
     }
 
     /// The buckets that count at `now_ms`, by the length that the quota has today.
@@ -257,11 +257,11 @@ mod tests {
     const MONTH: Quota = Quota { count: 1_000_000, window_s: 31 * 86_400 };
 
     /// A window with units taken at those moments.
-    fn taken(quota: Quota, moments_ms: &[u64]) -> (Window, Vec<Unit>) {
+    fn taken(quota: Quota, moments_ms: &[u64]) -> (Window, Vec<Reservation>) {
         let mut window = Window::default();
-        let units =
+        let reservations =
             moments_ms.iter().map(|at_ms| window.take(quota, *at_ms).expect("there is room")).collect();
-        (window, units)
+        (window, reservations)
     }
 
     #[test]
@@ -321,30 +321,30 @@ mod tests {
 
     #[test]
     fn a_unit_is_given_back_once() {
-        let (mut window, units) = taken(MINUTE, &[0, 0]);
-        window.give_back(units[0]);
-        window.give_back(units[0]);
+        let (mut window, reservations) = taken(MINUTE, &[0, 0]);
+        window.refund(reservations[0]);
+        window.refund(reservations[0]);
         assert_eq!(window.used(MINUTE, 0), 1);
         window.take(MINUTE, 0).expect("one came back");
-        window.give_back(units[0]);
+        window.refund(reservations[0]);
         assert_eq!(window.take(MINUTE, 0), None);
     }
 
     #[test]
     fn given_back_twice_it_does_not_take_a_later_unit_with_it() {
-        let (mut window, units) = taken(MINUTE, &[0]);
-        window.give_back(units[0]);
+        let (mut window, reservations) = taken(MINUTE, &[0]);
+        window.refund(reservations[0]);
         assert_eq!(window.idle_at_ms(), 0);
         window.take(MINUTE, 0).expect("it came back");
-        window.give_back(units[0]);
+        window.refund(reservations[0]);
         assert_eq!(window.used(MINUTE, 0), 1);
     }
 
     #[test]
     fn a_unit_that_has_left_takes_no_other_with_it() {
-        let (mut window, units) = taken(MINUTE, &[0, 30_000]);
+        let (mut window, reservations) = taken(MINUTE, &[0, 30_000]);
         window.take(MINUTE, 60_600).expect("the first has left");
-        window.give_back(units[0]);
+        window.refund(reservations[0]);
         assert_eq!(window.used(MINUTE, 60_600), 2);
     }
 
@@ -352,30 +352,30 @@ mod tests {
     fn a_unit_of_another_window_is_none_of_ours() {
         let (_, foreign) = taken(MINUTE, &[0, 0]);
         let (mut window, _) = taken(MINUTE, &[0]);
-        window.give_back(foreign[1]);
+        window.refund(foreign[1]);
         assert_eq!(window.used(MINUTE, 0), 1);
     }
 
     #[test]
     fn the_memory_of_what_was_given_back_is_bounded() {
         let quota = Quota { count: 1000, window_s: 60 };
-        let (mut window, units) = taken(quota, &[0; 1000]);
-        for unit in units {
-            window.give_back(unit);
+        let (mut window, reservations) = taken(quota, &[0; 1000]);
+        for reservation in reservations {
+            window.refund(reservation);
         }
         assert_eq!(window.used(quota, 0), 0);
-        assert_eq!(window.returned.len(), RETURNED_MAX);
+        assert_eq!(window.refunded.len(), REFUNDED_MAX);
         window.settle(quota, 0);
-        assert_eq!(window.returned.len(), 0);
+        assert_eq!(window.refunded.len(), 0);
     }
 
     #[test]
     fn a_clock_that_steps_back_lets_nobody_in_and_nobody_wait_for_longer_than_a_window() {
-        let (mut window, units) = taken(MINUTE, &[10_000_000, 10_000_000]);
+        let (mut window, reservations) = taken(MINUTE, &[10_000_000, 10_000_000]);
         assert_eq!(window.take(MINUTE, 1_000), None);
         assert_eq!(window.room_at_ms(MINUTE, 1_000), 61_200);
         assert_eq!(window.take(MINUTE, 61_199), None);
-        window.give_back(units[1]);
+        window.refund(reservations[1]);
         assert_eq!(window.used(MINUTE, 61_199), 1);
         assert_eq!(window.used(MINUTE, 61_200), 0);
     }
@@ -402,9 +402,9 @@ mod tests {
 
     #[test]
     fn a_unit_outlives_a_change_of_the_window() {
-        let (mut window, units) = taken(Quota { count: 2, window_s: 3_600 }, &[1_000, 40_000]);
+        let (mut window, reservations) = taken(Quota { count: 2, window_s: 3_600 }, &[1_000, 40_000]);
         assert_eq!(window.take(MINUTE, 41_000), None);
-        window.give_back(units[1]);
+        window.refund(reservations[1]);
         assert_eq!(window.room_at_ms(MINUTE, 41_000), 41_000);
         assert_eq!(window.idle_at_ms(), 96_000);
     }
@@ -418,7 +418,7 @@ mod tests {
             window.buckets.push(Bucket { index, first, count });
         }
         // The 101st bucket, the most that can count at once: one unit comes back and goes out again.
-        window.give_back(Unit(0));
+        window.refund(Reservation(0));
         let now_ms = (oldest + 101) * bucket_ms(MONTH.window_s) - 1;
         window.take(MONTH, now_ms).expect("one came back");
         assert_eq!(window.buckets.len(), 101);
@@ -429,8 +429,8 @@ mod tests {
 
     #[test]
     fn on_the_disk_it_is_an_array_and_an_empty_one_is_a_fresh_window() {
-        let (mut window, units) = taken(MINUTE, &[0, 700]);
-        window.give_back(units[0]);
+        let (mut window, reservations) = taken(MINUTE, &[0, 700]);
+        window.refund(reservations[0]);
         let text = serde_json::to_string(&window).expect("it is JSON");
         assert_eq!(text, "[60,2,[[1,1,1]],[0]]");
         assert_eq!(serde_json::from_str::<Window>(&text).expect("it reads"), window);
@@ -446,8 +446,8 @@ mod tests {
                 for window_s in [0, 1, u32::MAX] {
                     let quota = Quota { count: u32::MAX, window_s };
                     let mut window: Window = serde_json::from_str(text).expect("it reads");
-                    window.give_back(Unit(u64::MAX));
-                    window.give_back(Unit(3));
+                    window.refund(Reservation(u64::MAX));
+                    window.refund(Reservation(3));
                     assert!(window.room_at_ms(quota, now_ms) >= now_ms);
                     window.take(quota, now_ms);
                     assert!(window.buckets.len() <= 2);

@@ -283,7 +283,7 @@ impl UserState {
                 }
                 let refunded = ending.code.is_some_and(|code| code != Code::AiRefused);
                 if let Some(unit) = generation.unit.take().filter(|_| refunded) {
-                    self.ledger.give_back(unit);
+                    self.ledger.refund(unit);
                     effects.ledger = true;
                 }
                 // Not a reason to store the ledger: see `stored`.

@@ -7,7 +7,7 @@ use super::{KEEP_FAILURE_MS, KEEP_NOT_PERSISTED_MS, REWRITE_MS};
 use crate::generation::candidate::Candidate;
 use crate::generation::usage::Usage;
 use crate::problem::Code;
-use crate::quota::Unit;
+use crate::quota::Reservation;
 
 /// A candidate with its id, as it is stored and answered. The id is made by this service, so that the answer needs
 /// nothing from the database.
@@ -104,7 +104,7 @@ pub struct Generation {
     /// `started_ms` + `AI_TIMEOUT_MS`: the model is not listened to any longer than that.
     pub deadline_ms: u64,
     /// Its unit of `generations`, until it is either given back or used for good.
-    pub unit: Option<Unit>,
+    pub unit: Option<Reservation>,
     /// What is known of the session's row.
     pub row: Row,
     /// Model calls begun.
