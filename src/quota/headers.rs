@@ -9,7 +9,7 @@
 //! has no window.
 
 use super::ledger::{ATTEMPTS, BURST, GENERATIONS, Ledger, Policies};
-use super::window::{Quota, Standing, seconds_until};
+use super::window::{Quota, QuotaStatus, seconds_until};
 
 /// Both fields, their names in lower case.
 #[must_use]
@@ -33,17 +33,17 @@ pub fn rate_limit_policy(policies: &Policies) -> String {
 /// rounded up; it is left out when nothing is used.
 #[must_use]
 pub fn rate_limit(ledger: &Ledger, policies: &Policies, now_ms: u64) -> String {
-    let member = |name: &str, standing: Standing| {
-        let remaining = format!("\"{name}\";r={}", standing.remaining);
-        match standing.more_at_ms {
+    let member = |name: &str, status: QuotaStatus| {
+        let remaining = format!("\"{name}\";r={}", status.remaining);
+        match status.more_at_ms {
             Some(at_ms) => format!("{remaining};t={}", seconds_until(at_ms, now_ms)),
             None => remaining,
         }
     };
     [
-        member(BURST, ledger.burst.standing(policies.burst, now_ms)),
-        member(GENERATIONS, ledger.generations.standing(policies.generations, now_ms)),
-        member(ATTEMPTS, ledger.attempts.standing(policies.attempts, now_ms)),
+        member(BURST, ledger.burst.status(policies.burst, now_ms)),
+        member(GENERATIONS, ledger.generations.status(policies.generations, now_ms)),
+        member(ATTEMPTS, ledger.attempts.status(policies.attempts, now_ms)),
     ]
     .join(", ")
 }

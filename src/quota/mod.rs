@@ -23,4 +23,4 @@ mod window;
 pub use lease::Leases;
 pub use ledger::{ATTEMPTS, BURST, CONCURRENT, GENERATIONS, Ledger, Policies, Refusal};
 pub use reads::{READS, Reads};
-pub use window::{Quota, Reservation, Standing, Window};
+pub use window::{Quota, QuotaStatus, Reservation, Window};

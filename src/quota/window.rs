@@ -53,7 +53,7 @@ pub struct Reservation(u64);
 
 /// What a window has to tell at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Standing {
+pub struct QuotaStatus {
     /// Units that can be taken now.
     pub remaining: u32,
     /// The moment (ms since the epoch) at which `remaining` grows, if nothing happens before; `None` when nothing
@@ -169,10 +169,10 @@ impl Window {
 
     /// What is left of the quota, and when it will be more.
     #[must_use]
-    pub fn standing(&self, quota: Quota, now_ms: u64) -> Standing {
+    pub fn status(&self, quota: Quota, now_ms: u64) -> QuotaStatus {
         let buckets = self.settled(quota, now_ms);
         let used = total(&buckets);
-        Standing {
+        QuotaStatus {
             remaining: quota.count.saturating_sub(used),
             more_at_ms: below_at_ms(&buckets, quota, used.min(quota.count), now_ms),
         }
@@ -297,23 +297,23 @@ mod tests {
         let mut window = Window::default();
         assert_eq!(window.take(never, 0), None);
         assert_eq!(window.room_at_ms(never, 5), 60_005);
-        assert_eq!(window.standing(never, 5), Standing { remaining: 0, more_at_ms: None });
+        assert_eq!(window.status(never, 5), QuotaStatus { remaining: 0, more_at_ms: None });
     }
 
     #[test]
-    fn standing_tells_what_is_left_and_when_it_grows() {
+    fn status_tells_what_is_left_and_when_it_grows() {
         let (window, _) = taken(MINUTE, &[0, 30_000]);
         for (now_ms, remaining, more_at_ms) in
             [(30_000, 0, Some(60_600)), (60_600, 1, Some(90_600)), (90_600, 2, None)]
         {
-            assert_eq!(window.standing(MINUTE, now_ms), Standing { remaining, more_at_ms }, "{now_ms}");
+            assert_eq!(window.status(MINUTE, now_ms), QuotaStatus { remaining, more_at_ms }, "{now_ms}");
         }
     }
 
     #[test]
     fn after_the_quota_was_lowered_the_moment_is_when_there_is_room_again() {
         let (window, _) = taken(Quota { count: 3, ..MINUTE }, &[0, 10_000, 20_000]);
-        assert_eq!(window.standing(MINUTE, 20_000), Standing { remaining: 0, more_at_ms: Some(70_200) });
+        assert_eq!(window.status(MINUTE, 20_000), QuotaStatus { remaining: 0, more_at_ms: Some(70_200) });
         assert_eq!(window.room_at_ms(MINUTE, 20_000), 70_200);
         assert_eq!(window.clone().take(MINUTE, 70_199), None);
         assert!(window.clone().take(MINUTE, 70_200).is_some());

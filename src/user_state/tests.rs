@@ -73,7 +73,7 @@ fn running() -> UserState {
 const ONE: Uuid = Uuid::from_u128(1);
 
 fn generations_left(state: &UserState) -> u32 {
-    state.ledger.generations.standing(policies().generations, T).remaining
+    state.ledger.generations.status(policies().generations, T).remaining
 }
 
 #[test]
