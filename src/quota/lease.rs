@@ -35,7 +35,7 @@ impl Leases {
     /// Takes a lease of `lease_ms`, if fewer than `concurrent` others are in use. One that `id` has already is
     /// renewed. Whether it was taken.
     pub fn take(&mut self, concurrent: u32, id: Uuid, lease_ms: u64, now_ms: u64) -> bool {
-        if self.room_at_ms(concurrent, id, now_ms).is_none_or(|at_ms| at_ms > now_ms) {
+        if self.available_at_ms(concurrent, id, now_ms).is_none_or(|at_ms| at_ms > now_ms) {
             return false;
         }
         self.0.retain(|lease| lease.expires_ms > now_ms && lease.id != id);
@@ -62,7 +62,7 @@ impl Leases {
     /// The first moment, `now_ms` or later, at which `id` can have a lease if none is released before; `None` when
     /// `concurrent` is 0.
     #[must_use]
-    pub fn room_at_ms(&self, concurrent: u32, id: Uuid, now_ms: u64) -> Option<u64> {
+    pub fn available_at_ms(&self, concurrent: u32, id: Uuid, now_ms: u64) -> Option<u64> {
         let concurrent = usize::try_from(concurrent).unwrap_or(usize::MAX);
         let ends_ms: Vec<u64> = self
             .0
@@ -143,12 +143,13 @@ mod tests {
 
     #[test]
     fn room_comes_when_enough_have_ended() {
-        for (concurrent, room_at_ms) in [(3, Some(1_000)), (2, Some(5_000)), (1, Some(9_000)), (0, None)] {
-            assert_eq!(two().room_at_ms(concurrent, C, 1_000), room_at_ms, "{concurrent}");
+        for (concurrent, available_at_ms) in [(3, Some(1_000)), (2, Some(5_000)), (1, Some(9_000)), (0, None)]
+        {
+            assert_eq!(two().available_at_ms(concurrent, C, 1_000), available_at_ms, "{concurrent}");
             let mut other_order = two();
             other_order.release(A);
             assert!(other_order.take(2, A, 4_000, 1_000));
-            assert_eq!(other_order.room_at_ms(concurrent, C, 1_000), room_at_ms, "{concurrent}");
+            assert_eq!(other_order.available_at_ms(concurrent, C, 1_000), available_at_ms, "{concurrent}");
         }
     }
 

@@ -97,7 +97,7 @@ impl Ledger {
         if self.burst.take(policies.burst, now_ms).is_some() {
             return Ok(());
         }
-        let burst_at_ms = self.burst.room_at_ms(policies.burst, now_ms);
+        let burst_at_ms = self.burst.available_at_ms(policies.burst, now_ms);
         Err(Refusal { violated: vec![BURST], retry_after_s: seconds_until(burst_at_ms, now_ms) })
     }
 
@@ -109,7 +109,7 @@ impl Ledger {
         policies: &Policies,
         now_ms: u64,
     ) -> Refusal {
-        self.settle(policies, now_ms);
+        self.advance(policies, now_ms);
         let (full, at_ms) = self.full_windows(policies, now_ms);
         refusal.violated.extend(full);
         refusal.retry_after_s = refusal.retry_after_s.max(seconds_until(at_ms, now_ms));
@@ -129,9 +129,9 @@ impl Ledger {
         lease_ms: u64,
         now_ms: u64,
     ) -> Result<Reservation, Refusal> {
-        self.settle(policies, now_ms);
+        self.advance(policies, now_ms);
         let (mut violated, windows_at_ms) = self.full_windows(policies, now_ms);
-        let lease_at_ms = self.leases.room_at_ms(policies.concurrent, id, now_ms);
+        let lease_at_ms = self.leases.available_at_ms(policies.concurrent, id, now_ms);
         let has_lease = lease_at_ms.is_some_and(|at_ms| at_ms <= now_ms);
         if violated.is_empty()
             && has_lease
@@ -141,7 +141,7 @@ impl Ledger {
             self.leases.take(policies.concurrent, id, lease_ms, now_ms);
             return Ok(reservation);
         }
-        let burst_at_ms = self.burst.room_at_ms(policies.burst, now_ms);
+        let burst_at_ms = self.burst.available_at_ms(policies.burst, now_ms);
         let lease_at_ms =
             lease_at_ms.unwrap_or_else(|| now_ms.saturating_add(CONCURRENT_WAIT_S_MAX.saturating_mul(1000)));
         let wait_s = seconds_until(burst_at_ms.max(windows_at_ms).max(lease_at_ms), now_ms);
@@ -172,10 +172,10 @@ impl Ledger {
             (GENERATIONS, &self.generations, policies.generations),
             (ATTEMPTS, &self.attempts, policies.attempts),
         ] {
-            let room_at_ms = window.room_at_ms(quota, now_ms);
-            if room_at_ms > now_ms {
+            let available_at_ms = window.available_at_ms(quota, now_ms);
+            if available_at_ms > now_ms {
                 full.push(name);
-                at_ms = at_ms.max(room_at_ms);
+                at_ms = at_ms.max(available_at_ms);
             }
         }
         (full, at_ms)
@@ -183,9 +183,9 @@ impl Ledger {
 
     /// Brings the windows of a generation to `now_ms`. Also before a refusal: units that a step of the clock has moved
     /// stay moved, so that the wait stays true.
-    fn settle(&mut self, policies: &Policies, now_ms: u64) {
-        self.generations.settle(policies.generations, now_ms);
-        self.attempts.settle(policies.attempts, now_ms);
+    fn advance(&mut self, policies: &Policies, now_ms: u64) {
+        self.generations.advance(policies.generations, now_ms);
+        self.attempts.advance(policies.attempts, now_ms);
     }
 
     /// Gives a unit of `generations` back. Does nothing when it was given back before, or has left the window.

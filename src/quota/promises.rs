@@ -52,10 +52,10 @@ fn pause_ms() -> impl Strategy<Value = u64> {
     prop_oneof![4 => Just(0), 4 => 0..12_u64, 4 => 0..400_u64, 2 => 900..1_100_u64, 1 => 0..7_000_u64]
 }
 
-fn assert_room_comes_at_its_moment(window: &Window, quota: Quota, now_ms: u64) -> Result<(), TestCaseError> {
-    let room_at_ms = window.room_at_ms(quota, now_ms);
-    prop_assert!(stored(window).take(quota, room_at_ms - 1).is_none(), "room before its moment");
-    prop_assert!(stored(window).take(quota, room_at_ms).is_some(), "no room at its moment");
+fn assert_available_at_its_moment(window: &Window, quota: Quota, now_ms: u64) -> Result<(), TestCaseError> {
+    let available_at_ms = window.available_at_ms(quota, now_ms);
+    prop_assert!(stored(window).take(quota, available_at_ms - 1).is_none(), "room before its moment");
+    prop_assert!(stored(window).take(quota, available_at_ms).is_some(), "no room at its moment");
     Ok(())
 }
 
@@ -77,7 +77,7 @@ proptest! {
                 oracle.0.push(now_ms);
             } else {
                 prop_assert!(at_most >= size(quota.count), "too strict");
-                assert_room_comes_at_its_moment(&window, quota, now_ms)?;
+                assert_available_at_its_moment(&window, quota, now_ms)?;
             }
         }
     }
@@ -117,9 +117,9 @@ proptest! {
                 prop_assert!(at_least < size(quota.count), "one too many");
                 oracle.0.push(true_ms);
             } else {
-                let wait_ms = window.room_at_ms(quota, now_ms) - now_ms;
+                let wait_ms = window.available_at_ms(quota, now_ms) - now_ms;
                 prop_assert!(wait_ms <= u64::from(quota.window_s) * 1010, "longer than a window and a bucket");
-                assert_room_comes_at_its_moment(&window, quota, now_ms)?;
+                assert_available_at_its_moment(&window, quota, now_ms)?;
             }
         }
     }

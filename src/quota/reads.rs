@@ -42,8 +42,8 @@ impl Reads {
         if window.take(quota, now_ms).is_some() {
             return Ok(());
         }
-        let room_at_ms = window.room_at_ms(quota, now_ms);
-        Err(Refusal { violated: vec![READS], retry_after_s: seconds_until(room_at_ms, now_ms) })
+        let available_at_ms = window.available_at_ms(quota, now_ms);
+        Err(Refusal { violated: vec![READS], retry_after_s: seconds_until(available_at_ms, now_ms) })
     }
 }
 

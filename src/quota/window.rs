@@ -124,7 +124,7 @@ impl Serialize for Bucket {
 impl Window {
     /// Takes one unit, or `None` when the quota is used up.
     pub fn take(&mut self, quota: Quota, now_ms: u64) -> Option<Reservation> {
-        self.settle(quota, now_ms);
+        self.advance(quota, now_ms);
         if total(&self.buckets) >= quota.count {
             return None;
         }
@@ -156,21 +156,21 @@ impl Window {
     /// Units that count against the quota now.
     #[must_use]
     pub fn used(&self, quota: Quota, now_ms: u64) -> u32 {
-        total(&self.settled(quota, now_ms))
+        total(&self.buckets_at(quota, now_ms))
     }
 
     /// The first moment, `now_ms` or later, at which there is room for one more unit if nothing happens before.
     /// With a quota of 0, which never has room: a window from now.
     #[must_use]
-    pub fn room_at_ms(&self, quota: Quota, now_ms: u64) -> u64 {
-        below_at_ms(&self.settled(quota, now_ms), quota, quota.count, now_ms)
+    pub fn available_at_ms(&self, quota: Quota, now_ms: u64) -> u64 {
+        below_at_ms(&self.buckets_at(quota, now_ms), quota, quota.count, now_ms)
             .unwrap_or_else(|| now_ms.saturating_add(u64::from(quota.window_s()).saturating_mul(1000)))
     }
 
     /// What is left of the quota, and when it will be more.
     #[must_use]
     pub fn status(&self, quota: Quota, now_ms: u64) -> QuotaStatus {
-        let buckets = self.settled(quota, now_ms);
+        let buckets = self.buckets_at(quota, now_ms);
         let used = total(&buckets);
         QuotaStatus {
             remaining: quota.count.saturating_sub(used),
@@ -185,17 +185,17 @@ impl Window {
     }
 
     /// Brings the window to `now_ms` and to the length that the quota has today.
-    pub(super) fn settle(&mut self, quota: Quota, now_ms: u64) {
-        self.buckets = self.settled(quota, now_ms);
+    pub(super) fn advance(&mut self, quota: Quota, now_ms: u64) {
+        self.buckets = self.buckets_at(quota, now_ms);
         self.window_s = quota.window_s();
         let oldest = self.buckets.first().map_or(self.next, |bucket| bucket.first);
         self.refunded.retain(|number| *number >= oldest);
     }
 
     /// The buckets that count at `now_ms`, by the length that the quota has today.
-    fn settled(&self, quota: Quota, now_ms: u64) -> Vec<Bucket> {
+    fn buckets_at(&self, quota: Quota, now_ms: u64) -> Vec<Bucket> {
         let (old_ms, new_ms) = (bucket_ms(self.window_s), bucket_ms(quota.window_s()));
-        let mut settled: Vec<Bucket> = Vec::with_capacity(self.buckets.len());
+        let mut buckets: Vec<Bucket> = Vec::with_capacity(self.buckets.len());
         for bucket in &self.buckets {
             // The latest moment at which its units can have been taken. Within one length and without a clock step
             // this leads back to the same index.
@@ -204,14 +204,14 @@ impl Window {
             if leaves_at_ms(index, quota.window_s()) <= now_ms {
                 continue;
             }
-            match settled.last_mut() {
+            match buckets.last_mut() {
                 Some(newest) if newest.index >= index => {
                     newest.count = newest.count.saturating_add(bucket.count);
                 }
-                _ => settled.push(Bucket { index, ..*bucket }),
+                _ => buckets.push(Bucket { index, ..*bucket }),
             }
         }
-        settled
+        buckets
     }
 }
 
@@ -273,11 +273,11 @@ mod tests {
 
     #[test]
     fn a_unit_leaves_when_its_whole_bucket_is_a_window_old() {
-        for (taken_ms, room_at_ms) in [(0, 60_600), (599, 60_600), (600, 61_200), (1_199, 61_200)] {
+        for (taken_ms, available_at_ms) in [(0, 60_600), (599, 60_600), (600, 61_200), (1_199, 61_200)] {
             let (window, _) = taken(MINUTE, &[taken_ms, 30_000]);
-            assert_eq!(window.room_at_ms(MINUTE, 30_000), room_at_ms);
+            assert_eq!(window.available_at_ms(MINUTE, 30_000), available_at_ms);
             for (now_ms, is_let_in) in
-                [(taken_ms + 60_000, false), (room_at_ms - 1, false), (room_at_ms, true)]
+                [(taken_ms + 60_000, false), (available_at_ms - 1, false), (available_at_ms, true)]
             {
                 assert_eq!(window.clone().take(MINUTE, now_ms).is_some(), is_let_in, "{taken_ms} {now_ms}");
             }
@@ -287,8 +287,8 @@ mod tests {
     #[test]
     fn while_there_is_room_it_is_now() {
         let (window, _) = taken(MINUTE, &[0]);
-        assert_eq!(window.room_at_ms(MINUTE, 7), 7);
-        assert_eq!(Window::default().room_at_ms(MINUTE, 7), 7);
+        assert_eq!(window.available_at_ms(MINUTE, 7), 7);
+        assert_eq!(Window::default().available_at_ms(MINUTE, 7), 7);
     }
 
     #[test]
@@ -296,7 +296,7 @@ mod tests {
         let never = Quota { count: 0, window_s: 60 };
         let mut window = Window::default();
         assert_eq!(window.take(never, 0), None);
-        assert_eq!(window.room_at_ms(never, 5), 60_005);
+        assert_eq!(window.available_at_ms(never, 5), 60_005);
         assert_eq!(window.status(never, 5), QuotaStatus { remaining: 0, more_at_ms: None });
     }
 
@@ -314,7 +314,7 @@ mod tests {
     fn after_the_quota_was_lowered_the_moment_is_when_there_is_room_again() {
         let (window, _) = taken(Quota { count: 3, ..MINUTE }, &[0, 10_000, 20_000]);
         assert_eq!(window.status(MINUTE, 20_000), QuotaStatus { remaining: 0, more_at_ms: Some(70_200) });
-        assert_eq!(window.room_at_ms(MINUTE, 20_000), 70_200);
+        assert_eq!(window.available_at_ms(MINUTE, 20_000), 70_200);
         assert_eq!(window.clone().take(MINUTE, 70_199), None);
         assert!(window.clone().take(MINUTE, 70_200).is_some());
     }
@@ -365,7 +365,7 @@ mod tests {
         }
         assert_eq!(window.used(quota, 0), 0);
         assert_eq!(window.refunded.len(), REFUNDED_MAX);
-        window.settle(quota, 0);
+        window.advance(quota, 0);
         assert_eq!(window.refunded.len(), 0);
     }
 
@@ -373,7 +373,7 @@ mod tests {
     fn a_clock_that_steps_back_lets_nobody_in_and_nobody_wait_for_longer_than_a_window() {
         let (mut window, reservations) = taken(MINUTE, &[10_000_000, 10_000_000]);
         assert_eq!(window.take(MINUTE, 1_000), None);
-        assert_eq!(window.room_at_ms(MINUTE, 1_000), 61_200);
+        assert_eq!(window.available_at_ms(MINUTE, 1_000), 61_200);
         assert_eq!(window.take(MINUTE, 61_199), None);
         window.refund(reservations[1]);
         assert_eq!(window.used(MINUTE, 61_199), 1);
@@ -386,18 +386,18 @@ mod tests {
         let (window, _) = taken(MINUTE, &[1_000, 2_000]);
         // Read as 1199 and 2399 ms, both in the first bucket of 36 s.
         assert_eq!(window.used(hour, 3_000), 2);
-        assert_eq!(window.room_at_ms(hour, 3_000), 3_636_000);
+        assert_eq!(window.available_at_ms(hour, 3_000), 3_636_000);
     }
 
     #[test]
     fn a_shorter_window_reads_an_old_bucket_as_taken_at_its_end_or_now() {
         let (window, _) = taken(Quota { count: 2, window_s: 3_600 }, &[1_000, 40_000]);
         // The first bucket ends at 36 s; the second has not ended, its units are read as taken now.
-        assert_eq!(window.room_at_ms(MINUTE, 41_000), 96_000);
+        assert_eq!(window.available_at_ms(MINUTE, 41_000), 96_000);
         assert_eq!(window.idle_at_ms(), 102 * 36_000);
-        let mut settled = window;
-        settled.settle(MINUTE, 41_000);
-        assert_eq!(settled.idle_at_ms(), 101_400);
+        let mut advanced = window;
+        advanced.advance(MINUTE, 41_000);
+        assert_eq!(advanced.idle_at_ms(), 101_400);
     }
 
     #[test]
@@ -405,7 +405,7 @@ mod tests {
         let (mut window, reservations) = taken(Quota { count: 2, window_s: 3_600 }, &[1_000, 40_000]);
         assert_eq!(window.take(MINUTE, 41_000), None);
         window.refund(reservations[1]);
-        assert_eq!(window.room_at_ms(MINUTE, 41_000), 41_000);
+        assert_eq!(window.available_at_ms(MINUTE, 41_000), 41_000);
         assert_eq!(window.idle_at_ms(), 96_000);
     }
 
@@ -448,7 +448,7 @@ mod tests {
                     let mut window: Window = serde_json::from_str(text).expect("it reads");
                     window.refund(Reservation(u64::MAX));
                     window.refund(Reservation(3));
-                    assert!(window.room_at_ms(quota, now_ms) >= now_ms);
+                    assert!(window.available_at_ms(quota, now_ms) >= now_ms);
                     window.take(quota, now_ms);
                     assert!(window.buckets.len() <= 2);
                 }
