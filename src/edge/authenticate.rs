@@ -109,6 +109,6 @@ fn refresh_behind(host: &impl AuthHost, config: &Config, origin: &str) {
             memory.keys.learn(known.keys, fetched_ms);
             memory.keys.answered(fetched_ms);
         });
-        keys::keep(&behind, &supabase, &origin, &document, fetched_ms).await;
+        keys::store(&behind, &supabase, &origin, &document, fetched_ms).await;
     });
 }

@@ -28,7 +28,7 @@ use crate::ports::{Clock, DeskHost, Fetch, Log, Random, StorageFailed, Timer, wi
 use crate::problem::Code;
 use crate::quota::Policies;
 use crate::supabase::rest::{Caller, RestError};
-use crate::supabase::sessions::{self, EndedRow, EventData, NewRow};
+use crate::supabase::sessions::{self, EventData, FinishedRow, NewRow};
 use crate::user_state::record::{Ending, Finished, Generation, Row, SessionCandidate};
 use crate::user_state::{Event, UserState, WriteSet, broken_off};
 
@@ -175,7 +175,7 @@ async fn make<H: GenerateHost>(
             // Nothing complete yet: closing the connection stops the bill. Else it is paid, and written later.
             if !found.any.get() {
                 let ending = failed(Code::DatabaseError, found.attempts.get(), host.now_ms());
-                let ending = Ending { is_blocked: error.is_by_firewall(), ..ending };
+                let ending = Ending { is_blocked: error.is_firewall_rejection(), ..ending };
                 return Ok((ending, Note::of("")));
             }
             asked.await
@@ -326,7 +326,7 @@ fn not_opened(host: &impl DeskHost, generation: &Generation, error: &RestError) 
     // Only the first attempt of all that was refused says that the row is not there; before a death, and in the run
     // before, it may have been opened.
     let is_first = generation.accepted.run == 1 && generation.attempts == 0 && generation.row == Row::Unknown;
-    let row = if is_first && error.is_by_database() { Row::Refused } else { generation.row };
+    let row = if is_first && error.is_database_rejection() { Row::Refused } else { generation.row };
     row_is(host, id, row)
 }
 
@@ -384,9 +384,9 @@ async fn write(
                 log_rest(host, id, "finish", &error);
                 reject_unknown_user(host, &generation, &error)?;
                 if let Some(ending) = &mut generation.ending {
-                    ending.is_blocked |= error.is_by_firewall();
+                    ending.is_blocked |= error.is_firewall_rejection();
                 }
-                if error.is_final() { Event::Refused } else { Event::NotPersisted }
+                if error.is_permanent() { Event::Refused } else { Event::NotPersisted }
             }
         }
     };
@@ -435,7 +435,7 @@ async fn finish(
     let created_at = rfc3339(generation.started_ms);
     let completed = ending.code.is_none();
     let is_unconfirmed = generation.row != Row::Opened;
-    let session = EndedRow {
+    let session = FinishedRow {
         id: accepted.id,
         run: accepted.run,
         model: &accepted.model,
@@ -518,6 +518,6 @@ struct DatabaseLine<'a> {
 }
 
 fn log_rest(host: &impl DeskHost, session_id: Uuid, step: &'static str, error: &RestError) {
-    let line = DatabaseLine { level: "warn", message: "database", session_id, step, error: &error.word() };
+    let line = DatabaseLine { level: "warn", message: "database", session_id, step, error: &error.note() };
     host.log(LogLevel::Warn, &serde_json::to_string(&line).unwrap_or_default());
 }

@@ -12,7 +12,7 @@ use crate::input::page::CREATED_US_MAX;
 use crate::ports::{Clock, Fetch, Log, Timer};
 use crate::problem::{Code, Problem};
 use crate::supabase::rest::{Caller, RestError};
-use crate::supabase::sessions::{self, EndedRow, EventData, SessionRow};
+use crate::supabase::sessions::{self, EventData, FinishedRow, SessionRow};
 
 /// All that reading needs.
 pub trait ReadHost: Fetch + Timer + Clock + Log {}
@@ -70,9 +70,9 @@ fn not_read(host: &impl ReadHost, reader: Reader<'_>, error: &RestError) -> Prob
     if *error == RestError::Unauthorized && reader.token_expires_ms <= host.now_ms() {
         return Refused::Expired.to_problem();
     }
-    let line = [r#"{"level":"warn","message":"database","step":"read","error":""#, &error.word(), r#""}"#];
+    let line = [r#"{"level":"warn","message":"database","step":"read","error":""#, &error.note(), r#""}"#];
     host.log(LogLevel::Warn, &line.concat());
-    if error.is_by_firewall() {
+    if error.is_firewall_rejection() {
         return Problem::by_firewall(
             "the session cannot be read: refused by a firewall in front of the database",
         );
@@ -98,7 +98,7 @@ pub async fn end_orphan(
     if may_be_running(&row.created_at, config.model_api.timeout_ms, host.now_ms()) {
         return Ok(row);
     }
-    let session = EndedRow {
+    let session = FinishedRow {
         id: row.id,
         run: row.run,
         model: &row.model,

@@ -56,7 +56,7 @@ pub async fn from_cache(host: &impl SharedCache, supabase: &Supabase, origin: &s
 }
 
 /// Asks the sign-in service. `None` when it does not answer in time with a usable key set; else the keys, and the
-/// document for [`keep`].
+/// document for [`store`].
 pub async fn fetch(host: &(impl Fetch + Timer + Clock), supabase: &Supabase) -> Option<(DatedKeys, Vec<u8>)> {
     let request = Request {
         method: "GET",
@@ -76,7 +76,7 @@ pub async fn fetch(host: &(impl Fetch + Timer + Clock), supabase: &Supabase) -> 
 }
 
 /// Keeps a document for the other isolates of this place.
-pub async fn keep(
+pub async fn store(
     host: &impl SharedCache,
     supabase: &Supabase,
     origin: &str,

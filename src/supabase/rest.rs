@@ -56,25 +56,25 @@ impl RestError {
 
     /// Whether another attempt in a moment can help.
     #[must_use]
-    pub const fn is_passing(&self) -> bool {
+    pub const fn is_transient(&self) -> bool {
         matches!(self, Self::Unavailable)
     }
 
     /// Whether the database itself said no, so that nothing was written. A refusal without its code is somebody's who
     /// stands before it, and may have let the request through.
     #[must_use]
-    pub const fn is_by_database(&self) -> bool {
+    pub const fn is_database_rejection(&self) -> bool {
         matches!(self, Self::Unauthorized | Self::NotYetValid | Self::Refused { sqlstate: Some(_), .. })
     }
 
     /// Whether a firewall refused what was sent, and would refuse it again.
     #[must_use]
-    pub const fn is_by_firewall(&self) -> bool {
+    pub const fn is_firewall_rejection(&self) -> bool {
         matches!(self, Self::Firewall { .. })
     }
 
     /// Whether it is about who sent the request, and not about what is in it.
-    const fn is_of_the_sender(&self) -> bool {
+    const fn is_sender_rejection(&self) -> bool {
         matches!(
             self,
             Self::Unauthorized
@@ -89,12 +89,12 @@ impl RestError {
     /// column or function is missing, which a migration brings. The classes are those of Postgres' "PostgreSQL Error Codes" (appendix
     /// A); what is longer is a code of PostgREST's own.
     #[must_use]
-    pub fn is_final(&self) -> bool {
+    pub fn is_permanent(&self) -> bool {
         const PASSING_CLASSES: [&str; 8] = ["08", "25", "40", "53", "55", "57", "58", "XX"];
         const MISSING: [&str; 4] = ["42501", "42703", "42883", "42P01"];
         let Self::Refused { sqlstate: Some(sqlstate), .. } = self else { return false };
-        let is_passing = PASSING_CLASSES.iter().any(|class| sqlstate.starts_with(class));
-        sqlstate.len() == SQLSTATE_CHARS && !is_passing && !MISSING.contains(&sqlstate.as_str())
+        let is_transient = PASSING_CLASSES.iter().any(|class| sqlstate.starts_with(class));
+        sqlstate.len() == SQLSTATE_CHARS && !is_transient && !MISSING.contains(&sqlstate.as_str())
     }
 
     /// Whether the database says that the user of the token does not exist: the only foreign key of a session's row is its
@@ -106,7 +106,7 @@ impl RestError {
 
     /// For the log: says what happened, holds nothing of what the database said.
     #[must_use]
-    pub fn word(&self) -> String {
+    pub fn note(&self) -> String {
         match self {
             Self::Unavailable => "unavailable".to_owned(),
             Self::Unauthorized => "unauthorized".to_owned(),
@@ -236,10 +236,10 @@ pub async fn send_repeatable(
             wait_ms
         } else {
             // A refusal says nothing of the attempt before, which may have been kept.
-            if may_be_kept && answered.as_ref().is_err_and(RestError::is_of_the_sender) {
+            if may_be_kept && answered.as_ref().is_err_and(RestError::is_sender_rejection) {
                 answered = Err(RestError::Unavailable);
             }
-            let wait_ms = backoff_ms.next().filter(|_| answered.as_ref().is_err_and(RestError::is_passing));
+            let wait_ms = backoff_ms.next().filter(|_| answered.as_ref().is_err_and(RestError::is_transient));
             let Some(wait_ms) = wait_ms else { return answered };
             may_be_kept = true;
             *wait_ms
@@ -288,17 +288,17 @@ mod tests {
         let refused = |code: &str| RestError::Refused { status: 400, sqlstate: Some(code.to_owned()) };
         for code in ["23505", "23503", "23514", "23502", "22P05", "22023", "P0001", "PT404", "21000", "0A000"]
         {
-            assert!(refused(code).is_final(), "{code}");
+            assert!(refused(code).is_permanent(), "{code}");
         }
         for code in [
             "40001", "40P01", "08006", "53300", "53100", "55P03", "57014", "57P01", "58030", "XX000",
             "25006", "42501", "42P01", "42883", "42703", "PGRST202", "PGRST301", "", "2350",
         ] {
-            assert!(!refused(code).is_final(), "{code}");
+            assert!(!refused(code).is_permanent(), "{code}");
         }
         let without_code = RestError::Refused { status: 403, sqlstate: None };
         for error in [RestError::Unavailable, RestError::Unauthorized, without_code] {
-            assert!(!error.is_final(), "{error:?}");
+            assert!(!error.is_permanent(), "{error:?}");
         }
         assert!(refused("23503").is_unknown_user());
         assert!(!refused("23505").is_unknown_user());

@@ -66,7 +66,7 @@ pub async fn open(
 
 /// How a session ended, for the completing function.
 #[derive(Debug, Serialize)]
-pub struct EndedRow<'a> {
+pub struct FinishedRow<'a> {
     /// The session's id.
     pub id: Uuid,
     /// The so-manieth try under this session.
@@ -122,27 +122,27 @@ pub async fn finish(
     host: &(impl Fetch + Timer),
     supabase: &Supabase,
     caller: Caller<'_>,
-    session: &EndedRow<'_>,
+    session: &FinishedRow<'_>,
     candidates: &[SessionCandidate],
     event: &EventData<'_>,
 ) -> Result<(), RestError> {
     #[derive(Serialize)]
     struct Arguments<'a> {
-        session: &'a EndedRow<'a>,
+        session: &'a FinishedRow<'a>,
         candidates: &'a [SessionCandidate],
         event: &'a EventData<'a>,
     }
     let body = serde_json::to_vec(&Arguments { session, candidates, event }).unwrap_or_default();
     let ending = request(supabase, caller, "POST", "/rpc/finish_ai_session", body);
     let answer = send_repeatable(host, ending, BYTES_MAX, &|| false).await?;
-    if is_functions_word(&answer) { Ok(()) } else { Err(RestError::Unavailable) }
+    if is_session_status(&answer) { Ok(()) } else { Err(RestError::Unavailable) }
 }
 
 /// Whether that is what the completing function answers: how the session stands now, as a JSON string (nothing at all
 /// from a PostgREST that takes `return=minimal` for functions too). `generating` says that a later run has it, for which
 /// this end came too late. A page with status 200 is from somebody who stands before the database: nothing is written
 /// then, and what was paid for must be kept.
-fn is_functions_word(answer: &[u8]) -> bool {
+fn is_session_status(answer: &[u8]) -> bool {
     matches!(answer.trim_ascii(), b"" | b"\"completed\"" | b"\"failed\"" | b"\"generating\"")
 }
 
@@ -195,7 +195,7 @@ pub struct SessionRow {
     /// What was billed.
     pub completion_tokens: Option<u64>,
     /// In US dollars.
-    #[serde(default, deserialize_with = "if_it_fits")]
+    #[serde(default, deserialize_with = "finite_or_none")]
     pub cost: Option<f64>,
     /// In their order; none in a list.
     #[serde(rename = "flashcard_candidates", alias = "first", default)]
@@ -214,7 +214,7 @@ struct Counted {
 }
 
 /// `None` for what is no finite number here, such as a `numeric` of 400 digits or `"NaN"`.
-fn if_it_fits<'de, D: Deserializer<'de>>(column: D) -> Result<Option<f64>, D::Error> {
+fn finite_or_none<'de, D: Deserializer<'de>>(column: D) -> Result<Option<f64>, D::Error> {
     let raw = <&RawValue>::deserialize(column)?;
     Ok(serde_json::from_slice(raw.get().as_bytes()).ok())
 }
@@ -325,7 +325,7 @@ mod tests {
             (b"[]", false),
             (b"{\"message\":\"completed\"}", false),
         ] {
-            assert_eq!(is_functions_word(answer), is_it);
+            assert_eq!(is_session_status(answer), is_it);
         }
     }
 }

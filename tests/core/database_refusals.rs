@@ -106,12 +106,16 @@ fn a_refusal_that_is_no_document_is_a_firewalls() {
         for status in [400, 404, 418, 421] {
             let (error, requests) = refused_by(Reply::new(status).say(body));
             assert_eq!((&error, requests), (&RestError::Refused { status, sqlstate: None }, 1), "{body}");
-            assert!(!error.is_by_firewall() && !error.is_final());
+            assert!(!error.is_firewall_rejection() && !error.is_permanent());
         }
         for status in [401, 403, 406] {
             let (error, requests) = refused_by(Reply::new(status).say(body));
             assert_eq!((&error, requests), (&RestError::Firewall { status }, 1), "{body}");
-            assert!(error.is_by_firewall() && !error.is_by_database() && error.word().contains("firewall"));
+            assert!(
+                error.is_firewall_rejection()
+                    && !error.is_database_rejection()
+                    && error.note().contains("firewall")
+            );
         }
     }
     for (body, sqlstate) in [
@@ -123,7 +127,7 @@ fn a_refusal_that_is_no_document_is_a_firewalls() {
     ] {
         let (error, requests) = refused_by(Reply::new(403).say(body));
         assert_eq!((&error, requests), (&RestError::Refused { status: 403, sqlstate }, 1), "{body}");
-        assert!(!error.is_by_firewall());
+        assert!(!error.is_firewall_rejection());
     }
 }
 
