@@ -27,7 +27,7 @@ pub const COOL_DOWN_EMPTY_MS: u64 = 1000;
 
 /// A question that has not been answered by then was lost with the process that asked it. Longer than a fetch may
 /// take.
-pub const ASKING_MS: u64 = 10 * 1000;
+pub const REFRESH_MS_MAX: u64 = 10 * 1000;
 
 /// The keys that this isolate knows.
 #[derive(Debug, Default)]
@@ -35,9 +35,9 @@ pub struct KeyCache {
     keys: Vec<PublicKey>,
     fetched_ms: Option<u64>,
     /// The question on its way: when it was put, and whether there were usable keys.
-    asking: Option<(u64, bool)>,
+    refresh: Option<(u64, bool)>,
     /// No new question before that.
-    quiet_until_ms: u64,
+    cool_down_until_ms: u64,
 }
 
 /// What verifies a token.
@@ -57,7 +57,7 @@ pub enum Lookup {
     /// Verify with this one, and refresh the keys behind the answer.
     UseAndRefresh(Verifier),
     /// Ask for the keys, then look again.
-    Ask,
+    Fetch,
     /// Somebody is asking: wait a moment, then look again.
     Wait,
     /// Nobody comes in.
@@ -79,12 +79,16 @@ impl KeyCache {
         let known = self.keys.iter().find(|key| key.id == key_id && key.algorithm == algorithm);
         if let Some(key) = known.filter(|_| is_usable) {
             let verifier = Verifier::Published(key.clone());
-            return if self.is_due(now_ms) { Lookup::UseAndRefresh(verifier) } else { Lookup::Use(verifier) };
+            return if self.is_refresh_due(now_ms) {
+                Lookup::UseAndRefresh(verifier)
+            } else {
+                Lookup::Use(verifier)
+            };
         }
-        if self.is_asking(now_ms) {
+        if self.is_refreshing(now_ms) {
             Lookup::Wait
-        } else if now_ms >= self.quiet_until_ms {
-            Lookup::Ask
+        } else if now_ms >= self.cool_down_until_ms {
+            Lookup::Fetch
         } else if is_hs256 && self.lacks(key_id, now_ms) {
             Lookup::Use(Verifier::Secret(Some(key_id.to_owned())))
         } else {
@@ -99,7 +103,7 @@ impl KeyCache {
 
     /// Whether a verification by `verifier` counts now: its key is in the set, or no key is that the token names.
     #[must_use]
-    pub fn holds(&self, verifier: &Verifier, now_ms: u64) -> bool {
+    pub fn is_current(&self, verifier: &Verifier, now_ms: u64) -> bool {
         match verifier {
             Verifier::Secret(None) => true,
             Verifier::Secret(Some(key_id)) => self.lacks(key_id, now_ms),
@@ -109,14 +113,14 @@ impl KeyCache {
 
     /// Whether the keys are to be refreshed behind the answer.
     #[must_use]
-    pub fn is_due(&self, now_ms: u64) -> bool {
+    pub fn is_refresh_due(&self, now_ms: u64) -> bool {
         self.age_ms(now_ms).is_some_and(|age_ms| age_ms > FRESH_MS)
-            && now_ms >= self.quiet_until_ms
-            && !self.is_asking(now_ms)
+            && now_ms >= self.cool_down_until_ms
+            && !self.is_refreshing(now_ms)
     }
 
-    fn is_asking(&self, now_ms: u64) -> bool {
-        self.asking.is_some_and(|(at_ms, _)| now_ms.saturating_sub(at_ms) < ASKING_MS)
+    fn is_refreshing(&self, now_ms: u64) -> bool {
+        self.refresh.is_some_and(|(at_ms, _)| now_ms.saturating_sub(at_ms) < REFRESH_MS_MAX)
     }
 
     fn has_usable_keys(&self, now_ms: u64) -> bool {
@@ -128,25 +132,25 @@ impl KeyCache {
     }
 
     /// Says that the keys are being asked for, before the question goes out: others that come meanwhile do not ask.
-    pub fn asking(&mut self, now_ms: u64) {
-        self.asking = Some((now_ms, self.has_usable_keys(now_ms)));
+    pub fn start_refresh(&mut self, now_ms: u64) {
+        self.refresh = Some((now_ms, self.has_usable_keys(now_ms)));
     }
 
     /// Says that the question is over, whether or not keys came. The one that fills an empty cache does not count
     /// as the refresh that an unknown key may cause: right after it, a new key must work.
-    pub fn answered(&mut self, now_ms: u64) {
-        let was_usable = self.asking.take().is_some_and(|(_, was_usable)| was_usable);
+    pub fn end_refresh(&mut self, now_ms: u64) {
+        let was_usable = self.refresh.take().is_some_and(|(_, was_usable)| was_usable);
         let cool_down_ms = match (was_usable, self.has_usable_keys(now_ms)) {
             (true, _) => COOL_DOWN_MS,
             (false, true) => 0,
             (false, false) => COOL_DOWN_EMPTY_MS,
         };
-        self.quiet_until_ms = now_ms.saturating_add(cool_down_ms);
+        self.cool_down_until_ms = now_ms.saturating_add(cool_down_ms);
     }
 
     /// Takes the keys that came. `fetched_ms` is when they left the sign-in service, which is earlier than now when
     /// they come from a cache. No keys at all are no reason to forget those that are known, as long as those can be used.
-    pub fn learn(&mut self, keys: Vec<PublicKey>, fetched_ms: u64) {
+    pub fn store(&mut self, keys: Vec<PublicKey>, fetched_ms: u64) {
         let is_loss = keys.is_empty() && !self.keys.is_empty() && self.has_usable_keys(fetched_ms);
         if !is_loss && self.fetched_ms.is_none_or(|at_ms| fetched_ms >= at_ms) {
             self.keys = keys;
@@ -177,9 +181,9 @@ mod tests {
 
     fn warm() -> KeyCache {
         let mut cache = KeyCache::default();
-        cache.asking(T);
-        cache.learn(vec![key("a")], T);
-        cache.answered(T);
+        cache.start_refresh(T);
+        cache.store(vec![key("a")], T);
+        cache.end_refresh(T);
         cache
     }
 
@@ -191,20 +195,20 @@ mod tests {
         assert_eq!(look_up(T + FRESH_MS), Lookup::Use(by("a")));
         assert_eq!(look_up(T + FRESH_MS + 1), Lookup::UseAndRefresh(by("a")));
         assert_eq!(look_up(T + STALE_MS), Lookup::UseAndRefresh(by("a")));
-        assert_eq!(look_up(T + STALE_MS + 1), Lookup::Ask);
+        assert_eq!(look_up(T + STALE_MS + 1), Lookup::Fetch);
     }
 
     #[test]
     fn a_failing_refresh_is_not_repeated_for_every_request() {
         let mut cache = warm();
         let stale = T + FRESH_MS + 1;
-        cache.asking(stale);
+        cache.start_refresh(stale);
         assert_eq!(
             cache.look_up(Some("a"), Algorithm::Es256, stale),
             Lookup::Use(by("a")),
             "a known key is used at once"
         );
-        cache.answered(stale);
+        cache.end_refresh(stale);
         assert_eq!(
             cache.look_up(Some("a"), Algorithm::Es256, stale + COOL_DOWN_MS - 1),
             Lookup::Use(by("a"))
@@ -219,31 +223,35 @@ mod tests {
     fn an_unknown_key_asks_at_most_once_in_thirty_seconds() {
         let mut cache = warm();
         let unknown = |cache: &KeyCache, now_ms| cache.look_up(Some("b"), Algorithm::Es256, now_ms);
-        assert_eq!(unknown(&cache, T), Lookup::Ask, "a key that came right after the first fetch must work");
-        cache.asking(T);
+        assert_eq!(
+            unknown(&cache, T),
+            Lookup::Fetch,
+            "a key that came right after the first fetch must work"
+        );
+        cache.start_refresh(T);
         assert_eq!(unknown(&cache, T + 1), Lookup::Wait, "who comes meanwhile waits for the same answer");
-        cache.answered(T + 2);
+        cache.end_refresh(T + 2);
         assert_eq!(unknown(&cache, T + 2), Lookup::Refuse(Refused::Invalid));
         assert_eq!(unknown(&cache, T + 1 + COOL_DOWN_MS), Lookup::Refuse(Refused::Invalid));
-        assert_eq!(unknown(&cache, T + 2 + COOL_DOWN_MS), Lookup::Ask);
-        cache.learn(vec![key("a"), key("b")], T + 3);
+        assert_eq!(unknown(&cache, T + 2 + COOL_DOWN_MS), Lookup::Fetch);
+        cache.store(vec![key("a"), key("b")], T + 3);
         assert_eq!(unknown(&cache, T + 3), Lookup::Use(by("b")));
     }
 
     #[test]
     fn a_question_whose_asker_died_does_not_hold_up_the_others() {
         let mut cache = KeyCache::default();
-        cache.asking(T);
+        cache.start_refresh(T);
         let look_up = |now_ms| cache.look_up(Some("a"), Algorithm::Es256, now_ms);
-        assert_eq!(look_up(T + ASKING_MS - 1), Lookup::Wait);
-        assert_eq!(look_up(T + ASKING_MS), Lookup::Ask);
+        assert_eq!(look_up(T + REFRESH_MS_MAX - 1), Lookup::Wait);
+        assert_eq!(look_up(T + REFRESH_MS_MAX), Lookup::Fetch);
     }
 
     #[test]
     fn a_key_is_only_for_its_algorithm() {
         let mut cache = warm();
-        cache.asking(T);
-        cache.answered(T);
+        cache.start_refresh(T);
+        cache.end_refresh(T);
         // HS256 too: the shared secret verifies no token that names a published key.
         for algorithm in [Algorithm::Hs256, Algorithm::Rs256, Algorithm::EdDsa] {
             assert_eq!(cache.look_up(Some("a"), algorithm, T), Lookup::Refuse(Refused::Invalid));
@@ -255,20 +263,20 @@ mod tests {
     fn without_any_key_nobody_comes_in_and_the_service_is_asked_again_soon() {
         let mut cache = KeyCache::default();
         let look_up = |cache: &KeyCache, now_ms| cache.look_up(Some("a"), Algorithm::Es256, now_ms);
-        assert_eq!(look_up(&cache, T), Lookup::Ask);
-        cache.asking(T);
+        assert_eq!(look_up(&cache, T), Lookup::Fetch);
+        cache.start_refresh(T);
         assert_eq!(look_up(&cache, T + 1), Lookup::Wait);
-        cache.answered(T + 2);
+        cache.end_refresh(T + 2);
         assert_eq!(look_up(&cache, T + 2), Lookup::Refuse(Refused::NoKeys));
         assert_eq!(look_up(&cache, T + 1 + COOL_DOWN_EMPTY_MS), Lookup::Refuse(Refused::NoKeys));
-        assert_eq!(look_up(&cache, T + 2 + COOL_DOWN_EMPTY_MS), Lookup::Ask);
+        assert_eq!(look_up(&cache, T + 2 + COOL_DOWN_EMPTY_MS), Lookup::Fetch);
     }
 
     #[test]
     fn an_older_or_empty_answer_does_not_replace_known_keys() {
         let mut cache = warm();
-        cache.learn(vec![key("old")], T - 1);
-        cache.learn(Vec::new(), T + 1);
+        cache.store(vec![key("old")], T - 1);
+        cache.store(Vec::new(), T + 1);
         assert_eq!(cache.look_up(Some("a"), Algorithm::Es256, T), Lookup::Use(by("a")));
     }
 
@@ -276,11 +284,11 @@ mod tests {
     fn an_empty_set_replaces_keys_that_are_too_old_to_be_used() {
         let mut cache = warm();
         let late_ms = T + STALE_MS + 1;
-        cache.asking(late_ms);
-        cache.learn(Vec::new(), late_ms);
-        cache.answered(late_ms);
-        cache.asking(late_ms);
-        cache.answered(late_ms);
+        cache.start_refresh(late_ms);
+        cache.store(Vec::new(), late_ms);
+        cache.end_refresh(late_ms);
+        cache.start_refresh(late_ms);
+        cache.end_refresh(late_ms);
         let secret = Lookup::Use(Verifier::Secret(Some("b".to_owned())));
         assert_eq!(cache.look_up(Some("b"), Algorithm::Hs256, late_ms), secret);
     }
@@ -291,28 +299,28 @@ mod tests {
         let look_up = |cache: &KeyCache, key_id, now_ms| cache.look_up(key_id, Algorithm::Hs256, now_ms);
         let mut cache = KeyCache::default();
         assert_eq!(look_up(&cache, None, T), secret(None), "no key set is needed");
-        assert_eq!(look_up(&cache, Some("b"), T), Lookup::Ask, "whether it is in the set is not known yet");
-        cache.asking(T);
+        assert_eq!(look_up(&cache, Some("b"), T), Lookup::Fetch, "whether it is in the set is not known yet");
+        cache.start_refresh(T);
         assert_eq!(look_up(&cache, Some("b"), T), Lookup::Wait);
-        cache.answered(T);
+        cache.end_refresh(T);
         assert_eq!(look_up(&cache, Some("b"), T), Lookup::Refuse(Refused::NoKeys));
         assert_eq!(look_up(&cache, None, T), secret(None));
 
         let mut cache = warm();
-        assert_eq!(look_up(&cache, Some("b"), T), Lookup::Ask);
-        cache.asking(T);
-        cache.answered(T);
+        assert_eq!(look_up(&cache, Some("b"), T), Lookup::Fetch);
+        cache.start_refresh(T);
+        cache.end_refresh(T);
         assert_eq!(look_up(&cache, Some("b"), T), secret(Some("b")));
         assert_eq!(look_up(&cache, None, T), secret(None));
         assert_eq!(look_up(&cache, Some("a"), T), Lookup::Refuse(Refused::Invalid));
         assert_eq!(look_up(&cache, Some(""), T), secret(Some("")));
 
         let mut cache = KeyCache::default();
-        cache.asking(T);
-        cache.learn(Vec::new(), T);
-        cache.answered(T);
-        cache.asking(T);
-        cache.answered(T);
+        cache.start_refresh(T);
+        cache.store(Vec::new(), T);
+        cache.end_refresh(T);
+        cache.start_refresh(T);
+        cache.end_refresh(T);
         assert_eq!(look_up(&cache, Some("b"), T), secret(Some("b")), "an empty set is a set");
     }
 
@@ -322,7 +330,7 @@ mod tests {
         let same_name = Verifier::Published(PublicKey { jwk: "other".to_owned(), ..key("a") });
         let other_use = Verifier::Published(PublicKey { algorithm: Algorithm::EdDsa, ..key("a") });
         let secret = |key_id: &str| Verifier::Secret(Some(key_id.to_owned()));
-        for (verifier, holds) in [
+        for (verifier, is_current) in [
             (by("a"), true),
             (by("b"), false),
             (same_name, false),
@@ -331,17 +339,21 @@ mod tests {
             (secret("b"), true),
             (Verifier::Secret(None), true),
         ] {
-            assert_eq!(cache.holds(&verifier, T + STALE_MS), holds, "{verifier:?}");
+            assert_eq!(cache.is_current(&verifier, T + STALE_MS), is_current, "{verifier:?}");
             let needs_no_set = verifier == Verifier::Secret(None);
-            assert_eq!(cache.holds(&verifier, T + STALE_MS + 1), needs_no_set, "{verifier:?} without a set");
             assert_eq!(
-                KeyCache::default().holds(&verifier, T),
+                cache.is_current(&verifier, T + STALE_MS + 1),
+                needs_no_set,
+                "{verifier:?} without a set"
+            );
+            assert_eq!(
+                KeyCache::default().is_current(&verifier, T),
                 needs_no_set,
                 "{verifier:?} on a cold isolate"
             );
         }
-        cache.learn(vec![key("b")], T + 1);
-        assert!(!cache.holds(&by("a"), T + 1) && cache.holds(&by("b"), T + 1));
-        assert!(cache.holds(&secret("a"), T + 1) && !cache.holds(&secret("b"), T + 1));
+        cache.store(vec![key("b")], T + 1);
+        assert!(!cache.is_current(&by("a"), T + 1) && cache.is_current(&by("b"), T + 1));
+        assert!(cache.is_current(&secret("a"), T + 1) && !cache.is_current(&secret("b"), T + 1));
     }
 }

@@ -1,6 +1,6 @@
 //! Tokens whose signature was found to hold, remembered for as long as they live: a page sends the same one with
 //! every request, and a signature check is the dearest part of a small answer. A verification counts only while the key
-//! that made it does ([`super::key_cache::KeyCache::holds`]).
+//! that made it does ([`super::key_cache::KeyCache::is_current`]).
 //!
 //! Keyed by the SHA-256 of the whole token, so that no token is kept, and none that differs in one bit is taken
 //! for a known one.

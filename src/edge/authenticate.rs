@@ -34,11 +34,11 @@ pub async fn authenticate(
     let now_ms = host.now_ms();
     let known = host.with_memory(|memory| {
         let (user, verifier) = memory.verified.find(token, now_ms)?;
-        let holds = memory.keys.holds(verifier, now_ms);
-        holds.then(|| (user.clone(), memory.keys.is_due(now_ms)))
+        let is_current = memory.keys.is_current(verifier, now_ms);
+        is_current.then(|| (user.clone(), memory.keys.is_refresh_due(now_ms)))
     });
-    if let Some((user, is_due)) = known {
-        if is_due {
+    if let Some((user, is_refresh_due)) = known {
+        if is_refresh_due {
             refresh_behind(host, config, origin);
         }
         return Ok(user);
@@ -74,7 +74,7 @@ async fn find_verifier(
         && host.with_memory(|memory| memory.keys.is_cold())
         && let Some(known) = keys::from_cache(host, &config.supabase, origin).await
     {
-        host.with_memory(|memory| memory.keys.learn(known.keys, known.fetched_ms));
+        host.with_memory(|memory| memory.keys.store(known.keys, known.fetched_ms));
     }
     loop {
         match host.with_memory(|memory| memory.keys.look_up(key_id, algorithm, host.now_ms())) {
@@ -84,7 +84,7 @@ async fn find_verifier(
                 refresh_behind(host, config, origin);
                 return Ok(verifier);
             }
-            Lookup::Ask => refresh_behind(host, config, origin),
+            Lookup::Fetch => refresh_behind(host, config, origin),
             Lookup::Wait => host.sleep(LOOK_AGAIN_MS).await,
         }
     }
@@ -97,17 +97,17 @@ const LOOK_AGAIN_MS: u64 = 5;
 /// Asks for the keys in work of its own, which goes on when this request's client leaves: a client that asks with a
 /// forged key and hangs up must not use up the one question that may be put in 30 s.
 fn refresh_behind(host: &impl AuthHost, config: &Config, origin: &str) {
-    host.with_memory(|memory| memory.keys.asking(host.now_ms()));
+    host.with_memory(|memory| memory.keys.start_refresh(host.now_ms()));
     let (behind, supabase, origin) = (host.clone(), config.supabase.clone(), origin.to_owned());
     host.after_answer(async move {
         let fetched = keys::fetch(&behind, &supabase).await;
         let Some((known, document)) = fetched else {
-            return behind.with_memory(|memory| memory.keys.answered(behind.now_ms()));
+            return behind.with_memory(|memory| memory.keys.end_refresh(behind.now_ms()));
         };
         let fetched_ms = known.fetched_ms;
         behind.with_memory(|memory| {
-            memory.keys.learn(known.keys, fetched_ms);
-            memory.keys.answered(fetched_ms);
+            memory.keys.store(known.keys, fetched_ms);
+            memory.keys.end_refresh(fetched_ms);
         });
         keys::store(&behind, &supabase, &origin, &document, fetched_ms).await;
     });
