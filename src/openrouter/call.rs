@@ -183,7 +183,7 @@ where
         Some(Ok(incoming)) => incoming,
         Some(Err(Unreachable)) => return (Ended::without_answer(Failure::UNREACHABLE), None),
         None if host.now_ms() >= ask.deadline_ms => return (Ended::without_answer(Failure::DEADLINE), None),
-        None => return (Ended::without_answer(Failure::SILENCE), None),
+        None => return (Ended::without_answer(Failure::IDLE_TIMEOUT), None),
     };
     let content_type = incoming.header("content-type").unwrap_or_default();
     let retry_after = incoming.header("retry-after");

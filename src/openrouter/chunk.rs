@@ -22,7 +22,7 @@
 
 use std::borrow::Cow;
 
-use super::failure::{Failure, Told};
+use super::failure::{ErrorDetails, Failure};
 use crate::generation::escapes;
 use crate::generation::json::{Cursor, Value};
 use crate::generation::usage::Usage;
@@ -116,18 +116,21 @@ impl<'a> Chunk<'a> {
             }
         });
         let rest = cursor.rest()?;
-        let told =
-            Told { http_status: origin.http_status, retry_after_s: origin.retry_after_s, ..Told::default() };
+        let details = ErrorDetails {
+            http_status: origin.http_status,
+            retry_after_s: origin.retry_after_s,
+            ..ErrorDetails::default()
+        };
         let is_error = origin.is_error || kind != Value::Missing;
         let has_error_code = code.whole().is_some_and(|code| (400..600).contains(&code));
         chunk.failure = if error.says_something() {
             // Beside an error that is a text, its code is a member of the document.
             let error = if matches!(error, Value::Object(_)) { error } else { Value::Object(text) };
-            Some(failure_in(error, told))
+            Some(failure_in(error, details))
         } else if choice_error.says_something() {
-            Some(failure_in(choice_error, told))
+            Some(failure_in(choice_error, details))
         } else if origin.http_status.is_some() || is_error || (has_error_code && !has_choices) {
-            Some(failure_in(Value::Object(text), told))
+            Some(failure_in(Value::Object(text), details))
         } else {
             None
         };
@@ -298,30 +301,30 @@ fn usage_in(cursor: &mut Cursor<'_>) -> Option<Usage> {
 }
 
 /// Reads an error object; an error of another type says no more than that there is one.
-fn failure_in(error: Value<'_>, told: Told<'_>) -> Failure {
-    let Value::Object(json) = error else { return Failure::told(&told) };
-    let mut said = told;
+fn failure_in(error: Value<'_>, details: ErrorDetails<'_>) -> Failure {
+    let Value::Object(json) = error else { return Failure::from_details(&details) };
+    let mut found = details;
     let mut retry_after_s = None;
     Cursor::new(json).object(&mut |name, cursor| match name {
         b"code" => {
             let code = cursor.value();
-            said.code_word = code.word();
-            said.code_number = code.whole().or(said.code_number);
+            found.code_text = code.word();
+            found.code_number = code.whole().or(found.code_number);
         }
-        b"status" | b"status_code" => said.code_number = said.code_number.or(cursor.value().whole()),
-        b"type" => said.kind = cursor.value().word(),
+        b"status" | b"status_code" => found.code_number = found.code_number.or(cursor.value().whole()),
+        b"type" => found.kind = cursor.value().word(),
         b"metadata" => cursor.object(&mut |name, cursor| {
             let value = cursor.value();
             if name == b"error_type" {
-                said.error_type = value.word();
+                found.error_type = value.word();
             }
         }),
         b"availability" => cursor.object(&mut |name, cursor| {
             let value = cursor.value();
             match name {
-                b"code" => said.availability_code = value.word(),
+                b"code" => found.availability_code = value.word(),
                 b"retryable" => {
-                    said.retryable = match value {
+                    found.retryable = match value {
                         Value::Bare(b"true") => Some(true),
                         Value::Bare(b"false") => Some(false),
                         _ => None,
@@ -335,8 +338,8 @@ fn failure_in(error: Value<'_>, told: Told<'_>) -> Failure {
             cursor.value();
         }
     });
-    said.retry_after_s = told.retry_after_s.or(retry_after_s);
-    Failure::told(&said)
+    found.retry_after_s = details.retry_after_s.or(retry_after_s);
+    Failure::from_details(&found)
 }
 
 #[cfg(test)]
@@ -656,9 +659,10 @@ mod tests {
         {
             assert_eq!(chunk(json).failure, None, "{json}");
         }
-        let said = Origin { is_error: true, ..Origin::default() };
-        let failure =
-            |json: &str| Chunk::read(json.as_bytes(), said).and_then(|(chunk, _)| chunk.failure).expect(json);
+        let by_event = Origin { is_error: true, ..Origin::default() };
+        let failure = |json: &str| {
+            Chunk::read(json.as_bytes(), by_event).and_then(|(chunk, _)| chunk.failure).expect(json)
+        };
         assert_eq!(failure(r#"{"code":402,"message":"m"}"#).code, AiMisconfigured);
         assert_eq!(failure(r#"{"error":{"code":402}}"#).code, AiMisconfigured);
         assert_eq!(failure(r#"{"message":"m"}"#), Failure::ERROR);

@@ -24,14 +24,14 @@ pub struct Failure {
     pub retry_after_s: Option<u64>,
     /// For the operator: the API's own word where this table knows it, else one of this service. Nothing that
     /// the other side wrote.
-    pub word: &'static str,
+    pub label: &'static str,
     /// The HTTP status, or the number in `error.code`.
     pub status: Option<u16>,
 }
 
 /// `error_type` and `availability.code`, as OpenRouter documents them (2026-08), and a finish reason that
 /// some gateways send as an error.
-const WORDS: &[(&str, Code, bool)] = &[
+const ERROR_TYPES: &[(&str, Code, bool)] = &[
     ("rate_limit_exceeded", Code::AiUnavailable, true),
     ("provider_overloaded", Code::AiUnavailable, true),
     ("provider_unavailable", Code::AiUnavailable, true),
@@ -71,13 +71,13 @@ const KINDS: &[(&str, Code, bool)] = &[
 
 /// What an error document says, as far as it says anything.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Told<'a> {
+pub struct ErrorDetails<'a> {
     /// `error.metadata.error_type`.
     pub error_type: Option<&'a str>,
     /// `error.availability.code`.
     pub availability_code: Option<&'a str>,
     /// `error.code`, where it is a word.
-    pub code_word: Option<&'a str>,
+    pub code_text: Option<&'a str>,
     /// `error.type`: looked at where there is no number.
     pub kind: Option<&'a str>,
     /// `error.code`, where it is a number, or a word of digits.
@@ -93,81 +93,81 @@ pub struct Told<'a> {
 impl Failure {
     /// What the other side told.
     #[must_use]
-    pub fn told(told: &Told<'_>) -> Self {
-        let number = told
+    pub fn from_details(details: &ErrorDetails<'_>) -> Self {
+        let number = details
             .code_number
             .and_then(|number| u16::try_from(number).ok())
             .filter(|code| (400..600).contains(code));
-        let status = number.or(told.http_status);
-        let word = [told.error_type, told.availability_code, told.code_word]
+        let status = number.or(details.http_status);
+        let word = [details.error_type, details.availability_code, details.code_text]
             .into_iter()
             .flatten()
-            .find_map(|told| WORDS.iter().find(|(word, _, _)| *word == told));
-        let kind = [told.code_word, told.kind]
+            .find_map(|sent| ERROR_TYPES.iter().find(|(word, _, _)| *word == sent));
+        let kind = [details.code_text, details.kind]
             .into_iter()
             .flatten()
-            .find_map(|told| KINDS.iter().find(|(kind, _, _)| *kind == told));
-        let (word, code, may_retry) = match (word, status, kind) {
+            .find_map(|sent| KINDS.iter().find(|(kind, _, _)| *kind == sent));
+        let (label, code, may_retry) = match (word, status, kind) {
             (Some(row), _, _) | (None, None, Some(row)) => *row,
             (None, Some(status), _) => of_status(status),
             // "Availability errors may have no code at all."
             (None, None, None) => ("error", Code::AiUnavailable, true),
         };
         let is_final =
-            [number, told.http_status].into_iter().flatten().any(|status| (400..=403).contains(&status));
+            [number, details.http_status].into_iter().flatten().any(|status| (400..=403).contains(&status));
         Self {
             code,
-            may_retry: may_retry && !is_final && told.retryable != Some(false),
-            retry_after_s: told.retry_after_s.map(|seconds| seconds.min(RETRY_AFTER_S_MAX)),
-            word,
+            may_retry: may_retry && !is_final && details.retryable != Some(false),
+            retry_after_s: details.retry_after_s.map(|seconds| seconds.min(RETRY_AFTER_S_MAX)),
+            label,
             status,
         }
     }
 
     /// What this side saw.
     #[must_use]
-    pub const fn seen(word: &'static str, code: Code, may_retry: bool) -> Self {
-        Self { code, may_retry, retry_after_s: None, word, status: None }
+    pub const fn local(label: &'static str, code: Code, may_retry: bool) -> Self {
+        Self { code, may_retry, retry_after_s: None, label, status: None }
     }
 
     /// No connection.
-    pub const UNREACHABLE: Self = Self::seen("no connection", Code::AiUnavailable, true);
+    pub const UNREACHABLE: Self = Self::local("no connection", Code::AiUnavailable, true);
     /// The connection broke, or ended without saying that it was the end.
-    pub const CUT: Self = Self::seen("cut", Code::AiUnavailable, true);
+    pub const CUT: Self = Self::local("cut", Code::AiUnavailable, true);
     /// Nothing came for as long as silence is borne.
-    pub const SILENCE: Self = Self::seen("silence", Code::AiTimeout, true);
+    pub const IDLE_TIMEOUT: Self = Self::local("silence", Code::AiTimeout, true);
     /// The time for the whole is over.
-    pub const DEADLINE: Self = Self::seen("deadline", Code::AiTimeout, false);
+    pub const DEADLINE: Self = Self::local("deadline", Code::AiTimeout, false);
     /// `finish_reason: "error"`, without an error.
-    pub const ERROR: Self = Self::seen("error", Code::AiUnavailable, true);
+    pub const ERROR: Self = Self::local("error", Code::AiUnavailable, true);
     /// The model, or a filter before it, refused the text.
-    pub const REFUSED: Self = Self::seen("refused", Code::AiRefused, false);
+    pub const REFUSED: Self = Self::local("refused", Code::AiRefused, false);
     /// `finish_reason: "length"`.
-    pub const LENGTH: Self = Self::seen("length", Code::AiInvalidResponse, true);
+    pub const LENGTH: Self = Self::local("length", Code::AiInvalidResponse, true);
     /// The answer is no JSON of the API: HTML, a broken chunk.
-    pub const UNREADABLE: Self = Self::seen("unreadable", Code::AiInvalidResponse, true);
+    pub const UNREADABLE: Self = Self::local("unreadable", Code::AiInvalidResponse, true);
     /// The answer is longer than any that is read.
-    pub const TOO_LARGE: Self = Self::seen("too large", Code::AiInvalidResponse, true);
+    pub const TOO_LARGE: Self = Self::local("too large", Code::AiInvalidResponse, true);
     /// The answer ended as it should, and its cards did not.
-    pub const NOT_CLOSED: Self = Self::seen("not closed", Code::AiInvalidResponse, true);
+    pub const NOT_CLOSED: Self = Self::local("not closed", Code::AiInvalidResponse, true);
     /// The answer is whole and has no valid card.
-    pub const NO_CARD: Self = Self::seen("no valid card", Code::AiInvalidResponse, true);
+    pub const NO_CANDIDATE: Self = Self::local("no valid card", Code::AiInvalidResponse, true);
     /// The attempts were used up before (by a process that died).
-    pub const NO_ATTEMPT_LEFT: Self = Self::seen("no attempt left", Code::AiUnavailable, false);
+    pub const NO_ATTEMPT_LEFT: Self = Self::local("no attempt left", Code::AiUnavailable, false);
 
     /// For the log: `rate_limit_exceeded 429`. Holds nothing that the other side wrote.
     #[must_use]
     pub fn note(&self) -> String {
         match self.status {
-            Some(status) => [self.word, " ", &status.to_string()].concat(),
-            None => self.word.to_owned(),
+            Some(status) => [self.label, " ", &status.to_string()].concat(),
+            None => self.label.to_owned(),
         }
     }
 
     /// Whether the other side has a limit that was reached.
     #[must_use]
     pub fn is_rate_limit(&self) -> bool {
-        self.code == Code::AiUnavailable && (self.status == Some(429) || self.word.starts_with("rate_limit"))
+        self.code == Code::AiUnavailable && (self.status == Some(429) || self.label.starts_with("rate_limit"))
     }
 }
 
@@ -199,12 +199,16 @@ mod tests {
             (&[429, 500, 501, 502, 503, 520, 529, 599], Code::AiUnavailable, true),
         ] {
             for status in statuses {
-                let failure = Failure::told(&Told { http_status: Some(*status), ..Told::default() });
+                let failure = Failure::from_details(&ErrorDetails {
+                    http_status: Some(*status),
+                    ..ErrorDetails::default()
+                });
                 assert_eq!((failure.code, failure.may_retry), (code, may_retry), "{status}");
                 assert_eq!(failure.note(), format!("status {status}"));
                 if *status >= 400 {
-                    let told = Told { code_number: Some(u64::from(*status)), ..Told::default() };
-                    assert_eq!(Failure::told(&told), failure, "the same number in a document");
+                    let details =
+                        ErrorDetails { code_number: Some(u64::from(*status)), ..ErrorDetails::default() };
+                    assert_eq!(Failure::from_details(&details), failure, "the same number in a document");
                 }
             }
         }
@@ -240,13 +244,13 @@ mod tests {
             ),
         ] {
             for word in words {
-                for told in [
-                    Told { error_type: Some(word), ..Told::default() },
-                    Told { availability_code: Some(word), ..Told::default() },
-                    Told { code_word: Some(word), ..Told::default() },
+                for details in [
+                    ErrorDetails { error_type: Some(word), ..ErrorDetails::default() },
+                    ErrorDetails { availability_code: Some(word), ..ErrorDetails::default() },
+                    ErrorDetails { code_text: Some(word), ..ErrorDetails::default() },
                 ] {
-                    let failure = Failure::told(&told);
-                    assert_eq!((failure.code, failure.may_retry), (code, may_retry), "{told:?}");
+                    let failure = Failure::from_details(&details);
+                    assert_eq!((failure.code, failure.may_retry), (code, may_retry), "{details:?}");
                     assert_eq!(failure.note(), *word);
                 }
             }
@@ -255,74 +259,96 @@ mod tests {
 
     #[test]
     fn the_word_is_the_better_key_and_the_number_in_the_document_is_better_than_the_status() {
-        for (told, code, may_retry, note) in [
+        for (details, code, may_retry, note) in [
             (
-                Told {
+                ErrorDetails {
                     error_type: Some("timeout"),
                     availability_code: Some("not_found"),
-                    code_word: Some("server"),
-                    ..Told::default()
+                    code_text: Some("server"),
+                    ..ErrorDetails::default()
                 },
                 Code::AiTimeout,
                 true,
                 "timeout",
             ),
             (
-                Told { availability_code: Some("not_found"), code_word: Some("server"), ..Told::default() },
+                ErrorDetails {
+                    availability_code: Some("not_found"),
+                    code_text: Some("server"),
+                    ..ErrorDetails::default()
+                },
                 Code::AiMisconfigured,
                 false,
                 "not_found",
             ),
             (
-                Told { error_type: Some("provider_overloaded"), code_number: Some(500), ..Told::default() },
+                ErrorDetails {
+                    error_type: Some("provider_overloaded"),
+                    code_number: Some(500),
+                    ..ErrorDetails::default()
+                },
                 Code::AiUnavailable,
                 true,
                 "provider_overloaded 500",
             ),
             (
-                Told {
+                ErrorDetails {
                     error_type: Some("refusal"),
                     code_number: Some(502),
                     http_status: Some(502),
-                    ..Told::default()
+                    ..ErrorDetails::default()
                 },
                 Code::AiRefused,
                 false,
                 "refusal 502",
             ),
             (
-                Told {
+                ErrorDetails {
                     error_type: Some("content_policy_violation"),
                     http_status: Some(400),
-                    ..Told::default()
+                    ..ErrorDetails::default()
                 },
                 Code::AiRefused,
                 false,
                 "content_policy_violation 400",
             ),
             (
-                Told { error_type: Some("a new one"), code_number: Some(429), ..Told::default() },
+                ErrorDetails {
+                    error_type: Some("a new one"),
+                    code_number: Some(429),
+                    ..ErrorDetails::default()
+                },
                 Code::AiUnavailable,
                 true,
                 "status 429",
             ),
             (
-                Told { code_number: Some(504), http_status: Some(500), ..Told::default() },
+                ErrorDetails { code_number: Some(504), http_status: Some(500), ..ErrorDetails::default() },
                 Code::AiTimeout,
                 true,
                 "status 504",
             ),
             (
-                Told { code_number: Some(7), http_status: Some(404), ..Told::default() },
+                ErrorDetails { code_number: Some(7), http_status: Some(404), ..ErrorDetails::default() },
                 Code::AiMisconfigured,
                 false,
                 "status 404",
             ),
-            (Told { code_number: Some(u64::MAX), ..Told::default() }, Code::AiUnavailable, true, "error"),
-            (Told { code_word: Some("weird"), ..Told::default() }, Code::AiUnavailable, true, "error"),
+            (
+                ErrorDetails { code_number: Some(u64::MAX), ..ErrorDetails::default() },
+                Code::AiUnavailable,
+                true,
+                "error",
+            ),
+            (
+                ErrorDetails { code_text: Some("weird"), ..ErrorDetails::default() },
+                Code::AiUnavailable,
+                true,
+                "error",
+            ),
         ] {
-            let failure = Failure::told(&told);
-            assert_eq!((failure.code, failure.may_retry), (code, may_retry), "{told:?}");
+            let failure = Failure::from_details(&details);
+            assert_eq!((failure.code, failure.may_retry), (code, may_retry), "{details:?}");
             assert_eq!(failure.note(), note);
         }
     }
@@ -333,24 +359,26 @@ mod tests {
             for (code_number, http_status) in
                 [(Some(u64::from(status)), None), (None, Some(status)), (Some(503), Some(status))]
             {
-                let told = Told {
+                let details = ErrorDetails {
                     error_type: Some("provider_overloaded"),
                     retryable: Some(true),
                     retry_after_s: Some(1),
                     code_number,
                     http_status,
-                    ..Told::default()
+                    ..ErrorDetails::default()
                 };
-                assert!(!Failure::told(&told).may_retry, "{told:?}");
+                assert!(!Failure::from_details(&details).may_retry, "{details:?}");
             }
         }
-        let told = Told { code_number: Some(503), retryable: Some(false), ..Told::default() };
-        assert!(!Failure::told(&told).may_retry, "the other side says that it is no use");
+        let details =
+            ErrorDetails { code_number: Some(503), retryable: Some(false), ..ErrorDetails::default() };
+        assert!(!Failure::from_details(&details).may_retry, "the other side says that it is no use");
     }
 
     #[test]
     fn a_wait_that_nobody_can_mean_is_cut_to_a_day() {
-        let told = Told { http_status: Some(429), retry_after_s: Some(u64::MAX), ..Told::default() };
-        assert_eq!(Failure::told(&told).retry_after_s, Some(RETRY_AFTER_S_MAX));
+        let details =
+            ErrorDetails { http_status: Some(429), retry_after_s: Some(u64::MAX), ..ErrorDetails::default() };
+        assert_eq!(Failure::from_details(&details).retry_after_s, Some(RETRY_AFTER_S_MAX));
     }
 }

@@ -9,7 +9,7 @@
 //! Not for: time and connections. [`super::call`] brings the bytes, and says how they ended.
 
 use super::chunk::{Chunk, DONE, Finish, Origin};
-use super::failure::{Failure, Told};
+use super::failure::{ErrorDetails, Failure};
 use crate::generation::candidate_reader::{CandidateReader, OnFound};
 use crate::generation::event_stream::{Event, EventStream};
 use crate::generation::usage::Usage;
@@ -219,7 +219,11 @@ impl Reading {
         received.reader.finish(on_found);
         let by_status = self.origin.http_status.map(|status| {
             let http_status = Some(status);
-            Failure::told(&Told { http_status, retry_after_s: self.origin.retry_after_s, ..Told::default() })
+            Failure::from_details(&ErrorDetails {
+                http_status,
+                retry_after_s: self.origin.retry_after_s,
+                ..ErrorDetails::default()
+            })
         });
         let failure = if received.reader.is_closed() && received.reader.has_candidate() {
             None
@@ -307,7 +311,7 @@ impl Received {
             return Failure::REFUSED;
         }
         if self.reader.is_closed() {
-            return Failure::NO_CARD;
+            return Failure::NO_CANDIDATE;
         }
         if let Some(failure) = self.failure {
             return failure;
@@ -320,11 +324,11 @@ impl Received {
             _ if self.finish == Some(Finish::Error) => Failure::ERROR,
             _ if self.finish == Some(Finish::Length) => Failure::LENGTH,
             End::Cut => Failure::CUT,
-            End::Silent => Failure::SILENCE,
+            End::Silent => Failure::IDLE_TIMEOUT,
             End::Regular if self.is_unreadable => Failure::UNREADABLE,
             End::Regular if is_stream && !self.is_done && self.finish.is_none() => Failure::CUT,
             End::Regular if self.reader.has_candidate() => Failure::NOT_CLOSED,
-            End::Regular => Failure::NO_CARD,
+            End::Regular => Failure::NO_CANDIDATE,
         }
     }
 }
@@ -424,7 +428,7 @@ mod tests {
                 assert_eq!(fronts, ["a", "b"][..fronts.len()]);
                 let failure = match end {
                     End::Cut | End::Regular => Failure::CUT,
-                    End::Silent => Failure::SILENCE,
+                    End::Silent => Failure::IDLE_TIMEOUT,
                     End::Deadline => Failure::DEADLINE,
                 };
                 if fronts.len() < 2 {
@@ -462,7 +466,7 @@ mod tests {
         let open = said(&["{\"candidates\":[", CARD].concat());
         let empty = said("{\"candidates\":[]}");
         let error = event(&json!({ "error": { "code": 502, "message": "m" }, "choices": [] }));
-        let overloaded = Failure { status: Some(502), ..Failure::seen("status", Code::AiUnavailable, true) };
+        let overloaded = Failure { status: Some(502), ..Failure::local("status", Code::AiUnavailable, true) };
         for (stream, count, failure) in [
             (vec![&*closed, done], 1, None),
             (vec![&closed], 1, None),
@@ -477,16 +481,16 @@ mod tests {
             (vec![&open, "data: {\"choices\n\n", &closed], 1, Some(Failure::UNREADABLE)),
             (vec![&open, "data: {\"choices"], 1, Some(Failure::CUT)),
             (vec![&open], 1, Some(Failure::CUT)),
-            (vec![&stopped("stop"), done], 0, Some(Failure::NO_CARD)),
-            (vec![&stopped("tool_calls")], 0, Some(Failure::NO_CARD)),
+            (vec![&stopped("stop"), done], 0, Some(Failure::NO_CANDIDATE)),
+            (vec![&stopped("tool_calls")], 0, Some(Failure::NO_CANDIDATE)),
             (vec![&stopped("length"), done], 0, Some(Failure::LENGTH)),
             (vec![&stopped("content_filter"), done], 0, Some(Failure::REFUSED)),
             (vec![&stopped("error"), done], 0, Some(Failure::ERROR)),
-            (vec![&empty, done], 0, Some(Failure::NO_CARD)),
-            (vec![&empty], 0, Some(Failure::NO_CARD)),
-            (vec![&said("I cannot."), done], 0, Some(Failure::NO_CARD)),
+            (vec![&empty, done], 0, Some(Failure::NO_CANDIDATE)),
+            (vec![&empty], 0, Some(Failure::NO_CANDIDATE)),
+            (vec![&said("I cannot."), done], 0, Some(Failure::NO_CANDIDATE)),
             (vec![&said("I cannot.")], 0, Some(Failure::CUT)),
-            (vec![done], 0, Some(Failure::NO_CARD)),
+            (vec![done], 0, Some(Failure::NO_CANDIDATE)),
             (vec![": OPENROUTER PROCESSING\n\n"], 0, Some(Failure::CUT)),
             (vec![], 0, Some(Failure::CUT)),
             (vec![&error], 0, Some(overloaded)),
@@ -499,7 +503,7 @@ mod tests {
                 0,
                 Some(Failure::REFUSED),
             ),
-            (vec![done, &closed], 0, Some(Failure::NO_CARD)),
+            (vec![done, &closed], 0, Some(Failure::NO_CANDIDATE)),
         ] {
             let stream = stream.concat();
             let (fronts, ended) = read(STREAM, [stream.as_bytes()], End::Regular);
@@ -536,7 +540,7 @@ mod tests {
             (
                 json!({ "choices": [{ "message": { "content": cut }, "finish_reason": "error", "error": { "code": 502 } }] }),
                 1,
-                Some(Failure { status: Some(502), ..Failure::seen("status", Code::AiUnavailable, true) }),
+                Some(Failure { status: Some(502), ..Failure::local("status", Code::AiUnavailable, true) }),
             ),
             (
                 json!({ "choices": [{ "message": { "content": null, "refusal": "no" } }] }),
@@ -548,8 +552,8 @@ mod tests {
                 0,
                 Some(Failure::REFUSED),
             ),
-            (json!({ "choices": [] }), 0, Some(Failure::NO_CARD)),
-            (json!({}), 0, Some(Failure::NO_CARD)),
+            (json!({ "choices": [] }), 0, Some(Failure::NO_CANDIDATE)),
+            (json!({}), 0, Some(Failure::NO_CANDIDATE)),
             (json!({ "error": "model not found" }), 0, Some(Failure::ERROR)),
             (json!([cards]), 0, Some(Failure::UNREADABLE)),
         ] {
