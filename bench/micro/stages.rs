@@ -8,7 +8,7 @@ use ai_sessions::auth::claims::{Expected, check};
 use ai_sessions::auth::token::UnverifiedToken;
 use ai_sessions::generation::candidate::Candidates;
 use ai_sessions::generation::candidate_reader::CandidateReader;
-use ai_sessions::openrouter::reading::{End, Reading};
+use ai_sessions::openrouter::response_reader::{End, ResponseReader};
 use ai_sessions::quota::{Ledger, Policies, Quota};
 use base64ct::{Base64UrlUnpadded, Encoding};
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
@@ -99,11 +99,11 @@ fn card_reader(criterion: &mut Criterion) {
             bencher.iter(|| {
                 let mut candidates = Candidates::new(cards);
                 let mut take = |json: &[u8]| candidates.take(json).is_ok();
-                let mut reading = Reading::new(200, "text/event-stream", None);
+                let mut reader = ResponseReader::new(200, "text/event-stream", None);
                 for event in &events {
-                    reading.push(black_box(event), &mut take);
+                    reader.push(black_box(event), &mut take);
                 }
-                assert_eq!(reading.end(End::Regular, &mut take).failure, None);
+                assert_eq!(reader.end(End::Regular, &mut take).failure, None);
                 candidates.into_list()
             });
         });

@@ -5,14 +5,14 @@
 #![no_main]
 
 use ai_sessions::generation::candidate::{Candidate, Candidates};
-use ai_sessions::openrouter::reading::{End, Ended, Reading};
+use ai_sessions::openrouter::response_reader::{End, Outcome, ResponseReader};
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let [kind, sizes @ .., _] = data.first_chunk::<6>().copied().unwrap_or_default();
     let answer = data.get(5..).unwrap_or_default();
     let content_type = if kind & 1 == 0 { "text/event-stream" } else { "application/json" };
     let status = if kind & 2 == 0 { 200 } else { 500 };
-    let end = [End::Regular, End::Cut, End::Silent, End::Deadline][usize::from(kind >> 2 & 3)];
+    let end = [End::Regular, End::Cut, End::IdleTimeout, End::Deadline][usize::from(kind >> 2 & 3)];
     let read = |pieces: &[&[u8]]| read(status, content_type, pieces, end);
 
     let whole = read(&[answer]);
@@ -44,12 +44,12 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     assert_eq!(read(&answer.chunks(1).collect::<Vec<_>>()), whole, "byte by byte");
 });
 
-fn read(status: u16, content_type: &str, pieces: &[&[u8]], end: End) -> (Vec<Candidate>, Ended) {
+fn read(status: u16, content_type: &str, pieces: &[&[u8]], end: End) -> (Vec<Candidate>, Outcome) {
     let mut candidates = Candidates::new(20);
-    let mut reading = Reading::new(status, content_type, Some("7"));
+    let mut reader = ResponseReader::new(status, content_type, Some("7"));
     for piece in pieces {
-        reading.push(piece, &mut |found| candidates.take(found).is_ok());
+        reader.push(piece, &mut |found| candidates.take(found).is_ok());
     }
-    let ended = reading.end(end, &mut |found| candidates.take(found).is_ok());
-    (candidates.into_list(), ended)
+    let outcome = reader.end(end, &mut |found| candidates.take(found).is_ok());
+    (candidates.into_list(), outcome)
 }

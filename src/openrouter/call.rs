@@ -13,8 +13,8 @@
 use std::pin::pin;
 
 use super::failure::Failure;
-use super::reading::{End, Ended, Reading, Wants};
 use super::request::{Ask, build, wants_reuse};
+use super::response_reader::{End, Outcome, Remaining, ResponseReader};
 use crate::config::ModelApi;
 use crate::generation::candidate::{Candidate, Candidates, Found};
 use crate::generation::candidate_reader::OnFound;
@@ -171,7 +171,7 @@ async fn attempt<H>(
     ask: &Ask<'_>,
     is_first: bool,
     take: &mut OnFound<'_>,
-) -> (Ended, Option<bool>)
+) -> (Outcome, Option<bool>)
 where
     H: Fetch + Timer + Clock,
 {
@@ -181,9 +181,11 @@ where
     let head = alarm.until(due_ms, pin!(host.fetch(build(settings, ask, is_first)))).await;
     let mut incoming = match head {
         Some(Ok(incoming)) => incoming,
-        Some(Err(Unreachable)) => return (Ended::without_answer(Failure::UNREACHABLE), None),
-        None if host.now_ms() >= ask.deadline_ms => return (Ended::without_answer(Failure::DEADLINE), None),
-        None => return (Ended::without_answer(Failure::IDLE_TIMEOUT), None),
+        Some(Err(Unreachable)) => return (Outcome::without_response(Failure::UNREACHABLE), None),
+        None if host.now_ms() >= ask.deadline_ms => {
+            return (Outcome::without_response(Failure::DEADLINE), None);
+        }
+        None => return (Outcome::without_response(Failure::IDLE_TIMEOUT), None),
     };
     let content_type = incoming.header("content-type").unwrap_or_default();
     let retry_after = incoming.header("retry-after");
@@ -191,7 +193,7 @@ where
         .then(|| incoming.header("x-openrouter-cache-status"))
         .flatten()
         .map(|status| status.eq_ignore_ascii_case("hit"));
-    let mut reading = Reading::new(incoming.status(), &content_type, retry_after.as_deref());
+    let mut reading = ResponseReader::new(incoming.status(), &content_type, retry_after.as_deref());
     let end = read(host, settings, ask, &mut alarm, &mut incoming, &mut reading, take).await;
     let mut ended = reading.end(end, take);
     if ended.id.is_none() {
@@ -214,7 +216,7 @@ async fn read<H: Timer + Clock>(
     ask: &Ask<'_>,
     alarm: &mut Alarm<'_, H>,
     body: &mut impl Body,
-    reading: &mut Reading,
+    reading: &mut ResponseReader,
     take: &mut OnFound<'_>,
 ) -> End {
     let mut now_ms = host.now_ms();
@@ -222,14 +224,14 @@ async fn read<H: Timer + Clock>(
     let mut rest_until_ms = u64::MAX;
     let mut wanted_bytes = 1;
     loop {
-        match reading.wants() {
+        match reading.remaining() {
             // More content followed an apparent end.
-            Wants::Candidates => rest_until_ms = u64::MAX,
-            Wants::Rest => {
+            Remaining::Candidates => rest_until_ms = u64::MAX,
+            Remaining::Tail => {
                 rest_until_ms = rest_until_ms.min(now_ms.saturating_add(REST_MS));
                 wanted_bytes = 1; // the end of the stream may never come: take what is there
             }
-            Wants::Nothing => return End::Regular,
+            Remaining::Nothing => return End::Regular,
         }
         let silent_ms = heard_ms.saturating_add(settings.idle_timeout_ms);
         if now_ms >= rest_until_ms {
@@ -239,7 +241,7 @@ async fn read<H: Timer + Clock>(
             return End::Deadline;
         }
         if now_ms >= silent_ms {
-            return End::Silent;
+            return End::IdleTimeout;
         }
         let bite_max = (ask.bite_bytes)().max(1);
         let due_ms = rest_until_ms.min(ask.deadline_ms).min(silent_ms);

@@ -18,7 +18,7 @@
 //! counts, one that nobody asked for is skipped. Content is bytes: UTF-8, but for what the model broke (lone surrogates
 //! come as WTF-8), because a character may be cut by the border of two chunks.
 //!
-//! Not for: judging failures ([`super::failure`]), joining chunks ([`super::reading`]).
+//! Not for: judging failures ([`super::failure`]), joining chunks ([`super::response_reader`]).
 
 use std::borrow::Cow;
 
@@ -69,7 +69,7 @@ pub enum Finish {
 
 /// The circumstances of a document.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Origin {
+pub struct DocumentContext {
     /// The status of the response, unless it is a success.
     pub http_status: Option<u16>,
     /// The header `Retry-After`, in seconds.
@@ -82,7 +82,7 @@ impl<'a> Chunk<'a> {
     /// Reads the object at the beginning of a text, and returns the rest of the text, too; `None` when there is no object, or
     /// a broken one.
     #[must_use]
-    pub fn read(text: &'a [u8], origin: Origin) -> Option<(Self, &'a [u8])> {
+    pub fn read(text: &'a [u8], context: DocumentContext) -> Option<(Self, &'a [u8])> {
         let mut chunk = Self::default();
         let mut error = Value::Missing;
         let mut choice_error = Value::Missing;
@@ -117,11 +117,11 @@ impl<'a> Chunk<'a> {
         });
         let rest = cursor.rest()?;
         let details = ErrorDetails {
-            http_status: origin.http_status,
-            retry_after_s: origin.retry_after_s,
+            http_status: context.http_status,
+            retry_after_s: context.retry_after_s,
             ..ErrorDetails::default()
         };
-        let is_error = origin.is_error || kind != Value::Missing;
+        let is_error = context.is_error || kind != Value::Missing;
         let has_error_code = code.whole().is_some_and(|code| (400..600).contains(&code));
         chunk.failure = if error.says_something() {
             // Beside an error that is a text, its code is a member of the document.
@@ -129,7 +129,7 @@ impl<'a> Chunk<'a> {
             Some(failure_in(error, details))
         } else if choice_error.says_something() {
             Some(failure_in(choice_error, details))
-        } else if origin.http_status.is_some() || is_error || (has_error_code && !has_choices) {
+        } else if context.http_status.is_some() || is_error || (has_error_code && !has_choices) {
             Some(failure_in(Value::Object(text), details))
         } else {
             None
@@ -350,7 +350,7 @@ mod tests {
     use crate::problem::Code;
 
     fn chunk(json: &str) -> Chunk<'_> {
-        Chunk::read(json.as_bytes(), Origin::default()).expect("it is an object").0
+        Chunk::read(json.as_bytes(), DocumentContext::default()).expect("it is an object").0
     }
 
     #[test]
@@ -428,8 +428,10 @@ mod tests {
         ] {
             assert_eq!(&*chunk(json).content, content, "{json}");
         }
-        let broken =
-            Chunk::read(b"{\"choices\":[{\"delta\":{\"content\":\"a\xFF\xC3\"}}]}", Origin::default());
+        let broken = Chunk::read(
+            b"{\"choices\":[{\"delta\":{\"content\":\"a\xFF\xC3\"}}]}",
+            DocumentContext::default(),
+        );
         assert_eq!(broken.map(|(chunk, _)| chunk.content.into_owned()), Some(b"a\xFF\xC3".to_vec()));
     }
 
@@ -474,7 +476,7 @@ mod tests {
             "<html>",
             "[DONE]",
         ] {
-            assert_eq!(Chunk::read(json.as_bytes(), Origin::default()), None, "{json}");
+            assert_eq!(Chunk::read(json.as_bytes(), DocumentContext::default()), None, "{json}");
         }
     }
 
@@ -659,7 +661,7 @@ mod tests {
         {
             assert_eq!(chunk(json).failure, None, "{json}");
         }
-        let by_event = Origin { is_error: true, ..Origin::default() };
+        let by_event = DocumentContext { is_error: true, ..DocumentContext::default() };
         let failure = |json: &str| {
             Chunk::read(json.as_bytes(), by_event).and_then(|(chunk, _)| chunk.failure).expect(json)
         };
@@ -671,8 +673,8 @@ mod tests {
     #[test]
     fn the_status_counts_where_the_document_says_no_more_and_the_header_is_the_first_to_say_how_long() {
         let failure = |json: &str| {
-            let origin = Origin { http_status: Some(503), retry_after_s: Some(3), is_error: false };
-            Chunk::read(json.as_bytes(), origin).and_then(|(chunk, _)| chunk.failure).expect(json)
+            let context = DocumentContext { http_status: Some(503), retry_after_s: Some(3), is_error: false };
+            Chunk::read(json.as_bytes(), context).and_then(|(chunk, _)| chunk.failure).expect(json)
         };
         assert_eq!(failure("{}").note(), "status 503");
         assert_eq!(failure(r#"{"error":{"message":"m"}}"#).note(), "status 503");
@@ -690,7 +692,7 @@ mod tests {
             noise in proptest::collection::vec(any::<u8>(), 0..8),
         ) {
             let json = [parts.concat().as_bytes(), &noise].concat();
-            let read = Chunk::read(&json, Origin::default());
+            let read = Chunk::read(&json, DocumentContext::default());
             let is_json = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&json).is_ok();
             prop_assert!(!is_json || read.is_some_and(|(_, rest)| rest.is_empty()));
         }

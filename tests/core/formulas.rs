@@ -2,7 +2,7 @@
 
 use ai_sessions::generation::candidate::{Candidate, Found};
 use ai_sessions::generation::candidate_reader::CandidateReader;
-use ai_sessions::openrouter::reading::{End, Reading};
+use ai_sessions::openrouter::response_reader::{End, ResponseReader};
 use serde_json::json;
 
 /// Commands without arguments, of every letter.
@@ -172,13 +172,13 @@ fn no_formula_is_altered_on_the_wire_or_within_a_string() {
                     found.push(candidate);
                     true
                 };
-                let mut reading = Reading::new(200, "text/event-stream", None);
+                let mut reader = ResponseReader::new(200, "text/event-stream", None);
                 for piece in content.as_bytes().chunks(7) {
                     let piece = String::from_utf8_lossy(piece);
                     let chunk = json!({ "choices": [{ "delta": { "content": piece } }] });
-                    reading.push(format!("data: {chunk}\n\n").as_bytes(), &mut take);
+                    reader.push(format!("data: {chunk}\n\n").as_bytes(), &mut take);
                 }
-                assert_eq!(reading.end(End::Regular, &mut take).failure, None);
+                assert_eq!(reader.end(End::Regular, &mut take).failure, None);
                 assert_eq!(found, [Ok(expected(&formula))], "{content}");
             }
         }

@@ -8,7 +8,7 @@
 //!
 //! Not for: time and connections. [`super::call`] brings the bytes, and says how they ended.
 
-use super::chunk::{Chunk, DONE, Finish, Origin};
+use super::chunk::{Chunk, DONE, DocumentContext, Finish};
 use super::failure::{ErrorDetails, Failure};
 use crate::generation::candidate_reader::{CandidateReader, OnFound};
 use crate::generation::event_stream::{Event, EventStream};
@@ -22,21 +22,21 @@ const ERROR_BYTES_MAX: usize = 64 * 1024;
 
 /// An answer that is being read.
 #[derive(Debug)]
-pub struct Reading {
-    origin: Origin,
+pub struct ResponseReader {
+    context: DocumentContext,
     /// The media type is that of a stream.
     is_called_stream: bool,
-    form: Form,
+    format: Format,
     raw_bytes: usize,
     is_too_large: bool,
     received: Received,
 }
 
 #[derive(Debug)]
-enum Form {
+enum Format {
     /// Only white space was received.
     Unknown,
-    Stream(EventStream),
+    EventStream(EventStream),
     Document(Vec<u8>),
 }
 
@@ -58,11 +58,11 @@ struct Received {
 
 /// What is worth waiting for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wants {
+pub enum Remaining {
     /// Candidates.
     Candidates,
     /// Only what comes after them, the usage and the end; or an error document: worth a moment, not a wait.
-    Rest,
+    Tail,
     /// Nothing: the connection can be closed.
     Nothing,
 }
@@ -75,14 +75,14 @@ pub enum End {
     /// The connection broke.
     Cut,
     /// Nothing came for too long.
-    Silent,
+    IdleTimeout,
     /// The time for the whole was over.
     Deadline,
 }
 
 /// What an answer came to.
 #[derive(Debug, PartialEq)]
-pub struct Ended {
+pub struct Outcome {
     /// Why it failed, or broke off; `None` when it is whole and has a candidate.
     pub failure: Option<Failure>,
     /// What was used, if it was told.
@@ -93,29 +93,29 @@ pub struct Ended {
     pub id: Option<String>,
 }
 
-impl Ended {
+impl Outcome {
     /// There was nothing to read.
     #[must_use]
-    pub const fn without_answer(failure: Failure) -> Self {
+    pub const fn without_response(failure: Failure) -> Self {
         Self { failure: Some(failure), usage: None, model: None, id: None }
     }
 }
 
-impl Reading {
+impl ResponseReader {
     /// An answer with this head.
     #[must_use]
     pub fn new(status: u16, content_type: &str, retry_after: Option<&str>) -> Self {
         let is_success = (200..300).contains(&status);
         let media_type = content_type.split(';').next().unwrap_or_default().trim();
         Self {
-            origin: Origin {
+            context: DocumentContext {
                 http_status: (!is_success).then_some(status),
                 // RFC 9110, section 10.2.3: seconds or a date; the date is not used by the APIs this is for.
                 retry_after_s: retry_after.and_then(|seconds| seconds.trim().parse().ok()),
                 is_error: false,
             },
             is_called_stream: media_type.eq_ignore_ascii_case("text/event-stream"),
-            form: if is_success { Form::Unknown } else { Form::Document(Vec::new()) },
+            format: if is_success { Format::Unknown } else { Format::Document(Vec::new()) },
             raw_bytes: 0,
             is_too_large: false,
             received: Received::default(),
@@ -124,35 +124,35 @@ impl Reading {
 
     /// Processes the next bytes.
     pub fn push(&mut self, bytes: &[u8], on_found: &mut OnFound<'_>) {
-        let bytes_max = if self.origin.http_status.is_some() { ERROR_BYTES_MAX } else { RAW_BYTES_MAX };
+        let bytes_max = if self.context.http_status.is_some() { ERROR_BYTES_MAX } else { RAW_BYTES_MAX };
         self.raw_bytes = self.raw_bytes.saturating_add(bytes.len());
         if self.raw_bytes > bytes_max {
             self.is_too_large = true;
             return;
         }
         let mut bytes = bytes;
-        if matches!(self.form, Form::Unknown) {
+        if matches!(self.format, Format::Unknown) {
             // White space and a byte order mark mean nothing to either form.
             let is_begun = |byte: &u8| !byte.is_ascii_whitespace() && !matches!(byte, 0xEF | 0xBB | 0xBF);
             let Some(start) = bytes.iter().position(is_begun) else { return };
             bytes = bytes.get(start..).unwrap_or_default();
-            self.form = match bytes.first() {
-                Some(b'{' | b'[') => Form::Document(Vec::new()),
+            self.format = match bytes.first() {
+                Some(b'{' | b'[') => Format::Document(Vec::new()),
                 // A comment, or `data`, `error`, `event`, `id`, `retry`.
-                Some(b':' | b'd' | b'e' | b'i' | b'r') => Form::Stream(EventStream::default()),
-                _ if self.is_called_stream => Form::Stream(EventStream::default()),
-                _ => Form::Document(Vec::new()),
+                Some(b':' | b'd' | b'e' | b'i' | b'r') => Format::EventStream(EventStream::default()),
+                _ if self.is_called_stream => Format::EventStream(EventStream::default()),
+                _ => Format::Document(Vec::new()),
             };
         }
         let received = &mut self.received;
-        match &mut self.form {
-            Form::Stream(stream) => {
+        match &mut self.format {
+            Format::EventStream(stream) => {
                 if stream.push(bytes, &mut |event| received.read_event(event, on_found)).is_err() {
                     self.is_too_large = true;
                 }
             }
-            Form::Document(document) => document.extend_from_slice(bytes),
-            Form::Unknown => {}
+            Format::Document(document) => document.extend_from_slice(bytes),
+            Format::Unknown => {}
         }
     }
 
@@ -161,7 +161,7 @@ impl Reading {
     /// Neither a `finish_reason` nor the usage ends the answer while JSON is open or content follows: some servers send both
     /// with each chunk.
     #[must_use]
-    pub fn wants(&self) -> Wants {
+    pub fn remaining(&self) -> Remaining {
         let received = &self.received;
         let is_whole =
             received.reader.is_closed() && received.reader.has_candidate() && !received.reader.may_go_on();
@@ -172,25 +172,25 @@ impl Reading {
             || received.reader.is_full()
             || (is_whole && is_complete)
         {
-            Wants::Nothing
+            Remaining::Nothing
         } else if is_whole
             || received.is_refusal
-            || self.origin.http_status.is_some()
+            || self.context.http_status.is_some()
             || (received.is_finished && !received.reader.is_open())
         {
-            Wants::Rest
+            Remaining::Tail
         } else {
-            Wants::Candidates
+            Remaining::Candidates
         }
     }
 
     /// No more bytes come.
-    pub fn end(self, end: End, on_found: &mut OnFound<'_>) -> Ended {
+    pub fn end(self, end: End, on_found: &mut OnFound<'_>) -> Outcome {
         let mut received = self.received;
-        let mut is_stream = self.is_called_stream && self.origin.http_status.is_none();
-        match self.form {
-            Form::Unknown => received.is_unreadable = !is_stream && end == End::Regular,
-            Form::Stream(stream) => {
+        let mut is_stream = self.is_called_stream && self.context.http_status.is_none();
+        match self.format {
+            Format::Unknown => received.is_unreadable = !is_stream && end == End::Regular,
+            Format::EventStream(stream) => {
                 is_stream = true;
                 if !self.is_too_large {
                     // A last event that is no JSON was cut, whatever was behind it.
@@ -199,10 +199,10 @@ impl Reading {
                     received.is_unreadable = was_unreadable;
                 }
             }
-            Form::Document(document) => {
+            Format::Document(document) => {
                 is_stream = false;
                 if !self.is_too_large {
-                    let rest = received.read_documents(&document, self.origin, on_found);
+                    let rest = received.read_documents(&document, self.context, on_found);
                     let is_read = rest.len() < document.trim_ascii().len();
                     if is_read && !rest.is_empty() {
                         // A stream behind a first document, or documents with something else between them.
@@ -217,11 +217,11 @@ impl Reading {
             }
         }
         received.reader.finish(on_found);
-        let by_status = self.origin.http_status.map(|status| {
+        let by_status = self.context.http_status.map(|status| {
             let http_status = Some(status);
             Failure::from_details(&ErrorDetails {
                 http_status,
-                retry_after_s: self.origin.retry_after_s,
+                retry_after_s: self.context.retry_after_s,
                 ..ErrorDetails::default()
             })
         });
@@ -232,7 +232,7 @@ impl Reading {
         } else {
             Some(received.failure(end, self.is_too_large, is_stream))
         };
-        Ended { failure, usage: received.usage, model: received.model, id: received.id }
+        Outcome { failure, usage: received.usage, model: received.model, id: received.id }
     }
 }
 
@@ -250,8 +250,8 @@ impl Received {
             self.is_done = true;
             return;
         }
-        let origin = Origin { is_error: event.is_error, ..Origin::default() };
-        let rest = self.read_documents(data, origin, on_found);
+        let context = DocumentContext { is_error: event.is_error, ..DocumentContext::default() };
+        let rest = self.read_documents(data, context, on_found);
         if rest.is_empty() {
             return;
         }
@@ -272,10 +272,15 @@ impl Received {
     }
 
     /// Reads one document after another; returns the rest, which is none.
-    fn read_documents<'a>(&mut self, text: &'a [u8], origin: Origin, on_found: &mut OnFound<'_>) -> &'a [u8] {
+    fn read_documents<'a>(
+        &mut self,
+        text: &'a [u8],
+        context: DocumentContext,
+        on_found: &mut OnFound<'_>,
+    ) -> &'a [u8] {
         let mut rest = text.trim_ascii();
         while self.failure.is_none()
-            && let Some((chunk, more)) = Chunk::read(rest, origin)
+            && let Some((chunk, more)) = Chunk::read(rest, context)
         {
             self.take_chunk(&chunk, on_found);
             rest = more.trim_ascii_start();
@@ -324,7 +329,7 @@ impl Received {
             _ if self.finish == Some(Finish::Error) => Failure::ERROR,
             _ if self.finish == Some(Finish::Length) => Failure::LENGTH,
             End::Cut => Failure::CUT,
-            End::Silent => Failure::IDLE_TIMEOUT,
+            End::IdleTimeout => Failure::IDLE_TIMEOUT,
             End::Regular if self.is_unreadable => Failure::UNREADABLE,
             End::Regular if is_stream && !self.is_done && self.finish.is_none() => Failure::CUT,
             End::Regular if self.reader.has_candidate() => Failure::NOT_CLOSED,
@@ -347,15 +352,15 @@ mod tests {
         content_type: &str,
         pieces: impl IntoIterator<Item = &'a [u8]>,
         end: End,
-    ) -> (Vec<String>, Ended) {
+    ) -> (Vec<String>, Outcome) {
         let mut candidates = Candidates::new(20);
         let mut take = |found: Found| candidates.take(found).is_ok();
-        let mut reading = Reading::new(200, content_type, None);
+        let mut reader = ResponseReader::new(200, content_type, None);
         for piece in pieces {
-            reading.push(piece, &mut take);
+            reader.push(piece, &mut take);
         }
-        let ended = reading.end(end, &mut take);
-        (candidates.into_list().into_iter().map(|candidate| candidate.front).collect(), ended)
+        let outcome = reader.end(end, &mut take);
+        (candidates.into_list().into_iter().map(|candidate| candidate.front).collect(), outcome)
     }
 
     const STREAM: &str = "text/event-stream";
@@ -423,21 +428,21 @@ mod tests {
         let stream = chunks.concat().into_bytes();
         let mut counts = Vec::new();
         for at in 0..=stream.len() {
-            for end in [End::Cut, End::Regular, End::Silent, End::Deadline] {
-                let (fronts, ended) = read(STREAM, [&stream[..at]], end);
+            for end in [End::Cut, End::Regular, End::IdleTimeout, End::Deadline] {
+                let (fronts, outcome) = read(STREAM, [&stream[..at]], end);
                 assert_eq!(fronts, ["a", "b"][..fronts.len()]);
                 let failure = match end {
                     End::Cut | End::Regular => Failure::CUT,
-                    End::Silent => Failure::IDLE_TIMEOUT,
+                    End::IdleTimeout => Failure::IDLE_TIMEOUT,
                     End::Deadline => Failure::DEADLINE,
                 };
                 if fronts.len() < 2 {
-                    assert_eq!(ended.failure, Some(failure), "{at}");
+                    assert_eq!(outcome.failure, Some(failure), "{at}");
                 } else {
-                    assert!(ended.failure.is_none() || ended.failure == Some(failure), "{at}");
+                    assert!(outcome.failure.is_none() || outcome.failure == Some(failure), "{at}");
                 }
                 if end == End::Cut {
-                    counts.push((fronts.len(), ended.failure.is_none()));
+                    counts.push((fronts.len(), outcome.failure.is_none()));
                 }
             }
         }
@@ -506,8 +511,8 @@ mod tests {
             (vec![done, &closed], 0, Some(Failure::NO_CANDIDATE)),
         ] {
             let stream = stream.concat();
-            let (fronts, ended) = read(STREAM, [stream.as_bytes()], End::Regular);
-            assert_eq!((fronts.len(), ended.failure), (count, failure), "{stream}");
+            let (fronts, outcome) = read(STREAM, [stream.as_bytes()], End::Regular);
+            assert_eq!((fronts.len(), outcome.failure), (count, failure), "{stream}");
         }
     }
 
@@ -558,15 +563,15 @@ mod tests {
             (json!([cards]), 0, Some(Failure::UNREADABLE)),
         ] {
             for content_type in ["application/json", "application/json; charset=utf-8", "text/plain", ""] {
-                let (fronts, ended) =
+                let (fronts, outcome) =
                     read(content_type, document.to_string().as_bytes().chunks(7), End::Regular);
-                assert_eq!((fronts.len(), ended.failure), (count, failure), "{document}");
+                assert_eq!((fronts.len(), outcome.failure), (count, failure), "{document}");
             }
             let json = document.to_string();
-            let (fronts, ended) = read("", [json.as_bytes()], End::Cut);
-            assert_eq!((fronts.len(), ended.failure.is_none()), (count, failure.is_none()), "{document}");
-            let (fronts, ended) = read("", [&json.as_bytes()[..json.len() - 1]], End::Cut);
-            assert_eq!((fronts.len(), ended.failure), (0, Some(Failure::CUT)), "{document}");
+            let (fronts, outcome) = read("", [json.as_bytes()], End::Cut);
+            assert_eq!((fronts.len(), outcome.failure.is_none()), (count, failure.is_none()), "{document}");
+            let (fronts, outcome) = read("", [&json.as_bytes()[..json.len() - 1]], End::Cut);
+            assert_eq!((fronts.len(), outcome.failure), (0, Some(Failure::CUT)), "{document}");
         }
         for html in ["<!doctype html><title>502</title>", "", "Service down", "[{}]", "{\"choices\":"] {
             assert_eq!(
@@ -595,8 +600,8 @@ mod tests {
             ),
         ] {
             for size in [1, 7, usize::MAX] {
-                let (fronts, ended) = read(STREAM, body.as_bytes().chunks(size), End::Regular);
-                assert_eq!((fronts, ended.failure), (vec!["f".to_owned(), "g".to_owned()], None), "{name}");
+                let (fronts, outcome) = read(STREAM, body.as_bytes().chunks(size), End::Regular);
+                assert_eq!((fronts, outcome.failure), (vec!["f".to_owned(), "g".to_owned()], None), "{name}");
             }
         }
         // Content is missing where a chunk is broken, and nothing is joined over it.
@@ -607,8 +612,8 @@ mod tests {
             assert_eq!(read(STREAM, [halves.join(lost).as_bytes()], End::Regular).0.len(), 0, "{lost}");
         }
         let error = ": x\n\n{\"error\":{\"code\":402}}\n";
-        let (_, ended) = read(STREAM, [error.as_bytes()], End::Regular);
-        assert_eq!(ended.failure.map(|failure| failure.code), Some(Code::AiMisconfigured));
+        let (_, outcome) = read(STREAM, [error.as_bytes()], End::Regular);
+        assert_eq!(outcome.failure.map(|failure| failure.code), Some(Code::AiMisconfigured));
     }
 
     #[test]
@@ -627,11 +632,11 @@ mod tests {
     #[test]
     fn an_error_document_says_more_than_its_status_and_a_status_says_enough() {
         let read = |status: u16, retry_after: Option<&str>, document: &str, end| {
-            let mut reading = Reading::new(status, "application/json", retry_after);
-            assert_eq!(reading.wants(), Wants::Rest, "an error is not waited for as cards are");
+            let mut reader = ResponseReader::new(status, "application/json", retry_after);
+            assert_eq!(reader.remaining(), Remaining::Tail, "an error is not waited for as cards are");
             let mut take = |_: Found| panic!("there is no card in an error");
-            reading.push(document.as_bytes(), &mut take);
-            reading.end(end, &mut take).failure.expect("it is a failure")
+            reader.push(document.as_bytes(), &mut take);
+            reader.end(end, &mut take).failure.expect("it is a failure")
         };
         let told =
             r#"{"error":{"code":400,"message":"m","metadata":{"error_type":"content_policy_violation"}}}"#;
@@ -673,36 +678,36 @@ mod tests {
         let used = |tokens: u64| event(&json!({ "choices": [], "usage": { "prompt_tokens": tokens } }));
         let stream =
             [used(1), said(&["[", CARD].concat()), used(7), said("]"), "data: [DONE]\n\n".to_owned()];
-        let (_, ended) = read(STREAM, [stream.concat().as_bytes()], End::Regular);
-        assert_eq!(ended.usage, Some(Usage { prompt_tokens: 7, ..Usage::default() }));
+        let (_, outcome) = read(STREAM, [stream.concat().as_bytes()], End::Regular);
+        assert_eq!(outcome.usage, Some(Usage { prompt_tokens: 7, ..Usage::default() }));
     }
 
     #[test]
     fn nothing_is_wanted_after_the_end_and_little_after_the_cards() {
-        let mut reading = Reading::new(200, STREAM, None);
+        let mut reader = ResponseReader::new(200, STREAM, None);
         let mut take = |_: Found| true;
-        for (event, wants) in [
-            (": OPENROUTER PROCESSING\n\n", Wants::Candidates),
-            (&*said("{\"candidates\":[]} "), Wants::Candidates),
-            (&said(&["[", CARD].concat()), Wants::Candidates),
-            (&said("]"), Wants::Rest),
-            (&stopped("stop"), Wants::Rest),
-            (&event(&json!({ "choices": [], "usage": { "prompt_tokens": 1 } })), Wants::Nothing),
+        for (event, remaining) in [
+            (": OPENROUTER PROCESSING\n\n", Remaining::Candidates),
+            (&*said("{\"candidates\":[]} "), Remaining::Candidates),
+            (&said(&["[", CARD].concat()), Remaining::Candidates),
+            (&said("]"), Remaining::Tail),
+            (&stopped("stop"), Remaining::Tail),
+            (&event(&json!({ "choices": [], "usage": { "prompt_tokens": 1 } })), Remaining::Nothing),
         ] {
-            reading.push(event.as_bytes(), &mut take);
-            assert_eq!(reading.wants(), wants, "{event}");
+            reader.push(event.as_bytes(), &mut take);
+            assert_eq!(reader.remaining(), remaining, "{event}");
         }
-        for (last, wants) in [
-            ("data: [DONE]\n\n", Wants::Nothing),
-            ("data: {\"error\":{\"code\":1}}\n\n", Wants::Nothing),
-            ("error: {\"code\":1}\n\n", Wants::Nothing),
-            ("data: {\"error\":{}}\n\n", Wants::Candidates),
-            ("data: <html>\n\n", Wants::Candidates),
-            ("data: {\"choices\n\n", Wants::Candidates),
+        for (last, remaining) in [
+            ("data: [DONE]\n\n", Remaining::Nothing),
+            ("data: {\"error\":{\"code\":1}}\n\n", Remaining::Nothing),
+            ("error: {\"code\":1}\n\n", Remaining::Nothing),
+            ("data: {\"error\":{}}\n\n", Remaining::Candidates),
+            ("data: <html>\n\n", Remaining::Candidates),
+            ("data: {\"choices\n\n", Remaining::Candidates),
         ] {
-            let mut reading = Reading::new(200, STREAM, None);
-            reading.push(last.as_bytes(), &mut take);
-            assert_eq!(reading.wants(), wants, "{last}");
+            let mut reader = ResponseReader::new(200, STREAM, None);
+            reader.push(last.as_bytes(), &mut take);
+            assert_eq!(reader.remaining(), remaining, "{last}");
         }
     }
 
@@ -716,26 +721,26 @@ mod tests {
         };
         let mut take = |_: Found| true;
         for reason in ["", "stop", "length", "content_filter", "error", "tool_calls"] {
-            let mut reading = Reading::new(200, STREAM, None);
+            let mut reader = ResponseReader::new(200, STREAM, None);
             for content in ["[", CARD, "", ",", CARD, ""] {
-                reading.push(chunk(content, reason).as_bytes(), &mut take);
-                assert_eq!(reading.wants(), Wants::Candidates, "{reason} {content}");
+                reader.push(chunk(content, reason).as_bytes(), &mut take);
+                assert_eq!(reader.remaining(), Remaining::Candidates, "{reason} {content}");
             }
-            reading.push(chunk("]", reason).as_bytes(), &mut take);
-            let wants = if reason.is_empty() { Wants::Rest } else { Wants::Nothing };
-            assert_eq!(reading.wants(), wants, "{reason}");
+            reader.push(chunk("]", reason).as_bytes(), &mut take);
+            let remaining = if reason.is_empty() { Remaining::Tail } else { Remaining::Nothing };
+            assert_eq!(reader.remaining(), remaining, "{reason}");
         }
         // Content that is read at its end, and single objects: only a chunk without content is an end.
         for pieces in [["<think>", "[", "]</think>", "[", CARD, "]"], [CARD, "\n", CARD, "\n", CARD, "\n"]] {
-            let mut reading = Reading::new(200, STREAM, None);
+            let mut reader = ResponseReader::new(200, STREAM, None);
             for content in pieces {
-                reading.push(chunk(content, "stop").as_bytes(), &mut take);
-                assert_eq!(reading.wants(), Wants::Candidates, "{content}");
+                reader.push(chunk(content, "stop").as_bytes(), &mut take);
+                assert_eq!(reader.remaining(), Remaining::Candidates, "{content}");
             }
-            reading.push(chunk("", "stop").as_bytes(), &mut take);
-            assert_eq!(reading.wants(), Wants::Rest);
-            reading.push(chunk("{", "").as_bytes(), &mut take);
-            assert_eq!(reading.wants(), Wants::Candidates);
+            reader.push(chunk("", "stop").as_bytes(), &mut take);
+            assert_eq!(reader.remaining(), Remaining::Tail);
+            reader.push(chunk("{", "").as_bytes(), &mut take);
+            assert_eq!(reader.remaining(), Remaining::Candidates);
         }
     }
 
@@ -748,14 +753,14 @@ mod tests {
             (STREAM, &b": x\n\n".repeat(50)),
             ("application/json", &[b' '; 1000]),
         ] {
-            let mut reading = Reading::new(200, content_type, None);
+            let mut reader = ResponseReader::new(200, content_type, None);
             let mut bytes = 0;
-            while reading.wants() == Wants::Candidates {
-                reading.push(piece, &mut |_| true);
+            while reader.remaining() == Remaining::Candidates {
+                reader.push(piece, &mut |_| true);
                 bytes += piece.len();
                 assert!(bytes <= RAW_BYTES_MAX + piece.len());
             }
-            assert_eq!(reading.end(End::Regular, &mut |_| true).failure, Some(Failure::TOO_LARGE));
+            assert_eq!(reader.end(End::Regular, &mut |_| true).failure, Some(Failure::TOO_LARGE));
         }
     }
 
