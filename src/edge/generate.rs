@@ -23,7 +23,7 @@ use crate::answer::session::rfc3339;
 use crate::config::{Config, LogLevel};
 use crate::generation::usage::Usage;
 use crate::openrouter::call::{BITE_MS, Extent, Progress, call};
-use crate::openrouter::request::Ask;
+use crate::openrouter::request::ModelRequest;
 use crate::ports::{Clock, DeskHost, Fetch, Log, Random, StorageFailed, Timer, within};
 use crate::problem::Code;
 use crate::quota::Policies;
@@ -136,7 +136,7 @@ async fn make<H: GenerateHost>(
         input_text: &accepted.input_text,
         created_at: &created_at,
     };
-    let ask = Ask {
+    let ask = ModelRequest {
         secret: &config.service_secret,
         session_id: &session_id,
         user_id: &user_id,
@@ -144,7 +144,7 @@ async fn make<H: GenerateHost>(
         text: &accepted.input_text,
         deadline_ms: generation.deadline_ms,
         attempts_made: generation.attempts,
-        bite_bytes: &|| if found.is_stopped.get() || host.is_followed(accepted.id) { 1 } else { BITE_BYTES },
+        batch_bytes: &|| if found.is_stopped.get() || host.is_followed(accepted.id) { 1 } else { BITE_BYTES },
         has_call_left: &|| found.has_call_left(),
         may_call: &|attempt| found.may_call(attempt),
         no_cache: accepted.no_cache,

@@ -13,7 +13,7 @@
 use std::pin::pin;
 
 use super::failure::Failure;
-use super::request::{Ask, build, wants_reuse};
+use super::request::{ModelRequest, allows_reuse, build};
 use super::response_reader::{End, Outcome, Remaining, ResponseReader};
 use crate::config::ModelApi;
 use crate::generation::candidate::{Candidate, Candidates, Found};
@@ -87,7 +87,7 @@ pub struct Answer {
 pub async fn call<H>(
     host: &H,
     settings: &ModelApi,
-    ask: &Ask<'_>,
+    ask: &ModelRequest<'_>,
     mut on_progress: impl FnMut(Progress<'_>),
 ) -> Answer
 where
@@ -168,7 +168,7 @@ where
 async fn attempt<H>(
     host: &H,
     settings: &ModelApi,
-    ask: &Ask<'_>,
+    ask: &ModelRequest<'_>,
     is_first: bool,
     take: &mut OnFound<'_>,
 ) -> (Outcome, Option<bool>)
@@ -189,7 +189,7 @@ where
     };
     let content_type = incoming.header("content-type").unwrap_or_default();
     let retry_after = incoming.header("retry-after");
-    let was_reused = (is_first && wants_reuse(settings, ask))
+    let was_reused = (is_first && allows_reuse(settings, ask))
         .then(|| incoming.header("x-openrouter-cache-status"))
         .flatten()
         .map(|status| status.eq_ignore_ascii_case("hit"));
@@ -213,7 +213,7 @@ fn is_id(id: &str) -> bool {
 async fn read<H: Timer + Clock>(
     host: &H,
     settings: &ModelApi,
-    ask: &Ask<'_>,
+    ask: &ModelRequest<'_>,
     alarm: &mut Alarm<'_, H>,
     body: &mut impl Body,
     reading: &mut ResponseReader,
@@ -243,7 +243,7 @@ async fn read<H: Timer + Clock>(
         if now_ms >= silent_ms {
             return End::IdleTimeout;
         }
-        let bite_max = (ask.bite_bytes)().max(1);
+        let bite_max = (ask.batch_bytes)().max(1);
         let due_ms = rest_until_ms.min(ask.deadline_ms).min(silent_ms);
         // So near the end of the time no bite is begun: what had come of it would be lost with it, and count as silence.
         let is_late = due_ms.saturating_sub(now_ms) <= BITE_MS.saturating_mul(2);

@@ -22,7 +22,7 @@ use crate::http::Request;
 const MODELS_MAX: usize = 3;
 /// What a card may use of `max_tokens`, markup included. A card of 300 characters has 100 tokens in English,
 /// 300 in a script of which the tokenizer knows little.
-const CARD_TOKENS_MAX: usize = 400;
+const CANDIDATE_TOKENS_MAX: usize = 400;
 /// What is left for what is no card: prose, fences, and the thoughts of models that bill them as output.
 const OTHER_TOKENS_MAX: usize = 1_000;
 /// The least upper end of output among the models that are commonly allowed; above it, providers refuse the
@@ -33,7 +33,7 @@ const TITLE: &str = "ai-sessions";
 
 /// What is asked for, by whom.
 #[derive(Clone, Copy)]
-pub struct Ask<'a> {
+pub struct ModelRequest<'a> {
     /// The service's secret: the key of the pseudonym and of the delimiter. Never sent.
     pub secret: &'a str,
     /// Groups the attempts of a session at the model API.
@@ -49,7 +49,7 @@ pub struct Ask<'a> {
     /// Attempts that were made before (by a process that died); 0 for a first call.
     pub attempts_made: u32,
     /// The most bytes of the answer that are waited for at once, now: 1 while somebody waits for single cards.
-    pub bite_bytes: &'a dyn Fn() -> usize,
+    pub batch_bytes: &'a dyn Fn() -> usize,
     /// Whether one more attempt may be counted, as far as is known now. Called before the backoff of a retry.
     pub has_call_left: &'a dyn Fn() -> bool,
     /// Counts an attempt before it is made, by its 1-based number, those before a crash included. Whether it may be made.
@@ -65,22 +65,22 @@ pub struct Ask<'a> {
 /// The request. With `may_reuse` the model API is asked for an answer that it has given before, if the
 /// deployment wants it to; not after an attempt that failed, because what failed may be what was kept.
 #[must_use]
-pub fn build(settings: &ModelApi, ask: &Ask<'_>, may_reuse: bool) -> Request {
+pub fn build(settings: &ModelApi, request: &ModelRequest<'_>, may_reuse: bool) -> Request {
     let mut headers = vec![
         ("authorization", ["Bearer ", &settings.api_key].concat()),
         ("content-type", "application/json".to_owned()),
         ("accept", "text/event-stream".to_owned()),
-        ("x-session-id", ask.session_id.to_owned()),
+        ("x-session-id", request.session_id.to_owned()),
         ("x-openrouter-title", TITLE.to_owned()),
         ("x-title", TITLE.to_owned()), // the name of the same before 2026; gateways still look for it
     ];
-    if !ask.referer.is_empty() {
-        headers.push(("http-referer", ask.referer.to_owned()));
+    if !request.referer.is_empty() {
+        headers.push(("http-referer", request.referer.to_owned()));
     }
-    if let Some(traceparent) = ask.traceparent {
+    if let Some(traceparent) = request.traceparent {
         headers.push(("traceparent", traceparent.to_owned()));
     }
-    if may_reuse && wants_reuse(settings, ask) {
+    if may_reuse && allows_reuse(settings, request) {
         headers.push(("x-openrouter-cache", "true".to_owned()));
         headers.push(("x-openrouter-cache-ttl", settings.cache_ttl_s.to_string()));
     }
@@ -88,27 +88,27 @@ pub fn build(settings: &ModelApi, ask: &Ask<'_>, may_reuse: bool) -> Request {
         method: "POST",
         url: [&settings.base_url, "/chat/completions"].concat(),
         headers,
-        body: body(settings, ask).into_bytes(),
+        body: body(settings, request).into_bytes(),
     }
 }
 
 /// Whether an answer that was given before would do.
 #[must_use]
-pub const fn wants_reuse(settings: &ModelApi, ask: &Ask<'_>) -> bool {
-    settings.cache_ttl_s > 0 && !ask.no_cache
+pub const fn allows_reuse(settings: &ModelApi, request: &ModelRequest<'_>) -> bool {
+    settings.cache_ttl_s > 0 && !request.no_cache
 }
 
 /// Written out rather than built from types: so every byte that is sent can be seen here.
-fn body(settings: &ModelApi, ask: &Ask<'_>) -> String {
-    let cards = settings.candidates_max.saturating_mul(CARD_TOKENS_MAX);
+fn body(settings: &ModelApi, request: &ModelRequest<'_>) -> String {
+    let cards = settings.candidates_max.saturating_mul(CANDIDATE_TOKENS_MAX);
     let tokens_max = cards.saturating_add(OTHER_TOKENS_MAX).min(TOKENS_MAX);
     [
         "{",
-        &model_or_models(settings, ask.model),
+        &model_or_models(settings, request.model),
         r#","messages":[{"role":"system","content":"#,
         &quoted(&system_message(settings.candidates_max)),
         r#"},{"role":"user","content":"#,
-        &quoted(&user_message(ask.secret, ask.text)),
+        &quoted(&user_message(request.secret, request.text)),
         r#"}],"stream":true,"usage":{"include":true},"response_format":{"type":"json_schema","json_schema":"#,
         r#"{"name":"flashcards","strict":true,"schema":"#,
         ANSWER_SCHEMA,
@@ -118,7 +118,7 @@ fn body(settings: &ModelApi, ask: &Ask<'_>) -> String {
         if settings.may_collect_data { r#""allow""# } else { r#""deny""# },
         if settings.zero_data_retention { r#","zdr":true"# } else { "" },
         r#"},"user":"#,
-        &quoted(&pseudonym(ask.secret, ask.user_id)),
+        &quoted(&pseudonym(request.secret, request.user_id)),
         // No temperature: with `require_parameters` a model that knows none would find no provider.
         r#","max_tokens":"#,
         &tokens_max.to_string(),
@@ -164,7 +164,7 @@ mod tests {
         }
     }
 
-    const ASK: Ask<'_> = Ask {
+    const REQUEST: ModelRequest<'_> = ModelRequest {
         secret: "secret",
         session_id: "018f3a3e-0000-7000-8000-00000000000a",
         user_id: "018f3a3e-0000-7000-8000-000000000001",
@@ -172,7 +172,7 @@ mod tests {
         text: "some text \"quoted\"\n\u{1f600}",
         deadline_ms: 60_000,
         attempts_made: 0,
-        bite_bytes: &|| 1,
+        batch_bytes: &|| 1,
         has_call_left: &|| true,
         may_call: &|_| true,
         no_cache: false,
@@ -180,19 +180,19 @@ mod tests {
         referer: "https://cards.example",
     };
 
-    fn body_of(settings: &ModelApi, ask: &Ask<'_>) -> Value {
-        serde_json::from_slice(&build(settings, ask, true).body).expect("it is JSON")
+    fn body_of(settings: &ModelApi, request: &ModelRequest<'_>) -> Value {
+        serde_json::from_slice(&build(settings, request, true).body).expect("it is JSON")
     }
 
     #[test]
     fn the_body_asks_for_what_the_contract_says_and_nothing_else() {
         assert_eq!(
-            body_of(&settings(), &ASK),
+            body_of(&settings(), &REQUEST),
             json!({
                 "model": "b/2",
                 "messages": [
                     { "role": "system", "content": system_message(20) },
-                    { "role": "user", "content": user_message("secret", ASK.text) },
+                    { "role": "user", "content": user_message("secret", REQUEST.text) },
                 ],
                 "stream": true,
                 "usage": { "include": true },
@@ -205,7 +205,7 @@ mod tests {
                     },
                 },
                 "provider": { "require_parameters": true, "data_collection": "deny" },
-                "user": pseudonym("secret", ASK.user_id),
+                "user": pseudonym("secret", REQUEST.user_id),
                 "max_tokens": 9_000,
             })
         );
@@ -213,37 +213,41 @@ mod tests {
 
     #[test]
     fn the_body_depends_on_user_model_and_text_alone() {
-        let first = build(&settings(), &ASK, true);
-        let other = Ask {
+        let first = build(&settings(), &REQUEST, true);
+        let other = ModelRequest {
             session_id: "another",
             deadline_ms: 1,
             attempts_made: 2,
-            bite_bytes: &|| 4096,
+            batch_bytes: &|| 4096,
             has_call_left: &|| false,
             may_call: &|_| false,
             no_cache: true,
             traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
             referer: "",
-            ..ASK
+            ..REQUEST
         };
         assert_eq!(build(&settings(), &other, false).body, first.body);
-        for other in [Ask { user_id: "u", ..ASK }, Ask { model: "a/1", ..ASK }, Ask { text: "t", ..ASK }] {
+        for other in [
+            ModelRequest { user_id: "u", ..REQUEST },
+            ModelRequest { model: "a/1", ..REQUEST },
+            ModelRequest { text: "t", ..REQUEST },
+        ] {
             assert_ne!(build(&settings(), &other, true).body, first.body);
         }
     }
 
     #[test]
     fn the_user_id_is_never_sent() {
-        let request = build(&settings(), &ASK, true);
-        assert!(!String::from_utf8_lossy(&request.body).contains(ASK.user_id));
-        assert!(request.headers.iter().all(|(_, value)| !value.contains(ASK.user_id)));
+        let request = build(&settings(), &REQUEST, true);
+        assert!(!String::from_utf8_lossy(&request.body).contains(REQUEST.user_id));
+        assert!(request.headers.iter().all(|(_, value)| !value.contains(REQUEST.user_id)));
     }
 
     #[test]
     fn fallbacks_follow_the_model_that_was_asked_for_and_are_no_more_than_the_api_takes() {
         let mut settings = settings();
         settings.fallback = true;
-        let body = body_of(&settings, &ASK);
+        let body = body_of(&settings, &REQUEST);
         assert_eq!(body["models"], json!(["b/2", "a/1", "c/3"]));
         assert_eq!(body.get("model"), None);
     }
@@ -257,13 +261,13 @@ mod tests {
             (true, true, json!({ "require_parameters": true, "data_collection": "allow", "zdr": true })),
         ] {
             let settings = ModelApi { may_collect_data, zero_data_retention, ..settings() };
-            assert_eq!(body_of(&settings, &ASK)["provider"], provider);
+            assert_eq!(body_of(&settings, &REQUEST)["provider"], provider);
         }
     }
 
     #[test]
     fn the_schema_names_no_limit_that_some_providers_refuse() {
-        let schema = body_of(&settings(), &ASK)["response_format"].to_string();
+        let schema = body_of(&settings(), &REQUEST)["response_format"].to_string();
         for keyword in ["minLength", "maxLength", "minItems", "maxItems", "minimum", "maximum", "pattern"] {
             assert!(!schema.contains(&[r#"""#, keyword, r#"""#].concat()), "{keyword}");
         }
@@ -272,14 +276,14 @@ mod tests {
     #[test]
     fn the_length_of_an_answer_is_bounded_by_the_number_of_cards() {
         for (candidates_max, tokens_max) in [(1, 1_400), (20, 9_000), (100, 16_000), (usize::MAX, 16_000)] {
-            let body = body_of(&ModelApi { candidates_max, ..settings() }, &ASK);
+            let body = body_of(&ModelApi { candidates_max, ..settings() }, &REQUEST);
             assert_eq!(body["max_tokens"], tokens_max);
         }
     }
 
     #[test]
     fn what_belongs_to_one_request_goes_into_the_headers() {
-        let request = build(&settings(), &ASK, true);
+        let request = build(&settings(), &REQUEST, true);
         assert_eq!(
             (request.method, request.url.as_str()),
             ("POST", "https://model.example/api/v1/chat/completions")
@@ -288,14 +292,18 @@ mod tests {
             ("authorization", "Bearer key"),
             ("content-type", "application/json"),
             ("accept", "text/event-stream"),
-            ("x-session-id", ASK.session_id),
+            ("x-session-id", REQUEST.session_id),
             ("x-openrouter-title", "ai-sessions"),
             ("x-title", "ai-sessions"),
             ("http-referer", "https://cards.example"),
         ];
         assert_eq!(request.headers, expected.map(|(name, value)| (name, value.to_owned())));
 
-        let traced = build(&settings(), &Ask { traceparent: Some("00-1-2-01"), referer: "", ..ASK }, true);
+        let traced = build(
+            &settings(),
+            &ModelRequest { traceparent: Some("00-1-2-01"), referer: "", ..REQUEST },
+            true,
+        );
         assert!(traced.headers.contains(&("traceparent", "00-1-2-01".to_owned())));
         assert!(!traced.headers.iter().any(|(name, _)| *name == "http-referer"));
     }
@@ -303,15 +311,15 @@ mod tests {
     #[test]
     fn an_answer_is_reused_only_where_the_deployment_and_the_caller_want_it() {
         let on = ModelApi { cache_ttl_s: 300, ..settings() };
-        let cache_headers = |settings: &ModelApi, ask: &Ask<'_>, may_reuse| {
-            let headers = build(settings, ask, may_reuse).headers;
+        let cache_headers = |settings: &ModelApi, request: &ModelRequest<'_>, may_reuse| {
+            let headers = build(settings, request, may_reuse).headers;
             headers.into_iter().filter(|(name, _)| name.contains("cache")).collect::<Vec<_>>()
         };
         let expected =
             [("x-openrouter-cache", "true".to_owned()), ("x-openrouter-cache-ttl", "300".to_owned())];
-        assert_eq!(cache_headers(&on, &ASK, true), expected);
-        assert_eq!(cache_headers(&on, &ASK, false), []);
-        assert_eq!(cache_headers(&on, &Ask { no_cache: true, ..ASK }, true), []);
-        assert_eq!(cache_headers(&settings(), &ASK, true), []);
+        assert_eq!(cache_headers(&on, &REQUEST, true), expected);
+        assert_eq!(cache_headers(&on, &REQUEST, false), []);
+        assert_eq!(cache_headers(&on, &ModelRequest { no_cache: true, ..REQUEST }, true), []);
+        assert_eq!(cache_headers(&settings(), &REQUEST, true), []);
     }
 }

@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use ai_sessions::config::ModelApi;
 use ai_sessions::generation::usage::Usage;
 use ai_sessions::openrouter::call::{Answer, Extent, Progress, REST_MS, call};
-use ai_sessions::openrouter::request::Ask;
+use ai_sessions::openrouter::request::ModelRequest;
 use ai_sessions::problem::Code;
 use serde_json::{Value, json};
 
@@ -15,7 +15,7 @@ use crate::scripted_host::{Reply, ScriptedHost};
 const START_MS: u64 = 1_700_000_000_000;
 const TIMEOUT_MS: u64 = 60_000;
 const IDLE_MS: u64 = 15_000;
-const BITE_BYTES: usize = 4_096;
+const BATCH_BYTES: usize = 4_096;
 
 const PARTIAL: Result<Extent, Code> = Ok(Extent::Partial);
 const WHOLE: Result<Extent, Code> = Ok(Extent::Whole);
@@ -38,7 +38,7 @@ fn settings() -> ModelApi {
     }
 }
 
-const ASK: Ask<'_> = Ask {
+const REQUEST: ModelRequest<'_> = ModelRequest {
     secret: "secret",
     session_id: "018f3a3e-0000-7000-8000-00000000000a",
     user_id: "018f3a3e-0000-7000-8000-000000000001",
@@ -46,7 +46,7 @@ const ASK: Ask<'_> = Ask {
     text: "some text",
     deadline_ms: START_MS + TIMEOUT_MS,
     attempts_made: 0,
-    bite_bytes: &|| 1,
+    batch_bytes: &|| 1,
     has_call_left: &|| true,
     may_call: &|_| true,
     no_cache: false,
@@ -64,18 +64,22 @@ struct Outcome {
     took_ms: u64,
 }
 
-fn calling(settings: &ModelApi, ask: &Ask<'_>, replies: impl IntoIterator<Item = Reply>) -> Outcome {
+fn calling(
+    settings: &ModelApi,
+    request: &ModelRequest<'_>,
+    replies: impl IntoIterator<Item = Reply>,
+) -> Outcome {
     let host = ScriptedHost::new(START_MS);
     for reply in replies {
         host.on("https://model.example/api/v1/chat/completions", reply);
     }
-    calling_on(&host, settings, ask)
+    calling_on(&host, settings, request)
 }
 
-fn calling_on(host: &ScriptedHost, settings: &ModelApi, ask: &Ask<'_>) -> Outcome {
+fn calling_on(host: &ScriptedHost, settings: &ModelApi, request: &ModelRequest<'_>) -> Outcome {
     use ai_sessions::ports::Clock;
     let (mut told, mut attempts_told) = (Vec::new(), Vec::new());
-    let answer = host.run(call(host, settings, ask, |progress| match progress {
+    let answer = host.run(call(host, settings, request, |progress| match progress {
         Progress::Attempt(number) => attempts_told.push(number),
         Progress::Candidate(candidate) => told.push((candidate.front.clone(), host.now_ms() - START_MS)),
     }));
@@ -86,8 +90,9 @@ fn calling_on(host: &ScriptedHost, settings: &ModelApi, ask: &Ask<'_>) -> Outcom
 
 /// Both as where somebody waits for single cards and as where nobody does: the outcome is the same.
 fn both_ways(settings: &ModelApi, replies: &[Reply]) -> Outcome {
-    let [single, big] = [1, BITE_BYTES]
-        .map(|bite_bytes| calling(settings, &Ask { bite_bytes: &|| bite_bytes, ..ASK }, replies.to_vec()));
+    let [single, big] = [1, BATCH_BYTES].map(|batch_bytes| {
+        calling(settings, &ModelRequest { batch_bytes: &|| batch_bytes, ..REQUEST }, replies.to_vec())
+    });
     assert_eq!(single.answer, big.answer);
     assert_eq!(single.attempts_told, big.attempts_told);
     assert!(single.host.is_used_up());
@@ -163,7 +168,7 @@ fn each_card_is_told_the_moment_it_is_complete() {
     let reply =
         stream().say(said(&["[", &card("one")].concat())).wait(300).say(said(&[",", &card("two")].concat()));
     let reply = reply.wait(400).say(said("]")).say(DONE);
-    let outcome = calling(&settings(), &ASK, [reply]);
+    let outcome = calling(&settings(), &REQUEST, [reply]);
     assert_eq!(outcome.told, [("one".to_owned(), 0), ("two".to_owned(), 300)]);
     assert_eq!(outcome.took_ms, 700);
 }
@@ -316,9 +321,10 @@ fn comments_are_signs_of_life() {
     }
     reply = reply.say(said(&["[", &card("one"), "]"].concat())).say(DONE);
     let patient = ModelApi { timeout_ms: 100_000, ..settings() };
-    for bite_bytes in [1, BITE_BYTES] {
-        let ask = Ask { deadline_ms: START_MS + 100_000, bite_bytes: &|| bite_bytes, ..ASK };
-        let outcome = calling(&patient, &ask, [reply.clone()]);
+    for batch_bytes in [1, BATCH_BYTES] {
+        let request =
+            ModelRequest { deadline_ms: START_MS + 100_000, batch_bytes: &|| batch_bytes, ..REQUEST };
+        let outcome = calling(&patient, &request, [reply.clone()]);
         assert_eq!((outcome.answer.outcome, outcome.answer.attempts), (WHOLE, 1));
         assert_eq!(outcome.took_ms, 5 * (IDLE_MS - 1));
     }
@@ -343,10 +349,11 @@ fn a_fast_stream_that_turns_slow_is_not_silent() {
         reply = reply.wait(1_000).say(if second % 2 == 0 { COMMENT.to_owned() } else { said(" ") });
     }
     reply = reply.say(said(&[&card("one"), "]"].concat())).say(DONE);
-    for bite_bytes in [1, BITE_BYTES] {
-        let outcome = calling(&settings(), &Ask { bite_bytes: &|| bite_bytes, ..ASK }, [reply.clone()]);
-        assert_eq!((outcome.answer.outcome, outcome.answer.attempts), (WHOLE, 1), "{bite_bytes}");
-        assert_eq!(outcome.took_ms, 40_100, "{bite_bytes}");
+    for batch_bytes in [1, BATCH_BYTES] {
+        let outcome =
+            calling(&settings(), &ModelRequest { batch_bytes: &|| batch_bytes, ..REQUEST }, [reply.clone()]);
+        assert_eq!((outcome.answer.outcome, outcome.answer.attempts), (WHOLE, 1), "{batch_bytes}");
+        assert_eq!(outcome.took_ms, 40_100, "{batch_bytes}");
     }
 }
 
@@ -375,12 +382,17 @@ fn cards_that_come_until_the_deadline_are_kept_however_large_the_bites_are() {
         for number in 1..=4_000 / pace_ms {
             reply = reply.wait(pace_ms).say(said(&[&card(&number.to_string()), ","].concat()));
         }
-        for bite_bytes in [1, BITE_BYTES, 16 * 1024] {
-            let ask = Ask { deadline_ms: START_MS + 3_000, bite_bytes: &|| bite_bytes, ..ASK };
-            let outcome = calling(&many, &ask, [reply.clone()]);
-            assert_eq!((outcome.answer.outcome, outcome.took_ms), (PARTIAL, 3_000), "{pace_ms} {bite_bytes}");
+        for batch_bytes in [1, BATCH_BYTES, 16 * 1024] {
+            let request =
+                ModelRequest { deadline_ms: START_MS + 3_000, batch_bytes: &|| batch_bytes, ..REQUEST };
+            let outcome = calling(&many, &request, [reply.clone()]);
+            assert_eq!(
+                (outcome.answer.outcome, outcome.took_ms),
+                (PARTIAL, 3_000),
+                "{pace_ms} {batch_bytes}"
+            );
             let last = outcome.answer.candidates.last().map(|candidate| candidate.front.as_str());
-            assert_eq!(last, Some((2_999 / pace_ms).to_string().as_str()), "{pace_ms} {bite_bytes}");
+            assert_eq!(last, Some((2_999 / pace_ms).to_string().as_str()), "{pace_ms} {batch_bytes}");
         }
     }
 }
@@ -450,13 +462,16 @@ fn what_came_before_a_hang_is_kept_however_large_the_bites_are() {
             reply = reply.say(said(&String::from_utf8_lossy(piece))).wait(1);
         }
     }
-    for bite_bytes in [1, BITE_BYTES, usize::MAX] {
-        let outcome =
-            calling(&settings(), &Ask { bite_bytes: &|| bite_bytes, ..ASK }, [reply.clone().hang()]);
-        assert_eq!(outcome.answer.outcome, PARTIAL, "{bite_bytes}");
+    for batch_bytes in [1, BATCH_BYTES, usize::MAX] {
+        let outcome = calling(
+            &settings(),
+            &ModelRequest { batch_bytes: &|| batch_bytes, ..REQUEST },
+            [reply.clone().hang()],
+        );
+        assert_eq!(outcome.answer.outcome, PARTIAL, "{batch_bytes}");
         let given: Vec<_> =
             outcome.answer.candidates.iter().map(|candidate| candidate.front.as_str()).collect();
-        assert_eq!(given, fronts, "{bite_bytes}");
+        assert_eq!(given, fronts, "{batch_bytes}");
     }
 }
 
@@ -646,7 +661,7 @@ fn the_generations_id_is_in_the_body_or_else_in_the_head() {
         (Reply::new(402).with("x-generation-id", long), None),
         (Reply::new(402), None),
     ] {
-        let outcome = calling(&ModelApi { attempts_max: 1, ..settings() }, &ASK, [reply]);
+        let outcome = calling(&ModelApi { attempts_max: 1, ..settings() }, &REQUEST, [reply]);
         assert_eq!(outcome.answer.generation_id.as_deref(), id);
     }
 }
@@ -703,23 +718,23 @@ fn a_drip_past_the_deadline_keeps_what_is_complete() {
     assert_eq!((outcome.answer.attempts, outcome.answer.operator_note.as_str()), (1, "deadline"));
 
     let busy = (0..100_000).fold(stream(), |reply, _| reply.say(COMMENT).wait(1)).hang();
-    let outcome = calling(&settings(), &ASK, [busy]);
+    let outcome = calling(&settings(), &REQUEST, [busy]);
     assert_eq!((outcome.answer.outcome, outcome.took_ms), (Err(Code::AiTimeout), TIMEOUT_MS));
 }
 
 #[test]
 fn no_attempt_outlives_the_deadline() {
-    let outcome = calling(&ModelApi { idle_timeout_ms: 90_000, ..settings() }, &ASK, [Reply::silence()]);
+    let outcome = calling(&ModelApi { idle_timeout_ms: 90_000, ..settings() }, &REQUEST, [Reply::silence()]);
     assert_eq!((outcome.answer.outcome, outcome.took_ms), (Err(Code::AiTimeout), TIMEOUT_MS));
     assert_eq!(outcome.answer.operator_note, "deadline");
 
     // Four silences of 15 s are a minute: the fourth attempt would have nothing left.
     let silences = [Reply::silence(), Reply::silence(), Reply::silence(), Reply::silence()];
-    let outcome = calling(&ModelApi { attempts_max: 10, ..settings() }, &ASK, silences);
+    let outcome = calling(&ModelApi { attempts_max: 10, ..settings() }, &REQUEST, silences);
     assert_eq!((outcome.answer.outcome, outcome.answer.attempts), (Err(Code::AiTimeout), 4));
     assert_eq!(outcome.took_ms, TIMEOUT_MS);
 
-    let outcome = calling(&settings(), &Ask { deadline_ms: START_MS, ..ASK }, []);
+    let outcome = calling(&settings(), &ModelRequest { deadline_ms: START_MS, ..REQUEST }, []);
     assert_eq!((outcome.answer.outcome, outcome.answer.attempts), (Err(Code::AiTimeout), 0));
 }
 
@@ -729,7 +744,7 @@ fn waits_between_attempts_double_and_are_spread() {
         let host = ScriptedHost::new(START_MS);
         host.set_random_bits(random_bits);
         host.always("/chat/completions", Reply::new(503));
-        let outcome = calling_on(&host, &settings(), &ASK);
+        let outcome = calling_on(&host, &settings(), &REQUEST);
         let sent_ms: Vec<_> = host.sent().iter().map(|sent| sent.at_ms - START_MS).collect();
         assert_eq!(sent_ms, [0, first_ms, first_ms + second_ms], "{random_bits}");
         assert_eq!(outcome.took_ms, first_ms + second_ms);
@@ -768,12 +783,12 @@ fn a_429_is_always_passed_on_with_a_time_to_wait() {
 
 #[test]
 fn attempts_before_a_restart_count() {
-    let ask = Ask { attempts_made: 2, ..ASK };
-    let outcome = calling(&settings(), &ask, [Reply::new(503)]);
+    let request = ModelRequest { attempts_made: 2, ..REQUEST };
+    let outcome = calling(&settings(), &request, [Reply::new(503)]);
     assert_eq!((outcome.answer.outcome, outcome.answer.attempts), (Err(Code::AiUnavailable), 3));
     assert_eq!(outcome.attempts_told, [3]);
 
-    let outcome = calling(&settings(), &Ask { attempts_made: 3, ..ASK }, []);
+    let outcome = calling(&settings(), &ModelRequest { attempts_made: 3, ..REQUEST }, []);
     assert_eq!((outcome.answer.outcome, outcome.answer.attempts), (Err(Code::AiUnavailable), 3));
     assert_eq!(outcome.answer.operator_note, "no attempt left");
 }
@@ -790,14 +805,14 @@ fn a_retry_is_counted_when_it_is_made_and_not_before_its_backoff() {
         counted.borrow_mut().push((attempt, host.now_ms() - START_MS));
         true
     };
-    let outcome = calling_on(&host, &settings(), &Ask { may_call: &may_call, ..ASK });
+    let outcome = calling_on(&host, &settings(), &ModelRequest { may_call: &may_call, ..REQUEST });
     assert_eq!(outcome.answer.attempts, 2);
     assert_eq!(*counted.borrow(), [(1, 0), (2, 7_000)]);
 }
 
 #[test]
 fn a_retry_that_is_forbidden_is_not_waited_for() {
-    let none_left = Ask { has_call_left: &|| false, may_call: &|attempt| attempt == 1, ..ASK };
+    let none_left = ModelRequest { has_call_left: &|| false, may_call: &|attempt| attempt == 1, ..REQUEST };
     let outcome = calling(&settings(), &none_left, [Reply::new(503).with("retry-after", "7")]);
     assert_eq!((outcome.answer.outcome, outcome.took_ms), (Err(Code::AiUnavailable), 0));
     assert_eq!(outcome.answer.retry_after_s, Some(7));
@@ -811,7 +826,7 @@ fn every_attempt_sends_the_same_bytes() {
     assert!(sent.iter().all(|attempt| attempt.request == sent[0].request));
     let body: Value = serde_json::from_slice(&sent[0].request.body).expect("it is JSON");
     assert_eq!(body["model"], "a/1");
-    assert_eq!(sent[0].header("x-session-id"), Some(ASK.session_id));
+    assert_eq!(sent[0].header("x-session-id"), Some(REQUEST.session_id));
 }
 
 #[test]
@@ -830,7 +845,8 @@ fn an_answer_that_was_given_before_is_asked_for_once_and_never_after_a_failure()
     }
     assert_eq!(both_ways(&on, &[whole()]).answer.was_reused, None);
     assert_eq!(
-        calling(&on, &Ask { no_cache: true, ..ASK }, [whole()]).host.sent()[0].header("x-openrouter-cache"),
+        calling(&on, &ModelRequest { no_cache: true, ..REQUEST }, [whole()]).host.sent()[0]
+            .header("x-openrouter-cache"),
         None
     );
 }
@@ -846,7 +862,7 @@ fn no_connection_is_left_open() {
         stream().say(event(&json!({ "error": {} }))).hang(),
         stream().say(event(&json!({ "error": { "code": 500 } }))).hang(),
     ] {
-        let outcome = calling(&ModelApi { attempts_max: 1, ..settings() }, &ASK, [reply]);
+        let outcome = calling(&ModelApi { attempts_max: 1, ..settings() }, &REQUEST, [reply]);
         assert_eq!(outcome.host.sent()[0].closed_ms, Some(START_MS + outcome.took_ms));
     }
 }
@@ -898,7 +914,7 @@ fn an_answer_of_many_pieces_needs_few_timers() {
         reply = reply.wait(20).say(said(" "));
     }
     reply = reply.say(said(&[&card("one"), "]"].concat())).say(DONE);
-    let outcome = calling(&settings(), &ASK, [reply]);
+    let outcome = calling(&settings(), &REQUEST, [reply]);
     assert_eq!((outcome.answer.outcome, outcome.took_ms), (WHOLE, 10_000));
     assert!(outcome.host.slept_ms().len() <= 3, "{:?}", outcome.host.slept_ms());
 }
