@@ -152,7 +152,7 @@ const fn is_of_word(c: char) -> bool {
 }
 
 fn check(raw: &[u8], chars_max: usize) -> Result<String, Dropped> {
-    let text = escapes::of_model(raw);
+    let text = escapes::decode_model_text(raw);
     let text = text_of(&text);
     let clean = sanitize(&text);
     if clean.is_empty() {

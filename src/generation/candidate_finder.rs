@@ -204,7 +204,7 @@ impl CandidateFinder {
     }
 
     /// Drops the open root: the bytes that follow do not continue it.
-    pub fn let_go(&mut self) {
+    pub fn reset(&mut self) {
         self.open.clear();
         self.place = Place::Between;
         self.is_json = false;
@@ -270,7 +270,7 @@ impl CandidateFinder {
 
     fn open(&mut self, bracket: u8) {
         if self.open.is_empty() {
-            self.let_go();
+            self.reset();
         }
         if self.open.len() >= DEPTH_MAX {
             let mut brackets = Brackets::default();
@@ -327,21 +327,21 @@ impl CandidateFinder {
                     (false, _, false) => Root::Other,
                 };
                 on_event(Event::Closed(root));
-                self.let_go();
+                self.reset();
             }
         }
     }
 
     /// Drops a root that is prose; this byte may open another.
     fn abandon(&mut self, byte: u8, on_event: &mut OnEvent<'_>) {
-        self.let_go();
+        self.reset();
         on_event(Event::Abandoned);
         self.step(byte, on_event);
     }
 
     fn begin_text(&mut self, text: Text) {
         if self.open.is_empty() {
-            self.let_go();
+            self.reset();
         }
         self.place = Place::Text(text);
         self.text.clear();
@@ -375,7 +375,7 @@ impl CandidateFinder {
     fn end_text(&mut self, text: Text, on_event: &mut OnEvent<'_>) {
         match (text, self.open.last_mut()) {
             (Text::Name, Some(Open::Object(object))) => {
-                let name = escapes::of_server(&self.text);
+                let name = escapes::decode_server_text(&self.text);
                 object.member = NAMES.iter().position(|known| *known == &*name);
                 object.expects = Expects::Colon;
                 // A member that stands twice says two things.
@@ -412,7 +412,7 @@ impl CandidateFinder {
                 self.end_value(within.has_found, on_event);
             }
             _ if is_first => {
-                self.let_go();
+                self.reset();
                 on_event(Event::Abandoned);
             }
             _ => self.end_value(false, on_event),
@@ -439,7 +439,7 @@ impl CandidateFinder {
         if let Inner::Json(within) = &mut self.inner {
             let Within { finder, has_found, has_list } = &mut **within;
             let mut text = Vec::with_capacity(self.text.len());
-            let consumed = escapes::of_model_within(&self.text, &mut text);
+            let consumed = escapes::decode_model_chunk(&self.text, &mut text);
             self.text.drain(..consumed);
             finder.push(&text, &mut |event| match event {
                 Event::Found(found) => {
@@ -613,7 +613,7 @@ mod tests {
                     }
                 };
                 finder.push(&whole.as_bytes()[..from], &mut take);
-                finder.let_go();
+                finder.reset();
                 finder.push(&whole.as_bytes()[to..], &mut take);
                 assert!(
                     fronts.iter().all(|front| front == "a" || front == "b"),

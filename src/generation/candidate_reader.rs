@@ -111,7 +111,7 @@ impl CandidateReader {
                 self.answer.is_cut |= !finder.is_in_prose() && !self.answer.is_over;
                 self.answer.is_closed &= self.answer.is_over;
                 self.answer.root_has_candidate = false;
-                finder.let_go();
+                finder.reset();
             }
             Reads::AtTheEnd(held) => {
                 held.gaps.push(held.content.len());
@@ -148,7 +148,7 @@ impl CandidateReader {
 
     /// Whether more roots may follow a closed one: a single object may be the first of several.
     #[must_use]
-    pub const fn may_go_on(&self) -> bool {
+    pub const fn may_continue(&self) -> bool {
         !self.answer.is_over
     }
 
@@ -266,7 +266,7 @@ impl Held {
                 let gap = gap.max(from);
                 finder
                     .push(self.content.get(from..gap).unwrap_or_default(), &mut |event| lists.receive(event));
-                finder.let_go();
+                finder.reset();
                 lists.cut();
                 from = gap;
             }
@@ -289,7 +289,7 @@ impl Held {
                 }
                 // The request contained the begin mark: all content before is reasoning.
                 Tag::End { length } if !finder.is_in_text() || begins_an_answer(after(length)) => {
-                    finder.let_go();
+                    finder.reset();
                     lists = Lists::default();
                     at = at.saturating_add(length);
                     from = at;

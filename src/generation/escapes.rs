@@ -56,7 +56,7 @@ struct Decoded {
 
 /// Decodes a string by a server; borrowed where it has no escape.
 #[must_use]
-pub fn of_server(raw: &[u8]) -> Cow<'_, [u8]> {
+pub fn decode_server_text(raw: &[u8]) -> Cow<'_, [u8]> {
     if !raw.contains(&b'\\') {
         return Cow::Borrowed(raw);
     }
@@ -67,7 +67,7 @@ pub fn of_server(raw: &[u8]) -> Cow<'_, [u8]> {
 
 /// Decodes a field of a candidate by a model; borrowed where it has no escape.
 #[must_use]
-pub fn of_model(raw: &[u8]) -> Cow<'_, [u8]> {
+pub fn decode_model_text(raw: &[u8]) -> Cow<'_, [u8]> {
     if !raw.contains(&b'\\') {
         return Cow::Borrowed(raw);
     }
@@ -81,7 +81,7 @@ pub fn of_model(raw: &[u8]) -> Cow<'_, [u8]> {
 
 /// Decodes JSON within a string by a model, chunk by chunk: appends the decoded text and returns how many bytes of `raw`
 /// were decoded. The rest belongs before the next chunk.
-pub fn of_model_within(raw: &[u8], text: &mut Vec<u8>) -> usize {
+pub fn decode_model_chunk(raw: &[u8], text: &mut Vec<u8>) -> usize {
     decode(raw, Writer::Model, false, text).consumed
 }
 
@@ -213,7 +213,7 @@ mod tests {
     use super::*;
 
     fn text_of(raw: &str) -> String {
-        String::from_utf8(of_model(raw.as_bytes()).into_owned()).expect("it is text")
+        String::from_utf8(decode_model_text(raw.as_bytes()).into_owned()).expect("it is text")
     }
 
     #[test]
@@ -227,13 +227,13 @@ mod tests {
             ("", ""),
         ] {
             assert_eq!(text_of(raw), text, "{raw}");
-            assert_eq!(of_server(raw.as_bytes()), text.as_bytes(), "{raw}");
+            assert_eq!(decode_server_text(raw.as_bytes()), text.as_bytes(), "{raw}");
         }
         assert_eq!(
-            of_server(br"\ud83d \ude00\ud83d\u0041"),
+            decode_server_text(br"\ud83d \ude00\ud83d\u0041"),
             b"\xED\xA0\xBD \xED\xB8\x80\xED\xA0\xBDA".as_slice()
         );
-        assert!(matches!(of_model(b"plain"), Cow::Borrowed(_)));
+        assert!(matches!(decode_model_text(b"plain"), Cow::Borrowed(_)));
     }
 
     #[test]
@@ -305,8 +305,8 @@ mod tests {
 
     #[test]
     fn a_server_escapes_what_it_means() {
-        assert_eq!(of_server(br"\theta\nabla\frac\beta"), b"\theta\nabla\x0Crac\x08eta".as_slice());
-        assert_eq!(of_server(br"\x\u12"), br"\x\u12".as_slice());
+        assert_eq!(decode_server_text(br"\theta\nabla\frac\beta"), b"\theta\nabla\x0Crac\x08eta".as_slice());
+        assert_eq!(decode_server_text(br"\x\u12"), br"\x\u12".as_slice());
     }
 
     proptest! {
@@ -331,7 +331,7 @@ mod tests {
                 let (mut held, mut text) = (Vec::new(), Vec::new());
                 for chunk in raw.as_bytes().chunks(size.max(1)) {
                     held.extend_from_slice(chunk);
-                    let consumed = of_model_within(&held, &mut text);
+                    let consumed = decode_model_chunk(&held, &mut text);
                     held.drain(..consumed);
                 }
                 (String::from_utf8_lossy(&text).into_owned(), held)

@@ -227,32 +227,32 @@ impl<'a> Value<'a> {
 
     /// Returns a text without escapes: the names and codes of an API have none.
     #[must_use]
-    pub fn word(self) -> Option<&'a str> {
+    pub fn as_str(self) -> Option<&'a str> {
         let Self::Text(word) = self else { return None };
         std::str::from_utf8(word).ok().filter(|word| !word.contains('\\'))
     }
 
     /// Whether the value contains anything but null, false, 0 and empty values.
     #[must_use]
-    pub fn says_something(self) -> bool {
+    pub fn is_truthy(self) -> bool {
         match self {
             Self::Missing => false,
             Self::Text(text) => !text.trim_ascii().is_empty(),
             Self::Bare(word) => !matches!(word, b"null" | b"false" | b"0" | b"NaN"),
             Self::Object(text) => {
                 let mut says = false;
-                Cursor::new(text).object(&mut |_, cursor| says |= cursor.value().is_said_within());
+                Cursor::new(text).object(&mut |_, cursor| says |= cursor.value().is_truthy_within());
                 says
             }
-            Self::List(_) => self.is_said_within(),
+            Self::List(_) => self.is_truthy_within(),
         }
     }
 
-    /// Like `says_something`, for a value of any depth: a letter or a digit is enough.
-    fn is_said_within(self) -> bool {
+    /// Like `is_truthy`, for a value of any depth: a letter or a digit is enough.
+    fn is_truthy_within(self) -> bool {
         match self {
             Self::Object(text) | Self::List(text) => text.iter().any(u8::is_ascii_alphanumeric),
-            other => other.says_something(),
+            other => other.is_truthy(),
         }
     }
 }
@@ -328,12 +328,12 @@ mod tests {
             r#"{"code":null,"message":""}"#,
             r#"{"a":{}}"#,
         ] {
-            assert!(!value(nothing).says_something(), "{nothing}");
+            assert!(!value(nothing).is_truthy(), "{nothing}");
         }
         for something in
             ["true", "1", "\"x\"", "[1]", r#"{"code":1}"#, r#"{"a":{"b":1}}"#, r#"{"message":"m"}"#]
         {
-            assert!(value(something).says_something(), "{something}");
+            assert!(value(something).is_truthy(), "{something}");
         }
     }
 

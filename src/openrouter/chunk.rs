@@ -123,11 +123,11 @@ impl<'a> Chunk<'a> {
         };
         let is_error = context.is_error || kind != Value::Missing;
         let has_error_code = code.whole().is_some_and(|code| (400..600).contains(&code));
-        chunk.failure = if error.says_something() {
+        chunk.failure = if error.is_truthy() {
             // Beside an error that is a text, its code is a member of the document.
             let error = if matches!(error, Value::Object(_)) { error } else { Value::Object(text) };
             Some(failure_in(error, details))
-        } else if choice_error.says_something() {
+        } else if choice_error.is_truthy() {
             Some(failure_in(choice_error, details))
         } else if context.http_status.is_some() || is_error || (has_error_code && !has_choices) {
             Some(failure_in(Value::Object(text), details))
@@ -199,7 +199,7 @@ fn append<'a>(text: &mut Cow<'a, [u8]>, more: Cow<'a, [u8]>) {
 fn arguments_in<'a>(cursor: &mut Cursor<'a>) -> Cow<'a, [u8]> {
     let mut arguments = Cow::Borrowed([].as_slice());
     cursor.object(&mut |name, cursor| match (name, cursor.value()) {
-        (b"arguments", Value::Text(text)) => arguments = escapes::of_server(text),
+        (b"arguments", Value::Text(text)) => arguments = escapes::decode_server_text(text),
         // Some servers send the JSON itself.
         (b"arguments", Value::Object(json) | Value::List(json)) => arguments = Cow::Borrowed(json),
         _ => {}
@@ -210,14 +210,14 @@ fn arguments_in<'a>(cursor: &mut Cursor<'a>) -> Cow<'a, [u8]> {
 /// Returns the text of a string, of a part, or of a list of them; JSON in place of text as it is.
 fn text_in(value: Value<'_>) -> Cow<'_, [u8]> {
     match value {
-        Value::Text(text) => escapes::of_server(text),
+        Value::Text(text) => escapes::decode_server_text(text),
         Value::Object(json) => text_of_part(json).unwrap_or(Cow::Borrowed(json)),
         Value::List(json) => {
             let mut text = Cow::Borrowed([].as_slice());
             let mut has_part = false;
             let mut has_other = false;
             Cursor::new(json).list(&mut |cursor| match cursor.value() {
-                Value::Text(part) => append(&mut text, escapes::of_server(part)),
+                Value::Text(part) => append(&mut text, escapes::decode_server_text(part)),
                 Value::Object(part) => match text_of_part(part) {
                     Some(part) => {
                         has_part = true;
@@ -244,7 +244,7 @@ fn text_of_part(json: &[u8]) -> Option<Cow<'_, [u8]>> {
         b"type" => kind = cursor.value(),
         b"text" => {
             text = match cursor.value() {
-                Value::Text(text) => Some(escapes::of_server(text)),
+                Value::Text(text) => Some(escapes::decode_server_text(text)),
                 _ => Some(Cow::Borrowed([].as_slice())),
             }
         }
@@ -252,7 +252,7 @@ fn text_of_part(json: &[u8]) -> Option<Cow<'_, [u8]>> {
             cursor.value();
         }
     });
-    match kind.word() {
+    match kind.as_str() {
         // The type of a JSON schema: the model filled it in.
         None | Some("text" | "output_text" | "object") => text,
         Some(_) => Some(Cow::Borrowed(&[])),
@@ -261,18 +261,18 @@ fn text_of_part(json: &[u8]) -> Option<Cow<'_, [u8]>> {
 
 /// Returns a name that a log can contain: printable ASCII.
 fn name_in(value: Value<'_>) -> Option<&str> {
-    value.word().filter(|word| {
+    value.as_str().filter(|word| {
         (1..=NAME_BYTES_MAX).contains(&word.len()) && word.bytes().all(|byte| byte.is_ascii_graphic())
     })
 }
 
 /// Returns the value if it marks the document as an error.
 fn error_in<'a>(value: Value<'a>, before: Value<'a>) -> Value<'a> {
-    if value.word() == Some("error") { value } else { before }
+    if value.as_str() == Some("error") { value } else { before }
 }
 
 fn finish_in(value: Value<'_>) -> Option<Finish> {
-    match value.word()?.trim() {
+    match value.as_str()?.trim() {
         "" => None,
         "length" => Some(Finish::Length),
         "content_filter" => Some(Finish::ContentFilter),
@@ -308,21 +308,21 @@ fn failure_in(error: Value<'_>, details: ErrorDetails<'_>) -> Failure {
     Cursor::new(json).object(&mut |name, cursor| match name {
         b"code" => {
             let code = cursor.value();
-            found.code_text = code.word();
+            found.code_text = code.as_str();
             found.code_number = code.whole().or(found.code_number);
         }
         b"status" | b"status_code" => found.code_number = found.code_number.or(cursor.value().whole()),
-        b"type" => found.kind = cursor.value().word(),
+        b"type" => found.kind = cursor.value().as_str(),
         b"metadata" => cursor.object(&mut |name, cursor| {
             let value = cursor.value();
             if name == b"error_type" {
-                found.error_type = value.word();
+                found.error_type = value.as_str();
             }
         }),
         b"availability" => cursor.object(&mut |name, cursor| {
             let value = cursor.value();
             match name {
-                b"code" => found.availability_code = value.word(),
+                b"code" => found.availability_code = value.as_str(),
                 b"retryable" => {
                     found.retryable = match value {
                         Value::Bare(b"true") => Some(true),

@@ -164,7 +164,7 @@ impl ResponseReader {
     pub fn remaining(&self) -> Remaining {
         let received = &self.received;
         let is_whole =
-            received.reader.is_closed() && received.reader.has_candidate() && !received.reader.may_go_on();
+            received.reader.is_closed() && received.reader.has_candidate() && !received.reader.may_continue();
         let is_complete = received.finish.is_some() && received.usage.is_some();
         if received.failure.is_some()
             || received.is_done
