@@ -15,6 +15,14 @@ pub fn keyed_hash(key: &str, parts: &[&[u8]]) -> [u8; 32] {
     mac.finalize().into_bytes().into()
 }
 
+/// The first 128 bits of the hash as 32 hexadecimal digits: enough that two inputs never have the same.
+#[must_use]
+pub fn short_hash(key: &str, parts: &[&[u8]]) -> String {
+    let mut hash = hex(&keyed_hash(key, parts));
+    hash.truncate(32);
+    hash
+}
+
 /// Bytes in hexadecimal.
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {

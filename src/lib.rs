@@ -22,6 +22,7 @@ pub mod http;
 pub mod keyed_hash;
 pub mod ports;
 pub mod problem;
+pub mod pseudonym;
 
 pub mod answer;
 pub mod auth;

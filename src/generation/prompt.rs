@@ -12,11 +12,10 @@
 //!
 //! Not for: believing the model. What comes back is only ever read as candidates, whatever it says.
 
-use crate::keyed_hash::{hex, keyed_hash};
+use crate::keyed_hash::short_hash;
 
 /// Says what the hash is for, so that no hash of one kind can be passed off as one of another.
 const MARK_LABEL: &[u8] = b"ai-sessions/text-mark\0";
-const PSEUDONYM_LABEL: &[u8] = b"ai-sessions/pseudonym\0";
 
 /// What every request says first; the number of cards goes between the two.
 const RULES: [&str; 2] = [
@@ -68,7 +67,7 @@ pub fn system_message(candidates_max: usize) -> String {
 /// The user message: the text between its two lines. `key` is the service's secret.
 #[must_use]
 pub fn user_message(key: &str, text: &str) -> String {
-    let hash = |count: u32| half_hash(key, &[MARK_LABEL, &count.to_be_bytes(), text.as_bytes()]);
+    let hash = |count: u32| short_hash(key, &[MARK_LABEL, &count.to_be_bytes(), text.as_bytes()]);
     let mark = first_outside(text, hash);
     ["TEXT ", &mark, "\n", text, "\nTEXT ", &mark].concat()
 }
@@ -85,20 +84,6 @@ fn first_outside(text: &str, mut mark: impl FnMut(u32) -> String) -> String {
     }
 }
 
-/// A stable name for a user that does not lead back to the user: 32 hexadecimal digits. For the model API's
-/// `user`, by which its abuse control tells users apart.
-#[must_use]
-pub fn pseudonym(key: &str, user_id: &str) -> String {
-    half_hash(key, &[PSEUDONYM_LABEL, user_id.as_bytes()])
-}
-
-/// The first half of the hash, in hexadecimal: 128 bits, so that nobody finds two of a kind.
-fn half_hash(key: &str, parts: &[&[u8]]) -> String {
-    let mut hash = hex(&keyed_hash(key, parts));
-    hash.truncate(32);
-    hash
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -106,6 +91,7 @@ mod tests {
     use super::*;
     use crate::generation::candidate::{self, Found};
     use crate::generation::candidate_reader::CandidateReader;
+    use crate::pseudonym::pseudonym;
 
     #[test]
     fn the_same_text_gives_the_same_bytes_and_another_text_or_key_gives_others() {
@@ -138,13 +124,8 @@ mod tests {
     }
 
     #[test]
-    fn a_pseudonym_is_stable_and_keyed_and_no_hash_of_another_kind() {
+    fn the_mark_of_a_text_is_not_the_pseudonym_of_a_user_of_that_name() {
         let user = "018f3a3e-0000-7000-8000-000000000001";
-        assert_eq!(pseudonym("key", user), pseudonym("key", user));
-        assert_eq!(pseudonym("key", user).len(), 32);
-        assert!(pseudonym("key", user).bytes().all(|byte| byte.is_ascii_hexdigit()));
-        assert_ne!(pseudonym("key", user), pseudonym("kez", user));
-        assert_ne!(pseudonym("key", user), pseudonym("key", "018f3a3e-0000-7000-8000-000000000002"));
         assert!(!user_message("key", user).contains(&pseudonym("key", user)));
     }
 

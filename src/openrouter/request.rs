@@ -15,8 +15,9 @@
 //! stop the bill.
 
 use crate::config::ModelApi;
-use crate::generation::prompt::{ANSWER_SCHEMA, pseudonym, system_message, user_message};
+use crate::generation::prompt::{ANSWER_SCHEMA, system_message, user_message};
 use crate::http::Request;
+use crate::pseudonym::pseudonym;
 
 /// OpenRouter: "'models' array must have 3 items or fewer", with status 400.
 const MODELS_MAX: usize = 3;

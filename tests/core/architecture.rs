@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Values without behaviour of a layer: everybody may import them.
-const SHARED: &[&str] = &["http", "keyed_hash", "problem", "config"];
+const SHARED: &[&str] = &["http", "keyed_hash", "problem", "pseudonym", "config"];
 const PURE: &[&str] = &["auth", "input", "user_state", "quota", "generation", "answer"];
 const VENDORS: &[&str] = &["supabase", "openrouter"];
 
@@ -19,6 +19,7 @@ fn allowed(module: &str) -> Option<Vec<&'static str>> {
         "config" => &[&["quota", "keyed_hash"]],
         "http" | "problem" => &[SHARED],
         "keyed_hash" => &[],
+        "pseudonym" => &[&["keyed_hash"]],
         "ports" => &[SHARED, PURE],
         pure if PURE.contains(&pure) => &[SHARED, PURE],
         "supabase" => &[SHARED, PURE, &["ports", "supabase"]],
