@@ -53,12 +53,6 @@ impl Leases {
         self.0.retain(|lease| ids.contains(&lease.id));
     }
 
-    /// How many are in use.
-    #[must_use]
-    pub fn in_use(&self, now_ms: u64) -> usize {
-        self.0.iter().filter(|lease| lease.expires_ms > now_ms).count()
-    }
-
     /// The first moment, `now_ms` or later, at which `id` can have a lease if none is released before; `None` when
     /// `concurrent` is 0.
     #[must_use]
@@ -88,6 +82,7 @@ impl Leases {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::quota::counts::in_use;
 
     const A: Uuid = Uuid::from_u128(1);
     const B: Uuid = Uuid::from_u128(2);
@@ -105,18 +100,18 @@ mod tests {
     fn as_many_as_are_allowed_and_not_one_more() {
         let mut leases = two();
         assert!(!leases.take(2, C, 5_000, 1_000));
-        assert_eq!(leases.in_use(1_000), 2);
+        assert_eq!(in_use(&leases, 1_000), 2);
         assert!(leases.take(3, C, 5_000, 1_000));
-        assert_eq!(leases.in_use(1_000), 3);
+        assert_eq!(in_use(&leases, 1_000), 3);
     }
 
     #[test]
     fn a_lease_ends_by_itself_at_its_moment_and_not_before() {
-        for (now_ms, in_use, is_let_in) in
+        for (now_ms, count, is_let_in) in
             [(4_999, 2, false), (5_000, 1, true), (8_999, 1, true), (9_000, 0, true)]
         {
             let mut leases = two();
-            assert_eq!(leases.in_use(now_ms), in_use, "{now_ms}");
+            assert_eq!(in_use(&leases, now_ms), count, "{now_ms}");
             assert_eq!(leases.take(2, C, 1, now_ms), is_let_in, "{now_ms}");
         }
     }
@@ -127,7 +122,7 @@ mod tests {
         leases.release(A);
         leases.release(A);
         leases.release(C);
-        assert_eq!(leases.in_use(1_000), 1);
+        assert_eq!(in_use(&leases, 1_000), 1);
         assert!(leases.take(2, C, 5_000, 1_000));
     }
 
@@ -135,10 +130,10 @@ mod tests {
     fn a_lease_that_is_taken_again_is_renewed() {
         let mut leases = two();
         assert!(leases.take(2, A, 5_000, 4_000));
-        assert_eq!(leases.in_use(4_000), 2);
-        assert_eq!(leases.in_use(8_999), 2);
+        assert_eq!(in_use(&leases, 4_000), 2);
+        assert_eq!(in_use(&leases, 8_999), 2);
         leases.release(A);
-        assert_eq!(leases.in_use(4_000), 1);
+        assert_eq!(in_use(&leases, 4_000), 1);
     }
 
     #[test]

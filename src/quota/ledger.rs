@@ -162,7 +162,7 @@ impl Ledger {
     /// Whether one more model call may be made now.
     #[must_use]
     pub fn has_attempt(&self, policies: &Policies, now_ms: u64) -> bool {
-        self.attempts.used(policies.attempts, now_ms) < policies.attempts.count
+        self.attempts.available_at_ms(policies.attempts, now_ms) <= now_ms
     }
 
     /// Which of the windows of a generation have no room, and when all of them have.
@@ -198,14 +198,8 @@ impl Ledger {
         self.leases.release(id);
     }
 
-    /// Whether nothing is left that a decision could depend on: the ledger can be deleted, together with every
-    /// [`Reservation`] that is kept beside it (a fresh ledger numbers its units from the start).
-    #[must_use]
-    pub fn is_idle(&self, now_ms: u64) -> bool {
-        self.idle_at_ms() <= now_ms
-    }
-
-    /// The moment at which the ledger will be idle if nothing happens before; 0 when nothing is in it.
+    /// The moment at which no decision depends on the ledger any more, if nothing happens before; 0 for an empty one. It can
+    /// be deleted then, with every [`Reservation`] beside it (a new ledger numbers its reservations from the start).
     #[must_use]
     pub fn idle_at_ms(&self) -> u64 {
         let windows = [&self.burst, &self.generations, &self.attempts];
@@ -216,6 +210,7 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::quota::counts::{in_use, reserved};
 
     const POLICIES: Policies = Policies {
         burst: Quota { count: 3, window_s: 60 },           // buckets of 600 ms
@@ -230,7 +225,7 @@ mod tests {
     }
 
     /// A ledger of `requests` requests and of as many generations that have ended, all at the moment 0.
-    fn used(requests: u32, generations: u32) -> Ledger {
+    fn after(requests: u32, generations: u32) -> Ledger {
         let mut ledger = Ledger::default();
         for _ in 0..requests {
             ledger.count_request(&POLICIES, 0).expect("there is room");
@@ -251,7 +246,7 @@ mod tests {
 
     #[test]
     fn a_request_over_the_burst_is_told_when_to_come_back() {
-        let mut ledger = used(3, 0);
+        let mut ledger = after(3, 0);
         let refusal = ledger.count_request(&POLICIES, 500).expect_err("the burst is used up");
         // Room at 60600 ms.
         assert_eq!(refusal, Refusal { violated: vec![BURST], retry_after_s: 61 });
@@ -261,18 +256,18 @@ mod tests {
 
     #[test]
     fn a_refused_request_counts_nowhere() {
-        let mut ledger = used(3, 0);
+        let mut ledger = after(3, 0);
         for now_ms in 0..100 {
             ledger.count_request(&POLICIES, now_ms).expect_err("the burst is used up");
         }
-        assert_eq!(ledger.burst, used(3, 0).burst);
-        assert_eq!(ledger.generations.used(POLICIES.generations, 99), 0);
-        assert_eq!(ledger.leases.in_use(99), 0);
+        assert_eq!(ledger.burst, after(3, 0).burst);
+        assert_eq!(reserved(&ledger.generations, POLICIES.generations, 99), 0);
+        assert_eq!(in_use(&ledger.leases, 99), 0);
     }
 
     #[test]
     fn a_wait_for_the_burst_is_a_wait_for_the_generations_too() {
-        let mut ledger = used(3, 2);
+        let mut ledger = after(3, 2);
         let refusal = ledger.count_request(&POLICIES, 0).expect_err("the burst is used up");
         assert_eq!(
             refusal,
@@ -285,7 +280,7 @@ mod tests {
 
     #[test]
     fn a_wait_for_a_generation_is_a_wait_for_the_burst_too() {
-        let mut ledger = used(0, 2);
+        let mut ledger = after(0, 2);
         let at_ms = 101 * 864_000 - 1_000;
         for _ in 0..3 {
             ledger.count_request(&POLICIES, at_ms).expect("there is room");
@@ -300,14 +295,14 @@ mod tests {
 
     #[test]
     fn what_is_refused_by_one_policy_takes_nothing_of_the_other() {
-        let mut full = used(0, 0);
+        let mut full = after(0, 0);
         full.reserve(&POLICIES, id(1), LEASE_MS, 0).expect("there is room");
         let one = Policies { concurrent: 1, ..POLICIES };
         let before = full.clone();
         full.reserve(&one, id(2), LEASE_MS, 0).expect_err("one is in flight");
         assert_eq!(full, before);
 
-        let mut spent = used(0, 2);
+        let mut spent = after(0, 2);
         let before = spent.clone();
         spent.reserve(&POLICIES, id(1), LEASE_MS, 0).expect_err("no generation is left");
         assert_eq!(spent, before);
@@ -388,15 +383,15 @@ mod tests {
             ledger.refund(failed);
             ledger.release(id(1));
         }
-        assert_eq!(ledger.generations.used(POLICIES.generations, 0), 1);
-        assert_eq!(ledger.leases.in_use(0), 1);
+        assert_eq!(reserved(&ledger.generations, POLICIES.generations, 0), 1);
+        assert_eq!(in_use(&ledger.leases, 0), 1);
         assert_eq!(come(&ledger, 0), Ok(()));
     }
 
     #[test]
     fn it_is_idle_when_the_last_of_all_has_left() {
         let mut ledger = Ledger::default();
-        assert!(ledger.is_idle(0));
+        assert_eq!(ledger.idle_at_ms(), 0);
         ledger.count_request(&POLICIES, 0).expect("there is room");
         assert_eq!(ledger.idle_at_ms(), 60_600);
         let reservation = ledger.reserve(&POLICIES, id(1), LEASE_MS, 0).expect("there is room");
@@ -405,13 +400,11 @@ mod tests {
         assert_eq!(ledger.idle_at_ms(), 101 * 864_000, "its model call stays counted");
         ledger.attempts = Window::default();
         assert_eq!(ledger.idle_at_ms(), LEASE_MS);
-        assert!(!ledger.is_idle(LEASE_MS - 1));
-        assert!(ledger.is_idle(LEASE_MS));
     }
 
     #[test]
     fn on_the_disk_it_is_an_array_and_an_empty_one_is_a_fresh_ledger() {
-        let mut ledger = used(2, 1);
+        let mut ledger = after(2, 1);
         ledger.reserve(&POLICIES, id(7), LEASE_MS, 0).expect("there is room");
         let text = serde_json::to_string(&ledger).expect("it is JSON");
         assert_eq!(
@@ -435,7 +428,7 @@ mod tests {
         ledger.release(id(1));
         let refusal = ledger.reserve(&policies, id(2), LEASE_MS, 0).expect_err("no model call is left");
         assert_eq!(refusal, Refusal { violated: vec![ATTEMPTS], retry_after_s: 61 });
-        assert_eq!(ledger.generations.used(policies.generations, 0), 0, "a refused one takes nothing");
+        assert_eq!(reserved(&ledger.generations, policies.generations, 0), 0, "a refused one takes nothing");
         assert!(!ledger.count_attempt(&policies, 60_599));
         assert!(ledger.reserve(&policies, id(2), LEASE_MS, 60_600).is_ok());
     }

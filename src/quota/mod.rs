@@ -12,6 +12,8 @@
 //! what makes two decisions one transaction (the user's object), nor the problem document of a refusal
 //! ([`crate::problem`]).
 
+#[cfg(test)]
+pub(crate) mod counts;
 pub mod headers;
 mod lease;
 mod ledger;

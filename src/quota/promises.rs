@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use uuid::Uuid;
 
+use super::counts::{in_use, reserved};
 use super::*;
 
 const NOON_MS: u64 = 1_785_585_600_000;
@@ -70,7 +71,7 @@ proptest! {
         for pause_ms in pauses_ms {
             now_ms += pause_ms;
             let (at_least, at_most) = oracle.bounds(quota, now_ms);
-            let used = size(window.used(quota, now_ms));
+            let used = size(reserved(&window, quota, now_ms));
             prop_assert!((at_least..=at_most).contains(&used), "{at_least} <= {used} <= {at_most}");
             if window.take(quota, now_ms).is_some() {
                 prop_assert!(at_least < size(quota.count), "one too many");
@@ -96,8 +97,8 @@ proptest! {
         // Index, number and count: at most 30 bytes for each of 101 buckets.
         prop_assert!(bytes < 101 * 30 + 40, "{bytes} bytes");
         let idle_at_ms = window.idle_at_ms();
-        prop_assert_eq!(window.used(quota, idle_at_ms), 0);
-        prop_assert!(window.used(quota, idle_at_ms - 1) > 0);
+        prop_assert_eq!(reserved(&window, quota, idle_at_ms), 0);
+        prop_assert!(reserved(&window, quota, idle_at_ms - 1) > 0);
     }
 
     /// The oracle goes by the true time; the clock lags behind it more and more.
@@ -143,7 +144,7 @@ proptest! {
                     prop_assert!(at_least < size(quota.count), "one too many");
                     taken.push((now_ms, window_ms));
                 }
-                prop_assert_eq!(window.used(quota, now_ms + window_ms + window_ms / 100), 0);
+                prop_assert_eq!(reserved(&window, quota, now_ms + window_ms + window_ms / 100), 0);
             }
         }
     }
@@ -259,7 +260,7 @@ impl User {
                 self.ledger.release(self.generations[number].id);
                 self.generations[number].was_released = true;
             }
-            Step::Alarm if self.ledger.is_idle(self.now_ms) => {
+            Step::Alarm if self.ledger.idle_at_ms() <= self.now_ms => {
                 self.ledger = Ledger::default();
                 self.generations.clear();
             }
@@ -358,11 +359,11 @@ impl User {
             (&self.ledger.attempts, self.policies.attempts, &self.calls),
         ] {
             let (at_least, at_most) = oracle.bounds(quota, self.now_ms);
-            let used = size(window.used(quota, self.now_ms));
+            let used = size(reserved(&window, quota, self.now_ms));
             prop_assert!((at_least..=at_most).contains(&used), "{at_least} <= {used} <= {at_most}");
-            prop_assert_eq!(window.used(quota, self.ledger.idle_at_ms().max(self.now_ms)), 0);
+            prop_assert_eq!(reserved(&window, quota, self.ledger.idle_at_ms().max(self.now_ms)), 0);
         }
-        prop_assert_eq!(self.ledger.leases.in_use(self.now_ms), self.running());
+        prop_assert_eq!(in_use(&self.ledger.leases, self.now_ms), self.running());
         Ok(())
     }
 }

@@ -153,12 +153,6 @@ impl Window {
         self.refunded.drain(..surplus);
     }
 
-    /// Units that count against the quota now.
-    #[must_use]
-    pub fn used(&self, quota: Quota, now_ms: u64) -> u32 {
-        total(&self.buckets_at(quota, now_ms))
-    }
-
     /// The first moment, `now_ms` or later, at which there is room for one more unit if nothing happens before.
     /// With a quota of 0, which never has room: a window from now.
     #[must_use]
@@ -252,6 +246,7 @@ fn below_at_ms(buckets: &[Bucket], quota: Quota, limit: u32, now_ms: u64) -> Opt
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::quota::counts::reserved;
 
     const MINUTE: Quota = Quota { count: 2, window_s: 60 }; // buckets of 600 ms
     const MONTH: Quota = Quota { count: 1_000_000, window_s: 31 * 86_400 };
@@ -268,7 +263,7 @@ mod tests {
     fn the_quota_is_let_in_and_not_one_more() {
         let (mut window, _) = taken(MINUTE, &[0, 0]);
         assert_eq!(window.take(MINUTE, 0), None);
-        assert_eq!(window.used(MINUTE, 0), 2);
+        assert_eq!(reserved(&window, MINUTE, 0), 2);
     }
 
     #[test]
@@ -324,7 +319,7 @@ mod tests {
         let (mut window, reservations) = taken(MINUTE, &[0, 0]);
         window.refund(reservations[0]);
         window.refund(reservations[0]);
-        assert_eq!(window.used(MINUTE, 0), 1);
+        assert_eq!(reserved(&window, MINUTE, 0), 1);
         window.take(MINUTE, 0).expect("one came back");
         window.refund(reservations[0]);
         assert_eq!(window.take(MINUTE, 0), None);
@@ -337,7 +332,7 @@ mod tests {
         assert_eq!(window.idle_at_ms(), 0);
         window.take(MINUTE, 0).expect("it came back");
         window.refund(reservations[0]);
-        assert_eq!(window.used(MINUTE, 0), 1);
+        assert_eq!(reserved(&window, MINUTE, 0), 1);
     }
 
     #[test]
@@ -345,7 +340,7 @@ mod tests {
         let (mut window, reservations) = taken(MINUTE, &[0, 30_000]);
         window.take(MINUTE, 60_600).expect("the first has left");
         window.refund(reservations[0]);
-        assert_eq!(window.used(MINUTE, 60_600), 2);
+        assert_eq!(reserved(&window, MINUTE, 60_600), 2);
     }
 
     #[test]
@@ -353,7 +348,7 @@ mod tests {
         let (_, foreign) = taken(MINUTE, &[0, 0]);
         let (mut window, _) = taken(MINUTE, &[0]);
         window.refund(foreign[1]);
-        assert_eq!(window.used(MINUTE, 0), 1);
+        assert_eq!(reserved(&window, MINUTE, 0), 1);
     }
 
     #[test]
@@ -363,7 +358,7 @@ mod tests {
         for reservation in reservations {
             window.refund(reservation);
         }
-        assert_eq!(window.used(quota, 0), 0);
+        assert_eq!(reserved(&window, quota, 0), 0);
         assert_eq!(window.refunded.len(), REFUNDED_MAX);
         window.advance(quota, 0);
         assert_eq!(window.refunded.len(), 0);
@@ -376,8 +371,8 @@ mod tests {
         assert_eq!(window.available_at_ms(MINUTE, 1_000), 61_200);
         assert_eq!(window.take(MINUTE, 61_199), None);
         window.refund(reservations[1]);
-        assert_eq!(window.used(MINUTE, 61_199), 1);
-        assert_eq!(window.used(MINUTE, 61_200), 0);
+        assert_eq!(reserved(&window, MINUTE, 61_199), 1);
+        assert_eq!(reserved(&window, MINUTE, 61_200), 0);
     }
 
     #[test]
@@ -385,7 +380,7 @@ mod tests {
         let hour = Quota { count: 2, window_s: 3_600 };
         let (window, _) = taken(MINUTE, &[1_000, 2_000]);
         // Read as 1199 and 2399 ms, both in the first bucket of 36 s.
-        assert_eq!(window.used(hour, 3_000), 2);
+        assert_eq!(reserved(&window, hour, 3_000), 2);
         assert_eq!(window.available_at_ms(hour, 3_000), 3_636_000);
     }
 
@@ -422,7 +417,7 @@ mod tests {
         let now_ms = (oldest + 101) * bucket_ms(MONTH.window_s) - 1;
         window.take(MONTH, now_ms).expect("one came back");
         assert_eq!(window.buckets.len(), 101);
-        assert_eq!(window.used(MONTH, now_ms), 1_000_000);
+        assert_eq!(reserved(&window, MONTH, now_ms), 1_000_000);
         assert_eq!(window.take(MONTH, now_ms), None);
         assert!(serde_json::to_string(&window).expect("it is JSON").len() < 3_000);
     }

@@ -8,6 +8,7 @@ use super::idempotency::{Found, KEEP_RECORD_MS, session_id};
 use super::record::{Accepted, Ending, SessionCandidate};
 use super::*;
 use crate::quota::Quota;
+use crate::quota::counts::{in_use, reserved};
 
 const T: u64 = 1_800_000_000_000;
 const TIMEOUT_MS: u64 = 60_000;
@@ -83,7 +84,7 @@ fn an_accepted_generation_is_stored_with_what_it_used() {
     let effects = state.admit(&policies(), accepted(1), None, TIMEOUT_MS, T).expect("within the limits");
     assert_eq!(effects, WriteSet { ledger: true, generation: Some(ONE), ..WriteSet::default() });
     assert_eq!(generations_left(&state), 2);
-    assert_eq!(state.ledger.leases.in_use(T), 1);
+    assert_eq!(in_use(&state.ledger.leases, T), 1);
     assert_eq!(state.find(ONE).map(|found| found.deadline_ms), Some(T + TIMEOUT_MS));
 }
 
@@ -111,13 +112,13 @@ fn a_unit_goes_back_for_every_failure_but_a_refused_text() {
         let mut state = running();
         state.advance(ONE, Event::Ended(ending(Some(code), T)), T);
         assert_eq!(generations_left(&state), 3, "{}", code.name());
-        assert_eq!(state.ledger.leases.in_use(T), 0, "{}", code.name());
+        assert_eq!(in_use(&state.ledger.leases, T), 0, "{}", code.name());
     }
     for code in [None, Some(Code::AiRefused)] {
         let mut state = running();
         let effects = state.advance(ONE, Event::Ended(ending(code, T)), T);
         assert_eq!(generations_left(&state), 2);
-        assert_eq!(state.ledger.leases.in_use(T), 0, "a lease is always given back");
+        assert_eq!(in_use(&state.ledger.leases, T), 0, "a lease is always given back");
         assert_eq!(
             effects,
             WriteSet { ending: Some(ONE), ..WriteSet::default() },
@@ -478,7 +479,7 @@ fn a_desk_comes_back_from_the_storage_as_it_was() {
     let loaded = UserState::stored((ledger, Vec::new(), 0), Vec::new(), generations);
     assert_eq!(loaded.generations, state.generations);
     assert_eq!(loaded.ledger, state.ledger, "the lease of what has ended is released");
-    assert_eq!(loaded.ledger.leases.in_use(T), 1);
+    assert_eq!(in_use(&loaded.ledger.leases, T), 1);
 }
 
 /// A state with so many ended generations that are not written yet, from id 1 on; each ended at T.
@@ -685,8 +686,8 @@ proptest! {
                 Step::Wait(ms) => now_ms += u64::from(ms) % 1000,
             }
             let running = state.generations.iter().filter(|found| found.ending.is_none()).count();
-            prop_assert_eq!(state.ledger.leases.in_use(now_ms), running);
-            prop_assert_eq!(state.ledger.generations.used(policies.generations, now_ms), used);
+            prop_assert_eq!(in_use(&state.ledger.leases, now_ms), running);
+            prop_assert_eq!(reserved(&state.ledger.generations, policies.generations, now_ms), used);
             prop_assert!(state.generations.is_empty() || state.alarm_ms(|_| false, now_ms).is_some());
         }
     }
@@ -959,8 +960,8 @@ proptest! {
             let running: Vec<_> = state.generations.iter().filter(|found| found.ending.is_none()).collect();
             let keys: BTreeSet<_> = running.iter().filter_map(|found| seen.get(&found.accepted.id)).map(|seen| seen.key).collect();
             prop_assert_eq!(keys.len(), running.len(), "one that runs for a key");
-            prop_assert_eq!(state.ledger.leases.in_use(now_ms), running.len());
-            prop_assert_eq!(state.ledger.generations.used(policies.generations, now_ms), used);
+            prop_assert_eq!(in_use(&state.ledger.leases, now_ms), running.len());
+            prop_assert_eq!(reserved(&state.ledger.generations, policies.generations, now_ms), used);
             for name in 0..3_u8 {
                 let holding = state.records.iter().filter(|record| record.key == name.to_string() && record.holds(now_ms));
                 prop_assert!(holding.count() <= 1, "one claim of a key");
