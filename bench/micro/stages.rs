@@ -79,8 +79,8 @@ fn card_reader(criterion: &mut Criterion) {
                 let mut reader = CandidateReader::default();
                 let mut found = 0;
                 for piece in message.as_bytes().chunks(PIECE_BYTES) {
-                    reader.push(piece, |card| {
-                        found += black_box(card).len();
+                    reader.push(piece, &mut |candidate| {
+                        found += usize::from(black_box(candidate).is_ok());
                         true
                     });
                 }
@@ -98,7 +98,7 @@ fn card_reader(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::from_parameter(cards), |bencher| {
             bencher.iter(|| {
                 let mut candidates = Candidates::new(cards);
-                let mut take = |json: &[u8]| candidates.take(json).is_ok();
+                let mut take = |found| candidates.take(found).is_ok();
                 let mut reader = ResponseReader::new(200, "text/event-stream", None);
                 for event in &events {
                     reader.push(black_box(event), &mut take);
@@ -115,6 +115,7 @@ fn quota(criterion: &mut Criterion) {
     let policies = Policies {
         burst: Quota { count: 10, window_s: 60 },
         generations: Quota { count: 50, window_s: 86_400 },
+        attempts: Quota { count: 150, window_s: 86_400 },
         concurrent: 2,
     };
     // A user in the middle of the day.
