@@ -1,4 +1,4 @@
-//! README.md and ARCHITECTURE.md against the code: a document that can be wrong is tested.
+//! The documents against the code: a document that can be wrong is tested.
 
 #![expect(clippy::expect_used, reason = "a document that cannot be read fails the test")]
 
@@ -14,13 +14,31 @@ fn read(file: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).expect("the document is there")
 }
 
-/// The part of the README under a heading, up to the next one of that level or above.
-fn chapter(heading: &str) -> String {
+/// Every document, by its path from the root.
+fn documents() -> Vec<String> {
+    let fixed = [
+        "README.md",
+        "ARCHITECTURE.md",
+        "STYLE.md",
+        "CHANGELOG.md",
+        "bench/README.md",
+        "migrations/README.md",
+    ];
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let entries = fs::read_dir(root.join("docs")).expect("the folder is there");
+    let names =
+        entries.map(|entry| entry.expect("it can be read").file_name().to_string_lossy().into_owned());
+    let in_docs = names.filter(|name| name.ends_with(".md")).map(|name| ["docs/", &name].concat());
+    fixed.iter().map(|name| (*name).to_owned()).chain(in_docs).collect()
+}
+
+/// The part of a document under a heading, up to the next one of that level or above.
+fn chapter(document: &str, heading: &str) -> String {
     let level = heading.chars().take_while(|c| *c == '#').count();
-    let readme = read("README.md");
+    let text = read(document);
     let mut inside = false;
     let mut lines = Vec::new();
-    for line in readme.lines() {
+    for line in text.lines() {
         let depth = line.chars().take_while(|c| *c == '#').count();
         if (1..=level).contains(&depth) {
             inside = line == heading;
@@ -28,7 +46,7 @@ fn chapter(heading: &str) -> String {
             lines.push(line);
         }
     }
-    assert!(!lines.is_empty(), "README.md has no chapter {heading}");
+    assert!(!lines.is_empty(), "{document} has no chapter {heading}");
     lines.join("\n")
 }
 
@@ -48,7 +66,8 @@ fn cell(row: &[String], index: usize) -> String {
 
 #[test]
 fn every_variable_is_in_the_table_and_no_other() {
-    let told: Vec<String> = rows(&chapter("## Configuration")).iter().map(|row| cell(row, 0)).collect();
+    let told: Vec<String> =
+        rows(&chapter("docs/configuration.md", "## Variables")).iter().map(|row| cell(row, 0)).collect();
     assert_eq!(told, VARIABLES);
 }
 
@@ -68,7 +87,7 @@ fn every_default_is_true() {
             set.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
         })
     };
-    let defaults: Vec<(String, String)> = rows(&chapter("## Configuration"))
+    let defaults: Vec<(String, String)> = rows(&chapter("docs/configuration.md", "## Variables"))
         .iter()
         .map(|row| (cell(row, 0), cell(row, 1)))
         .filter(|(_, default)| {
@@ -83,7 +102,7 @@ fn every_default_is_true() {
 #[test]
 fn every_problem_is_in_the_table_with_its_status() {
     let told: BTreeSet<(String, String)> =
-        rows(&chapter("### Errors")).iter().map(|row| (cell(row, 0), cell(row, 1))).collect();
+        rows(&chapter("docs/api.md", "## Errors")).iter().map(|row| (cell(row, 0), cell(row, 1))).collect();
     let there: BTreeSet<(String, String)> =
         Code::ALL.iter().map(|code| (code.status().to_string(), code.name().to_owned())).collect();
     assert_eq!(told, there);
@@ -133,13 +152,13 @@ fn every_code_but_the_reserved_one_is_constructed() {
 
 #[test]
 fn the_documents_name_the_reserved_code_as_such() {
-    let reserved: Vec<String> = rows(&chapter("### Errors"))
+    let reserved: Vec<String> = rows(&chapter("docs/api.md", "## Errors"))
         .iter()
         .filter(|row| cell(row, 2).starts_with("reserved"))
         .map(|row| cell(row, 1))
         .collect();
     assert_eq!(reserved, [RESERVED]);
-    let tested = chapter("## How it is tested").replace('\n', " ");
+    let tested = chapter("docs/development.md", "## Tests").replace('\n', " ");
     assert!(tested.contains(&["every code but the reserved `", RESERVED, "`"].concat()));
 }
 
@@ -171,14 +190,14 @@ fn what_to_do_about_a_problem_is_said_once() {
     let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().replace('`', "");
     let in_document: Vec<(String, String)> =
         codes.iter().map(|code| (text(&code["const"]), text(&code["description"]))).collect();
-    let in_readme: Vec<(String, String)> =
-        rows(&chapter("### Errors")).iter().map(|row| (cell(row, 1), cell(row, 2))).collect();
-    assert_eq!(in_readme, in_document);
+    let in_table: Vec<(String, String)> =
+        rows(&chapter("docs/api.md", "## Errors")).iter().map(|row| (cell(row, 1), cell(row, 2))).collect();
+    assert_eq!(in_table, in_document);
 }
 
 #[test]
 fn every_route_is_in_the_table() {
-    let told: BTreeSet<String> = rows(&chapter("## Calling it"))
+    let told: BTreeSet<String> = rows(&chapter("README.md", "## One request"))
         .iter()
         .map(|row| cell(row, 0))
         .filter(|route| route.contains(" /"))
@@ -192,13 +211,13 @@ fn every_route_is_in_the_table() {
 fn every_command_of_the_documents_is_in_package_json_and_the_other_way_round() {
     let package: serde_json::Value = serde_json::from_str(&read("package.json")).expect("it is JSON");
     let scripts = package["scripts"].as_object().expect("it has scripts");
-    let readme = chapter("### All commands");
+    let commands = chapter("docs/development.md", "## Commands");
     for name in scripts.keys() {
         let command = if name == "test" { "`npm test`".to_owned() } else { format!("`npm run {name}`") };
-        assert!(readme.contains(&command), "README.md does not tell of {command}");
+        assert!(commands.contains(&command), "docs/development.md does not contain {command}");
     }
-    for document in ["README.md", "ARCHITECTURE.md", "STYLE.md", "CHANGELOG.md", "migrations/README.md"] {
-        for part in read(document).split("npm run ").skip(1) {
+    for document in documents() {
+        for part in read(&document).split("npm run ").skip(1) {
             let name: String = part.chars().take_while(|c| c.is_ascii_lowercase() || *c == ':').collect();
             assert!(scripts.contains_key(&name), "{document}: npm run {name}");
         }
@@ -208,8 +227,8 @@ fn every_command_of_the_documents_is_in_package_json_and_the_other_way_round() {
 #[test]
 fn every_path_that_a_document_names_is_there() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    for document in ["README.md", "ARCHITECTURE.md", "migrations/README.md"] {
-        for quoted in read(document).split('`').skip(1).step_by(2) {
+    for document in documents() {
+        for quoted in read(&document).split('`').skip(1).step_by(2) {
             let is_path = ["src/", "tests/", "scripts/", "migrations/", "examples/", "bench/"]
                 .iter()
                 .any(|folder| quoted.starts_with(folder));
@@ -218,6 +237,31 @@ fn every_path_that_a_document_names_is_there() {
             }
         }
     }
+}
+
+/// The anchor that GitHub gives a heading of one plain line.
+fn anchor(heading: &str) -> String {
+    heading.trim_start_matches('#').trim().to_lowercase().replace(' ', "-")
+}
+
+#[test]
+fn every_link_of_a_document_leads_to_a_file_and_a_heading() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut links = 0;
+    for document in documents() {
+        let text = read(&document);
+        let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+        for target in targets.filter(|target| !target.contains("://")) {
+            let (file, heading) = target.split_once('#').unwrap_or((target, ""));
+            let path = root.join(&document).parent().expect("it is in a folder").join(file);
+            let linked = fs::read_to_string(path).unwrap_or_default();
+            assert!(!linked.is_empty(), "{document} links to {target}");
+            let has_heading = linked.lines().any(|line| line.starts_with('#') && anchor(line) == heading);
+            assert!(heading.is_empty() || has_heading, "{document} links to {target}");
+            links += 1;
+        }
+    }
+    assert!(links > 20, "the links were not found");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-// The whole table of README.md, "Errors", walked over HTTP: for each code a request that yields it, and each answer in the
+// The whole table of docs/api.md, "Errors", walked over HTTP: for each code a request that yields it, and each answer in the
 // one shape. Why a code comes is tested where its subject is; here it is how it looks, and that none is forgotten.
 
 import assert from 'node:assert/strict';
@@ -39,8 +39,8 @@ export function tests(start: StartService): void {
   });
   describe('a service that is badly set', () => walk(started(start, { AI_TIMEOUT_MS: '-1' }), misconfigured));
 
-  it('is walked to its end: every code of the README comes in a request above, or is one that is known not to', () => {
-    const told = readmeTable().map(([, code]) => code);
+  it('is walked to its end: every code of docs/api.md comes in a request above, or is one that is known not to', () => {
+    const told = problemTable().map(([, code]) => code);
     assert.deepEqual([...walked, ...BY_A_LESSER_HOST, ...BY_A_BROKEN_HOST].sort(), told.sort());
   });
 }
@@ -149,10 +149,10 @@ const withoutKeys: Row[] = [byTheToken('auth_unavailable', (_service, user) => u
 
 const misconfigured: Row[] = [byTheToken('internal', (_service, user) => user.token)];
 
-/** Status and code of each row of the README's table. */
-function readmeTable(): [status: number, code: string][] {
-  const readme = readFileSync(new URL('../../README.md', import.meta.url), 'utf8');
-  const [, chapter = ''] = readme.split('### Errors');
+/** Status and code of each row of the table in docs/api.md. */
+function problemTable(): [status: number, code: string][] {
+  const document = readFileSync(new URL('../../docs/api.md', import.meta.url), 'utf8');
+  const [, chapter = ''] = document.split('## Errors');
   const [table = ''] = chapter.split(/^## /m);
   const rows = [...table.matchAll(/^\| (\d{3}) \| `(\w+)` \|/gm)];
   assert.ok(rows.length > 20, 'the table is found');
@@ -186,7 +186,7 @@ function walk(service: () => Service, rows: Row[]): void {
 
 /** All that an error's answer promises, whatever the error; asked for with the origin of these tests. */
 export function expectShape(service: Service, { status, headers, body, text }: Answer, code: string): void {
-  const row = readmeTable().find(([, name]) => name === code);
+  const row = problemTable().find(([, name]) => name === code);
   assert.deepEqual([status, body?.code], row, text);
   assert.equal(headers.get('content-type'), 'application/problem+json');
 
