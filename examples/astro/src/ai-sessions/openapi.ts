@@ -9,12 +9,12 @@ export interface paths {
             query?: never;
             header?: {
                 /**
-                 * @description The caller's own id of the request: taken over if it is a UUID.
+                 * @description The caller's own id of the request: used if it is a UUID.
                  * @example 01a205c2-5f1e-7b0c-8d64-0e0f6a1f4c11
                  */
                 "X-Request-Id"?: components["parameters"]["X-Request-Id"];
                 /**
-                 * @description W3C Trace Context: passed on to the database and the model API.
+                 * @description W3C Trace Context: forwarded to the database and the model API.
                  * @example 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01
                  */
                 traceparent?: components["parameters"]["traceparent"];
@@ -26,8 +26,8 @@ export interface paths {
         get: operations["listSessions"];
         put?: never;
         /**
-         * Make flashcards of a text
-         * @description One generation, told in the form that is asked for. Without further headers: 201 with the cards, when they are stored. With `Accept: text/event-stream`: 200 with a stream of events, each card the moment the model has written it. With `Prefer: respond-async`: 202 at once.
+         * Make flashcards from a text
+         * @description One generation, in the requested response mode. Without further headers: 201 with the candidates, once they are stored. With `Accept: text/event-stream`: 200 with a stream of events, each candidate once the model has written it and it is persisted. With `Prefer: respond-async`: 202 at once.
          *
          *     A request over a limit gets 429 first, whatever its body contains. An invalid body counts for `burst` only. A generation that fails is refunded, unless the model refused the text itself (`ai_refused`). Its model calls stay counted in `attempts`.
          */
@@ -43,12 +43,12 @@ export interface paths {
             query?: never;
             header?: {
                 /**
-                 * @description The caller's own id of the request: taken over if it is a UUID.
+                 * @description The caller's own id of the request: used if it is a UUID.
                  * @example 01a205c2-5f1e-7b0c-8d64-0e0f6a1f4c11
                  */
                 "X-Request-Id"?: components["parameters"]["X-Request-Id"];
                 /**
-                 * @description W3C Trace Context: passed on to the database and the model API.
+                 * @description W3C Trace Context: forwarded to the database and the model API.
                  * @example 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01
                  */
                 traceparent?: components["parameters"]["traceparent"];
@@ -67,8 +67,8 @@ export interface paths {
         put?: never;
         post?: never;
         /**
-         * Stop a generation that runs
-         * @description Nothing else stops one. The session itself stays. Complete cards are kept, as a `partial` session; without any it ends as `failed` with `cancelled`, and its unit goes back.
+         * Stop a running generation
+         * @description No other request stops a generation. The session itself remains. Complete candidates are stored, as a `partial` session; without any it ends as `failed` with `cancelled`, and the generation is refunded.
          */
         delete: operations["stopSession"];
         options?: never;
@@ -81,12 +81,12 @@ export interface paths {
             query?: never;
             header?: {
                 /**
-                 * @description The caller's own id of the request: taken over if it is a UUID.
+                 * @description The caller's own id of the request: used if it is a UUID.
                  * @example 01a205c2-5f1e-7b0c-8d64-0e0f6a1f4c11
                  */
                 "X-Request-Id"?: components["parameters"]["X-Request-Id"];
                 /**
-                 * @description W3C Trace Context: passed on to the database and the model API.
+                 * @description W3C Trace Context: forwarded to the database and the model API.
                  * @example 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01
                  */
                 traceparent?: components["parameters"]["traceparent"];
@@ -101,8 +101,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Follow a session
-         * @description Its events from the start, or after `Last-Event-ID`: what was told before and what is told then make up one list, as often as it is read, also when the session has ended long ago.
+         * Subscribe to a session
+         * @description The session's events from the first, or after `Last-Event-ID`. All events of a session form one list, in the same order at each read, also after the session has ended.
          */
         get: operations["followSession"];
         put?: never;
@@ -118,12 +118,12 @@ export interface paths {
             query?: never;
             header?: {
                 /**
-                 * @description The caller's own id of the request: taken over if it is a UUID.
+                 * @description The caller's own id of the request: used if it is a UUID.
                  * @example 01a205c2-5f1e-7b0c-8d64-0e0f6a1f4c11
                  */
                 "X-Request-Id"?: components["parameters"]["X-Request-Id"];
                 /**
-                 * @description W3C Trace Context: passed on to the database and the model API.
+                 * @description W3C Trace Context: forwarded to the database and the model API.
                  * @example 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01
                  */
                 traceparent?: components["parameters"]["traceparent"];
@@ -146,12 +146,12 @@ export interface paths {
             query?: never;
             header?: {
                 /**
-                 * @description The caller's own id of the request: taken over if it is a UUID.
+                 * @description The caller's own id of the request: used if it is a UUID.
                  * @example 01a205c2-5f1e-7b0c-8d64-0e0f6a1f4c11
                  */
                 "X-Request-Id"?: components["parameters"]["X-Request-Id"];
                 /**
-                 * @description W3C Trace Context: passed on to the database and the model API.
+                 * @description W3C Trace Context: forwarded to the database and the model API.
                  * @example 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01
                  */
                 traceparent?: components["parameters"]["traceparent"];
@@ -160,8 +160,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Does it run?
-         * @description Asks nobody else.
+         * Check that the service runs
+         * @description Makes no other request.
          */
         get: operations["health"];
         put?: never;
@@ -177,12 +177,12 @@ export interface paths {
             query?: never;
             header?: {
                 /**
-                 * @description The caller's own id of the request: taken over if it is a UUID.
+                 * @description The caller's own id of the request: used if it is a UUID.
                  * @example 01a205c2-5f1e-7b0c-8d64-0e0f6a1f4c11
                  */
                 "X-Request-Id"?: components["parameters"]["X-Request-Id"];
                 /**
-                 * @description W3C Trace Context: passed on to the database and the model API.
+                 * @description W3C Trace Context: forwarded to the database and the model API.
                  * @example 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01
                  */
                 traceparent?: components["parameters"]["traceparent"];
@@ -191,8 +191,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Can a generation succeed now?
-         * @description Asks what it depends on, at most once in 30 s.
+         * Check that a generation can succeed
+         * @description Checks the dependencies, at most once in 30 s.
          */
         get: operations["ready"];
         put?: never;
@@ -208,12 +208,12 @@ export interface paths {
             query?: never;
             header?: {
                 /**
-                 * @description The caller's own id of the request: taken over if it is a UUID.
+                 * @description The caller's own id of the request: used if it is a UUID.
                  * @example 01a205c2-5f1e-7b0c-8d64-0e0f6a1f4c11
                  */
                 "X-Request-Id"?: components["parameters"]["X-Request-Id"];
                 /**
-                 * @description W3C Trace Context: passed on to the database and the model API.
+                 * @description W3C Trace Context: forwarded to the database and the model API.
                  * @example 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01
                  */
                 traceparent?: components["parameters"]["traceparent"];
@@ -236,12 +236,12 @@ export interface paths {
             query?: never;
             header?: {
                 /**
-                 * @description The caller's own id of the request: taken over if it is a UUID.
+                 * @description The caller's own id of the request: used if it is a UUID.
                  * @example 01a205c2-5f1e-7b0c-8d64-0e0f6a1f4c11
                  */
                 "X-Request-Id"?: components["parameters"]["X-Request-Id"];
                 /**
-                 * @description W3C Trace Context: passed on to the database and the model API.
+                 * @description W3C Trace Context: forwarded to the database and the model API.
                  * @example 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01
                  */
                 traceparent?: components["parameters"]["traceparent"];
@@ -250,8 +250,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * The same as a page to read
-         * @description Each code has an anchor: the `type` of a problem leads to it.
+         * This document as a page
+         * @description Each code has an anchor: the `type` of a problem links to it.
          */
         get: operations["docs"];
         put?: never;
@@ -267,7 +267,7 @@ export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
         NewSession: {
-            /** @description Characters are Unicode scalar values. They are counted after cleaning: CRLF and CR become LF; control characters but tab and newline, U+FEFF and Unicode tag characters are removed; white space at both ends is trimmed. The cleaned text is what is stored and what the model gets. */
+            /** @description Characters are Unicode scalar values. They are counted after sanitizing: CRLF and CR become LF; control characters but tab and newline, U+FEFF and Unicode tag characters are removed; white space at both ends is trimmed. The sanitized text is stored and sent to the model. */
             input_text: string;
             /** @description One of `GET /models`. */
             model: string;
@@ -279,12 +279,12 @@ export interface components {
              */
             id: string;
             partial: components["schemas"]["Partial"];
-            /** @description 1 to `MAX_CANDIDATES` (20, if the operator says nothing else), no two with the same front. */
+            /** @description 1 to `MAX_CANDIDATES` (default 20), no two with the same front. */
             candidates: components["schemas"]["Candidate"][];
         };
-        /** @description Whether the model's answer broke off, or was stopped: the cards that were complete are kept. */
+        /** @description Whether the model's output ended early or was stopped: the complete candidates are stored. */
         Partial: boolean;
-        /** @description A flashcard that the user may take. */
+        /** @description A flashcard that the model proposes. */
         Candidate: {
             /** Format: uuid */
             id: string;
@@ -292,7 +292,7 @@ export interface components {
             front: string;
             /** @description The answer. */
             back: string;
-            /** @description A short sentence on what the card tests. */
+            /** @description A short sentence about what the flashcard tests. */
             prompt: string;
         };
         SessionSummary: {
@@ -300,10 +300,10 @@ export interface components {
             id: string;
             /** @enum {string} */
             status: "generating" | "completed" | "failed";
-            /** @description The asked-for model. */
+            /** @description The requested model. */
             model: string;
             partial: components["schemas"]["Partial"];
-            /** @description Why it failed. */
+            /** @description The reason of the failure. */
             error: components["schemas"]["ProblemCode"] | null;
             /**
              * Format: date-time
@@ -316,11 +316,11 @@ export interface components {
              */
             ended_at: string | null;
             usage: components["schemas"]["Usage"] | null;
-            /** @description How many cards there are, so far. */
+            /** @description The number of candidates so far. */
             candidate_count: number;
         };
         Session: components["schemas"]["SessionSummary"] & {
-            /** @description Empty unless it is completed. */
+            /** @description Empty unless the session is completed. */
             candidates: components["schemas"]["Candidate"][];
         };
         SessionList: {
@@ -328,14 +328,14 @@ export interface components {
             /** @description `before` of the next page; null on the last. */
             next: string | null;
         };
-        /** @description What the model API counted, over all attempts. */
+        /** @description The model API's counts, over all attempts. */
         Usage: {
             prompt_tokens: number;
             completion_tokens: number;
             /** @description US dollars. */
             cost: number;
         };
-        /** @description Server-Sent Events: `session` at once, a `candidate` for each card, at the end `done` or `error`. Each has an `id`. In every 15 s of silence there is a comment. A stream that ends without its end has broken off: go on with `Last-Event-ID`. Whoever comes back after an `error` with `database_error` hears how it went on. */
+        /** @description Server-Sent Events: `session` at once, a `candidate` for each flashcard, at the end `done` or `error`. Each has an `id`. After every 15 s of silence a comment is sent. A stream without `done` or `error` was interrupted: continue with `Last-Event-ID`. After an `error` with `database_error`, a later read returns the outcome. */
         EventStream: string;
         /** @description The generation is accepted. */
         SessionEvent: {
@@ -345,9 +345,9 @@ export interface components {
              */
             id: string;
         };
-        /** @description A card is complete. */
+        /** @description A candidate is complete and persisted. */
         CandidateEvent: {
-            /** @description Its place, from 0. */
+            /** @description The position, from 0. */
             index: number;
             /** Format: uuid */
             id: string;
@@ -362,7 +362,7 @@ export interface components {
              * @description The session.
              */
             id: string;
-            /** @description How many cards it has. */
+            /** @description The number of candidates. */
             count: number;
             partial: components["schemas"]["Partial"];
             usage: components["schemas"]["Usage"] | null;
@@ -371,9 +371,9 @@ export interface components {
             models: components["schemas"]["Model"][];
         };
         Model: {
-            /** @description As OpenRouter names it. */
+            /** @description The name at OpenRouter. */
             id: string;
-            /** @description Whether it is the default: the first one is. */
+            /** @description True for the first model, the default. */
             default: boolean;
         };
         Health: {
@@ -390,23 +390,23 @@ export interface components {
             /** @enum {string} */
             name: "configuration" | "auth_keys" | "database" | "model_api";
             ok: boolean;
-            /** @description Milliseconds until its answer. */
+            /** @description Milliseconds until the response. */
             latency_ms: number;
-            /** @description Why not. */
+            /** @description The reason of a failure. */
             detail?: string;
         };
         /** @description RFC 9457: every error has this shape. */
         Problem: {
             /**
              * Format: uri
-             * @description Leads to the code's place in `/docs`.
+             * @description Links to the code's entry in `/docs`.
              */
             type: string;
-            /** @description The code, for a person. */
+            /** @description The code's meaning, for a person. */
             title: string;
             /** @description The HTTP status. */
             status: number;
-            /** @description What happened this time, for a person. */
+            /** @description This occurrence, for a person. */
             detail: string;
             code: components["schemas"]["ProblemCode"];
             /**
@@ -414,11 +414,11 @@ export interface components {
              * @description `X-Request-Id`.
              */
             request_id: string;
-            /** @description Whether the same request can succeed later. Only of failures that cost a generation. By the code, but for a `database_error` that a firewall in front of the database caused: `false`. */
+            /** @description Whether the same request can succeed later; present only for the codes of failed generations. It depends on the code alone, except that it is `false` for a `database_error` caused by a firewall in front of the database. */
             retryable?: boolean;
-            /** @description Field by field. */
+            /** @description One entry per invalid field. */
             errors?: components["schemas"]["FieldError"][];
-            /** @description Which limits are reached. */
+            /** @description The limits that are reached. */
             "violated-policies"?: ("burst" | "generations" | "attempts" | "concurrent" | "reads")[];
         };
         FieldError: {
@@ -428,17 +428,17 @@ export interface components {
             code: "required" | "type" | "length" | "range" | "not_allowed" | "unknown" | "duplicate";
             /** @description For a person. */
             message: string;
-            /** @description The least that is allowed. */
+            /** @description The smallest allowed value. */
             min?: number;
-            /** @description The most that is allowed. */
+            /** @description The largest allowed value. */
             max?: number;
-            /** @description What was sent. */
+            /** @description The value or size that was sent. */
             actual?: number;
         };
         ProblemCode: string & ("malformed_json" | "validation_failed" | "invalid_parameter" | "missing_token" | "invalid_token" | "expired_token" | "anonymous_not_allowed" | "not_found" | "method_not_allowed" | "idempotency_in_progress" | "not_running" | "cancelled" | "body_too_large" | "unsupported_media_type" | "idempotency_key_reused" | "rate_limited" | "ai_unavailable" | "ai_timeout" | "ai_invalid_response" | "ai_refused" | "ai_misconfigured" | "database_error" | "rate_limiter_unavailable" | "auth_unavailable" | "internal");
     };
     responses: {
-        /** @description The access token does not let anybody in. */
+        /** @description The access token is missing or not accepted. */
         Unauthorized: {
             headers: {
                 "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -450,7 +450,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description There is no such session, or it is another user's: nobody can tell which. */
+        /** @description There is no such session, or it is another user's: the response is the same. */
         NoSession: {
             headers: {
                 "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -461,7 +461,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description The session cannot be had now. */
+        /** @description The session cannot be read now. */
         NotNow: {
             headers: {
                 "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -473,7 +473,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description The service is broken, or not set up. */
+        /** @description The service is broken or misconfigured. */
         Internal: {
             headers: {
                 "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -495,7 +495,7 @@ export interface components {
             };
             content?: never;
         };
-        /** @description There is nothing at this path. */
+        /** @description The path does not exist. */
         NoSuchPath: {
             headers: {
                 "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -506,7 +506,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description This path has other methods. */
+        /** @description The path does not support this method. */
         NoSuchMethod: {
             headers: {
                 "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -526,32 +526,32 @@ export interface components {
          */
         id: string;
         /**
-         * @description The caller's own id of the request: taken over if it is a UUID.
+         * @description The caller's own id of the request: used if it is a UUID.
          * @example 01a205c2-5f1e-7b0c-8d64-0e0f6a1f4c11
          */
         "X-Request-Id": string;
         /**
-         * @description W3C Trace Context: passed on to the database and the model API.
+         * @description W3C Trace Context: forwarded to the database and the model API.
          * @example 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01
          */
         traceparent: string;
         /**
-         * @description RFC 7240. `respond-async`: do not wait.
+         * @description RFC 7240. `respond-async`: respond without waiting for the generation.
          * @example respond-async
          */
         Prefer: string;
         /**
-         * @description 1 to 255 visible characters, in quotes or without. For 24 hours the same key with the same text and model is the same session, in whichever form, at once or later: one model call, one unit. A failure that is `retryable` frees the key, and the next request with it tries again under the same session.
+         * @description 1 to 255 visible characters, in quotes or without. For 24 hours the same key with the same text and model returns the same session, in any response mode, during the generation or later: one model call, counted once. A failure that is `retryable` frees the key, and the next request with it starts another run of the same session.
          * @example "8e03978e-40d5-43dd-bc93-6894a57f9324"
          */
         "Idempotency-Key": string;
         /**
-         * @description The `id` of the last event that was heard whole: the stream goes on after it.
+         * @description The `id` of the last event that was received completely: the stream continues after it.
          * @example 1.1
          */
         "Last-Event-ID": string;
         /**
-         * @description `no-cache`: the model is to answer anew, where the service lets an answer be reused.
+         * @description `no-cache`: requests a new result of the model, where the service allows reuse.
          * @example no-cache
          */
         "Cache-Control": string;
@@ -559,12 +559,12 @@ export interface components {
     requestBodies: never;
     headers: {
         /**
-         * @description Stands in every log line of the request.
+         * @description Included in every log line of the request.
          * @example 01a205c2-5f1e-7b0c-8d64-0e0f6a1f4c11
          */
         "X-Request-Id": string;
         /**
-         * @description `no-store` for all that is a user's own; `no-store, no-transform` for a stream of events.
+         * @description `no-store` for a user's data; `no-store, no-transform` for a stream of events.
          * @example no-store
          */
         "Cache-Control": string;
@@ -579,17 +579,17 @@ export interface components {
          */
         "Retry-After": number;
         /**
-         * @description draft-ietf-httpapi-ratelimit-headers: `q` units in any window of `w` seconds. `burst` counts requests, `generations` what was accepted, `attempts` model calls, retries included. Two more policies are not in this field: `concurrent`, which has no window, and `reads`.
+         * @description draft-ietf-httpapi-ratelimit-headers: at most `q` in any window of `w` seconds. `burst` counts requests, `generations` accepted requests, `attempts` model calls, retries included. Two more policies are not in this field: `concurrent`, which has no window, and `reads`.
          * @example "burst";q=10;w=60, "generations";q=50;w=86400, "attempts";q=150;w=86400
          */
         "RateLimit-Policy": string;
         /**
-         * @description `r` units are left, more in `t` seconds.
+         * @description `r` are left, more in `t` seconds.
          * @example "burst";r=9;t=60, "generations";r=49;t=86400, "attempts";r=149;t=86400
          */
         RateLimit: string;
         /**
-         * @description RFC 9211: whether the model API gave an answer that it had given before. Only where reuse is on.
+         * @description RFC 9211: whether the model API reused an earlier result. Only where reuse is on.
          * @example OpenRouter; hit
          */
         "Cache-Status": "OpenRouter; hit" | "OpenRouter; fwd=miss";
@@ -609,12 +609,12 @@ export interface components {
          */
         Allow: string;
         /**
-         * @description Nothing may be loaded, nothing may run.
+         * @description The page may load no resource and run no script.
          * @example default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'
          */
         "Content-Security-Policy": string;
         /**
-         * @description The page is nothing but HTML.
+         * @description The page is HTML only.
          * @example nosniff
          */
         "X-Content-Type-Options": "nosniff";
@@ -624,7 +624,7 @@ export interface components {
          */
         "Server-Timing": string;
         /**
-         * @description Where the origins that may read are a list.
+         * @description Sent where the allowed origins are a list.
          * @example Origin
          */
         Vary: string;
@@ -634,22 +634,22 @@ export interface components {
          */
         "Access-Control-Allow-Origin": string;
         /**
-         * @description CORS: what a page may read.
+         * @description CORS: the headers that a page may read.
          * @example X-Request-Id, Location, Retry-After, RateLimit, RateLimit-Policy, Server-Timing, WWW-Authenticate, Preference-Applied, Cache-Status
          */
         "Access-Control-Expose-Headers": string;
         /**
-         * @description CORS: what a page may do.
+         * @description CORS: the methods that a page may use.
          * @example GET, POST, DELETE, OPTIONS
          */
         "Access-Control-Allow-Methods": string;
         /**
-         * @description CORS: what a page may send.
+         * @description CORS: the headers that a page may send.
          * @example Authorization, Content-Type, Accept, Prefer, Idempotency-Key, Last-Event-ID, Cache-Control, X-Request-Id, traceparent
          */
         "Access-Control-Allow-Headers": string;
         /**
-         * @description CORS: for how many seconds a browser may remember this.
+         * @description CORS: for how many seconds a browser may cache this response.
          * @example 7200
          */
         "Access-Control-Max-Age": number;
@@ -662,24 +662,24 @@ export interface operations {
         parameters: {
             query?: {
                 /**
-                 * @description How many at most.
+                 * @description The maximum number of sessions.
                  * @example 20
                  */
                 limit?: number;
                 /**
-                 * @description The `next` of the page before. It means nothing to a client.
+                 * @description The `next` of the previous page; opaque to clients.
                  * @example 1796040000000000-01a205c264927ef9993a64575b25388b
                  */
                 before?: string;
             };
             header?: {
                 /**
-                 * @description The caller's own id of the request: taken over if it is a UUID.
+                 * @description The caller's own id of the request: used if it is a UUID.
                  * @example 01a205c2-5f1e-7b0c-8d64-0e0f6a1f4c11
                  */
                 "X-Request-Id"?: components["parameters"]["X-Request-Id"];
                 /**
-                 * @description W3C Trace Context: passed on to the database and the model API.
+                 * @description W3C Trace Context: forwarded to the database and the model API.
                  * @example 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01
                  */
                 traceparent?: components["parameters"]["traceparent"];
@@ -700,7 +700,7 @@ export interface operations {
                     "application/json": components["schemas"]["SessionList"];
                 };
             };
-            /** @description A parameter does not hold. */
+            /** @description A parameter is invalid. */
             400: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -712,7 +712,7 @@ export interface operations {
                 };
             };
             401: components["responses"]["Unauthorized"];
-            /** @description The limit of `reads` is reached. A client that waits for exactly `Retry-After` is let in. */
+            /** @description The limit of `reads` is reached. A client that waits for exactly `Retry-After` is admitted. */
             429: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -724,7 +724,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The list cannot be had now. */
+            /** @description The list cannot be read now. */
             500: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -743,32 +743,32 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description The caller's own id of the request: taken over if it is a UUID.
+                 * @description The caller's own id of the request: used if it is a UUID.
                  * @example 01a205c2-5f1e-7b0c-8d64-0e0f6a1f4c11
                  */
                 "X-Request-Id"?: components["parameters"]["X-Request-Id"];
                 /**
-                 * @description W3C Trace Context: passed on to the database and the model API.
+                 * @description W3C Trace Context: forwarded to the database and the model API.
                  * @example 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01
                  */
                 traceparent?: components["parameters"]["traceparent"];
                 /**
-                 * @description RFC 7240. `respond-async`: do not wait.
+                 * @description RFC 7240. `respond-async`: respond without waiting for the generation.
                  * @example respond-async
                  */
                 Prefer?: components["parameters"]["Prefer"];
                 /**
-                 * @description 1 to 255 visible characters, in quotes or without. For 24 hours the same key with the same text and model is the same session, in whichever form, at once or later: one model call, one unit. A failure that is `retryable` frees the key, and the next request with it tries again under the same session.
+                 * @description 1 to 255 visible characters, in quotes or without. For 24 hours the same key with the same text and model returns the same session, in any response mode, during the generation or later: one model call, counted once. A failure that is `retryable` frees the key, and the next request with it starts another run of the same session.
                  * @example "8e03978e-40d5-43dd-bc93-6894a57f9324"
                  */
                 "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
                 /**
-                 * @description The `id` of the last event that was heard whole: the stream goes on after it.
+                 * @description The `id` of the last event that was received completely: the stream continues after it.
                  * @example 1.1
                  */
                 "Last-Event-ID"?: components["parameters"]["Last-Event-ID"];
                 /**
-                 * @description `no-cache`: the model is to answer anew, where the service lets an answer be reused.
+                 * @description `no-cache`: requests a new result of the model, where the service allows reuse.
                  * @example no-cache
                  */
                 "Cache-Control"?: components["parameters"]["Cache-Control"];
@@ -783,7 +783,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description A stream was asked for. */
+            /** @description A stream was requested. */
             200: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -797,7 +797,7 @@ export interface operations {
                     "text/event-stream": components["schemas"]["EventStream"];
                 };
             };
-            /** @description The cards, stored. */
+            /** @description The stored candidates. */
             201: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -812,7 +812,7 @@ export interface operations {
                     "application/json": components["schemas"]["Created"];
                 };
             };
-            /** @description `Prefer: respond-async` was sent: the session as it is now. While it runs, `Retry-After` says when to ask `Location`. */
+            /** @description `Prefer: respond-async` was sent: the session in its current state. While it runs, `Retry-After` says when to request `Location`. */
             202: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -828,7 +828,7 @@ export interface operations {
                     "application/json": components["schemas"]["Session"];
                 };
             };
-            /** @description The body or a header does not hold. */
+            /** @description The body or a header is invalid. */
             400: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -842,7 +842,7 @@ export interface operations {
                 };
             };
             401: components["responses"]["Unauthorized"];
-            /** @description The session that the `Idempotency-Key` stands for has been deleted. */
+            /** @description The session of this `Idempotency-Key` has been deleted. */
             404: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -894,7 +894,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The `Idempotency-Key` stands for another text or model. */
+            /** @description The `Idempotency-Key` is in use for another text or model. */
             422: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -907,7 +907,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description A limit is reached; `concurrent` also when 20 ended sessions of the user are not stored yet, and for a stream when 8 follow this session, or 32 the sessions of this user. A client that waits for exactly `Retry-After` is let in; where `concurrent` alone is violated that is an estimate of 1 to 10 s. */
+            /** @description A limit is reached; `concurrent` also when 20 ended sessions of the user are not stored yet, and for a stream when 8 streams read this session, or 32 the sessions of this user. A client that waits for exactly `Retry-After` is admitted; where `concurrent` alone is violated that is an estimate of 1 to 10 s. */
             429: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -921,7 +921,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The generation failed, or could not be started. `RateLimit` stands in it once the request has been counted. */
+            /** @description The generation failed, or could not be started. `RateLimit` is present once the request has been counted. */
             500: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -942,12 +942,12 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description The caller's own id of the request: taken over if it is a UUID.
+                 * @description The caller's own id of the request: used if it is a UUID.
                  * @example 01a205c2-5f1e-7b0c-8d64-0e0f6a1f4c11
                  */
                 "X-Request-Id"?: components["parameters"]["X-Request-Id"];
                 /**
-                 * @description W3C Trace Context: passed on to the database and the model API.
+                 * @description W3C Trace Context: forwarded to the database and the model API.
                  * @example 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01
                  */
                 traceparent?: components["parameters"]["traceparent"];
@@ -963,7 +963,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description The session. While it runs, `Retry-After` says when to ask again. */
+            /** @description The session. While it runs, `Retry-After` says when to repeat the request. */
             200: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -977,7 +977,7 @@ export interface operations {
             };
             401: components["responses"]["Unauthorized"];
             404: components["responses"]["NoSession"];
-            /** @description The limit of `reads` is reached. A client that waits for exactly `Retry-After` is let in. */
+            /** @description The limit of `reads` is reached. A client that waits for exactly `Retry-After` is admitted. */
             429: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -997,12 +997,12 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description The caller's own id of the request: taken over if it is a UUID.
+                 * @description The caller's own id of the request: used if it is a UUID.
                  * @example 01a205c2-5f1e-7b0c-8d64-0e0f6a1f4c11
                  */
                 "X-Request-Id"?: components["parameters"]["X-Request-Id"];
                 /**
-                 * @description W3C Trace Context: passed on to the database and the model API.
+                 * @description W3C Trace Context: forwarded to the database and the model API.
                  * @example 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01
                  */
                 traceparent?: components["parameters"]["traceparent"];
@@ -1018,7 +1018,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description It has ended. */
+            /** @description The generation has ended. */
             204: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -1028,7 +1028,7 @@ export interface operations {
             };
             401: components["responses"]["Unauthorized"];
             404: components["responses"]["NoSession"];
-            /** @description It had ended before. */
+            /** @description The generation had ended before. */
             409: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -1039,7 +1039,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The limit of `reads` is reached. A client that waits for exactly `Retry-After` is let in. */
+            /** @description The limit of `reads` is reached. A client that waits for exactly `Retry-After` is admitted. */
             429: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -1059,17 +1059,17 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description The caller's own id of the request: taken over if it is a UUID.
+                 * @description The caller's own id of the request: used if it is a UUID.
                  * @example 01a205c2-5f1e-7b0c-8d64-0e0f6a1f4c11
                  */
                 "X-Request-Id"?: components["parameters"]["X-Request-Id"];
                 /**
-                 * @description W3C Trace Context: passed on to the database and the model API.
+                 * @description W3C Trace Context: forwarded to the database and the model API.
                  * @example 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01
                  */
                 traceparent?: components["parameters"]["traceparent"];
                 /**
-                 * @description The `id` of the last event that was heard whole: the stream goes on after it.
+                 * @description The `id` of the last event that was received completely: the stream continues after it.
                  * @example 1.1
                  */
                 "Last-Event-ID"?: components["parameters"]["Last-Event-ID"];
@@ -1097,7 +1097,7 @@ export interface operations {
                     "text/event-stream": components["schemas"]["EventStream"];
                 };
             };
-            /** @description A header does not hold. */
+            /** @description A header is invalid. */
             400: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -1110,7 +1110,7 @@ export interface operations {
             };
             401: components["responses"]["Unauthorized"];
             404: components["responses"]["NoSession"];
-            /** @description The limit of `reads` is reached, or `concurrent`: 8 streams follow this session, or 32 the sessions of this user. A client that waits for exactly `Retry-After` is let in; where `concurrent` is violated that is an estimate of 1 to 10 s. */
+            /** @description The limit of `reads` is reached, or `concurrent`: 8 streams read this session, or 32 the sessions of this user. A client that waits for exactly `Retry-After` is admitted; where `concurrent` is violated that is an estimate of 1 to 10 s. */
             429: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -1130,12 +1130,12 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description The caller's own id of the request: taken over if it is a UUID.
+                 * @description The caller's own id of the request: used if it is a UUID.
                  * @example 01a205c2-5f1e-7b0c-8d64-0e0f6a1f4c11
                  */
                 "X-Request-Id"?: components["parameters"]["X-Request-Id"];
                 /**
-                 * @description W3C Trace Context: passed on to the database and the model API.
+                 * @description W3C Trace Context: forwarded to the database and the model API.
                  * @example 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01
                  */
                 traceparent?: components["parameters"]["traceparent"];
@@ -1164,12 +1164,12 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description The caller's own id of the request: taken over if it is a UUID.
+                 * @description The caller's own id of the request: used if it is a UUID.
                  * @example 01a205c2-5f1e-7b0c-8d64-0e0f6a1f4c11
                  */
                 "X-Request-Id"?: components["parameters"]["X-Request-Id"];
                 /**
-                 * @description W3C Trace Context: passed on to the database and the model API.
+                 * @description W3C Trace Context: forwarded to the database and the model API.
                  * @example 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01
                  */
                 traceparent?: components["parameters"]["traceparent"];
@@ -1179,7 +1179,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description It does. */
+            /** @description The service runs. */
             200: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -1198,12 +1198,12 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description The caller's own id of the request: taken over if it is a UUID.
+                 * @description The caller's own id of the request: used if it is a UUID.
                  * @example 01a205c2-5f1e-7b0c-8d64-0e0f6a1f4c11
                  */
                 "X-Request-Id"?: components["parameters"]["X-Request-Id"];
                 /**
-                 * @description W3C Trace Context: passed on to the database and the model API.
+                 * @description W3C Trace Context: forwarded to the database and the model API.
                  * @example 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01
                  */
                 traceparent?: components["parameters"]["traceparent"];
@@ -1213,7 +1213,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description It can. */
+            /** @description A generation can succeed. */
             200: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -1225,7 +1225,7 @@ export interface operations {
                 };
             };
             500: components["responses"]["Internal"];
-            /** @description It cannot: a check says why. */
+            /** @description A generation cannot succeed; a check contains the reason. */
             503: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -1243,12 +1243,12 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description The caller's own id of the request: taken over if it is a UUID.
+                 * @description The caller's own id of the request: used if it is a UUID.
                  * @example 01a205c2-5f1e-7b0c-8d64-0e0f6a1f4c11
                  */
                 "X-Request-Id"?: components["parameters"]["X-Request-Id"];
                 /**
-                 * @description W3C Trace Context: passed on to the database and the model API.
+                 * @description W3C Trace Context: forwarded to the database and the model API.
                  * @example 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01
                  */
                 traceparent?: components["parameters"]["traceparent"];
@@ -1277,12 +1277,12 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description The caller's own id of the request: taken over if it is a UUID.
+                 * @description The caller's own id of the request: used if it is a UUID.
                  * @example 01a205c2-5f1e-7b0c-8d64-0e0f6a1f4c11
                  */
                 "X-Request-Id"?: components["parameters"]["X-Request-Id"];
                 /**
-                 * @description W3C Trace Context: passed on to the database and the model API.
+                 * @description W3C Trace Context: forwarded to the database and the model API.
                  * @example 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01
                  */
                 traceparent?: components["parameters"]["traceparent"];
@@ -1292,7 +1292,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description The page. It loads nothing. */
+            /** @description The page. It loads no further resource. */
             200: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
