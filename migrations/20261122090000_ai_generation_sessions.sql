@@ -1,9 +1,9 @@
--- One row per accepted request for flashcards: what was asked, of which model, and how it ended.
+-- One row per accepted request for flashcards: the text, the requested model and the outcome.
 --
--- The service opens the row ('generating') with the user's own token while the model is asked, and ends it exactly once
--- through public.finish_ai_session. A user can reach this table through PostgREST past the service, so the checks repeat
--- the service's limits and the policies decide who touches what.
--- Upkeep: a limit that changes here changes in the service (src/input, src/generation) too, and the other way round.
+-- The service inserts the row ('generating') with the user's own token while the model generates, and ends the session exactly
+-- once through public.finish_ai_session. A user can access this table through PostgREST past the service, so the checks repeat
+-- the service's limits and the policies restrict each user to their own rows.
+-- Upkeep: change a limit here and in the service (src/input, src/generation) together.
 
 create table public.ai_generation_sessions (
     id uuid not null,
@@ -58,7 +58,7 @@ create index ai_generation_sessions_user_id_created_at_id_idx
 
 alter table public.ai_generation_sessions enable row level security;
 
--- A Supabase project grants everything on a new table to its API roles: take it back, then give what is used.
+-- A Supabase project grants all privileges on a new table to its API roles: revoke them, then grant those in use.
 revoke all on table public.ai_generation_sessions from public, anon, authenticated, service_role;
 grant select on table public.ai_generation_sessions to authenticated;
 grant insert (id, user_id, status, model, input_text, created_at)

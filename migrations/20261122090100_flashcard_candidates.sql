@@ -1,6 +1,5 @@
--- The flashcards that a session's model proposed, in the model's order. Written once, all together, by
--- public.finish_ai_session; nobody changes them afterwards: what a user keeps or edits belongs to the flashcard app's
--- own tables.
+-- The flashcards that a session's model proposed, in the model's order. public.finish_ai_session inserts all of them at
+-- once, and they do not change afterwards: the cards that a user keeps or edits belong to the flashcard app's own tables.
 -- Upkeep: the lengths are the service's (src/generation); change both together.
 
 create table public.flashcard_candidates (

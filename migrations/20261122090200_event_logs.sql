@@ -1,6 +1,6 @@
--- What happened to a user's sessions, one row per event, append-only: nobody is granted update or delete, and no policy
--- would let them. Rows leave only with their session or their user.
--- Users can write past the service into their own log, so the rows inform them and support; they prove nothing.
+-- The events of a user's sessions, one row each, append-only: update and delete are granted to no role and allowed by no
+-- policy. Rows are deleted only with their session or their user.
+-- Users can write past the service into their own log, so the rows are information for them and for support, not evidence.
 
 create table public.event_logs (
     id bigint generated always as identity,
@@ -36,7 +36,7 @@ create index event_logs_user_id_session_id_idx
 
 alter table public.event_logs enable row level security;
 
--- The identity column needs no grant on its sequence, and nobody else has a use for it.
+-- An identity column needs no grant on its sequence.
 revoke all on sequence public.event_logs_id_seq from public, anon, authenticated, service_role;
 revoke all on table public.event_logs from public, anon, authenticated, service_role;
 grant select on table public.event_logs to authenticated;

@@ -1,6 +1,6 @@
 -- The last step of a session: candidates, outcome and event in one transaction, called by RPC with the user's own token.
 -- It runs with the caller's rights, so that row level security decides here as everywhere. It may be called again after
--- a lost answer: the second call changes nothing and tells how the session ended.
+-- a lost response: the second call changes nothing and returns how the session ended.
 
 create or replace function public.finish_ai_session(session jsonb, candidates jsonb, event jsonb)
 returns text
@@ -27,7 +27,7 @@ begin
         raise sqlstate '22023' using message = 'a completed session has candidates and a failed one has none';
     end if;
 
-    -- (1) The opening was never confirmed: make the row now, unless it had arrived after all.
+    -- (1) The first insert was not confirmed: insert the row, unless it exists.
     if session ->> 'input_text' is not null then
         insert into public.ai_generation_sessions (id, model, input_text, created_at)
         values (
@@ -47,7 +47,7 @@ begin
     where ai_generation_sessions.id = wanted_id
     for update;
 
-    -- (3) Already ended: say how, change nothing. Not visible at all: it is not the caller's, or it does not exist.
+    -- (3) Already ended: return the status, change nothing. Not visible: another user's session, or no session.
     if not found then
         select ai_generation_sessions.status
         into current_status
@@ -55,13 +55,13 @@ begin
         where ai_generation_sessions.id = wanted_id;
 
         if not found then
-            -- PostgREST answers PTnnn with the HTTP status nnn.
+            -- PostgREST responds to PTnnn with the HTTP status nnn.
             raise sqlstate 'PT404' using message = 'session not found';
         end if;
         return current_status;
     end if;
 
-    -- (4) The candidates first: their policy wants a session that is still generating.
+    -- (4) The candidates first: their policy requires a session that is generating.
     insert into public.flashcard_candidates (id, session_id, position, front, back, prompt)
     select
         (card.value ->> 'id')::uuid,

@@ -1,10 +1,9 @@
--- A session that failed in a way that another try can mend is tried again under its own id: a *run* is one try, counted
--- from 1. The row goes back to 'generating' for the next run and ends once more; what earlier runs came to is in
--- public.event_logs.
+-- A session whose failure is retryable can generate again under its own id: a *run* is one such attempt, counted from 1. The
+-- row is set to 'generating' for the next run and ends once more; the outcomes of earlier runs are in public.event_logs.
 --
--- Policies of one command are or-ed, their using and their with check apart from each other, so they cannot say which old
--- row may become which new one. The trigger does, for every role: a migration that has to rewrite sessions that have
--- ended disables it meanwhile.
+-- Policies of one command are or-ed, their using and their with check separately, so they cannot restrict which old row may
+-- become which new one. The trigger does, for every role: a migration that rewrites sessions that have ended disables it
+-- meanwhile.
 -- Upkeep: the retryable codes are those of the service's table (src/problem.rs); a test in tests/database compares them.
 
 alter table public.ai_generation_sessions

@@ -1,5 +1,5 @@
 -- A session can end once per run, and each end has its event.
--- Whoever does not say which run it was means the first: the service before this migration knew no other.
+-- The default is the first run: the service before this migration has no other, and does not send the column.
 
 alter table public.event_logs
     add column run integer not null default 1,

@@ -1,6 +1,6 @@
 -- The first step of a run that follows a retryable failure, called by RPC with the user's own token and with the caller's
--- rights. It may be called again after a lost answer, and public.finish_ai_session begins with it, because there its
--- outcome may be unknown.
+-- rights. It may be called again after a lost response, and public.finish_ai_session begins with it, because at that
+-- point its outcome may be unknown.
 
 create or replace function public.reopen_ai_session(session jsonb)
 returns text

@@ -1,8 +1,8 @@
 -- The last step of a run: candidates, outcome and event in one transaction, called by RPC with the user's own token.
 -- It runs with the caller's rights, so that row level security decides here as everywhere. It may be called again after
--- a lost answer: the second call changes nothing and tells how the session stands.
+-- a lost response: the second call changes nothing and returns the session's status.
 --
--- New since 20261122090300: it ends the run that it names and no other, and begins that run where its beginning was never
+-- New since 20261122090300: it ends the run that is passed and no other, and begins that run if its beginning was not
 -- confirmed.
 
 create or replace function public.finish_ai_session(session jsonb, candidates jsonb, event jsonb)
@@ -30,7 +30,7 @@ begin
         raise sqlstate '22023' using message = 'a completed session has candidates and a failed one has none';
     end if;
 
-    -- (1) The beginning of the run, or even of the session, may never have been confirmed: make sure of it.
+    -- (1) The beginning of the run, or of the session, may not have been confirmed: repeat it.
     perform public.reopen_ai_session(session);
 
     -- (2) Lock the row while this run is generating. One that another call ended, or took over for a later run, while this
@@ -42,7 +42,7 @@ begin
         and ai_generation_sessions.run = wanted_run
     for update;
 
-    -- (3) This run is over: say how the session stands, change nothing.
+    -- (3) This run is over: return the session's status, change nothing.
     if not found then
         return (
             select ai_generation_sessions.status
@@ -51,7 +51,7 @@ begin
         );
     end if;
 
-    -- (4) The candidates first: their policy wants a session that is still generating.
+    -- (4) The candidates first: their policy requires a session that is generating.
     insert into public.flashcard_candidates (id, session_id, position, front, back, prompt)
     select
         (card.value ->> 'id')::uuid,

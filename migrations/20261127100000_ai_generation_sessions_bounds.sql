@@ -1,11 +1,11 @@
--- Bounds for the times that an owner can write past the service: a row that was opened in the year 294276 broke the owner's
--- own list of sessions. The bound of the cost is in 20261127100300, with the function that rounds a cost to it.
+-- Bounds for the times that an owner can write past the service: a row created in the year 294276 broke the owner's own
+-- list of sessions. The bound of the cost is in 20261127100300, with the function that rounds a cost to it.
 --
--- The checks hold for every new write from here on, and are `not valid`: rows from before may break them.
--- 20261127100400 cleans those rows, and 20261127100500 validates. In files of their own, so that the exclusive lock that adding a check needs is not
--- held while the table is read.
+-- The checks apply to every write from here on, and are `not valid`: earlier rows may violate them. 20261127100400 cleans
+-- those rows, and 20261127100500 validates, in files of their own, so that the exclusive lock for adding a check is released
+-- before the table is read.
 -- Token counts need no further bound: the columns are integers.
--- Upkeep: the years have room for wrong clocks.
+-- Upkeep: the range of years allows for wrong clocks.
 
 alter table public.ai_generation_sessions
     add constraint ai_generation_sessions_created_at_check

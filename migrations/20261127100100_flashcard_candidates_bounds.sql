@@ -1,12 +1,12 @@
--- What an owner can add to a running session past the service: at most 2000 candidates, never one after the session has
--- ended, and none that outlives the session's end. public.finish_ai_session replaces the candidates that it finds, so that
--- the ones that were paid for are stored whole, under the ids and positions that the caller has already received.
+-- Bounds for the candidates that an owner can insert past the service: at most 2000 in a session, and only while it is
+-- generating. public.finish_ai_session replaces the candidates of the session, so that the generated ones are all stored,
+-- under the ids and positions that the caller has already received.
 --
 -- Removing rows under the caller's rights needs the caller's own privilege: a grant, a policy (the caller's rows of sessions
--- that are generating) and a trigger that refuses every removal outside public.finish_ai_session. The function says so in
--- a setting of its transaction, which no request to PostgREST can set. The alternatives: a `security definer` function would
+-- that are generating) and a trigger that refuses every removal outside public.finish_ai_session. The function sets a
+-- setting of its transaction, which no request to PostgREST can set. The alternatives: a `security definer` function would
 -- bypass row level security, and an update in place would make every column of a candidate writable.
--- Upkeep: 2000 is the largest MAX_CANDIDATES (src/config.rs). 20261127100400 cleans rows from before and validates.
+-- Upkeep: 2000 is the largest MAX_CANDIDATES (src/config.rs). 20261127100400 cleans earlier rows and validates.
 
 alter table public.flashcard_candidates
     drop constraint flashcard_candidates_position_check,
@@ -92,7 +92,7 @@ create trigger flashcard_candidates_check_removal
 create trigger flashcard_candidates_hold_session
     before insert on public.flashcard_candidates
     for each row
-    -- public.finish_ai_session holds the session already.
+    -- public.finish_ai_session has locked the session already.
     when (current_setting('ai_sessions.finishes', true) is distinct from 'on')
     execute function public.hold_ai_session();
 

@@ -1,10 +1,10 @@
 -- Bounds for the number of events that a user can append past the service: one for each of the first 1000 runs of a session,
 -- and for events without a session one per policy and minute.
 --
--- The service appends at most one 'ai_session.rate_limited' per user, policy and window. The database does not know the
--- windows (RATE_LIMIT_*): a minute is the shortest default. With shorter windows, further events of the same minute are refused (23505),
--- which the service ignores. Names that are no policy of the service count as one name.
--- Upkeep: the policies are those of src/quota and src/routes; a name that is missing here shares a minute with all unknown names.
+-- The service appends at most one 'ai_session.rate_limited' per user, policy and window. The windows (RATE_LIMIT_*) are not in
+-- the database: a minute is the shortest default. With shorter windows, further events of the same minute are refused (23505),
+-- which the service ignores. All unknown names count as one name.
+-- Upkeep: the policies are those of src/quota and src/edge; a name that is missing here shares a minute with all unknown names.
 -- 20261127100400 removes events of later runs and validates.
 
 alter table public.event_logs

@@ -1,20 +1,20 @@
 -- The last step of a run: candidates, outcome and event in one transaction, called by RPC with the user's own token and
--- with the caller's rights. It may be called again after a lost answer: the second call changes nothing and returns how the
--- session stands.
+-- with the caller's rights. It may be called again after a lost response: the second call changes nothing and returns the
+-- session's status.
 --
 -- New since 20261124090300: rows that the owner inserted past the service do not stop it.
---   - Candidates of the session are replaced, so that those of the service are stored whole, under their ids and positions.
---     A candidate of another running session of the owner that took one of these ids (a stream shows ids before they are
+--   - Candidates of the session are replaced, so that those of the service are all stored, under their ids and positions.
+--     A candidate of another running session of the owner that has one of these ids (a stream sends ids before they are
 --     stored) is removed.
---   - An event of this run that is already there stays, in place of the service's: a user's own events need not be true.
+--   - An existing event of this run remains, in place of the service's: a user's own events need not be true.
 --   - The lock is the weakest that excludes another end. A foreign key check of an event or a candidate does not wait for it,
 --     so that no two transactions wait for each other.
 --   - A cost is rounded to what its check allows.
 -- An owner can still end or reopen their own session before the service does. The function then changes nothing and returns
--- how the session stands. A candidate id that stands in an ended session, or in another user's, is refused (23505).
+-- the session's status. A candidate id of an ended session, or of another user's session, is refused (23505).
 --
 -- The check of the cost is added here, not valid as those of 20261127100000, because without the rounding it refuses the service's
--- own sums, such as 0.1 + 0.2 = 0.30000000000000004, and with them candidates that were paid for.
+-- own sums, such as 0.1 + 0.2 = 0.30000000000000004, and with them the generated candidates.
 -- Upkeep: the bound of the cost is that of src/generation/usage.rs.
 
 create or replace function public.finish_ai_session(session jsonb, candidates jsonb, event jsonb)

@@ -1,9 +1,9 @@
--- Brings the rows from before the bounds of 20261127100000 to 20261127100300 within them, and validates those of the candidates
--- and the events. A time or a figure is set to the nearest one that is allowed; a candidate beyond the 2000th and an event beyond
--- the 1000th run of a session are removed. A user who wrote past the service has such rows; the service itself wrote costs of more
--- than 12 decimal places.
+-- Brings earlier rows within the bounds of 20261127100000 to 20261127100300, and validates those of the candidates and the
+-- events. A time or a figure is set to the nearest allowed one; candidates beyond the 2000th and events beyond the 1000th run of
+-- a session are removed. Users who wrote past the service have such rows; the service itself wrote costs of more than 12
+-- decimal places.
 --
--- The service goes on meanwhile: the lock on the sessions comes last, after all reading, and only where there is such a row.
+-- The service can run meanwhile: the lock on the sessions is taken last, after all reading, and only if there is such a row.
 -- The bounds of the sessions are validated in 20261127100500, without that lock.
 
 delete from public.flashcard_candidates
@@ -19,7 +19,7 @@ alter table public.event_logs
 
 do $$
 declare
-    -- No more of them can come: the checks hold for every new write.
+    -- No further ones can appear: the checks apply to every new write.
     session_ids constant uuid[] := array(
         select id
         from public.ai_generation_sessions
@@ -39,7 +39,7 @@ begin
     alter table public.ai_generation_sessions
         disable trigger ai_generation_sessions_check_change;
 
-    -- In one statement: a row that breaks several checks can only leave them together.
+    -- In one statement: a row that violates several checks must be corrected at once.
     update public.ai_generation_sessions
     set
         -- `least` and `greatest` skip nulls.

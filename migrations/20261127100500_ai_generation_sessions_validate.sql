@@ -1,5 +1,5 @@
--- Validates the bounds of the sessions, in a file of its own: the lock that this needs lets the service go on, and that of
--- 20261127100400 does not.
+-- Validates the bounds of the sessions, in a file of its own: the service can run under the lock that this requires, but not
+-- under that of 20261127100400.
 
 alter table public.ai_generation_sessions
     validate constraint ai_generation_sessions_cost_check,
