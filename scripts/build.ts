@@ -1,19 +1,56 @@
-/** `npm run build`: the release module into build/, `index.js` and its `.wasm`, by worker-build. */
+/**
+ * `npm run build`: what a deployment consists of, into build/: the release module (`index.js` and its `.wasm`, by worker-build)
+ * and the static assets.
+ */
 import { createHash } from 'node:crypto';
-import { readFile, readdir, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, readdir, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { type CargoTool, ensureBuildTools } from './cargo_tools.ts';
-import { buildFolder, cargoTool, npmPackage, root } from './paths.ts';
+import { docsPage } from './docs_page.ts';
+import { assetsFolder, buildFolder, cargoTool, npmPackage, root } from './paths.ts';
 import { run } from './run_program.ts';
 import { ensureRustToolchain } from './rust_toolchain.ts';
-import { Failure, runScript, step } from './steps.ts';
+import { Failure, messageOf, runScript, step } from './steps.ts';
 
 /** Says what the module in build/ was made of; written last, so that a build that broke off is not taken for a whole one. */
 const stampFile = join(buildFolder, '.built-from');
 
+/** The sources of the static assets. */
+const assetSources = { document: join(root, 'src/answer/openapi.json'), style: join(root, 'src/answer/docs.css') };
+
 /** Brings build/ up to date; when nothing that it is made of has changed, that takes a fraction of a second. */
 export async function build(): Promise<void> {
+  await buildModule();
+  await buildAssets();
+}
+
+/** Writes the assets: `openapi.json` without white space, and the page made of it. */
+async function buildAssets(): Promise<void> {
+  const [text, style] = await Promise.all([readFile(assetSources.document, 'utf8'), readFile(assetSources.style, 'utf8')]);
+  const document = parsedDocument(text);
+  await mkdir(assetsFolder, { recursive: true });
+  await Promise.all([writeAsset('openapi.json', JSON.stringify(document)), writeAsset('docs.html', docsPage(document, style))]);
+}
+
+function parsedDocument(text: string): Parameters<typeof docsPage>[0] {
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    throw new Failure(`src/answer/openapi.json is no JSON: ${messageOf(error)}`);
+  }
+}
+
+/** Writes a changed asset only, whole: a running `wrangler dev` reloads at each write. */
+async function writeAsset(name: string, text: string): Promise<void> {
+  const file = join(assetsFolder, name);
+  if (text === (await readFile(file, 'utf8').catch(() => undefined))) return;
+  const unfinished = join(buildFolder, `.${name}`);
+  await writeFile(unfinished, text);
+  await rename(unfinished, file);
+}
+
+async function buildModule(): Promise<void> {
   await ensureRustToolchain();
   const tools = await ensureBuildTools();
   const stamp = await readFile(stampFile, 'utf8').catch(() => '');

@@ -7,6 +7,9 @@ export const root = join(import.meta.dirname, '..');
 /** The module that is built: `main` of wrangler.toml. */
 export const buildFolder = join(root, 'build');
 
+/** The static assets that are built: `assets.directory` of wrangler.toml. */
+export const assetsFolder = join(buildFolder, 'assets');
+
 /** Cargo-installed tools of pinned versions; ignored by git. */
 export const toolsFolder = join(root, '.tools');
 
