@@ -148,15 +148,14 @@ async function changedSince(time: number): Promise<boolean> {
 async function inputs(): Promise<string[]> {
   const sources = (await readdir(join(root, 'src'), { recursive: true, withFileTypes: true }))
     .filter((entry) => entry.isFile())
-    .map((entry) => join(entry.parentPath, entry.name));
+    .map((entry) => join(entry.parentPath, entry.name))
+    .filter((file) => !Object.values(assetSources).includes(file));
   const targetFolder = process.env['CARGO_TARGET_DIR'] ?? join(root, 'target');
   const listed = await readFile(join(targetFolder, 'wasm32-unknown-unknown/release/ai_sessions.d'), 'utf8').catch(() => '');
   const included = listed.split(/(?<!\\)\s+/).slice(1).map((file) => file.replaceAll('\\ ', ' '));
   const settings = ['Cargo.toml', 'Cargo.lock', 'rust-toolchain.toml', 'tools/Cargo.lock', 'scripts/build.ts'].map((file) => join(root, file));
   const npmTools = ['binaryen', 'esbuild'].map((name) => npmPackage(name, 'package.json'));
-  // What build.rs writes is made of the others, and while they are compiled.
-  const listedFiles = included.filter((file) => file !== '' && !file.startsWith(targetFolder));
-  const files = [...new Set([...sources, ...listedFiles, ...settings, ...npmTools])].sort();
+  const files = [...new Set([...sources, ...included.filter((file) => file !== ''), ...settings, ...npmTools])].sort();
   const present = await Promise.all(files.map((file) => stat(file).then(() => true, () => false)));
   return files.filter((_, index) => present[index]);
 }

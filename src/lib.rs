@@ -11,8 +11,8 @@
 //!    [`generation`] reads cards out of the answer as they come.
 //! 6. One database transaction ends the session; [`answer`] says so in JSON, [`problem`] whatever went wrong.
 //!
-//! From outside all of that is `src/answer/openapi.json`; `build.rs` makes of it what `GET /openapi.json` and `GET /docs`
-//! serve.
+//! From outside all of that is `src/answer/openapi.json`; `npm run build` makes of it the static assets that
+//! `GET /openapi.json` and `GET /docs` serve.
 //!
 //! Four layers, imports point left only: pure stages ← vendors ← edge ← hosts. `tests/core/architecture.rs` checks
 //! it.

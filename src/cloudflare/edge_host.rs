@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use js_sys::{Array, Function, Object, Reflect, Uint8Array};
-use wasm_bindgen::{JsCast, JsValue};
+use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
 use web_sys::{Cache, ReadableStream, RequestInit};
 use worker::{Context, Env};
@@ -13,7 +13,7 @@ use super::outgoing::{OutgoingBody, response};
 use super::platform::{OnWorkers, Settings, settings};
 use super::web_crypto;
 use crate::ports::{
-    Background, DESK_HEADERS, DeskError, DeskReply, Desks, IsolateMemory, Memory, Metrics, Point,
+    Assets, Background, DESK_HEADERS, DeskError, DeskReply, Desks, IsolateMemory, Memory, Metrics, Point,
     SharedCache, VerifyKey, VerifySignature,
 };
 use crate::user_state::ask::{Ask, HEAD_HEADER, Head};
@@ -63,6 +63,22 @@ impl Background for EdgeHost {
     }
 }
 
+/// The status and the body of a response; `None` when there is none.
+async fn bytes_of(response: js_sys::Promise) -> Option<(u16, Vec<u8>)> {
+    let response: web_sys::Response = JsFuture::from(response).await.ok()?.dyn_into().ok()?;
+    let bytes = JsFuture::from(response.array_buffer().ok()?).await.ok()?;
+    Some((response.status(), Uint8Array::new(&bytes).to_vec()))
+}
+
+#[wasm_bindgen]
+extern "C" {
+    /// A binding that answers requests.
+    type Fetcher;
+
+    #[wasm_bindgen(method, catch)]
+    fn fetch(this: &Fetcher, url: &str) -> Result<js_sys::Promise, JsValue>;
+}
+
 /// `caches.default`, of which `web-sys` knows nothing.
 fn default_cache() -> Option<Cache> {
     let caches = Reflect::get(&js_sys::global(), &"caches".into()).ok()?;
@@ -71,10 +87,7 @@ fn default_cache() -> Option<Cache> {
 
 impl SharedCache for EdgeHost {
     async fn get(&self, url: &str) -> Option<Vec<u8>> {
-        let found = JsFuture::from(default_cache()?.match_with_str(url)).await.ok()?;
-        let found: web_sys::Response = found.dyn_into().ok()?;
-        let bytes = JsFuture::from(found.array_buffer().ok()?).await.ok()?;
-        Some(Uint8Array::new(&bytes).to_vec())
+        bytes_of(default_cache()?.match_with_str(url)).await.map(|(_, bytes)| bytes)
     }
 
     async fn put(&self, url: &str, document: &[u8], max_age_s: u64) {
@@ -83,6 +96,15 @@ impl SharedCache for EdgeHost {
         let Ok(kept) = response(200, &headers, OutgoingBody::Bytes(document.to_vec())) else { return };
         // A cache that does not take it costs another fetch, no more.
         let _ = JsFuture::from(cache.put_with_str(url, &kept)).await;
+    }
+}
+
+/// The binding `ASSETS`; the host in the URL is any.
+impl Assets for EdgeHost {
+    async fn asset(&self, name: &str) -> Option<Vec<u8>> {
+        let binding: Fetcher = Reflect::get(&self.0.env, &"ASSETS".into()).ok()?.unchecked_into();
+        let found = binding.fetch(&["https://assets.local/", name].concat()).ok()?;
+        bytes_of(found).await.filter(|(status, _)| *status == 200).map(|(_, bytes)| bytes)
     }
 }
 

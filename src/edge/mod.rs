@@ -33,7 +33,7 @@ use crate::auth::{Refused, User};
 use crate::config::{AllowedOrigins, Config, ConfigError, LogLevel};
 use crate::generation::usage::Usage;
 use crate::http::Answer;
-use crate::ports::{DeskError, DeskReply, Desks, Inbound, Log, Metrics, Point, Random};
+use crate::ports::{Assets, DeskError, DeskReply, Desks, Inbound, Log, Metrics, Point, Random};
 use crate::problem::{Code, Problem};
 use crate::pseudonym::pseudonym;
 use crate::quota::Refusal;
@@ -42,8 +42,8 @@ use authenticate::AuthHost;
 use stored_session::Reader;
 
 /// All that a request at the edge may touch.
-pub trait AnswerHost: AuthHost + Desks + Random + Log + Metrics {}
-impl<H: AuthHost + Desks + Random + Log + Metrics> AnswerHost for H {}
+pub trait AnswerHost: AuthHost + Desks + Assets + Random + Log + Metrics {}
+impl<H: AuthHost + Desks + Assets + Random + Log + Metrics> AnswerHost for H {}
 
 /// An answer, whole or passed on.
 #[derive(Debug)]
@@ -290,8 +290,8 @@ async fn route<H: AnswerHost>(
     // What anybody may ask. All but the last work without a configuration.
     match (route, config) {
         (Route::Health, _) => return whole(health::health()),
-        (Route::Openapi, _) => return whole(openapi::openapi()),
-        (Route::Docs, _) => return whole(docs::docs()),
+        (Route::Openapi, _) => return whole(openapi::openapi(host).boxed_local().await?),
+        (Route::Docs, _) => return whole(docs::docs(host).boxed_local().await?),
         (Route::Ready, config) => return whole(ready::ready(host, config).boxed_local().await),
         (Route::Models, Ok(config)) => return whole(models::models(config)),
         _ => {}

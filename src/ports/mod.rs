@@ -111,6 +111,12 @@ pub trait SharedCache {
     async fn put(&self, url: &str, document: &[u8], max_age_s: u64);
 }
 
+/// The static assets of the deployment, made by `npm run build`.
+pub trait Assets {
+    /// The bytes of the asset of that name, or `None` when the host does not provide it.
+    async fn asset(&self, name: &str) -> Option<Vec<u8>>;
+}
+
 /// The log.
 pub trait Log {
     /// One line of JSON.

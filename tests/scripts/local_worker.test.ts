@@ -1,13 +1,14 @@
 // `npm run dev` serves the built module by `wrangler dev`: no client ends it by leaving, and it is started again when it ends.
+// The static assets are bound as wrangler.toml says, as in a deployment.
 
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { type FileHandle, mkdir, open, rm } from 'node:fs/promises';
+import { type FileHandle, mkdir, open, readFile, rm } from 'node:fs/promises';
 import { connect, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { folderOfPort, freePort, launchLocalWorker, type LocalWorker } from '../../scripts/local_worker.ts';
-import { testOutputFolder } from '../../scripts/paths.ts';
+import { assetsFolder, testOutputFolder } from '../../scripts/paths.ts';
 import { keepRunning, type KeptProgram } from '../../scripts/restarts.ts';
 import { lesson } from '../service/service.ts';
 import { createGate } from '../support/gate.ts';
@@ -55,6 +56,32 @@ after(async () => {
   await world.close();
   await log.close();
   await rm(folderOfPort(Number(new URL(worker.url).port)), { recursive: true, force: true });
+});
+
+describe('the static assets of wrangler dev', () => {
+  const text = (name: string) => readFile(join(assetsFolder, name), 'utf8');
+
+  for (const [path, asset] of [['/docs', 'docs.html'], ['/openapi.json', 'openapi.json']] as const) {
+    it(`are served at ${path} by the Worker`, async () => {
+      const response = await fetch(`${worker.url}${path}`);
+      assert.equal(response.status, 200);
+      assert.equal(response.headers.get('cache-control'), 'public, max-age=300');
+      assert.match(response.headers.get('server-timing') ?? '', /^total;/);
+      assert.ok(response.headers.has('x-request-id'));
+      assert.equal(response.headers.has('content-security-policy'), path === '/docs');
+      assert.equal(await response.text(), await text(asset));
+      const posted = await fetch(`${worker.url}${path}`, { method: 'POST' });
+      assert.equal(posted.status, 405);
+    });
+  }
+
+  it('are served at no other path', async () => {
+    for (const path of ['/docs.html', '/docs/', '/openapi', '/assets/docs.html', '/']) {
+      const response = await fetch(`${worker.url}${path}`, { redirect: 'manual' });
+      assert.equal(response.status, 404, path);
+      assert.equal(response.headers.get('content-type'), 'application/problem+json', path);
+    }
+  });
 });
 
 describe('wrangler dev stays up after clients that leave', () => {

@@ -55,6 +55,12 @@ export function tests(start: StartService): void {
     });
   });
 
+  it('neither document has another path', async () => {
+    for (const path of ['/docs.html', '/docs/', '/openapi', '/assets/docs.html', '/index.html']) {
+      expectProblem(await ask(service(), 'GET', path), 404, 'not_found');
+    }
+  });
+
   describe('a service that is badly set tells both', () => {
     const broken = started(start, { AI_TIMEOUT_MS: '-1' });
     for (const path of ['/openapi.json', '/docs']) {
@@ -135,7 +141,7 @@ export function tests(start: StartService): void {
 /** What no caller and no neighbour can bring about: desk_unreachable.test.ts breaks the host; no host of today needs the other. */
 const BY_A_BROKEN_HOST = ['rate_limiter_unavailable', 'idempotency_in_progress'];
 
-/** There `internal` comes only from a module that was torn down: trap.test.ts. */
+/** There `internal` comes only from a broken host: trap.test.ts, missing_assets.test.ts. */
 const isForAnybody = (id: string) => ['health', 'ready', 'openapi', 'docs'].includes(id);
 
 const models: string[] = example('models')['models'].map(({ id }: { id: string }) => id);
