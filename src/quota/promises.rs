@@ -359,9 +359,9 @@ impl User {
             (&self.ledger.attempts, self.policies.attempts, &self.calls),
         ] {
             let (at_least, at_most) = oracle.bounds(quota, self.now_ms);
-            let used = size(reserved(&window, quota, self.now_ms));
+            let used = size(reserved(window, quota, self.now_ms));
             prop_assert!((at_least..=at_most).contains(&used), "{at_least} <= {used} <= {at_most}");
-            prop_assert_eq!(reserved(&window, quota, self.ledger.idle_at_ms().max(self.now_ms)), 0);
+            prop_assert_eq!(reserved(window, quota, self.ledger.idle_at_ms().max(self.now_ms)), 0);
         }
         prop_assert_eq!(in_use(&self.ledger.leases, self.now_ms), self.running());
         Ok(())
