@@ -422,14 +422,14 @@ mod tests {
     }
 
     #[test]
-    fn all_that_is_missing_is_told_at_once() {
+    fn all_missing_variables_are_reported_at_once() {
         let errors = Config::read(|_| None).expect_err("nothing is set");
         let variables: Vec<_> = errors.iter().map(|error| error.variable).collect();
         assert_eq!(variables, ["SUPABASE_URL", "SUPABASE_ANON_KEY", "OPENROUTER_API_KEY"]);
     }
 
     #[test]
-    fn what_is_senseless_is_refused() {
+    fn invalid_values_are_reported() {
         for (variable, texts) in [
             (
                 "SUPABASE_URL",
@@ -509,7 +509,7 @@ mod tests {
     }
 
     #[test]
-    fn the_secret_is_set_or_derived_from_an_api_key_that_cannot_be_guessed() {
+    fn the_secret_is_set_or_derived_from_a_long_api_key() {
         let secret = |more: &[(&str, &str)]| read(more).map(|config| config.service_secret);
         let own = "0123456789abcdef0123456789abcdef";
         assert_eq!(secret(&[("SERVICE_SECRET", &[own, "\r\n"].concat())]), Ok(own.to_owned()));
@@ -532,7 +532,7 @@ mod tests {
     }
 
     #[test]
-    fn origins_of_apps_are_read_as_browsers_write_them() {
+    fn origins_are_normalized_as_browsers_send_them() {
         let text = "https://Cards.example:8443, Capacitor://localhost,tauri://localhost,ionic://localhost,http://[::1]:3000,\
             chrome-extension://abcdefghijklmnopabcdefghijklmnop,moz-extension://5d3e2c1b-0000-4000-8000-00000000000a,\
             app://obsidian.md,app://.,com.example.App://Main\r\n";
@@ -553,7 +553,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_pasted_around_a_value_is_no_part_of_it() {
+    fn white_space_and_marks_around_a_value_are_ignored() {
         let expected = read(&[]).expect("the least is enough");
         for (before, after) in
             [("", "\n"), ("", "\r\n"), ("\u{feff}", " \r\n"), ("\t ", "\u{a0}\n\n"), (" \u{feff} ", "")]
@@ -581,7 +581,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_set_is_read() {
+    fn set_variables_replace_the_defaults() {
         let config = read(&[
             ("ALLOWED_MODELS", " b/two, a/one ,b/two"),
             ("ALLOWED_ORIGINS", "https://Cards.example, http://localhost:4321"),

@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_reached_is_the_registered_problem_type() {
+    fn rate_limited_has_the_registered_problem_type() {
         let mut problem = Problem::new(Code::RateLimited, "10 requests in 60 seconds are allowed");
         problem.violated_policies.push("burst");
         problem.retry_after_s = Some(7);
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_token_is_told_by_the_rules_of_bearer() {
+    fn a_rejected_token_has_the_challenge_of_rfc_6750() {
         for (code, expected) in [
             (Code::MissingToken, "Bearer realm=\"ai-sessions\""),
             (Code::InvalidToken, "Bearer realm=\"ai-sessions\", error=\"invalid_token\""),

@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_one_bearer_token_is_taken() {
+    fn only_a_single_bearer_token_is_accepted() {
         let longest = "a".repeat(TOKEN_BYTES_MAX);
         let with_longest = format!("Bearer {longest}");
         let too_long = format!("Bearer {longest}a");

@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_signed_in_user_comes_in() {
+    fn the_claims_of_a_signed_in_user_are_accepted() {
         let user = checked(&good().to_string(), false).expect("all of it is right");
         assert_eq!(user.id.to_string(), USER);
         assert_eq!(user.expires_ms, (NOW_S + 3600) * 1000);
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn times_hold_to_the_second_of_the_leeway() {
+    fn times_are_checked_to_the_second_of_the_leeway() {
         for (member, value, expected) in [
             ("exp", json!(NOW_S - 30), Ok(())),
             ("exp", json!(NOW_S - 31), Err(Refused::Expired)),
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn every_other_claim_must_be_the_projects_own() {
+    fn claims_of_another_project_or_role_are_rejected() {
         for (member, value) in [
             ("iss", json!("https://q.supabase.co/auth/v1")),
             ("iss", json!("https://p.supabase.co/auth/v1/")),
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_that_stands_twice_is_refused() {
+    fn a_duplicate_claim_is_rejected() {
         let good = good().to_string();
         for twice in [
             "\"sub\":\"x\"",
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn anonymous_users_come_in_only_where_they_may() {
+    fn anonymous_users_are_accepted_only_where_allowed() {
         let mut claims = good();
         claims["is_anonymous"] = json!(true);
         assert_eq!(checked(&claims.to_string(), false), Err(Refused::Anonymous));

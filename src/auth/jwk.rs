@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn only_keys_that_can_verify_are_taken() {
+    fn only_keys_that_can_verify_are_read() {
         let (x, n) = ("A".repeat(43), "A".repeat(342));
         let good = format!(
             r#"{{"keys":[
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_key_set_is_told() {
+    fn other_documents_are_not_read_as_a_key_set() {
         for document in ["", "<html></html>", "[]", "{}", r#"{"keys":{}}"#, "null"] {
             assert_eq!(ids(document), None, "{document}");
         }

@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_fresh_then_stale_then_gone() {
+    fn keys_are_fresh_then_stale_then_unusable() {
         let cache = warm();
         let look_up = |now_ms| cache.look_up(Some("a"), Algorithm::Es256, now_ms);
         assert_eq!(look_up(T), Lookup::Use(by("a")));
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_key_asks_at_most_once_in_thirty_seconds() {
+    fn unknown_keys_cause_one_fetch_in_thirty_seconds() {
         let mut cache = warm();
         let unknown = |cache: &KeyCache, now_ms| cache.look_up(Some("b"), Algorithm::Es256, now_ms);
         assert_eq!(
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_question_whose_asker_died_does_not_hold_up_the_others() {
+    fn a_refresh_that_never_ends_is_started_again() {
         let mut cache = KeyCache::default();
         cache.start_refresh(T);
         let look_up = |now_ms| cache.look_up(Some("a"), Algorithm::Es256, now_ms);
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_only_for_its_algorithm() {
+    fn a_key_verifies_only_its_own_algorithm() {
         let mut cache = warm();
         cache.start_refresh(T);
         cache.end_refresh(T);
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn without_any_key_nobody_comes_in_and_the_service_is_asked_again_soon() {
+    fn without_keys_tokens_are_rejected_and_a_fetch_follows_soon() {
         let mut cache = KeyCache::default();
         let look_up = |cache: &KeyCache, now_ms| cache.look_up(Some("a"), Algorithm::Es256, now_ms);
         assert_eq!(look_up(&cache, T), Lookup::Fetch);
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn an_older_or_empty_answer_does_not_replace_known_keys() {
+    fn an_older_or_empty_set_does_not_replace_usable_keys() {
         let mut cache = warm();
         cache.store(vec![key("old")], T - 1);
         cache.store(Vec::new(), T + 1);
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_set_replaces_keys_that_are_too_old_to_be_used() {
+    fn an_empty_set_replaces_keys_that_are_too_old() {
         let mut cache = warm();
         let late_ms = T + STALE_MS + 1;
         cache.start_refresh(late_ms);
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn the_secret_is_for_tokens_that_name_no_published_key() {
+    fn the_secret_verifies_tokens_that_name_no_published_key() {
         let secret = |key_id: Option<&str>| Lookup::Use(Verifier::Secret(key_id.map(str::to_owned)));
         let look_up = |cache: &KeyCache, key_id, now_ms| cache.look_up(key_id, Algorithm::Hs256, now_ms);
         let mut cache = KeyCache::default();
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn a_verification_counts_as_long_as_the_set_has_its_key() {
+    fn a_verification_counts_while_the_set_has_its_key() {
         let mut cache = warm();
         let same_name = Verifier::Published(PublicKey { jwk: "other".to_owned(), ..key("a") });
         let other_use = Verifier::Published(PublicKey { algorithm: Algorithm::EdDsa, ..key("a") });

@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_known_for_its_life_and_no_longer() {
+    fn a_verified_token_is_found_until_it_expires() {
         let mut verified = VerifiedTokens::default();
         let user = User { id: Uuid::from_u128(1), expires_ms: 1_000_000 };
         verified.remember(token("Bearer a.b.c"), &user, SECRET);
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn the_memory_is_bounded_and_the_oldest_makes_room() {
+    fn the_oldest_verified_token_is_dropped_at_the_limit() {
         let mut verified = VerifiedTokens::default();
         let header = |number: usize| format!("Bearer a.b.{number}");
         for number in 0..=TOKENS_MAX {

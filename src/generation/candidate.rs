@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_card_is_taken_as_it_is() {
+    fn a_valid_candidate_is_accepted_unchanged() {
         let expected = Candidate { front: "f".to_owned(), back: "b".to_owned(), prompt: "p".to_owned() };
         for json in [
             r#"{"front":"f","back":"b","prompt":"p"}"#,
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_card_that_breaks_the_contract_is_dropped_with_its_reason() {
+    fn an_invalid_candidate_is_dropped_with_its_reason() {
         for (json, reason) in [
             (r#"{"front":"f","back":"b"}"#, Dropped::Unreadable),
             (r#"{"front":"f","back":"b","prompt":null}"#, Dropped::Unreadable),
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn each_letter_and_digit_is_of_a_word_and_punctuation_is_not() {
+    fn letters_and_digits_count_as_words_and_punctuation_does_not() {
         for c in (0..=0x10_FFFF).filter_map(char::from_u32).filter(|c| c.is_alphanumeric()) {
             assert!(is_of_word(c), "{}", c.escape_unicode());
         }
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn a_field_may_be_as_long_as_its_limit_in_characters_and_not_one_longer() {
+    fn a_field_is_limited_to_its_maximum_of_characters() {
         for c in ["x", "\u{1f600}", "\u{301}"] {
             let of = |count: usize| c.repeat(count);
             assert!(taken(&card(&of(200), &of(500), &["p", &of(499)].concat())).is_ok());
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn no_two_fronts_are_the_same_after_folding() {
+    fn fronts_that_are_equal_after_folding_are_duplicates() {
         for (first, second, reason) in [
             ("What is it?", "what  IS\n it?", Err(Dropped::Duplicate)),
             ("Stra\u{df}e", "STRASSE", Err(Dropped::Duplicate)),
@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn there_are_never_more_than_the_maximum_and_what_is_dropped_is_counted() {
+    fn candidates_over_the_maximum_are_dropped_and_counted() {
         let mut candidates = Candidates::new(2);
         assert!(candidates.is_empty());
         let outcomes = ["a", "", "A", "b", "c", "a", "d"]
@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_utf_8_becomes_one_replacement_character_each() {
+    fn invalid_utf_8_becomes_replacement_characters() {
         for (front, expected) in [
             (b"a\\ud83db".as_slice(), "a\u{fffd}b"),
             (b"a\\ude00b", "a\u{fffd}b"),
@@ -394,7 +394,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn text_is_kept_and_its_utf_16_halves_are_joined(text in any::<String>()) {
+        fn the_utf_16_halves_of_a_character_are_joined(text in any::<String>()) {
             let mut halves = Vec::new();
             for unit in text.encode_utf16() {
                 match char::from_u32(u32::from(unit)) {
@@ -407,7 +407,7 @@ mod tests {
         }
 
         #[test]
-        fn bytes_without_surrogates_read_as_the_standard_library_reads_them(
+        fn bytes_without_surrogates_decode_as_in_the_standard_library(
             bytes in proptest::collection::vec(prop_oneof![any::<u8>(), 0xC0u8..=0xFF], 0..40)
                 .prop_filter("no surrogate", |bytes| !bytes.windows(2).any(|two| two[0] == 0xED && two[1] >= 0xA0)),
         ) {
@@ -415,7 +415,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_taken_holds_to_the_contract_whatever_comes(json in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn accepted_candidates_hold_to_the_contract(json in proptest::collection::vec(any::<u8>(), 0..200)) {
             let framed = [b"{\"front\":\"".as_slice(), &json, b"\",\"back\":\"b\",\"prompt\":\"p\"}"].concat();
             for json in [&json, &framed] {
                 if let Ok(candidate) = taken(json) {

@@ -590,7 +590,7 @@ mod tests {
     }
 
     #[test]
-    fn a_border_may_be_anywhere() {
+    fn candidates_are_found_across_any_chunk_border() {
         for (text, expected) in TEXTS {
             let text = with_candidates(text);
             for size in 1..=text.len() {
@@ -600,7 +600,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_joined_over_a_gap() {
+    fn content_is_not_joined_over_a_gap() {
         let whole = with_candidates(r#"{"candidates":[A,B,A]}"#);
         for from in 0..whole.len() {
             for to in from..whole.len() {
@@ -678,7 +678,7 @@ mod tests {
         }
 
         #[test]
-        fn arbitrary_bytes_are_survived(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        fn the_finder_reads_arbitrary_bytes_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             prop_assert_eq!(found_in([bytes.as_slice()]), found_in(bytes.chunks(1)));
         }
     }

@@ -485,7 +485,7 @@ mod tests {
     }
 
     #[test]
-    fn a_border_may_be_anywhere() {
+    fn the_answer_is_read_across_any_chunk_border() {
         for (content, _, _) in CONTENTS {
             let content = with_candidates(content);
             let whole = read([content.as_bytes()]);
@@ -496,7 +496,7 @@ mod tests {
     }
 
     #[test]
-    fn a_candidate_is_given_the_moment_its_brace_arrives() {
+    fn a_candidate_is_reported_at_its_closing_brace() {
         for (content, ends) in [
             ("```json\n{\"candidates\":[A,B]}", [60, 98]),
             ("~~~\n[A,B]", [42, 80]),
@@ -520,7 +520,7 @@ mod tests {
     }
 
     #[test]
-    fn content_that_cannot_be_read_costs_the_candidate_that_is_open() {
+    fn unreadable_content_drops_only_the_open_candidate() {
         for (before, after, fronts, is_closed) in [
             ("[A", ",B]", &["a", "b"][..], true),
             ("", "[A]", &["a"], true),
@@ -550,7 +550,7 @@ mod tests {
     }
 
     #[test]
-    fn content_beyond_the_limit_is_cut_off() {
+    fn content_beyond_the_limit_is_ignored() {
         for begin in ["[", "Sure: ["] {
             let mut reader = CandidateReader::default();
             let mut count = 0;
@@ -585,7 +585,7 @@ mod tests {
         }
 
         #[test]
-        fn arbitrary_bytes_are_survived(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        fn the_reader_reads_arbitrary_bytes_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             prop_assert_eq!(read([bytes.as_slice()]), read(bytes.chunks(1)));
         }
     }

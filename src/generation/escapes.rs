@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn escapes_of_json_are_read_as_json_says() {
+    fn standard_json_escapes_are_decoded() {
         for (raw, text) in [
             (r#"a\"b\\c\/d"#, "a\"b\\c/d"),
             (r"a\nb\tc\rd", "a\nb\tc\rd"),
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn doubled_backslashes_are_one_each() {
+    fn doubled_backslashes_are_decoded_to_single_ones() {
         for (raw, text) in [
             (r"\\frac{1}{2}", r"\frac{1}{2}"),
             (r"\\(\\frac{3}{4}\\)", r"\(\frac{3}{4}\)"),
@@ -311,7 +311,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_text_that_json_escapes_is_read_as_it_was(text in any::<String>()) {
+        fn text_that_was_escaped_as_json_is_decoded_unchanged(text in any::<String>()) {
             // A line break before a command's other letters is the one that cannot be told apart.
             let text = text.replace(['\n', '\t', '\r', '\u{8}', '\u{c}'], " ");
             let json = serde_json::to_string(&text)?;

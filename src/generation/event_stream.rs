@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn a_border_may_be_anywhere() {
+    fn events_are_read_across_any_chunk_border() {
         for (bytes, expected) in STREAMS {
             for size in 1..=bytes.len() {
                 assert_eq!(events_of(bytes.chunks(size)), *expected, "{} by {size}", bytes.escape_ascii());
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_is_given_as_soon_as_its_blank_line_is_there() {
+    fn an_event_is_emitted_at_its_blank_line() {
         let mut stream = EventStream::default();
         let mut count = 0;
         for (byte, expected) in
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn data_within_a_piece_is_not_copied() {
+    fn data_within_one_chunk_is_not_copied() {
         let piece = b"data: abc\n\n";
         let mut lies_within = false;
         EventStream::default()

@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_says_something_or_not() {
+    fn null_false_zero_and_empty_values_are_not_truthy() {
         let value = |text: &'static str| Cursor::new(text.as_bytes()).value();
         for nothing in [
             "null",
@@ -339,7 +339,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn json_is_read_whole(text in "[ -~]{0,40}") {
+        fn valid_json_is_read_to_its_end(text in "[ -~]{0,40}") {
             let json = serde_json::json!({ "a": [&text, { &text: text }], "b": text }).to_string();
             let (found, is_whole) = members(&json);
             prop_assert!(is_whole);
@@ -347,7 +347,7 @@ mod tests {
         }
 
         #[test]
-        fn arbitrary_bytes_are_survived(bytes in proptest::collection::vec(prop_oneof![
+        fn the_cursor_reads_arbitrary_bytes_without_panic(bytes in proptest::collection::vec(prop_oneof![
             Just(b'{'), Just(b'}'), Just(b'['), Just(b']'), Just(b'"'), Just(b'\\'), Just(b':'), Just(b','), any::<u8>(),
         ], 0..60)) {
             let mut cursor = Cursor::new(&bytes);

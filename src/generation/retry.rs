@@ -63,7 +63,7 @@ mod tests {
     };
 
     #[test]
-    fn the_wait_is_spread_from_nothing_to_an_end_that_doubles_up_to_the_cap() {
+    fn the_wait_is_random_up_to_a_bound_that_doubles_to_the_cap() {
         for (attempts, upper_ms) in
             [(1, 500), (2, 1_000), (3, 2_000), (5, 8_000), (6, 8_000), (u32::MAX - 1, 8_000)]
         {
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn attempts_are_counted() {
+    fn no_attempt_follows_the_last_one() {
         for (attempts, attempts_max, again) in
             [(1, 1, false), (1, 2, true), (2, 2, false), (3, 2, false), (2, 3, true)]
         {
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_other_side_asked_for_is_waited_in_full_or_not_at_all() {
+    fn a_retry_after_is_waited_in_full_or_not_at_all() {
         for (retry_after_s, random_bits, expected) in [
             (0, 3, Some(3)),
             (7, 0, Some(7_000)),

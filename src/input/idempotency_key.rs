@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quoted_and_unquoted_are_one_key() {
+    fn a_key_is_the_same_with_and_without_quotes() {
         let longest = "k".repeat(KEY_CHARS_MAX);
         for (field, key) in [
             ("\"8e03978e-40d5-43dd-bc93-6894a57f9324\"", "8e03978e-40d5-43dd-bc93-6894a57f9324"),
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_key_is_refused() {
+    fn invalid_keys_are_rejected() {
         let too_long = "k".repeat(KEY_CHARS_MAX + 1);
         for field in [
             "",

@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_outside_its_limits_is_told_with_the_limits_and_its_size() {
+    fn a_length_error_has_the_limits_and_the_actual_length() {
         let problem = read(&body(&"\u{1f600}".repeat(999))).expect_err("one too few");
         assert_eq!(problem.code, Code::ValidationFailed);
         let error = problem.errors.first().expect("one error");
@@ -315,14 +315,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_is_the_sanitized_text() {
+    fn the_input_text_is_sanitized() {
         let text = format!("\u{feff} a\r\nb\0{} ", "x".repeat(1000));
         let new = read(&body(&text)).expect("it is long enough");
         assert_eq!(new.input_text, format!("a\nb{}", "x".repeat(1000)));
     }
 
     #[test]
-    fn all_that_is_wrong_is_told_at_once() {
+    fn all_field_errors_are_reported_at_once() {
         assert_eq!(
             told(read(br#"{"input_text":5,"modle":"a/one"}"#)),
             (
@@ -401,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_does_not_grow_with_what_was_sent() {
+    fn the_list_of_field_errors_is_bounded() {
         let names: Vec<String> =
             (0..1000).map(|number| format!(r#""{}{number}":0"#, "n".repeat(500))).collect();
         let problem =
@@ -411,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deep_value_is_refused_like_any_other() {
+    fn a_deeply_nested_value_is_a_type_error() {
         let deep = format!(r#"{{"model":{}{}}}"#, "[".repeat(100), "]".repeat(100));
         assert_eq!(told(read(deep.as_bytes())).0, Code::ValidationFailed);
     }

@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_is_read() {
+    fn limit_and_before_are_read_from_the_query() {
         let before = format!("before={}", cursor());
         for (query, limit, before) in [
             ("", 20, None),
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_parameter_is_named() {
+    fn an_invalid_parameter_is_reported_by_name() {
         for (query, field, code) in [
             ("limit=0", "limit", "range"),
             ("limit=101", "limit", "range"),

@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_line_of_the_rule() {
+    fn each_rule_of_the_sanitizer_applies() {
         for (text, clean) in [
             ("a\r\nb\rc\nd", "a\nb\nc\nd"),
             ("a\r\r\nb", "a\n\nb"),
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn of_all_characters_only_those_on_the_list_go() {
+    fn only_the_listed_characters_are_removed() {
         let all = || ('\0'..=char::MAX).filter(|c| *c != '\r');
         let between: String = all().flat_map(|c| [c, 'x']).collect();
         let kept: String =
@@ -105,20 +105,20 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_clean_stays_as_it_is(text in texts()) {
+        fn sanitized_text_stays_unchanged(text in texts()) {
             let once = sanitize(&text).into_owned();
             prop_assert_eq!(sanitize(&once), once.as_str());
         }
 
         #[test]
-        fn nothing_gets_longer(text in texts()) {
+        fn sanitized_text_is_never_longer(text in texts()) {
             let clean = sanitize(&text);
             prop_assert!(clean.len() <= text.len());
             prop_assert!(clean.chars().count() <= text.chars().count());
         }
 
         #[test]
-        fn nothing_changes_but_what_the_rule_says(text in texts()) {
+        fn the_sanitizer_changes_only_what_its_rules_name(text in texts()) {
             prop_assert_eq!(sanitize(&text), by_the_words(&text));
         }
     }

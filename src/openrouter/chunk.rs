@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn content_is_found_in_every_form() {
+    fn content_is_found_in_every_format() {
         for (json, content) in [
             (r#"{"choices":[{"delta":{"content":"a\n\u00e9"}}]}"#, "a\n\u{e9}".as_bytes()),
             (r#"{"choices":[{"message":{"role":"assistant","content":"a"}}]}"#, b"a"),
@@ -436,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn content_of_another_type_is_not_taken_for_none() {
+    fn content_without_quotes_is_marked_as_odd() {
         for (json, is_odd) in [
             (r#"{"choices":[{"delta":{"content":7}}]}"#, true),
             (r#"{"choices":[{"delta":{"content":true}}]}"#, true),
@@ -460,7 +460,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_object_is_no_chunk() {
+    fn only_an_object_is_read_as_a_chunk() {
         for json in [
             "",
             " ",
@@ -481,7 +481,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_is_told_by_its_reason() {
+    fn each_finish_reason_is_read() {
         for (json, finish) in [
             (r#""stop""#, Some(Finish::End)),
             (r#""tool_calls""#, Some(Finish::End)),
@@ -499,7 +499,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_one_only_with_words_in_it() {
+    fn an_empty_refusal_is_no_refusal() {
         for (refusal, is_refusal) in
             [("null", false), (r#""""#, false), (r#""I cannot""#, true), (r#""\ud83d""#, true)]
         {
@@ -511,7 +511,7 @@ mod tests {
     }
 
     #[test]
-    fn usage_is_read_as_far_as_it_makes_sense() {
+    fn only_plausible_usage_figures_are_read() {
         let usage =
             |prompt_tokens, completion_tokens, cost| Some(Usage { prompt_tokens, completion_tokens, cost });
         for (json, expected) in [
@@ -539,7 +539,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_taken_only_if_a_log_can_hold_them() {
+    fn ids_and_models_are_read_only_as_printable_ascii() {
         let long = ["\"", &"x".repeat(129), "\""].concat();
         for (json, name) in [
             (r#""openai/gpt-4o-mini""#, Some("openai/gpt-4o-mini")),
@@ -558,7 +558,7 @@ mod tests {
     }
 
     #[test]
-    fn every_form_of_error_is_a_failure() {
+    fn errors_of_every_format_are_failures() {
         use Code::{AiMisconfigured, AiRefused, AiTimeout, AiUnavailable};
         for (error, code, may_retry, retry_after_s) in [
             (r#"{"code":429,"message":"m"}"#, AiUnavailable, true, None),
@@ -671,7 +671,7 @@ mod tests {
     }
 
     #[test]
-    fn the_status_counts_where_the_document_says_no_more_and_the_header_is_the_first_to_say_how_long() {
+    fn a_code_outranks_the_status_and_the_header_outranks_the_body() {
         let failure = |json: &str| {
             let context = DocumentContext { http_status: Some(503), retry_after_s: Some(3), is_error: false };
             Chunk::read(json.as_bytes(), context).and_then(|(chunk, _)| chunk.failure).expect(json)
@@ -684,7 +684,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn arbitrary_bytes_are_survived(
+        fn a_chunk_of_arbitrary_bytes_is_read_without_panic(
             parts in proptest::collection::vec(prop_oneof![
                 Just("{"), Just("}"), Just("["), Just("]"), Just("\"choices\":"), Just("\"error\":"), Just("\"delta\":"), Just("\"content\":"),
                 Just("\"code\":"), Just("\"usage\":"), Just("null"), Just("\"x\""), Just(","), Just("1e99"), Just("-7"), Just("true"), Just("\"\\ud800\""),

@@ -187,7 +187,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_status_is_the_code_of_the_contract() {
+    fn each_status_maps_to_the_code_of_the_contract() {
         for (statuses, code, may_retry) in [
             (
                 &[301, 302, 307, 308, 400, 401, 402, 404, 405, 409, 413, 415, 422, 451][..],
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn each_word_is_the_code_of_the_contract_wherever_it_stands() {
+    fn each_error_type_maps_to_the_code_of_the_contract() {
         for (words, code, may_retry) in [
             (
                 &["rate_limit_exceeded", "provider_overloaded", "provider_unavailable", "server", "unmapped"]
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn the_word_is_the_better_key_and_the_number_in_the_document_is_better_than_the_status() {
+    fn an_error_type_outranks_a_number_and_a_number_the_status() {
         for (details, code, may_retry, note) in [
             (
                 ErrorDetails {
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn no_attempt_follows_400_to_403_whatever_else_is_told() {
+    fn statuses_400_to_403_are_never_retried() {
         for status in 400..=403 {
             for (code_number, http_status) in
                 [(Some(u64::from(status)), None), (None, Some(status)), (Some(503), Some(status))]
@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_that_nobody_can_mean_is_cut_to_a_day() {
+    fn a_retry_after_is_limited_to_one_day() {
         let details =
             ErrorDetails { http_status: Some(429), retry_after_s: Some(u64::MAX), ..ErrorDetails::default() };
         assert_eq!(Failure::from_details(&details).retry_after_s, Some(RETRY_AFTER_S_MAX));

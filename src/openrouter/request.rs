@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn the_body_asks_for_what_the_contract_says_and_nothing_else() {
+    fn the_body_has_the_members_of_the_contract_and_no_others() {
         assert_eq!(
             body_of(&settings(), &REQUEST),
             json!({
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn fallbacks_follow_the_model_that_was_asked_for_and_are_no_more_than_the_api_takes() {
+    fn fallback_models_follow_the_requested_one_up_to_three() {
         let mut settings = settings();
         settings.fallback = true;
         let body = body_of(&settings, &REQUEST);
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn providers_are_chosen_as_the_deployment_says() {
+    fn provider_settings_follow_the_configuration() {
         for (may_collect_data, zero_data_retention, provider) in [
             (false, false, json!({ "require_parameters": true, "data_collection": "deny" })),
             (true, false, json!({ "require_parameters": true, "data_collection": "allow" })),
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn the_schema_names_no_limit_that_some_providers_refuse() {
+    fn the_schema_has_no_keyword_that_providers_reject() {
         let schema = body_of(&settings(), &REQUEST)["response_format"].to_string();
         for keyword in ["minLength", "maxLength", "minItems", "maxItems", "minimum", "maximum", "pattern"] {
             assert!(!schema.contains(&[r#"""#, keyword, r#"""#].concat()), "{keyword}");
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn the_length_of_an_answer_is_bounded_by_the_number_of_cards() {
+    fn max_tokens_grows_with_the_number_of_candidates() {
         for (candidates_max, tokens_max) in [(1, 1_400), (20, 9_000), (100, 16_000), (usize::MAX, 16_000)] {
             let body = body_of(&ModelApi { candidates_max, ..settings() }, &REQUEST);
             assert_eq!(body["max_tokens"], tokens_max);
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn what_belongs_to_one_request_goes_into_the_headers() {
+    fn per_request_values_are_sent_as_headers() {
         let request = build(&settings(), &REQUEST, true);
         assert_eq!(
             (request.method, request.url.as_str()),
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_reused_only_where_the_deployment_and_the_caller_want_it() {
+    fn a_cached_answer_is_requested_only_where_all_allow_it() {
         let on = ModelApi { cache_ttl_s: 300, ..settings() };
         let cache_headers = |settings: &ModelApi, request: &ModelRequest<'_>, may_reuse| {
             let headers = build(settings, request, may_reuse).headers;

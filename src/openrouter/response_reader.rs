@@ -399,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn borders_of_pieces_and_of_chunks_change_nothing() {
+    fn a_response_is_read_across_any_chunk_border() {
         for units in [1, 2, 3, 7, 20, usize::MAX] {
             let stream = stream_of(CONTENT, units, "\r\n");
             let (fronts, whole) = read(STREAM, [stream.as_slice()], End::Regular);
@@ -421,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_cut_at_any_byte_keeps_its_complete_cards_and_is_whole_only_when_its_json_was_closed() {
+    fn a_stream_cut_at_any_byte_keeps_its_complete_candidates() {
         const CONTENT: &str =
             r#"[{"front":"a","back":"\u00e9","prompt":"p"},{"front":"b","back":"b","prompt":"p"}]"#;
         let chunks: Vec<_> = CONTENT.split_inclusive(|_| true).map(said).collect();
@@ -465,7 +465,7 @@ mod tests {
     }
 
     #[test]
-    fn each_end_of_a_stream_is_told_apart() {
+    fn each_end_of_a_stream_has_its_own_failure() {
         let done = "data: [DONE]\n\n";
         let closed = said(&["[", CARD, "]"].concat());
         let open = said(&["{\"candidates\":[", CARD].concat());
@@ -583,7 +583,7 @@ mod tests {
     }
 
     #[test]
-    fn chunks_are_read_whatever_stands_around_them() {
+    fn chunks_are_read_with_other_lines_around_them() {
         let chunks = ["[", CARD, ",", r#"{"front":"g","back":"b","prompt":"p"}"#, "]"].map(said);
         let stream = chunks.concat();
         let with = |between: &str| [between, &chunks.join(between), "data: [DONE]\n\n"].concat();
@@ -617,7 +617,7 @@ mod tests {
     }
 
     #[test]
-    fn the_media_type_is_read_whatever_its_case_and_parameters() {
+    fn the_media_type_is_read_in_any_case_and_with_parameters() {
         let stream = [&*said(&["[", CARD, "]"].concat()), "data: [DONE]\n\n"].concat();
         for content_type in [
             "text/event-stream",
@@ -630,7 +630,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_document_says_more_than_its_status_and_a_status_says_enough() {
+    fn an_error_document_outranks_its_status() {
         let read = |status: u16, retry_after: Option<&str>, document: &str, end| {
             let mut reader = ResponseReader::new(status, "application/json", retry_after);
             assert_eq!(reader.remaining(), Remaining::Tail, "an error is not waited for as cards are");
@@ -674,7 +674,7 @@ mod tests {
     }
 
     #[test]
-    fn usage_that_was_told_is_not_forgotten_and_the_last_one_counts() {
+    fn the_last_usage_that_was_sent_counts() {
         let used = |tokens: u64| event(&json!({ "choices": [], "usage": { "prompt_tokens": tokens } }));
         let stream =
             [used(1), said(&["[", CARD].concat()), used(7), said("]"), "data: [DONE]\n\n".to_owned()];
@@ -683,7 +683,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_wanted_after_the_end_and_little_after_the_cards() {
+    fn only_the_tail_remains_after_the_candidates() {
         let mut reader = ResponseReader::new(200, STREAM, None);
         let mut take = |_: Found| true;
         for (event, remaining) in [
@@ -745,7 +745,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_without_end_is_cut_off() {
+    fn an_endless_response_fails_as_too_large() {
         let comment = [b": ".as_slice(), &[b'x'; 1022]].concat();
         for (content_type, piece) in [
             (STREAM, comment.as_slice()),
@@ -766,7 +766,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn arbitrary_bytes_are_survived_and_no_splitting_changes_what_they_say(
+        fn no_splitting_changes_how_arbitrary_bytes_are_read(
             stream in proptest::collection::vec(prop_oneof![
                 Just(b"data: {\"choices\":[{\"delta\":{\"content\":\"".to_vec()), Just(b"\"}}]}\n\n".to_vec()), Just(b"data: ".to_vec()),
                 Just(b"[{\\\"front\\\":\\\"f\\\",\\\"back\\\":\\\"b\\\",\\\"prompt\\\":\\\"p\\\"}]".to_vec()), Just(b"\n\n".to_vec()),

@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn the_policies_are_told_as_the_contract_writes_them() {
+    fn the_policy_header_has_the_format_of_the_contract() {
         assert_eq!(
             rate_limit_policy(&POLICIES),
             r#""burst";q=10;w=60, "generations";q=50;w=86400, "attempts";q=150;w=86400"#
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_is_told_with_the_time_until_it_is_more() {
+    fn the_limit_header_has_the_remaining_quota_and_its_reset() {
         let mut ledger = Ledger::default();
         assert_eq!(
             rate_limit(&ledger, &POLICIES, 0),
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn the_time_until_more_is_the_retry_after_of_a_refusal() {
+    fn the_reset_time_equals_the_retry_after_of_a_refusal() {
         let mut ledger = Ledger::default();
         for now_ms in 0..10 {
             ledger.count_request(&POLICIES, now_ms * 1_000).expect("there is room");

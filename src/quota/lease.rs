@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_as_are_allowed_and_not_one_more() {
+    fn leases_are_granted_up_to_the_limit() {
         let mut leases = two();
         assert!(!leases.take(2, C, 5_000, 1_000));
         assert_eq!(in_use(&leases, 1_000), 2);
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_ends_by_itself_at_its_moment_and_not_before() {
+    fn a_lease_expires_at_its_time_and_not_before() {
         for (now_ms, count, is_let_in) in
             [(4_999, 2, false), (5_000, 1, true), (8_999, 1, true), (9_000, 0, true)]
         {
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_is_released_as_often_as_one_likes() {
+    fn a_lease_can_be_released_twice() {
         let mut leases = two();
         leases.release(A);
         leases.release(A);
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn room_comes_when_enough_have_ended() {
+    fn a_lease_is_available_when_enough_have_ended() {
         for (concurrent, available_at_ms) in [(3, Some(1_000)), (2, Some(5_000)), (1, Some(9_000)), (0, None)]
         {
             assert_eq!(two().available_at_ms(concurrent, C, 1_000), available_at_ms, "{concurrent}");
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_ended_is_not_kept() {
+    fn ended_leases_are_removed() {
         let mut leases = two();
         assert!(leases.take(2, C, 1, 9_000));
         assert_eq!(leases.0.len(), 1);

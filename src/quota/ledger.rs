@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_over_the_burst_is_told_when_to_come_back() {
+    fn a_client_that_waits_for_the_burst_is_admitted() {
         let mut ledger = after(3, 0);
         let refusal = ledger.count_request(&POLICIES, 500).expect_err("the burst is used up");
         // Room at 60600 ms.
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_request_counts_nowhere() {
+    fn a_rejected_request_is_not_counted() {
         let mut ledger = after(3, 0);
         for now_ms in 0..100 {
             ledger.count_request(&POLICIES, now_ms).expect_err("the burst is used up");
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_for_the_burst_is_a_wait_for_the_generations_too() {
+    fn the_wait_for_the_burst_includes_the_generations() {
         let mut ledger = after(3, 2);
         let refusal = ledger.count_request(&POLICIES, 0).expect_err("the burst is used up");
         assert_eq!(
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_for_a_generation_is_a_wait_for_the_burst_too() {
+    fn the_wait_for_a_generation_includes_the_burst() {
         let mut ledger = after(0, 2);
         let at_ms = 101 * 864_000 - 1_000;
         for _ in 0..3 {
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused_by_one_policy_takes_nothing_of_the_other() {
+    fn a_refusal_by_one_policy_reserves_nothing_of_another() {
         let mut full = after(0, 0);
         full.reserve(&POLICIES, id(1), LEASE_MS, 0).expect("there is room");
         let one = Policies { concurrent: 1, ..POLICIES };
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_for_a_running_generation_is_an_estimate_of_1_to_10_seconds() {
+    fn the_wait_for_a_lease_is_an_estimate_of_1_to_10_seconds() {
         for (now_ms, retry_after_s) in
             [(0, 10), (109_000, 10), (110_000, 10), (111_000, 9), (118_999, 2), (119_000, 1), (119_999, 1)]
         {
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn when_both_refuse_the_wait_is_for_the_lease_too() {
+    fn the_wait_for_generations_includes_the_lease() {
         let policies = Policies { generations: Quota { count: 2, window_s: 60 }, ..POLICIES };
         let mut ledger = Ledger::default();
         for number in [1, 2] {
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_step_of_the_clock_the_wait_that_is_told_is_the_wait_that_is_kept() {
+    fn the_wait_stays_true_after_a_step_of_the_clock() {
         let policies = Policies { generations: Quota { count: 2, window_s: 60 }, ..POLICIES };
         for (requests, running, violated) in [
             (3, 0, vec![BURST, GENERATIONS]),
@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn where_nothing_is_allowed_the_wait_is_still_a_sensible_number() {
+    fn a_limit_of_zero_gives_a_finite_wait() {
         let none = Policies { concurrent: 0, ..POLICIES };
         let mut ledger = Ledger::default();
         let refusal = ledger.reserve(&none, id(1), LEASE_MS, u64::MAX).expect_err("none is allowed");
@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn a_generation_that_failed_is_given_back_once_and_its_lease_released() {
+    fn a_failed_generation_is_refunded_once_and_its_lease_released() {
         let mut ledger = Ledger::default();
         let failed = ledger.reserve(&POLICIES, id(1), LEASE_MS, 0).expect("there is room");
         ledger.reserve(&POLICIES, id(2), LEASE_MS, 0).expect("there is room");
@@ -389,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_idle_when_the_last_of_all_has_left() {
+    fn a_ledger_is_idle_when_its_last_reservation_has_left() {
         let mut ledger = Ledger::default();
         assert_eq!(ledger.idle_at_ms(), 0);
         ledger.count_request(&POLICIES, 0).expect("there is room");
@@ -403,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn on_the_disk_it_is_an_array_and_an_empty_one_is_a_fresh_ledger() {
+    fn a_ledger_is_stored_as_an_array() {
         let mut ledger = after(2, 1);
         ledger.reserve(&POLICIES, id(7), LEASE_MS, 0).expect("there is room");
         let text = serde_json::to_string(&ledger).expect("it is JSON");

@@ -62,7 +62,7 @@ fn assert_available_at_its_moment(window: &Window, quota: Quota, now_ms: u64) ->
 
 proptest! {
     #[test]
-    fn never_more_than_the_quota_in_any_window_and_never_stricter_than_by_a_hundredth(
+    fn no_window_exceeds_its_quota_or_is_stricter_by_a_hundredth(
         quota in quota(),
         pauses_ms in prop::collection::vec(pause_ms(), 1..300),
         offset_ms in 0..10_000_u64,
@@ -84,7 +84,7 @@ proptest! {
     }
 
     #[test]
-    fn space_is_bounded_however_long_it_runs(
+    fn the_stored_size_of_a_window_is_bounded(
         quota in (1_000..1_000_000_u32, 1..3_u32).prop_map(|(count, window_s)| Quota { count, window_s }),
         pauses_ms in prop::collection::vec(1..40_u64, 300..400),
     ) {
@@ -103,7 +103,7 @@ proptest! {
 
     /// The oracle goes by the true time; the clock lags behind it more and more.
     #[test]
-    fn a_clock_that_steps_back_never_lets_more_through(
+    fn a_step_of_the_clock_admits_no_more_than_the_quota(
         quota in quota(),
         steps in prop::collection::vec((pause_ms(), prop_oneof![9 => Just(0_u64), 1 => 0..9_000_u64]), 1..300),
     ) {
@@ -127,7 +127,7 @@ proptest! {
 
     /// A unit counts for as long as every quota since it was taken would have counted it.
     #[test]
-    fn a_change_of_the_quota_lets_no_unit_leave_too_early_and_keeps_none_for_ever(
+    fn a_changed_quota_ends_each_reservation_in_time(
         deployments in prop::collection::vec((quota(), prop::collection::vec(pause_ms(), 1..60)), 1..6),
     ) {
         let (mut window, mut now_ms) = (Window::default(), NOON_MS);

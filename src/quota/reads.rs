@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn the_memory_is_bounded_and_users_who_read_no_longer_leave_first() {
+    fn idle_users_are_dropped_first_at_the_limit() {
         let mut reads = Reads::default();
         for number in 0..2_000_u128 {
             let now_ms = if number == 1_500 { 0 } else { 61_000 };

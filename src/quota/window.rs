@@ -260,14 +260,14 @@ mod tests {
     }
 
     #[test]
-    fn the_quota_is_let_in_and_not_one_more() {
+    fn a_window_admits_its_quota_and_no_more() {
         let (mut window, _) = taken(MINUTE, &[0, 0]);
         assert_eq!(window.take(MINUTE, 0), None);
         assert_eq!(reserved(&window, MINUTE, 0), 2);
     }
 
     #[test]
-    fn a_unit_leaves_when_its_whole_bucket_is_a_window_old() {
+    fn a_reservation_leaves_when_its_bucket_is_a_window_old() {
         for (taken_ms, available_at_ms) in [(0, 60_600), (599, 60_600), (600, 61_200), (1_199, 61_200)] {
             let (window, _) = taken(MINUTE, &[taken_ms, 30_000]);
             assert_eq!(window.available_at_ms(MINUTE, 30_000), available_at_ms);
@@ -280,14 +280,14 @@ mod tests {
     }
 
     #[test]
-    fn while_there_is_room_it_is_now() {
+    fn an_unused_quota_is_available_now() {
         let (window, _) = taken(MINUTE, &[0]);
         assert_eq!(window.available_at_ms(MINUTE, 7), 7);
         assert_eq!(Window::default().available_at_ms(MINUTE, 7), 7);
     }
 
     #[test]
-    fn a_quota_of_nothing_never_has_room() {
+    fn a_quota_of_zero_is_never_available() {
         let never = Quota { count: 0, window_s: 60 };
         let mut window = Window::default();
         assert_eq!(window.take(never, 0), None);
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn status_tells_what_is_left_and_when_it_grows() {
+    fn the_status_has_the_remaining_quota_and_when_it_grows() {
         let (window, _) = taken(MINUTE, &[0, 30_000]);
         for (now_ms, remaining, more_at_ms) in
             [(30_000, 0, Some(60_600)), (60_600, 1, Some(90_600)), (90_600, 2, None)]
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn after_the_quota_was_lowered_the_moment_is_when_there_is_room_again() {
+    fn a_lowered_quota_is_available_when_enough_have_left() {
         let (window, _) = taken(Quota { count: 3, ..MINUTE }, &[0, 10_000, 20_000]);
         assert_eq!(window.status(MINUTE, 20_000), QuotaStatus { remaining: 0, more_at_ms: Some(70_200) });
         assert_eq!(window.available_at_ms(MINUTE, 20_000), 70_200);
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn a_unit_is_given_back_once() {
+    fn a_reservation_is_refunded_once() {
         let (mut window, reservations) = taken(MINUTE, &[0, 0]);
         window.refund(reservations[0]);
         window.refund(reservations[0]);
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn given_back_twice_it_does_not_take_a_later_unit_with_it() {
+    fn a_second_refund_does_not_touch_a_later_reservation() {
         let (mut window, reservations) = taken(MINUTE, &[0]);
         window.refund(reservations[0]);
         assert_eq!(window.idle_at_ms(), 0);
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn a_unit_that_has_left_takes_no_other_with_it() {
+    fn a_reservation_that_has_left_is_not_refunded() {
         let (mut window, reservations) = taken(MINUTE, &[0, 30_000]);
         window.take(MINUTE, 60_600).expect("the first has left");
         window.refund(reservations[0]);
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn a_unit_of_another_window_is_none_of_ours() {
+    fn a_reservation_of_another_window_is_not_refunded() {
         let (_, foreign) = taken(MINUTE, &[0, 0]);
         let (mut window, _) = taken(MINUTE, &[0]);
         window.refund(foreign[1]);
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn the_memory_of_what_was_given_back_is_bounded() {
+    fn the_list_of_refunds_is_bounded() {
         let quota = Quota { count: 1000, window_s: 60 };
         let (mut window, reservations) = taken(quota, &[0; 1000]);
         for reservation in reservations {
@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_steps_back_lets_nobody_in_and_nobody_wait_for_longer_than_a_window() {
+    fn a_step_of_the_clock_makes_no_wait_longer_than_a_window() {
         let (mut window, reservations) = taken(MINUTE, &[10_000_000, 10_000_000]);
         assert_eq!(window.take(MINUTE, 1_000), None);
         assert_eq!(window.available_at_ms(MINUTE, 1_000), 61_200);
@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn a_longer_window_keeps_what_the_shorter_one_knew() {
+    fn a_longer_window_keeps_earlier_reservations() {
         let hour = Quota { count: 2, window_s: 3_600 };
         let (window, _) = taken(MINUTE, &[1_000, 2_000]);
         // Read as 1199 and 2399 ms, both in the first bucket of 36 s.
@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shorter_window_reads_an_old_bucket_as_taken_at_its_end_or_now() {
+    fn a_shorter_window_dates_old_buckets_at_their_end_or_now() {
         let (window, _) = taken(Quota { count: 2, window_s: 3_600 }, &[1_000, 40_000]);
         // The first bucket ends at 36 s; the second has not ended, its units are read as taken now.
         assert_eq!(window.available_at_ms(MINUTE, 41_000), 96_000);
@@ -396,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn a_unit_outlives_a_change_of_the_window() {
+    fn a_reservation_survives_a_change_of_the_window() {
         let (mut window, reservations) = taken(Quota { count: 2, window_s: 3_600 }, &[1_000, 40_000]);
         assert_eq!(window.take(MINUTE, 41_000), None);
         window.refund(reservations[1]);
@@ -405,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn a_million_units_in_a_month_fit_in_few_bytes() {
+    fn a_million_reservations_are_stored_in_three_kilobytes() {
         let (oldest, counts) = (1_700_000_000_000 / bucket_ms(MONTH.window_s), [10_000; 100]);
         let mut window = Window { window_s: MONTH.window_s, next: 1_000_000, ..Window::default() };
         for (index, count) in (oldest..).zip(counts) {
@@ -423,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn on_the_disk_it_is_an_array_and_an_empty_one_is_a_fresh_window() {
+    fn a_window_is_stored_as_an_array() {
         let (mut window, reservations) = taken(MINUTE, &[0, 700]);
         window.refund(reservations[0]);
         let text = serde_json::to_string(&window).expect("it is JSON");
@@ -433,7 +433,7 @@ mod tests {
     }
 
     #[test]
-    fn no_moment_and_no_stored_state_breaks_it() {
+    fn extreme_times_and_stored_states_do_not_panic() {
         let odd =
             "[4294967295,18446744073709551615,[[18446744073709551615,0,4294967295],[0,0,4294967295]],[9]]";
         for text in ["[]", odd] {

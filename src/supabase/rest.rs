@@ -284,7 +284,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_is_final_where_no_retry_can_change_it() {
+    fn a_rejection_is_permanent_where_no_retry_can_help() {
         let refused = |code: &str| RestError::Refused { status: 400, sqlstate: Some(code.to_owned()) };
         for code in ["23505", "23503", "23514", "23502", "22P05", "22023", "P0001", "PT404", "21000", "0A000"]
         {

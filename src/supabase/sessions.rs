@@ -315,7 +315,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_session_is_ended_when_the_function_says_so_and_nobody_else() {
+    fn only_a_session_status_confirms_the_end() {
         for (answer, is_it) in [
             (&b"\"completed\""[..], true),
             (b"\"failed\"\n", true),

@@ -47,7 +47,7 @@ fn refused_by(reply: Reply) -> (RestError, usize) {
 }
 
 #[test]
-fn a_token_that_is_not_valid_yet_is_sent_again_until_it_is() {
+fn a_token_that_is_not_valid_yet_is_retried_until_it_is() {
     for refusals in [1, 2, 5] {
         for model_ends_ms in [0, 60_000] {
             let host = ScriptedHost::new(0);
@@ -62,7 +62,7 @@ fn a_token_that_is_not_valid_yet_is_sent_again_until_it_is() {
 }
 
 #[test]
-fn a_token_that_stays_invalid_is_sent_for_as_long_as_the_model_runs_and_four_seconds_more() {
+fn a_token_that_stays_invalid_is_retried_4_s_past_the_model_call() {
     for (model_ends_ms, least_ms, most_ms) in [(0, 3_500, 5_000), (20_000, 23_500, 26_000)] {
         let host = ScriptedHost::new(0);
         host.always(ROWS, not_yet_valid());
@@ -77,7 +77,7 @@ fn a_token_that_stays_invalid_is_sent_for_as_long_as_the_model_runs_and_four_sec
 }
 
 #[test]
-fn other_refusals_of_a_token_are_final_at_once() {
+fn other_rejections_of_a_token_are_not_retried() {
     for (code, message) in [
         ("PGRST303", "JWT expired"),
         ("PGRST303", "JWT not in audience"),
@@ -94,7 +94,7 @@ fn other_refusals_of_a_token_are_final_at_once() {
 }
 
 #[test]
-fn a_refusal_that_is_no_document_is_a_firewalls() {
+fn a_rejection_without_a_json_body_is_from_a_firewall() {
     for body in [
         "<!DOCTYPE html><html><head><title>Attention Required!</title></head></html>",
         "\r\n <html></html>",
@@ -132,7 +132,7 @@ fn a_refusal_that_is_no_document_is_a_firewalls() {
 }
 
 #[test]
-fn a_page_in_place_of_an_answer_confirms_nothing() {
+fn an_html_page_confirms_no_write() {
     let page = |status| Reply::new(status).say("<!DOCTYPE html><title>Checking</title>");
     for (reply, is_confirmed) in [
         (page(200), false),
@@ -151,7 +151,7 @@ fn a_page_in_place_of_an_answer_confirms_nothing() {
 }
 
 #[test]
-fn a_refusal_after_a_lost_answer_does_not_say_that_nothing_was_written() {
+fn a_rejection_after_a_lost_response_does_not_rule_out_a_write() {
     for refused in [not_yet_valid(), Reply::new(401), Reply::new(403), Reply::new(403).say("<html>")] {
         let host = ScriptedHost::new(0);
         host.on(ROWS, Reply::unreachable());

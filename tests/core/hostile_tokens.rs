@@ -381,7 +381,7 @@ fn changed(signature: &[u8; 64], how: &str) -> String {
 // The promises.
 
 #[test]
-fn every_token_of_the_table_gets_what_it_should() {
+fn every_token_of_the_table_has_its_expected_result() {
     let mut wrong = Vec::new();
     for case in cases() {
         let (host, config) = (host_at(NOW_MS), config(case.service == "with the secret"));
@@ -406,7 +406,7 @@ fn every_token_of_the_table_gets_what_it_should() {
 }
 
 #[test]
-fn the_table_is_as_long_as_it_should_be_and_its_tokens_are_what_they_say() {
+fn the_table_of_tokens_is_complete_and_consistent() {
     let cases = cases();
     assert!(cases.len() >= 60, "{} cases", cases.len());
     for case in &cases {

@@ -150,7 +150,7 @@ fn begun() -> Reply {
 }
 
 #[test]
-fn a_whole_answer_gives_its_cards_usage_and_model_with_one_attempt() {
+fn a_complete_answer_has_candidates_usage_and_model() {
     let outcome = both_ways(&settings(), &[whole()]);
     assert_eq!(outcome.answer.outcome, WHOLE);
     assert_eq!(outcome.answer.candidates.len(), 2);
@@ -164,7 +164,7 @@ fn a_whole_answer_gives_its_cards_usage_and_model_with_one_attempt() {
 }
 
 #[test]
-fn each_card_is_told_the_moment_it_is_complete() {
+fn each_candidate_is_reported_when_it_is_complete() {
     let reply =
         stream().say(said(&["[", &card("one")].concat())).wait(300).say(said(&[",", &card("two")].concat()));
     let reply = reply.wait(400).say(said("]")).say(DONE);
@@ -174,7 +174,7 @@ fn each_card_is_told_the_moment_it_is_complete() {
 }
 
 #[test]
-fn a_failure_that_another_attempt_would_not_change_is_final() {
+fn a_permanent_failure_is_not_retried() {
     for (status, code) in [
         (301, Code::AiMisconfigured),
         (307, Code::AiMisconfigured),
@@ -208,7 +208,7 @@ fn a_failure_that_another_attempt_would_not_change_is_final() {
 }
 
 #[test]
-fn words_that_say_it_is_no_use_are_final_too() {
+fn error_types_of_permanent_failures_are_not_retried() {
     for (error, code) in [
         (
             json!({ "availability": { "code": "constraint_filtered", "retryable": true } }),
@@ -276,7 +276,7 @@ fn passing_failures() -> Vec<(Reply, Code, &'static str)> {
 }
 
 #[test]
-fn a_failure_before_the_first_card_that_may_pass_is_tried_again() {
+fn a_transient_failure_before_the_first_candidate_is_retried() {
     for (reply, _, note) in passing_failures() {
         let outcome = both_ways(&settings(), &[reply, whole()]);
         assert_eq!(outcome.answer.outcome, WHOLE, "{note}");
@@ -287,7 +287,7 @@ fn a_failure_before_the_first_card_that_may_pass_is_tried_again() {
 }
 
 #[test]
-fn when_all_attempts_are_used_up_the_last_failure_is_told() {
+fn after_the_last_attempt_the_last_failure_is_reported() {
     for (reply, code, note) in passing_failures() {
         let outcome = both_ways(&settings(), &[Reply::unreachable(), Reply::unreachable(), reply]);
         assert_eq!(outcome.answer.outcome, Err(code), "{note}");
@@ -297,7 +297,7 @@ fn when_all_attempts_are_used_up_the_last_failure_is_told() {
 }
 
 #[test]
-fn silence_is_borne_so_long_and_then_tried_again() {
+fn a_silent_stream_is_retried_after_the_idle_timeout() {
     for reply in [
         Reply::silence(),
         stream().hang(),
@@ -314,7 +314,7 @@ fn silence_is_borne_so_long_and_then_tried_again() {
 }
 
 #[test]
-fn comments_are_signs_of_life() {
+fn comments_reset_the_idle_timeout() {
     let mut reply = stream();
     for _ in 0..5 {
         reply = reply.say(COMMENT).wait(IDLE_MS - 1);
@@ -331,7 +331,7 @@ fn comments_are_signs_of_life() {
 }
 
 #[test]
-fn a_head_is_waited_for_as_a_piece_is() {
+fn the_idle_timeout_applies_to_the_response_head() {
     let outcome = both_ways(&settings(), &[whole().head_after(IDLE_MS - 1)]);
     assert_eq!((outcome.answer.outcome, outcome.answer.attempts, outcome.took_ms), (WHOLE, 1, IDLE_MS - 1));
     let outcome = both_ways(&settings(), &[whole().head_after(IDLE_MS + 1), whole()]);
@@ -339,7 +339,7 @@ fn a_head_is_waited_for_as_a_piece_is() {
 }
 
 #[test]
-fn a_fast_stream_that_turns_slow_is_not_silent() {
+fn a_fast_stream_that_turns_slow_is_not_idle() {
     // Bites have grown by then; the pieces that follow fill none of them in time.
     let mut reply = stream().say(said("["));
     for _ in 0..100 {
@@ -358,7 +358,7 @@ fn a_fast_stream_that_turns_slow_is_not_silent() {
 }
 
 #[test]
-fn a_fast_stream_that_turns_to_comments_is_not_silent_where_little_silence_is_borne() {
+fn comments_after_a_fast_stream_reset_a_short_idle_timeout() {
     let mut reply = stream().say(said("["));
     for _ in 0..100 {
         reply = reply.say(said(" ")).wait(1);
@@ -374,7 +374,7 @@ fn a_fast_stream_that_turns_to_comments_is_not_silent_where_little_silence_is_bo
 }
 
 #[test]
-fn cards_that_come_until_the_deadline_are_kept_however_large_the_bites_are() {
+fn candidates_until_the_deadline_are_kept_with_any_batch_size() {
     let many = ModelApi { candidates_max: 2_000, ..settings() };
     for pace_ms in [3, 5, 20, 50] {
         // One comes in the last millisecond.
@@ -398,7 +398,7 @@ fn cards_that_come_until_the_deadline_are_kept_however_large_the_bites_are() {
 }
 
 #[test]
-fn a_slow_stream_is_not_silent() {
+fn a_slow_stream_is_not_idle() {
     let mut reply = stream().say(COMMENT).wait(1).say(COMMENT).wait(1).say(said("["));
     for _ in 0..40 {
         reply = reply.wait(900).say(said(" "));
@@ -409,14 +409,14 @@ fn a_slow_stream_is_not_silent() {
 }
 
 #[test]
-fn usage_after_the_cards_is_not_missed() {
+fn usage_after_the_candidates_is_read() {
     let reply = stream().say(said(&["[", &card("one"), "]"].concat())).wait(1).say(used(7, 0.5)).hang();
     let outcome = both_ways(&settings(), &[reply]);
     assert_eq!(outcome.answer.usage.map(|usage| usage.prompt_tokens), Some(7));
 }
 
 #[test]
-fn an_answer_that_breaks_off_after_a_card_keeps_its_cards_and_is_not_asked_for_again() {
+fn an_answer_cut_off_after_a_candidate_is_kept_and_not_retried() {
     let error = event(
         &json!({ "error": { "code": 502, "message": "m" }, "choices": [{ "delta": { "content": "" }, "finish_reason": "error" }] }),
     );
@@ -453,7 +453,7 @@ fn an_answer_that_breaks_off_after_a_card_keeps_its_cards_and_is_not_asked_for_a
 }
 
 #[test]
-fn what_came_before_a_hang_is_kept_however_large_the_bites_are() {
+fn candidates_before_a_hang_are_kept_with_any_batch_size() {
     // Fast, so that bites grow to their full size, and then nothing: less than a bite lies on the line.
     let mut reply = stream().say(said("["));
     let fronts: Vec<_> = (0..20).map(|number| format!("card {number}")).collect();
@@ -476,7 +476,7 @@ fn what_came_before_a_hang_is_kept_however_large_the_bites_are() {
 }
 
 #[test]
-fn an_answer_whose_json_is_closed_is_whole_however_its_stream_ends() {
+fn an_answer_with_closed_json_is_whole_after_any_end_of_stream() {
     let closed = || stream().say(said(&["```json\n{\"candidates\":[", &card("one"), "]}\n```"].concat()));
     for (reply, took_ms) in [
         (closed(), 0),
@@ -518,7 +518,7 @@ fn an_answer_that_begins_with_prose_is_read_to_its_end() {
 }
 
 #[test]
-fn a_reason_or_usage_in_each_chunk_ends_nothing() {
+fn a_finish_reason_or_usage_in_each_chunk_ends_no_answer() {
     let chunk = |content: &str, reason: &str| {
         event(&json!({
             "choices": [{ "delta": { "content": content }, "finish_reason": reason }],
@@ -546,7 +546,7 @@ fn a_reason_or_usage_in_each_chunk_ends_nothing() {
 }
 
 #[test]
-fn events_that_say_nothing_cost_nothing() {
+fn empty_events_change_no_answer() {
     const NOTHING: &[&str] = &[
         "data: ping\n\n",
         "data: null\n\n",
@@ -575,7 +575,7 @@ fn events_that_say_nothing_cost_nothing() {
 }
 
 #[test]
-fn the_first_byte_says_what_an_answer_is() {
+fn the_first_byte_decides_between_stream_and_document() {
     let events = [said(&["[", &card("one"), "]"].concat()), DONE.to_owned()].concat();
     let list = ["[", &card("one"), "]"].concat();
     let completion = json!({ "choices": [{ "message": { "content": list } }] }).to_string();
@@ -604,7 +604,7 @@ fn the_first_byte_says_what_an_answer_is() {
 }
 
 #[test]
-fn errors_in_other_forms_are_the_errors_that_they_are() {
+fn errors_of_other_formats_are_read() {
     let error = json!({ "code": 400, "message": "the request exceeds the available context size", "type": "invalid_request_error" });
     let vllm =
         json!({ "object": "error", "message": "m", "type": "BadRequestError", "param": null, "code": 400 });
@@ -638,7 +638,7 @@ fn errors_in_other_forms_are_the_errors_that_they_are() {
 }
 
 #[test]
-fn usage_that_comes_a_little_after_the_cards_is_waited_for() {
+fn usage_shortly_after_the_candidates_is_waited_for() {
     let reply = stream()
         .say(said(&["[", &card("one"), "]"].concat()))
         .say(stopped("stop"))
@@ -651,7 +651,7 @@ fn usage_that_comes_a_little_after_the_cards_is_waited_for() {
 }
 
 #[test]
-fn the_generations_id_is_in_the_body_or_else_in_the_head() {
+fn the_generation_id_is_read_from_the_body_or_else_the_header() {
     let long = "x".repeat(129);
     for (reply, id) in [
         (whole().with("x-generation-id", "gen-of-the-head"), Some("gen-1")),
@@ -667,7 +667,7 @@ fn the_generations_id_is_in_the_body_or_else_in_the_head() {
 }
 
 #[test]
-fn what_failed_attempts_used_is_added_up() {
+fn the_usage_of_failed_attempts_is_added() {
     let empty = || stream().say(said("{\"candidates\":[]}")).say(used(10, 0.5)).say(DONE);
     let outcome = both_ways(&settings(), &[empty(), Reply::new(503), whole()]);
     assert_eq!(outcome.answer.usage, Some(Usage { prompt_tokens: 11, completion_tokens: 4, cost: 0.75 }));
@@ -681,7 +681,7 @@ fn what_failed_attempts_used_is_added_up() {
 }
 
 #[test]
-fn a_refusal_is_final_and_keeps_what_it_used() {
+fn a_refusal_is_not_retried_and_keeps_its_usage() {
     let refusal = |place: &str| json!({ "choices": [{ place: { "content": null, "refusal": "I can't help with that." } }] });
     for reply in [
         stream().say(event(&refusal("delta"))).say(stopped("stop")).say(used(7, 0.5)).say(DONE),
@@ -700,7 +700,7 @@ fn a_refusal_is_final_and_keeps_what_it_used() {
 }
 
 #[test]
-fn a_drip_past_the_deadline_keeps_what_is_complete() {
+fn a_slow_stream_past_the_deadline_keeps_complete_candidates() {
     let drip = |content: &str| {
         let mut reply = stream().say(said("{\"candidates\":["));
         for piece in content.as_bytes().chunks(4) {
@@ -723,7 +723,7 @@ fn a_drip_past_the_deadline_keeps_what_is_complete() {
 }
 
 #[test]
-fn no_attempt_outlives_the_deadline() {
+fn no_attempt_runs_past_the_deadline() {
     let outcome = calling(&ModelApi { idle_timeout_ms: 90_000, ..settings() }, &REQUEST, [Reply::silence()]);
     assert_eq!((outcome.answer.outcome, outcome.took_ms), (Err(Code::AiTimeout), TIMEOUT_MS));
     assert_eq!(outcome.answer.operator_note, "deadline");
@@ -739,7 +739,7 @@ fn no_attempt_outlives_the_deadline() {
 }
 
 #[test]
-fn waits_between_attempts_double_and_are_spread() {
+fn waits_between_attempts_double_and_are_random() {
     for (random_bits, first_ms, second_ms) in [(0, 0, 0), (500, 500, 500), (1_000, 499, 1_000), (7, 7, 7)] {
         let host = ScriptedHost::new(START_MS);
         host.set_random_bits(random_bits);
@@ -752,7 +752,7 @@ fn waits_between_attempts_double_and_are_spread() {
 }
 
 #[test]
-fn a_retry_after_is_waited_for_if_it_fits_and_passed_on_if_it_does_not() {
+fn a_retry_after_is_waited_for_or_forwarded_if_it_is_too_long() {
     for status in [429, 503] {
         let outcome = both_ways(&settings(), &[Reply::new(status).with("retry-after", "7"), whole()]);
         assert_eq!((outcome.answer.outcome, outcome.took_ms), (WHOLE, 7_000));
@@ -767,7 +767,7 @@ fn a_retry_after_is_waited_for_if_it_fits_and_passed_on_if_it_does_not() {
 }
 
 #[test]
-fn a_429_is_always_passed_on_with_a_time_to_wait() {
+fn a_429_is_always_forwarded_with_a_retry_after() {
     let rate_limit =
         json!({ "error": { "message": "m", "metadata": { "error_type": "rate_limit_exceeded" } } });
     for reply in
@@ -811,7 +811,7 @@ fn a_retry_is_counted_when_it_is_made_and_not_before_its_backoff() {
 }
 
 #[test]
-fn a_retry_that_is_forbidden_is_not_waited_for() {
+fn a_forbidden_retry_has_no_backoff() {
     let none_left = ModelRequest { has_call_left: &|| false, may_call: &|attempt| attempt == 1, ..REQUEST };
     let outcome = calling(&settings(), &none_left, [Reply::new(503).with("retry-after", "7")]);
     assert_eq!((outcome.answer.outcome, outcome.took_ms), (Err(Code::AiUnavailable), 0));
@@ -830,7 +830,7 @@ fn every_attempt_sends_the_same_bytes() {
 }
 
 #[test]
-fn an_answer_that_was_given_before_is_asked_for_once_and_never_after_a_failure() {
+fn a_cached_answer_is_requested_only_by_the_first_attempt() {
     let on = ModelApi { cache_ttl_s: 300, ..settings() };
     let empty = stream().with("x-openrouter-cache-status", "HIT").say(said("{\"candidates\":[]}")).say(DONE);
     let outcome = both_ways(&on, &[empty, whole()]);
@@ -868,7 +868,7 @@ fn no_connection_is_left_open() {
 }
 
 #[test]
-fn dropped_cards_are_counted_and_cost_no_other() {
+fn dropped_candidates_are_counted_and_affect_no_other() {
     let long = "x".repeat(201);
     let content = [
         "[",
@@ -908,7 +908,7 @@ fn a_plain_completion_in_place_of_a_stream_is_read_too() {
 }
 
 #[test]
-fn an_answer_of_many_pieces_needs_few_timers() {
+fn an_answer_of_many_chunks_needs_few_timers() {
     let mut reply = stream().say(said("["));
     for _ in 0..500 {
         reply = reply.wait(20).say(said(" "));

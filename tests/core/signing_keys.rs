@@ -77,7 +77,7 @@ fn no_keys() -> Vec<(&'static str, Reply)> {
 }
 
 #[test]
-fn keys_that_cannot_be_refreshed_go_on_for_a_day() {
+fn keys_that_cannot_be_refreshed_are_used_for_a_day() {
     for (what, answer) in no_keys() {
         let host = warm();
         host.always(JWKS, answer);
@@ -94,7 +94,7 @@ fn keys_that_cannot_be_refreshed_go_on_for_a_day() {
 }
 
 #[test]
-fn nobody_waits_for_a_refresh_while_the_key_is_known() {
+fn a_refresh_does_not_delay_a_token_with_a_known_key() {
     for (what, answer) in no_keys() {
         let host = warm();
         host.always(JWKS, answer);
@@ -108,7 +108,7 @@ fn nobody_waits_for_a_refresh_while_the_key_is_known() {
 }
 
 #[test]
-fn without_any_key_it_is_the_services_failure_until_keys_come() {
+fn without_keys_the_code_is_auth_unavailable_until_keys_come() {
     for (what, answer) in no_keys() {
         let host = host_at(NOW_MS);
         host.always(JWKS, answer);
@@ -136,7 +136,7 @@ fn keys_of_unknown_kinds_do_not_hide_those_beside_them() {
 }
 
 #[test]
-fn another_isolate_takes_the_keys_from_the_shared_cache_while_they_are_a_day_old() {
+fn another_isolate_reads_keys_from_the_shared_cache_for_a_day() {
     for (age_ms, outcome) in [(0, Ok(())), (STALE_MS, Ok(())), (STALE_MS + 1000, Err(Refused::NoKeys))] {
         let host = warm();
         host.replace_isolate();
@@ -154,7 +154,7 @@ fn another_isolate_takes_the_keys_from_the_shared_cache_while_they_are_a_day_old
 }
 
 #[test]
-fn a_new_key_works_within_one_refresh_and_the_old_one_until_it_is_taken_away() {
+fn a_rotated_key_works_within_one_refresh() {
     let host = warm();
     publish(&host, &["b", "a"]);
     assert_eq!(knock(&host, "b"), Ok(()));
@@ -169,7 +169,7 @@ fn a_new_key_works_within_one_refresh_and_the_old_one_until_it_is_taken_away() {
 }
 
 #[test]
-fn a_flood_of_unknown_keys_asks_once_in_thirty_seconds() {
+fn a_flood_of_unknown_keys_causes_one_fetch_in_thirty_seconds() {
     let host = warm();
     let flood = |host: &ScriptedHost| {
         for number in 0..100 {
@@ -191,7 +191,7 @@ fn a_flood_of_unknown_keys_asks_once_in_thirty_seconds() {
 }
 
 #[test]
-fn many_at_once_on_a_cold_isolate_ask_once() {
+fn concurrent_requests_on_a_cold_isolate_cause_one_fetch() {
     let host = host_at(NOW_MS);
     host.always(JWKS, Reply::new(200).head_after(80).say(key_set(&["a"])));
     let config = config(false);
@@ -206,7 +206,7 @@ fn many_at_once_on_a_cold_isolate_ask_once() {
 }
 
 #[test]
-fn a_caller_that_leaves_takes_no_question_away() {
+fn a_disconnected_caller_does_not_cancel_the_fetch() {
     let host = warm();
     publish(&host, &["b", "a"]);
     let config = config(false);
@@ -219,7 +219,7 @@ fn a_caller_that_leaves_takes_no_question_away() {
 }
 
 #[test]
-fn a_bad_signature_by_a_known_key_asks_for_nothing() {
+fn a_bad_signature_by_a_known_key_causes_no_fetch() {
     let host = warm();
     for number in 0..50 {
         let good = genuine_until("a", NOW_MS / 1000 + 100 + number);
@@ -232,7 +232,7 @@ fn a_bad_signature_by_a_known_key_asks_for_nothing() {
 }
 
 #[test]
-fn a_verified_token_is_not_verified_again_and_ends_when_it_ends() {
+fn a_verified_token_is_not_verified_again_until_it_expires() {
     let host = warm();
     let config = config(false);
     let exp_s = NOW_MS / 1000 + 300;
@@ -253,7 +253,7 @@ fn a_verified_token_is_not_verified_again_and_ends_when_it_ends() {
 }
 
 #[test]
-fn a_token_that_was_refused_is_not_remembered() {
+fn a_rejected_token_is_not_cached() {
     let host = warm();
     let config = config(false);
     let expired = genuine_until("a", NOW_MS / 1000 - 60);
@@ -274,7 +274,7 @@ fn again(host: &ScriptedHost, header: &str) -> Result<(), Refused> {
 }
 
 #[test]
-fn a_verified_token_is_refused_once_its_key_has_left_the_set() {
+fn a_verified_token_is_rejected_once_its_key_has_left_the_set() {
     let host = warm();
     let old = genuine_until("a", NOW_MS / 1000 + 7 * 86_400);
     assert_eq!(again(&host, &old), Ok(()));
@@ -302,7 +302,7 @@ fn verified_tokens_alone_keep_the_keys_fresh() {
 }
 
 #[test]
-fn a_verified_token_is_worth_nothing_without_a_usable_key_set() {
+fn a_verified_token_is_rejected_without_a_usable_key_set() {
     let host = warm();
     let header = genuine_until("a", NOW_MS / 1000 + 7 * 86_400);
     assert_eq!(again(&host, &header), Ok(()));
@@ -348,7 +348,7 @@ fn a_project_on_a_secret_needs_the_key_set_only_for_tokens_with_a_kid() {
 }
 
 #[test]
-fn a_flood_of_hs256_tokens_with_unknown_kids_asks_once_in_thirty_seconds() {
+fn a_flood_of_hs256_tokens_with_unknown_kids_causes_one_fetch() {
     let host = warm();
     for number in 0..100 {
         let forged = genuine_by_secret(Some(&format!("unknown-{number}")));

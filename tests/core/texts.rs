@@ -14,7 +14,7 @@ struct Case {
 }
 
 #[test]
-fn every_text_becomes_and_counts_what_the_page_says() {
+fn sanitized_texts_and_their_lengths_equal_the_fixture() {
     let cases: Vec<Case> =
         serde_json::from_str(include_str!("../fixtures/texts.json")).expect("the fixture is JSON");
     for Case { name, text, clean, characters } in cases {
