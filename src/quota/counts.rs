@@ -1,4 +1,4 @@
-//! What tests count, through what the service reads.
+//! Counts for tests, computed from what the service reads.
 
 use uuid::Uuid;
 

@@ -1,23 +1,23 @@
-//! The fields that tell a client what is left (draft-ietf-httpapi-ratelimit-headers-11), as structured fields
-//! (RFC 9651): a list of strings with integer parameters.
+//! The header fields with the remaining quota (draft-ietf-httpapi-ratelimit-headers-11), as structured fields (RFC 9651):
+//! a list of strings with integer parameters.
 //!
 //! ```text
 //! RateLimit-Policy: "burst";q=10;w=60, "generations";q=50;w=86400, "attempts";q=150;w=86400
 //! RateLimit: "burst";r=9;t=6, "generations";r=49;t=512, "attempts";r=149;t=512
 //! ```
-//! `q` units in any window of `w` seconds; `r` of them remain, more in `t` seconds. `concurrent` is not in the fields: it
-//! has no window.
+//! The quota is `q` in any window of `w` seconds; `r` of it remain, and more is available in `t` seconds. `concurrent` has no
+//! window and is left out.
 
 use super::ledger::{ATTEMPTS, BURST, GENERATIONS, Ledger, Policies};
 use super::window::{Quota, QuotaStatus, seconds_until};
 
-/// Both fields, their names in lower case.
+/// Returns both fields, their names in lower case.
 #[must_use]
 pub fn fields(ledger: &Ledger, policies: &Policies, now_ms: u64) -> [(&'static str, String); 2] {
     [("ratelimit-policy", rate_limit_policy(policies)), ("ratelimit", rate_limit(ledger, policies, now_ms))]
 }
 
-/// The value of `RateLimit-Policy`.
+/// Returns the value of `RateLimit-Policy`.
 #[must_use]
 pub fn rate_limit_policy(policies: &Policies) -> String {
     let member = |name: &str, quota: Quota| format!("\"{name}\";q={};w={}", quota.count, quota.window_s);
@@ -29,7 +29,7 @@ pub fn rate_limit_policy(policies: &Policies) -> String {
     .join(", ")
 }
 
-/// The value of `RateLimit`. `t` is the draft's "number of seconds until additional quota […] is made available",
+/// Returns the value of `RateLimit`. `t` is the draft's "number of seconds until additional quota […] is made available",
 /// rounded up; it is left out when nothing is used.
 #[must_use]
 pub fn rate_limit(ledger: &Ledger, policies: &Policies, now_ms: u64) -> String {
@@ -61,7 +61,7 @@ mod tests {
         concurrent: 2,
     };
 
-    /// RFC 9651, as much of it as these fields use: a list of strings, each with integer parameters.
+    /// Parses the part of RFC 9651 that these fields use: a list of strings, each with integer parameters.
     fn read(field: &str) -> Vec<(String, Vec<(String, u64)>)> {
         let member = |member: &str| {
             let (name, parameters) = member.strip_prefix('"')?.split_once('"')?;
@@ -93,8 +93,8 @@ mod tests {
             rate_limit(&ledger, &POLICIES, 0),
             r#""burst";r=10, "generations";r=50, "attempts";r=150"#
         );
-        ledger.count_request(&POLICIES, 0).expect("there is room");
-        ledger.reserve(&POLICIES, Uuid::nil(), 1, 0).expect("there is room");
+        ledger.count_request(&POLICIES, 0).expect("quota is available");
+        ledger.reserve(&POLICIES, Uuid::nil(), 1, 0).expect("quota is available");
         for (now_ms, field) in [
             (0, r#""burst";r=9;t=61, "generations";r=49;t=87264, "attempts";r=149;t=87264"#), // 60.6 s
             (55_000, r#""burst";r=9;t=6, "generations";r=49;t=87209, "attempts";r=149;t=87209"#),
@@ -110,7 +110,7 @@ mod tests {
     fn the_reset_time_equals_the_retry_after_of_a_refusal() {
         let mut ledger = Ledger::default();
         for now_ms in 0..10 {
-            ledger.count_request(&POLICIES, now_ms * 1_000).expect("there is room");
+            ledger.count_request(&POLICIES, now_ms * 1_000).expect("quota is available");
         }
         let refusal = ledger.count_request(&POLICIES, 10_000).expect_err("the burst is used up");
         assert_eq!(refusal.retry_after_s, 51);
@@ -125,7 +125,7 @@ mod tests {
         let most = Quota { count: u32::MAX, window_s: u32::MAX };
         let policies = Policies { burst: most, generations: most, attempts: most, concurrent: u32::MAX };
         let mut ledger = Ledger::default();
-        ledger.count_request(&policies, u64::MAX / 2).expect("there is room");
+        ledger.count_request(&policies, u64::MAX / 2).expect("quota is available");
         let [(policy_name, policy), (name, left)] = fields(&ledger, &policies, u64::MAX / 2);
         assert_eq!((policy_name, name), ("ratelimit-policy", "ratelimit"));
         for (name, parameters) in read(&policy) {

@@ -1,5 +1,4 @@
-//! Leases: what is in flight, each with a time at which it ends by itself, so that nothing that died holds a place
-//! for ever.
+//! Leases of the generations in flight. Each expires by itself, so that a crash blocks no later generation for ever.
 //!
 //! As JSON: `[[id, expires_ms], …]`. A clock that steps back makes a lease last longer by as much, never shorter.
 
@@ -15,7 +14,7 @@ pub struct Leases(Vec<Lease>);
 #[serde(from = "(Uuid, u64)")]
 struct Lease {
     id: Uuid,
-    /// Milliseconds since the epoch; at this moment it has ended.
+    /// Milliseconds since the epoch; from then on the lease has ended.
     expires_ms: u64,
 }
 
@@ -32,8 +31,8 @@ impl Serialize for Lease {
 }
 
 impl Leases {
-    /// Takes a lease of `lease_ms`, if fewer than `concurrent` others are in use. One that `id` has already is
-    /// renewed. Whether it was taken.
+    /// Takes a lease of `lease_ms` if fewer than `concurrent` others are in use; a lease of the same `id` is renewed.
+    /// Returns whether it was taken.
     pub fn take(&mut self, concurrent: u32, id: Uuid, lease_ms: u64, now_ms: u64) -> bool {
         if self.available_at_ms(concurrent, id, now_ms).is_none_or(|at_ms| at_ms > now_ms) {
             return false;
@@ -43,17 +42,17 @@ impl Leases {
         true
     }
 
-    /// Ends the lease of `id`; does nothing when it has none.
+    /// Ends the lease of `id`; does nothing without one.
     pub fn release(&mut self, id: Uuid) {
         self.0.retain(|lease| lease.id != id);
     }
 
-    /// Ends the leases of all but these.
+    /// Ends all leases but those of these ids.
     pub fn keep(&mut self, ids: &[Uuid]) {
         self.0.retain(|lease| ids.contains(&lease.id));
     }
 
-    /// The first moment, `now_ms` or later, at which `id` can have a lease if none is released before; `None` when
+    /// Returns the first time, `now_ms` or later, at which `id` can take a lease if none is released before; `None` when
     /// `concurrent` is 0.
     #[must_use]
     pub fn available_at_ms(&self, concurrent: u32, id: Uuid, now_ms: u64) -> Option<u64> {
@@ -67,12 +66,12 @@ impl Leases {
         if ends_ms.len() < concurrent {
             return Some(now_ms);
         }
-        // The lease whose end makes room is the `concurrent`-th from the last.
+        // A lease is available when the `concurrent`-th from the last has ended.
         let ends_after = |end_ms: u64| ends_ms.iter().filter(|other| **other > end_ms).count();
         ends_ms.iter().copied().filter(|end_ms| ends_after(*end_ms) < concurrent).min()
     }
 
-    /// The moment at which the last lease ends; 0 when there is none.
+    /// Returns the time at which the last lease ends; 0 when there is none.
     #[must_use]
     pub fn idle_at_ms(&self) -> u64 {
         self.0.iter().map(|lease| lease.expires_ms).max().unwrap_or(0)
@@ -88,7 +87,7 @@ mod tests {
     const B: Uuid = Uuid::from_u128(2);
     const C: Uuid = Uuid::from_u128(3);
 
-    /// A until 5000, B until 9000.
+    /// Leases of A until 5000 and of B until 9000.
     fn two() -> Leases {
         let mut leases = Leases::default();
         assert!(leases.take(2, A, 5_000, 0));
@@ -107,12 +106,12 @@ mod tests {
 
     #[test]
     fn a_lease_expires_at_its_time_and_not_before() {
-        for (now_ms, count, is_let_in) in
+        for (now_ms, count, is_taken) in
             [(4_999, 2, false), (5_000, 1, true), (8_999, 1, true), (9_000, 0, true)]
         {
             let mut leases = two();
             assert_eq!(in_use(&leases, now_ms), count, "{now_ms}");
-            assert_eq!(leases.take(2, C, 1, now_ms), is_let_in, "{now_ms}");
+            assert_eq!(leases.take(2, C, 1, now_ms), is_taken, "{now_ms}");
         }
     }
 

@@ -1,12 +1,12 @@
-//! What one user has used, under all policies, and whether there is room for more.
+//! The usage of one user under all policies, and the decision whether more is allowed.
 //!
-//! A request goes through in two steps of one transaction: [`Ledger::count_request`] before its body is looked at,
-//! [`Ledger::reserve`] when it is about to start a generation, which counts the generation's first model call as well.
-//! [`Ledger::count_attempt`] counts each further call. The generation's end calls [`Ledger::release`], and
+//! A request is admitted in two steps of one transaction: [`Ledger::count_request`] before its body is read, and
+//! [`Ledger::reserve`] before it starts a generation, which counts the generation's first model call, too.
+//! [`Ledger::count_attempt`] counts each further call. The end of the generation calls [`Ledger::release`], and
 //! [`Ledger::refund`] when it failed through no fault of the user's.
 //!
-//! As JSON: `[burst, generations, leases]`, see [`Window`] and [`Leases`]; what is missing at the end is fresh. `attempts` is
-//! stored beside it, because the version before knows three members and must read what this one stored.
+//! As JSON: `[burst, generations, leases]`, see [`Window`] and [`Leases`]; missing members at the end are empty. `attempts` is
+//! stored beside the array, because the previous version reads three members and must read what this version stores.
 
 use serde::{Deserialize, Serialize, Serializer};
 use uuid::Uuid;
@@ -14,51 +14,51 @@ use uuid::Uuid;
 use super::lease::Leases;
 use super::window::{Quota, Reservation, Window, seconds_until};
 
-/// The name of the policy on every request.
+/// The name of the policy for every request.
 pub const BURST: &str = "burst";
-/// The name of the policy on accepted generations.
+/// The name of the policy for accepted generations.
 pub const GENERATIONS: &str = "generations";
-/// The name of the policy on model calls, retries included.
+/// The name of the policy for model calls, retries included.
 pub const ATTEMPTS: &str = "attempts";
-/// The name of the policy on generations in flight.
+/// The name of the policy for generations in flight.
 pub const CONCURRENT: &str = "concurrent";
 
-/// Longest wait that is asked for when only `concurrent` refuses: most generations end well before their lease.
+/// The longest `Retry-After` when only `concurrent` refuses: most generations end well before their lease.
 const CONCURRENT_WAIT_S_MAX: u64 = 10;
 
-/// The policies, as they are configured.
+/// The configured policies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policies {
-    /// Requests that passed authentication.
+    /// Authenticated requests.
     pub burst: Quota,
     /// Accepted generations.
     pub generations: Quota,
     /// Model calls, retries included; never refunded.
     pub attempts: Quota,
-    /// Generations in flight; 1 or more. With 0 none is ever let in.
+    /// Generations in flight; 1 or more. With 0 none is ever accepted.
     pub concurrent: u32,
 }
 
-/// Why a request is not let in.
+/// Why a request is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// The names of the policies that have no room, in the order [`BURST`], [`GENERATIONS`],
+    /// The names of the exceeded policies, in the order [`BURST`], [`GENERATIONS`],
     /// [`ATTEMPTS`], [`CONCURRENT`].
     pub violated: Vec<&'static str>,
-    /// Whole seconds, 1 or more: a client that waits for exactly that long is let in, one that waits for a second
+    /// Whole seconds, 1 or more: a client that waits for exactly that long is admitted, one that waits for a second
     /// less is not. When only [`CONCURRENT`] is violated: an estimate of 1 to 10.
     pub retry_after_s: u64,
 }
 
 impl Refusal {
-    /// A refusal by [`CONCURRENT`] alone, where something other than a lease is used up.
+    /// Returns a refusal by [`CONCURRENT`] alone, for a limit that is not a lease.
     #[must_use]
     pub fn by_concurrent() -> Self {
         Self { violated: vec![CONCURRENT], retry_after_s: CONCURRENT_WAIT_S_MAX }
     }
 }
 
-/// What one user has used.
+/// The usage of one user.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(from = "StoredLedger")]
 pub struct Ledger {
@@ -72,7 +72,7 @@ pub struct Ledger {
     pub attempts: Window,
 }
 
-/// The array; what is missing at its end is fresh.
+/// The array; missing members at its end are empty.
 #[derive(Deserialize)]
 struct StoredLedger(#[serde(default)] Window, #[serde(default)] Window, #[serde(default)] Leases);
 
@@ -89,10 +89,10 @@ impl Serialize for Ledger {
 }
 
 impl Ledger {
-    /// Counts a request. A refused one counts nowhere.
+    /// Counts a request. A refused request is not counted.
     ///
     /// # Errors
-    /// When `burst` has no room. The wait is for `burst` alone; see [`Ledger::refusal_of_generation`].
+    /// When `burst` is used up. The wait is for `burst` alone; see [`Ledger::refusal_of_generation`].
     pub fn count_request(&mut self, policies: &Policies, now_ms: u64) -> Result<(), Refusal> {
         if self.burst.take(policies.burst, now_ms).is_some() {
             return Ok(());
@@ -101,8 +101,8 @@ impl Ledger {
         Err(Refusal { violated: vec![BURST], retry_after_s: seconds_until(burst_at_ms, now_ms) })
     }
 
-    /// A refusal by `burst`, for a request that wants to start a generation: a client that comes back only to be
-    /// refused by the next policy was not let in, so the refusal names all of them, and its wait is for all of them.
+    /// Extends a refusal by `burst` for a request that would start a generation. It names all exceeded policies and waits for
+    /// all of them, so that the client is not refused by the next policy after its wait.
     pub fn refusal_of_generation(
         &mut self,
         mut refusal: Refusal,
@@ -116,12 +116,12 @@ impl Ledger {
         refusal
     }
 
-    /// Takes a unit of `generations`, one of `attempts` for the first model call, and a lease of `lease_ms` for the
-    /// generation `id`, or nothing of either. The request itself has been counted before.
+    /// Reserves a generation, its first model call, and a lease of `lease_ms` for the generation `id`: all of them or none.
+    /// The request itself has been counted before.
     ///
     /// # Errors
-    /// When `generations`, `attempts` or `concurrent` has no room. The wait is for `burst` too, in which this request has
-    /// been counted and the next one will have to be.
+    /// When `generations`, `attempts` or `concurrent` is used up. The wait is for `burst`, too, because the next request is
+    /// counted there.
     pub fn reserve(
         &mut self,
         policies: &Policies,
@@ -153,8 +153,8 @@ impl Ledger {
         Err(Refusal { violated, retry_after_s })
     }
 
-    /// Counts one more model call of a generation that [`Ledger::reserve`] let in. Whether it may be made; a call that may
-    /// not be made counts nowhere.
+    /// Counts one more model call of an accepted generation. Returns whether it may be made; a call that may not be made is not
+    /// counted.
     pub fn count_attempt(&mut self, policies: &Policies, now_ms: u64) -> bool {
         self.attempts.take(policies.attempts, now_ms).is_some()
     }
@@ -165,7 +165,7 @@ impl Ledger {
         self.attempts.available_at_ms(policies.attempts, now_ms) <= now_ms
     }
 
-    /// Which of the windows of a generation have no room, and when all of them have.
+    /// Returns the exceeded windows of a generation, and the time at which all of them are available.
     fn full_windows(&self, policies: &Policies, now_ms: u64) -> (Vec<&'static str>, u64) {
         let (mut full, mut at_ms) = (Vec::new(), now_ms);
         for (name, window, quota) in [
@@ -181,25 +181,25 @@ impl Ledger {
         (full, at_ms)
     }
 
-    /// Brings the windows of a generation to `now_ms`. Also before a refusal: units that a step of the clock has moved
+    /// Advances the windows of a generation to `now_ms`. Also before a refusal: reservations that a step of the clock has moved
     /// stay moved, so that the wait stays true.
     fn advance(&mut self, policies: &Policies, now_ms: u64) {
         self.generations.advance(policies.generations, now_ms);
         self.attempts.advance(policies.attempts, now_ms);
     }
 
-    /// Gives a unit of `generations` back. Does nothing when it was given back before, or has left the window.
+    /// Refunds a generation. Does nothing after a first refund, or when the reservation has left the window.
     pub fn refund(&mut self, reservation: Reservation) {
         self.generations.refund(reservation);
     }
 
-    /// Ends the lease of the generation `id`; does nothing when it has none.
+    /// Ends the lease of the generation `id`; does nothing without one.
     pub fn release(&mut self, id: Uuid) {
         self.leases.release(id);
     }
 
-    /// The moment at which no decision depends on the ledger any more, if nothing happens before; 0 for an empty one. It can
-    /// be deleted then, with every [`Reservation`] beside it (a new ledger numbers its reservations from the start).
+    /// Returns the time at which no decision depends on the ledger any more, if nothing happens before; 0 for an empty one. It
+    /// can be deleted then, with every [`Reservation`] beside it (a new ledger numbers its reservations from the start).
     #[must_use]
     pub fn idle_at_ms(&self) -> u64 {
         let windows = [&self.burst, &self.generations, &self.attempts];
@@ -224,21 +224,21 @@ mod tests {
         Uuid::from_u128(number)
     }
 
-    /// A ledger of `requests` requests and of as many generations that have ended, all at the moment 0.
+    /// Returns a ledger after so many requests and so many ended generations, all at the time 0.
     fn after(requests: u32, generations: u32) -> Ledger {
         let mut ledger = Ledger::default();
         for _ in 0..requests {
-            ledger.count_request(&POLICIES, 0).expect("there is room");
+            ledger.count_request(&POLICIES, 0).expect("quota is available");
         }
         for _ in 0..generations {
-            ledger.reserve(&POLICIES, id(0), LEASE_MS, 0).expect("there is room");
+            ledger.reserve(&POLICIES, id(0), LEASE_MS, 0).expect("quota is available");
             ledger.release(id(0));
         }
         ledger
     }
 
-    /// What a client that comes at `now_ms` is told.
-    fn come(ledger: &Ledger, now_ms: u64) -> Result<(), Refusal> {
+    /// Sends a request for a generation at `now_ms`.
+    fn send(ledger: &Ledger, now_ms: u64) -> Result<(), Refusal> {
         let mut ledger = ledger.clone();
         ledger.count_request(&POLICIES, now_ms)?;
         ledger.reserve(&POLICIES, id(99), LEASE_MS, now_ms).map(|_| ())
@@ -248,10 +248,10 @@ mod tests {
     fn a_client_that_waits_for_the_burst_is_admitted() {
         let mut ledger = after(3, 0);
         let refusal = ledger.count_request(&POLICIES, 500).expect_err("the burst is used up");
-        // Room at 60600 ms.
+        // Available at 60600 ms.
         assert_eq!(refusal, Refusal { violated: vec![BURST], retry_after_s: 61 });
-        assert!(come(&ledger, 60_500).is_err());
-        assert_eq!(come(&ledger, 61_500), Ok(()));
+        assert!(send(&ledger, 60_500).is_err());
+        assert_eq!(send(&ledger, 61_500), Ok(()));
     }
 
     #[test]
@@ -272,7 +272,7 @@ mod tests {
         assert_eq!(
             refusal,
             Refusal { violated: vec![BURST], retry_after_s: 61 },
-            "a bad body waits for no more"
+            "an invalid body waits for the burst alone"
         );
         let refusal = ledger.refusal_of_generation(refusal, &POLICIES, 0);
         assert_eq!(refusal, Refusal { violated: vec![BURST, GENERATIONS], retry_after_s: 101 * 864 });
@@ -283,20 +283,20 @@ mod tests {
         let mut ledger = after(0, 2);
         let at_ms = 101 * 864_000 - 1_000;
         for _ in 0..3 {
-            ledger.count_request(&POLICIES, at_ms).expect("there is room");
+            ledger.count_request(&POLICIES, at_ms).expect("quota is available");
         }
         let refusal = ledger.reserve(&POLICIES, id(1), LEASE_MS, at_ms).expect_err("no generation is left");
-        // A generation is back after 1 s, but the three requests leave the burst after 61 s at the latest.
+        // A generation is available after 1 s, but the three requests leave the burst after 61 s at the latest.
         assert_eq!(refusal.violated, [GENERATIONS]);
         assert!((60..=61).contains(&refusal.retry_after_s), "{refusal:?}");
-        assert!(come(&ledger, at_ms + (refusal.retry_after_s - 1) * 1000).is_err());
-        assert_eq!(come(&ledger, at_ms + refusal.retry_after_s * 1000), Ok(()));
+        assert!(send(&ledger, at_ms + (refusal.retry_after_s - 1) * 1000).is_err());
+        assert_eq!(send(&ledger, at_ms + refusal.retry_after_s * 1000), Ok(()));
     }
 
     #[test]
     fn a_refusal_by_one_policy_reserves_nothing_of_another() {
         let mut full = after(0, 0);
-        full.reserve(&POLICIES, id(1), LEASE_MS, 0).expect("there is room");
+        full.reserve(&POLICIES, id(1), LEASE_MS, 0).expect("quota is available");
         let one = Policies { concurrent: 1, ..POLICIES };
         let before = full.clone();
         full.reserve(&one, id(2), LEASE_MS, 0).expect_err("one is in flight");
@@ -315,7 +315,7 @@ mod tests {
         {
             let one = Policies { concurrent: 1, ..POLICIES };
             let mut ledger = Ledger::default();
-            ledger.reserve(&one, id(1), LEASE_MS, 0).expect("there is room");
+            ledger.reserve(&one, id(1), LEASE_MS, 0).expect("quota is available");
             let refusal = ledger.reserve(&one, id(2), LEASE_MS, now_ms).expect_err("one is in flight");
             assert_eq!(refusal, Refusal { violated: vec![CONCURRENT], retry_after_s }, "{now_ms}");
         }
@@ -326,7 +326,7 @@ mod tests {
         let policies = Policies { generations: Quota { count: 2, window_s: 60 }, ..POLICIES };
         let mut ledger = Ledger::default();
         for number in [1, 2] {
-            ledger.reserve(&policies, id(number), LEASE_MS, 0).expect("there is room");
+            ledger.reserve(&policies, id(number), LEASE_MS, 0).expect("quota is available");
         }
         let refusal = ledger.reserve(&policies, id(3), LEASE_MS, 0).expect_err("two are in flight");
         assert_eq!(refusal, Refusal { violated: vec![GENERATIONS, CONCURRENT], retry_after_s: 120 });
@@ -342,25 +342,25 @@ mod tests {
         ] {
             let mut ledger = Ledger::default();
             for _ in 0..requests {
-                ledger.count_request(&policies, 6_000).expect("there is room");
+                ledger.count_request(&policies, 6_000).expect("quota is available");
             }
             for number in [1, 2] {
-                ledger.reserve(&policies, id(number), 10_000, 6_000).expect("there is room");
+                ledger.reserve(&policies, id(number), 10_000, 6_000).expect("quota is available");
                 if running == 0 {
                     ledger.release(id(number));
                 }
             }
-            let come = |ledger: &mut Ledger, now_ms| {
+            let send = |ledger: &mut Ledger, now_ms| {
                 if let Err(refusal) = ledger.count_request(&policies, now_ms) {
                     return Err(ledger.refusal_of_generation(refusal, &policies, now_ms));
                 }
                 ledger.reserve(&policies, id(3), 10_000, now_ms)
             };
-            // All of it is read as taken now: it leaves at 60600 ms, not at 66600.
-            let refusal = come(&mut ledger, 599).expect_err("no generation is left");
+            // All reservations are dated now: they leave at 60600 ms, not at 66600.
+            let refusal = send(&mut ledger, 599).expect_err("no generation is left");
             assert_eq!(refusal, Refusal { violated, retry_after_s: 61 });
-            assert!(come(&mut ledger.clone(), 60_599).is_err());
-            assert!(come(&mut ledger, 61_599).is_ok());
+            assert!(send(&mut ledger.clone(), 60_599).is_err());
+            assert!(send(&mut ledger, 61_599).is_ok());
         }
     }
 
@@ -377,24 +377,24 @@ mod tests {
     #[test]
     fn a_failed_generation_is_refunded_once_and_its_lease_released() {
         let mut ledger = Ledger::default();
-        let failed = ledger.reserve(&POLICIES, id(1), LEASE_MS, 0).expect("there is room");
-        ledger.reserve(&POLICIES, id(2), LEASE_MS, 0).expect("there is room");
+        let failed = ledger.reserve(&POLICIES, id(1), LEASE_MS, 0).expect("quota is available");
+        ledger.reserve(&POLICIES, id(2), LEASE_MS, 0).expect("quota is available");
         for _ in 0..2 {
             ledger.refund(failed);
             ledger.release(id(1));
         }
         assert_eq!(reserved(&ledger.generations, POLICIES.generations, 0), 1);
         assert_eq!(in_use(&ledger.leases, 0), 1);
-        assert_eq!(come(&ledger, 0), Ok(()));
+        assert_eq!(send(&ledger, 0), Ok(()));
     }
 
     #[test]
     fn a_ledger_is_idle_when_its_last_reservation_has_left() {
         let mut ledger = Ledger::default();
         assert_eq!(ledger.idle_at_ms(), 0);
-        ledger.count_request(&POLICIES, 0).expect("there is room");
+        ledger.count_request(&POLICIES, 0).expect("quota is available");
         assert_eq!(ledger.idle_at_ms(), 60_600);
-        let reservation = ledger.reserve(&POLICIES, id(1), LEASE_MS, 0).expect("there is room");
+        let reservation = ledger.reserve(&POLICIES, id(1), LEASE_MS, 0).expect("quota is available");
         assert_eq!(ledger.idle_at_ms(), 101 * 864_000);
         ledger.refund(reservation);
         assert_eq!(ledger.idle_at_ms(), 101 * 864_000, "its model call stays counted");
@@ -405,7 +405,7 @@ mod tests {
     #[test]
     fn a_ledger_is_stored_as_an_array() {
         let mut ledger = after(2, 1);
-        ledger.reserve(&POLICIES, id(7), LEASE_MS, 0).expect("there is room");
+        ledger.reserve(&POLICIES, id(7), LEASE_MS, 0).expect("quota is available");
         let text = serde_json::to_string(&ledger).expect("it is JSON");
         assert_eq!(
             text,
@@ -420,7 +420,7 @@ mod tests {
     fn a_model_call_is_counted_up_to_the_quota_and_never_refunded() {
         let policies = Policies { attempts: Quota { count: 3, window_s: 60 }, ..POLICIES };
         let mut ledger = Ledger::default();
-        let reservation = ledger.reserve(&policies, id(1), LEASE_MS, 0).expect("there is room");
+        let reservation = ledger.reserve(&policies, id(1), LEASE_MS, 0).expect("quota is available");
         assert!(ledger.count_attempt(&policies, 0));
         assert!(ledger.count_attempt(&policies, 0));
         assert!(!ledger.count_attempt(&policies, 0));
@@ -428,7 +428,7 @@ mod tests {
         ledger.release(id(1));
         let refusal = ledger.reserve(&policies, id(2), LEASE_MS, 0).expect_err("no model call is left");
         assert_eq!(refusal, Refusal { violated: vec![ATTEMPTS], retry_after_s: 61 });
-        assert_eq!(reserved(&ledger.generations, policies.generations, 0), 0, "a refused one takes nothing");
+        assert_eq!(reserved(&ledger.generations, policies.generations, 0), 0, "a refusal reserves nothing");
         assert!(!ledger.count_attempt(&policies, 60_599));
         assert!(ledger.reserve(&policies, id(2), LEASE_MS, 60_600).is_ok());
     }
@@ -442,8 +442,8 @@ mod tests {
             concurrent: 1,
         };
         let mut ledger = Ledger::default();
-        ledger.count_request(&policies, 0).expect("there is room");
-        ledger.reserve(&policies, id(1), 1_000, 0).expect("there is room");
+        ledger.count_request(&policies, 0).expect("quota is available");
+        ledger.reserve(&policies, id(1), 1_000, 0).expect("quota is available");
         let all = ledger.reserve(&policies, id(2), 1_000, 0).expect_err("nothing is left");
         let violated = vec![GENERATIONS, ATTEMPTS, CONCURRENT];
         assert_eq!(all, Refusal { violated, retry_after_s: 31 });

@@ -1,16 +1,15 @@
-//! How much a user may still do: four policies, decided together, in one [`Ledger`] per user; and a fifth, `reads`, in the memory of one
-//! isolate ([`Reads`]).
+//! The quotas of a user: four policies that are decided together in one [`Ledger`] per user, and a fifth, `reads`, in the
+//! memory of one isolate ([`Reads`]).
 //!
-//! | policy | counts | unit comes back |
+//! | policy | counts | a reservation ends |
 //! | --- | --- | --- |
-//! | `burst` | every request that passed authentication | when it has left the window |
-//! | `generations` | accepted generations | when it has left the window, or given back at once by a failure |
+//! | `burst` | every authenticated request | when it has left the window |
+//! | `generations` | accepted generations | when it has left the window, or by a refund after a failure |
 //! | `attempts` | model calls, retries included | when it has left the window: never refunded |
 //! | `concurrent` | generations in flight | when the generation ends, or its lease does |
 //!
-//! Pure: the time comes in as `now_ms`, what was decided goes out as a value. Not for: where the ledger is kept and
-//! what makes two decisions one transaction (the user's object), nor the problem document of a refusal
-//! ([`crate::problem`]).
+//! Pure: the time is an argument (`now_ms`), the decision is a returned value. Not for: storing the ledger in a transaction
+//! (the user's object), nor the problem document of a refusal ([`crate::problem`]).
 
 #[cfg(test)]
 pub(crate) mod counts;

@@ -1,4 +1,4 @@
-//! The promises of the contract, held against a slow oracle that keeps every unit with its exact time.
+//! The promises of the contract, compared with a slow oracle that keeps the exact time of every reservation.
 //!
 //! "A window" here is closed at both ends: the strictest reading of "any window of that length".
 
@@ -12,17 +12,17 @@ use super::*;
 const NOON_MS: u64 = 1_785_585_600_000;
 const LEASE_MS: u64 = 3_000;
 
-/// The moments at which units were taken, without those that were given back.
+/// The times of all reservations that were not refunded.
 #[derive(Debug, Default)]
 struct Oracle(Vec<u64>);
 
 impl Oracle {
-    /// Units that are at most so old.
+    /// Counts the reservations that are at most so old.
     fn as_old_as(&self, age_ms: u64, now_ms: u64) -> usize {
         self.0.iter().filter(|taken_ms| now_ms - **taken_ms <= age_ms).count()
     }
 
-    /// How many must count, and how many may: a hundredth of the window later all have left.
+    /// Returns how many reservations must count, and how many may: a hundredth of the window later all have left.
     fn bounds(&self, quota: Quota, now_ms: u64) -> (usize, usize) {
         let window_ms = u64::from(quota.window_s) * 1000;
         (self.as_old_as(window_ms, now_ms), self.as_old_as(window_ms + window_ms / 100 - 1, now_ms))
@@ -38,7 +38,7 @@ fn size(count: u32) -> usize {
     usize::try_from(count).expect("a small number")
 }
 
-/// Through the storage and back.
+/// Writes a value and reads it again.
 fn stored<T: serde::Serialize + serde::de::DeserializeOwned>(value: &T) -> T {
     serde_json::from_str(&serde_json::to_string(value).expect("it is JSON")).expect("it reads")
 }
@@ -48,15 +48,15 @@ fn quota() -> impl Strategy<Value = Quota> {
     (1..8_u32, 1..6_u32).prop_map(|(count, window_s)| Quota { count, window_s })
 }
 
-/// How far the clock goes between two steps: often not at all.
+/// The time between two steps, often 0.
 fn pause_ms() -> impl Strategy<Value = u64> {
     prop_oneof![4 => Just(0), 4 => 0..12_u64, 4 => 0..400_u64, 2 => 900..1_100_u64, 1 => 0..7_000_u64]
 }
 
-fn assert_available_at_its_moment(window: &Window, quota: Quota, now_ms: u64) -> Result<(), TestCaseError> {
+fn assert_available_at_its_time(window: &Window, quota: Quota, now_ms: u64) -> Result<(), TestCaseError> {
     let available_at_ms = window.available_at_ms(quota, now_ms);
-    prop_assert!(stored(window).take(quota, available_at_ms - 1).is_none(), "room before its moment");
-    prop_assert!(stored(window).take(quota, available_at_ms).is_some(), "no room at its moment");
+    prop_assert!(stored(window).take(quota, available_at_ms - 1).is_none(), "available before its time");
+    prop_assert!(stored(window).take(quota, available_at_ms).is_some(), "not available at its time");
     Ok(())
 }
 
@@ -78,7 +78,7 @@ proptest! {
                 oracle.0.push(now_ms);
             } else {
                 prop_assert!(at_most >= size(quota.count), "too strict");
-                assert_available_at_its_moment(&window, quota, now_ms)?;
+                assert_available_at_its_time(&window, quota, now_ms)?;
             }
         }
     }
@@ -101,7 +101,7 @@ proptest! {
         prop_assert!(reserved(&window, quota, idle_at_ms - 1) > 0);
     }
 
-    /// The oracle goes by the true time; the clock lags behind it more and more.
+    /// The oracle uses the true time; the clock lags behind it more and more.
     #[test]
     fn a_step_of_the_clock_admits_no_more_than_the_quota(
         quota in quota(),
@@ -120,18 +120,18 @@ proptest! {
             } else {
                 let wait_ms = window.available_at_ms(quota, now_ms) - now_ms;
                 prop_assert!(wait_ms <= u64::from(quota.window_s) * 1010, "longer than a window and a bucket");
-                assert_available_at_its_moment(&window, quota, now_ms)?;
+                assert_available_at_its_time(&window, quota, now_ms)?;
             }
         }
     }
 
-    /// A unit counts for as long as every quota since it was taken would have counted it.
+    /// A reservation counts for as long as every quota since then would have counted it.
     #[test]
     fn a_changed_quota_ends_each_reservation_in_time(
         deployments in prop::collection::vec((quota(), prop::collection::vec(pause_ms(), 1..60)), 1..6),
     ) {
         let (mut window, mut now_ms) = (Window::default(), NOON_MS);
-        let mut taken: Vec<(u64, u64)> = Vec::new(); // the moment, the shortest window since
+        let mut taken: Vec<(u64, u64)> = Vec::new(); // the time, the shortest window since
         for (quota, pauses_ms) in deployments {
             let window_ms = u64::from(quota.window_s) * 1000;
             for (_, shortest_ms) in &mut taken {
@@ -165,19 +165,19 @@ proptest! {
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// A request that wants a generation.
+    /// A request for a generation.
     Generate,
-    /// A request whose body is refused: it counts for `burst` alone.
+    /// A request with an invalid body, which counts for `burst` alone.
     BadBody,
-    /// A generation is about to call the model again.
+    /// A generation calls the model again.
     Retry,
-    /// A generation fails: its unit comes back, its lease ends. Any that ever was, so also twice.
+    /// A generation fails: its reservation is refunded, its lease ends. Any earlier generation, so also twice.
     Fail(Index),
-    /// A generation ends well.
+    /// A generation succeeds.
     End(Index),
-    /// The object is evicted and read again from its storage.
+    /// The object is evicted and loaded again.
     Evict,
-    /// The alarm that deletes the storage, if the ledger is idle.
+    /// The alarm deletes the storage if the ledger is idle.
     Alarm,
 }
 
@@ -201,7 +201,7 @@ struct Generation {
     was_released: bool,
 }
 
-/// A user: the ledger, and all that the oracle knows beside it.
+/// A user: the ledger and its oracles.
 struct User {
     policies: Policies,
     now_ms: u64,
@@ -209,7 +209,7 @@ struct User {
     requests: Oracle,
     started: Oracle,
     calls: Oracle,
-    /// Those that the storage knows: they go when it is deleted.
+    /// The stored generations, which are deleted with the storage.
     generations: Vec<Generation>,
 }
 
@@ -269,7 +269,7 @@ impl User {
         Ok(())
     }
 
-    /// Through the storage and back: `attempts` is stored beside the rest.
+    /// Writes the ledger and reads it again; `attempts` is stored beside it.
     fn stored_ledger(&self) -> Ledger {
         Ledger { attempts: stored(&self.ledger.attempts), ..stored(&self.ledger) }
     }
@@ -330,8 +330,8 @@ impl User {
         self.generations.iter().filter(runs).count()
     }
 
-    /// A client that comes at that moment, nothing having happened in between.
-    fn comes_back(&self, leases: &Leases, now_ms: u64) -> Result<(), Refusal> {
+    /// Sends a request for a generation at that time, with nothing in between.
+    fn send_at(&self, leases: &Leases, now_ms: u64) -> Result<(), Refusal> {
         let mut ledger = Ledger { leases: leases.clone(), ..self.stored_ledger() };
         ledger.count_request(&self.policies, now_ms)?;
         ledger.reserve(&self.policies, Uuid::max(), LEASE_MS, now_ms).map(|_| ())
@@ -342,16 +342,16 @@ impl User {
             prop_assert!((1..=10).contains(&refusal.retry_after_s));
             return Ok(());
         }
-        // Whom `concurrent` did not refuse, it promises nothing: what runs has ended meanwhile.
+        // Without a refusal by `concurrent` the wait ignores it: the running generations have ended meanwhile.
         let is_waited_for = refusal.violated.contains(&CONCURRENT);
         let leases = if is_waited_for { self.ledger.leases.clone() } else { Leases::default() };
         let back_ms = self.now_ms + refusal.retry_after_s * 1000;
-        prop_assert!(self.comes_back(&leases, back_ms - 1000).is_err(), "a second less is enough");
-        prop_assert_eq!(self.comes_back(&leases, back_ms), Ok(()));
+        prop_assert!(self.send_at(&leases, back_ms - 1000).is_err(), "a second less is enough");
+        prop_assert_eq!(self.send_at(&leases, back_ms), Ok(()));
         Ok(())
     }
 
-    /// Also after a refusal: it took nothing.
+    /// Also after a refusal, which reserves nothing.
     fn assert_the_ledger_agrees(&self) -> Result<(), TestCaseError> {
         for (window, quota, oracle) in [
             (&self.ledger.burst, self.policies.burst, &self.requests),

@@ -1,6 +1,6 @@
-//! The policy `reads`: GET, DELETE and `/events` of each user, in the memory of the isolate that serves them. A read changes
-//! nothing, so its limit is worth no commit and no hop to the user's object: it keeps one user from using up the isolate and
-//! the database, and need not be exact across isolates.
+//! The policy `reads`: GET, DELETE and `/events` of each user, in the memory of the isolate that serves them. The limit protects
+//! the isolate and the database from one user. It is not exact across isolates, so it needs no call of the user's object and
+//! no commit.
 
 use uuid::Uuid;
 
@@ -12,16 +12,15 @@ pub const READS: &str = "reads";
 /// More users at a time than one isolate sees; each has 3 KB at most.
 const USERS_MAX: usize = 1024;
 
-/// What each user has read.
+/// The reads of each user.
 #[derive(Debug, Default)]
 pub struct Reads {
-    /// INVARIANT: at most `USERS_MAX`, one for a user. Looked through from its beginning: a tree of them would be 4 KB of the
-    /// module.
+    /// INVARIANT: at most `USERS_MAX`, one per user. A linear search: a tree would make the module 4 KB larger.
     users: Vec<(Uuid, Window)>,
 }
 
 impl Reads {
-    /// Counts a read. A refused one counts nowhere.
+    /// Counts a read. A refused read is not counted.
     ///
     /// # Errors
     /// When the quota is used up.

@@ -1,40 +1,40 @@
-//! A sliding window over time buckets: never more units than the quota in *any* window of its length, never
+//! A sliding window over time buckets: never more reservations than the quota in *any* window of its length, never
 //! stricter than that by more than a hundredth of the window, in bounded space.
 //!
 //! ```text
 //!  a hundred buckets to a window             now
-//!  ├──┬──┬──┬ … ┬──┬──┤                       │     a unit that was taken anywhere in its bucket
-//!  │ 3│  │ 1│   │  │ 2│                       │     leaves when the whole bucket is a window old:
-//!  └──┴──┴──┴ … ┴──┴──┘                       │     after its exact time, by a bucket at most
+//!  ├──┬──┬──┬ … ┬──┬──┤                       │     a reservation leaves when its whole bucket
+//!  │ 3│  │ 1│   │  │ 2│                       │     is a window old: at most a bucket after
+//!  └──┴──┴──┴ … ┴──┴──┘                       │     its exact time
 //! ```
-//! So at most 101 buckets can hold a unit that counts, and those without one are not kept. GCRA would need one
-//! number only, but lets up to twice the quota through in one window; a timestamp for each unit would be exact, but
-//! needs a million of them for a quota of a million.
+//! At most 101 buckets contain a reservation that counts; empty ones are not stored. GCRA would need one number, but admits
+//! up to twice the quota in one window; a timestamp per reservation would be exact, but needs a million of them for a quota
+//! of a million.
 //!
 //! As JSON: `[window_s, next, [[index, first, count], …], [refunded, …]]`.
 //!
-//! What is odd, and what happens then:
-//! - *The clock steps back.* A unit cannot have been taken later than now, so one whose bucket lies ahead is moved
-//!   into the present bucket. It seems younger than it is: never more gets through, and nobody waits longer than a
-//!   window and a bucket. (A step forward looks like time that has passed; nothing here can tell them apart.)
-//! - *The quota's count changes* between deployments: it is simply compared with the new one.
-//! - *The window's length changes*: each old bucket is read as if its units had been taken in its last millisecond
-//!   (or now, if that is earlier), which lets them stay too long by one old bucket at most, never too short. Units
-//!   that had left a shorter window are forgotten: a longer one knows of them no more.
+//! Special cases:
+//! - *The clock steps back.* No reservation can be later than now, so one in a later bucket moves into the present bucket. It
+//!   seems younger than it is: no more is admitted, and no client waits longer than a window and a bucket. (A step forward
+//!   cannot be distinguished from time that has passed.)
+//! - *The quota's count changes* between deployments: the reservations are compared with the new count.
+//! - *The window's length changes*: the reservations of each old bucket are dated at its last millisecond (or now, if that is
+//!   earlier), so they stay at most one old bucket too long, and never leave too early. Those that had left a shorter window
+//!   do not return in a longer one.
 
 use serde::{Deserialize, Serialize, Serializer};
 
-/// Buckets to a window. 100 is the contract's "never stricter than by a hundredth of the window".
+/// Buckets per window. 100 is the contract's "never stricter than by a hundredth of the window".
 const BUCKETS_PER_WINDOW: u64 = 100;
 
-/// How many units that were given back are remembered, so that giving one back again does nothing. A unit is given
-/// back when its generation ends; a second try comes at once or at the next alarm, not 64 failures later.
+/// The number of refunds that are stored, so that a second refund of the same reservation does nothing. A refund happens when
+/// a generation ends; its repetition follows at once or at the next alarm, not 64 failures later.
 const REFUNDED_MAX: usize = 64;
 
-/// So many units in any window of so many seconds.
+/// A maximum in any window of a length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quota {
-    /// Units; 1 to 1000000. With 0 there is never room.
+    /// Reservations; 1 to 1000000. With 0 none is ever available.
     pub count: u32,
     /// Seconds; 1 to 2678400 (31 days). 0 is read as 1.
     pub window_s: u32,
@@ -46,32 +46,31 @@ impl Quota {
     }
 }
 
-/// One unit that was taken; what [`Window::refund`] asks for. It outlives clock steps and changes of the quota.
+/// One reservation in a window, for [`Window::refund`]. It stays valid across clock steps and changes of the quota.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Reservation(u64);
 
-/// What a window has to tell at one moment.
+/// The status of a quota at one time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QuotaStatus {
-    /// Units that can be taken now.
+    /// Reservations that are available now.
     pub remaining: u32,
-    /// The moment (ms since the epoch) at which `remaining` grows, if nothing happens before; `None` when nothing
-    /// is used.
+    /// The time (ms since the epoch) at which `remaining` grows, if nothing happens before; `None` when nothing is used.
     pub more_at_ms: Option<u64>,
 }
 
-/// The units of the last window, counted by bucket.
+/// The reservations of the last window, counted by bucket.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(from = "StoredWindow")]
 pub struct Window {
-    /// The length that the indices below are counted by; 0 before the first unit.
+    /// The length by which the indices below are counted; 0 before the first reservation.
     window_s: u32,
-    /// The number of the next unit. INVARIANT: units are numbered in the order in which they are taken.
+    /// The number of the next reservation. INVARIANT: reservations are numbered in their order.
     next: u64,
     /// INVARIANT: indices and numbers ascend, no count is 0.
     buckets: Vec<Bucket>,
-    /// Numbers of units that were given back and whose bucket may still be here, oldest first.
+    /// The numbers of refunded reservations whose bucket may still exist, oldest first.
     refunded: Vec<u64>,
 }
 
@@ -80,14 +79,14 @@ pub struct Window {
 struct Bucket {
     /// Time since the epoch in bucket lengths.
     index: u64,
-    /// The number of the first unit that was put here; those up to the next bucket's first are here too. Numbers,
-    /// not times, lead a [`Reservation`] to its bucket, so buckets can be moved and merged under it.
+    /// The number of its first reservation; it contains those up to the next bucket's first. A [`Reservation`] finds its bucket
+    /// by number, not by time, so that buckets can be moved and merged.
     first: u64,
-    /// Units that were taken and not given back.
+    /// Reservations without a refund.
     count: u32,
 }
 
-/// The array; what is missing at its end is fresh.
+/// The array; missing members at its end are empty.
 #[derive(Deserialize)]
 struct StoredWindow(
     #[serde(default)] u32,
@@ -122,7 +121,7 @@ impl Serialize for Bucket {
 }
 
 impl Window {
-    /// Takes one unit, or `None` when the quota is used up.
+    /// Makes one reservation, or returns `None` when the quota is used up.
     pub fn take(&mut self, quota: Quota, now_ms: u64) -> Option<Reservation> {
         self.advance(quota, now_ms);
         if total(&self.buckets) >= quota.count {
@@ -138,7 +137,7 @@ impl Window {
         Some(reservation)
     }
 
-    /// Gives one unit back. Does nothing when it was given back before, or has left the window.
+    /// Refunds one reservation. Does nothing after a first refund, or when the reservation has left the window.
     pub fn refund(&mut self, reservation: Reservation) {
         if reservation.0 >= self.next || self.refunded.contains(&reservation.0) {
             return;
@@ -153,15 +152,15 @@ impl Window {
         self.refunded.drain(..surplus);
     }
 
-    /// The first moment, `now_ms` or later, at which there is room for one more unit if nothing happens before.
-    /// With a quota of 0, which never has room: a window from now.
+    /// Returns the first time, `now_ms` or later, at which one more reservation is available if nothing happens before.
+    /// With a quota of 0, where none ever is: a window from now.
     #[must_use]
     pub fn available_at_ms(&self, quota: Quota, now_ms: u64) -> u64 {
         below_at_ms(&self.buckets_at(quota, now_ms), quota, quota.count, now_ms)
             .unwrap_or_else(|| now_ms.saturating_add(u64::from(quota.window_s()).saturating_mul(1000)))
     }
 
-    /// What is left of the quota, and when it will be more.
+    /// Returns the remaining quota, and when it grows.
     #[must_use]
     pub fn status(&self, quota: Quota, now_ms: u64) -> QuotaStatus {
         let buckets = self.buckets_at(quota, now_ms);
@@ -172,13 +171,13 @@ impl Window {
         }
     }
 
-    /// The moment at which the last unit will have left; 0 when there is none.
+    /// Returns the time at which the last reservation has left; 0 when there is none.
     #[must_use]
     pub fn idle_at_ms(&self) -> u64 {
         self.buckets.last().map_or(0, |newest| leaves_at_ms(newest.index, self.window_s))
     }
 
-    /// Brings the window to `now_ms` and to the length that the quota has today.
+    /// Advances the window to `now_ms` and to the present length of the quota.
     pub(super) fn advance(&mut self, quota: Quota, now_ms: u64) {
         self.buckets = self.buckets_at(quota, now_ms);
         self.window_s = quota.window_s();
@@ -186,13 +185,13 @@ impl Window {
         self.refunded.retain(|number| *number >= oldest);
     }
 
-    /// The buckets that count at `now_ms`, by the length that the quota has today.
+    /// Returns the buckets that count at `now_ms`, by the present length of the quota.
     fn buckets_at(&self, quota: Quota, now_ms: u64) -> Vec<Bucket> {
         let (old_ms, new_ms) = (bucket_ms(self.window_s), bucket_ms(quota.window_s()));
         let mut buckets: Vec<Bucket> = Vec::with_capacity(self.buckets.len());
         for bucket in &self.buckets {
-            // The latest moment at which its units can have been taken. Within one length and without a clock step
-            // this leads back to the same index.
+            // The latest possible time of its reservations. Within one length and without a clock step the index stays the
+            // same.
             let last_ms = bucket.index.saturating_add(1).saturating_mul(old_ms).saturating_sub(1).min(now_ms);
             let index = last_ms / new_ms;
             if leaves_at_ms(index, quota.window_s()) <= now_ms {
@@ -209,17 +208,17 @@ impl Window {
     }
 }
 
-/// Whole seconds from now, rounded up: who waits for that long has reached `at_ms`.
+/// Returns the seconds until `at_ms`, rounded up: a client that waits for them has reached `at_ms`.
 pub(super) const fn seconds_until(at_ms: u64, now_ms: u64) -> u64 {
     at_ms.saturating_sub(now_ms).div_ceil(1000)
 }
 
-/// A window is whole seconds, so this is exact, and never 0.
+/// Returns the length of a bucket: exact, because a window is whole seconds, and never 0.
 fn bucket_ms(window_s: u32) -> u64 {
     u64::from(window_s.max(1)).saturating_mul(1000 / BUCKETS_PER_WINDOW)
 }
 
-/// The end of the bucket, and a window after it.
+/// Returns the end of the bucket plus a window.
 fn leaves_at_ms(index: u64, window_s: u32) -> u64 {
     index.saturating_add(1).saturating_add(BUCKETS_PER_WINDOW).saturating_mul(bucket_ms(window_s))
 }
@@ -228,7 +227,7 @@ fn total(buckets: &[Bucket]) -> u32 {
     buckets.iter().fold(0, |sum, bucket| sum.saturating_add(bucket.count))
 }
 
-/// The first moment, `now_ms` or later, at which fewer than `limit` units are left of `buckets`.
+/// Returns the first time, `now_ms` or later, at which fewer than `limit` reservations are left in `buckets`.
 fn below_at_ms(buckets: &[Bucket], quota: Quota, limit: u32, now_ms: u64) -> Option<u64> {
     let mut left = total(buckets);
     if left < limit {
@@ -251,11 +250,11 @@ mod tests {
     const MINUTE: Quota = Quota { count: 2, window_s: 60 }; // buckets of 600 ms
     const MONTH: Quota = Quota { count: 1_000_000, window_s: 31 * 86_400 };
 
-    /// A window with units taken at those moments.
+    /// Returns a window with reservations at those times.
     fn taken(quota: Quota, moments_ms: &[u64]) -> (Window, Vec<Reservation>) {
         let mut window = Window::default();
         let reservations =
-            moments_ms.iter().map(|at_ms| window.take(quota, *at_ms).expect("there is room")).collect();
+            moments_ms.iter().map(|at_ms| window.take(quota, *at_ms).expect("quota is available")).collect();
         (window, reservations)
     }
 
@@ -271,10 +270,10 @@ mod tests {
         for (taken_ms, available_at_ms) in [(0, 60_600), (599, 60_600), (600, 61_200), (1_199, 61_200)] {
             let (window, _) = taken(MINUTE, &[taken_ms, 30_000]);
             assert_eq!(window.available_at_ms(MINUTE, 30_000), available_at_ms);
-            for (now_ms, is_let_in) in
+            for (now_ms, is_admitted) in
                 [(taken_ms + 60_000, false), (available_at_ms - 1, false), (available_at_ms, true)]
             {
-                assert_eq!(window.clone().take(MINUTE, now_ms).is_some(), is_let_in, "{taken_ms} {now_ms}");
+                assert_eq!(window.clone().take(MINUTE, now_ms).is_some(), is_admitted, "{taken_ms} {now_ms}");
             }
         }
     }
@@ -320,7 +319,7 @@ mod tests {
         window.refund(reservations[0]);
         window.refund(reservations[0]);
         assert_eq!(reserved(&window, MINUTE, 0), 1);
-        window.take(MINUTE, 0).expect("one came back");
+        window.take(MINUTE, 0).expect("one was refunded");
         window.refund(reservations[0]);
         assert_eq!(window.take(MINUTE, 0), None);
     }
@@ -330,7 +329,7 @@ mod tests {
         let (mut window, reservations) = taken(MINUTE, &[0]);
         window.refund(reservations[0]);
         assert_eq!(window.idle_at_ms(), 0);
-        window.take(MINUTE, 0).expect("it came back");
+        window.take(MINUTE, 0).expect("it was refunded");
         window.refund(reservations[0]);
         assert_eq!(reserved(&window, MINUTE, 0), 1);
     }
@@ -387,7 +386,7 @@ mod tests {
     #[test]
     fn a_shorter_window_dates_old_buckets_at_their_end_or_now() {
         let (window, _) = taken(Quota { count: 2, window_s: 3_600 }, &[1_000, 40_000]);
-        // The first bucket ends at 36 s; the second has not ended, its units are read as taken now.
+        // The first bucket ends at 36 s; the second has not ended, so its reservations are dated now.
         assert_eq!(window.available_at_ms(MINUTE, 41_000), 96_000);
         assert_eq!(window.idle_at_ms(), 102 * 36_000);
         let mut advanced = window;
@@ -412,10 +411,10 @@ mod tests {
             let first = (index - oldest) * 10_000;
             window.buckets.push(Bucket { index, first, count });
         }
-        // The 101st bucket, the most that can count at once: one unit comes back and goes out again.
+        // The 101st bucket, the most that can count at once: one reservation is refunded and made again.
         window.refund(Reservation(0));
         let now_ms = (oldest + 101) * bucket_ms(MONTH.window_s) - 1;
-        window.take(MONTH, now_ms).expect("one came back");
+        window.take(MONTH, now_ms).expect("one was refunded");
         assert_eq!(window.buckets.len(), 101);
         assert_eq!(reserved(&window, MONTH, now_ms), 1_000_000);
         assert_eq!(window.take(MONTH, now_ms), None);
