@@ -1,10 +1,10 @@
-//! HMAC-SHA-256: what only the holder of the service's secret can compute. Pseudonyms, delimiters and session ids are made
-//! of it, each under a label of its own, so that no hash of one kind can be passed off as one of another.
+//! HMAC-SHA-256 with the service's secret, for pseudonyms, delimiters and session ids. Each kind has its own label, so that no
+//! hash of one kind equals one of another.
 
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
-/// The hash of all parts, one after another; the first is the label.
+/// Computes the hash of all parts in their order; the first is the label.
 #[must_use]
 pub fn keyed_hash(key: &str, parts: &[&[u8]]) -> [u8; 32] {
     #[expect(clippy::expect_used, reason = "RFC 2104, section 2: \"the key can be of any length\"")]
@@ -15,7 +15,7 @@ pub fn keyed_hash(key: &str, parts: &[&[u8]]) -> [u8; 32] {
     mac.finalize().into_bytes().into()
 }
 
-/// The first 128 bits of the hash as 32 hexadecimal digits: enough that two inputs never have the same.
+/// Computes the first 128 bits of the hash, enough against collisions, as 32 hexadecimal digits.
 #[must_use]
 pub fn short_hash(key: &str, parts: &[&[u8]]) -> String {
     let mut hash = hex(&keyed_hash(key, parts));
@@ -23,7 +23,7 @@ pub fn short_hash(key: &str, parts: &[&[u8]]) -> String {
     hash
 }
 
-/// Bytes in hexadecimal.
+/// Formats bytes in hexadecimal.
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
     let mut text = String::new();

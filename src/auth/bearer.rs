@@ -2,19 +2,19 @@
 
 use super::Refused;
 
-/// Longer tokens are refused unread. A Supabase access token has some 700 to 1500 bytes; custom claims make it
-/// longer, and 8 KiB is what common servers allow for a whole header line.
+/// The longest token; longer ones are rejected unread. A Supabase access token has some 700 to 1500 bytes; custom claims make
+/// it longer, and common servers allow 8 KiB for a whole header line.
 pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
 
-/// A token as it was sent: nothing is known of it but that it may be one.
+/// A token as it was sent, checked for its length and characters alone.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct BearerToken<'a>(&'a str);
 
 impl<'a> BearerToken<'a> {
-    /// Takes the token out of the header. Several headers come joined by commas, which no token has.
+    /// Reads the token from the header. Several headers are joined by commas, which no token contains.
     ///
     /// # Errors
-    /// [`Refused::Missing`] without a header of this scheme, [`Refused::Invalid`] for what cannot be a token.
+    /// [`Refused::Missing`] without a header of this scheme, [`Refused::Invalid`] if the value cannot be a token.
     pub fn read(header: Option<&'a str>) -> Result<Self, Refused> {
         let header = header.ok_or(Refused::Missing)?.trim_matches([' ', '\t']);
         let (scheme, token) = header.split_once(' ').unwrap_or((header, ""));
@@ -32,7 +32,7 @@ impl<'a> BearerToken<'a> {
         Ok(Self(token))
     }
 
-    /// The token, to be passed on with the user's own requests.
+    /// Returns the token, for the requests to the database on behalf of the user.
     #[must_use]
     pub const fn as_str(self) -> &'a str {
         self.0

@@ -1,4 +1,4 @@
-//! What a verified token says, and whether that lets its bearer in.
+//! The claims of a verified token, and the check of them.
 
 use std::fmt;
 
@@ -9,10 +9,10 @@ use uuid::Uuid;
 
 use super::{Refused, User};
 
-/// Between the clocks of the sign-in service and of the edge.
+/// The tolerated difference between the clocks of the sign-in service and the edge, in seconds.
 pub const LEEWAY_S: i64 = 30;
 
-/// What this project asks of a token.
+/// The requirements for a token.
 #[derive(Debug, Clone, Copy)]
 pub struct Expected<'a> {
     /// `{SUPABASE_URL}/auth/v1`.
@@ -21,7 +21,7 @@ pub struct Expected<'a> {
     pub allow_anonymous: bool,
 }
 
-/// The claims beside the times (which `jwt-compact` reads).
+/// The claims other than the times, which `jwt-compact` reads.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SupabaseClaims {
     issuer: Option<String>,
@@ -31,10 +31,10 @@ pub struct SupabaseClaims {
     is_anonymous: bool,
 }
 
-/// Supabase's word for a signed-in user, as role and as audience.
+/// Supabase's role and audience of a signed-in user.
 const AUTHENTICATED: &str = "authenticated";
 
-/// Checks the claims of a token whose signature holds.
+/// Checks the claims of a token whose signature is valid.
 ///
 /// # Errors
 /// [`Refused::Expired`], [`Refused::Anonymous`], and [`Refused::Invalid`] for everything else.
@@ -54,7 +54,7 @@ pub fn check(claims: &Claims<SupabaseClaims>, expected: &Expected<'_>, now_ms: u
         return Err(Refused::Invalid);
     }
     let id = custom.subject.as_deref().and_then(read_user_id).ok_or(Refused::Invalid)?;
-    // Not by `validate_maturity`: it takes the leeway from `nbf`, and panics where that leaves the calendar.
+    // Not by `validate_maturity`: it subtracts the leeway from `nbf`, and panics where the result is outside the calendar.
     let begun_by = now.checked_add_signed(leeway).ok_or(Refused::Invalid)?;
     let begins = [claims.not_before, claims.issued_at];
     if begins.into_iter().flatten().any(|begin| begin > begun_by) {
@@ -71,7 +71,7 @@ pub fn check(claims: &Claims<SupabaseClaims>, expected: &Expected<'_>, now_ms: u
     Ok(User { id, expires_ms: expires_ms.ok_or(Refused::Invalid)? })
 }
 
-/// A UUID in its hyphenated form and no other, so that one user has one name everywhere.
+/// Reads a UUID in its hyphenated form and no other, so that one user has one id everywhere.
 fn read_user_id(subject: &str) -> Option<Uuid> {
     const HYPHENATED_CHARS: usize = 36;
     if subject.len() != HYPHENATED_CHARS {
@@ -97,7 +97,7 @@ impl<'de> Deserialize<'de> for SupabaseClaims {
                 while let Some(name) = members.next_key::<String>()? {
                     // RFC 7519, section 4: "The IdempotencyRecord Names within a JWT Claims Set MUST be unique".
                     if names.contains(&name) {
-                        return Err(A::Error::custom("a claim stands twice"));
+                        return Err(A::Error::custom("duplicate claim"));
                     }
                     match name.as_str() {
                         "iss" => claims.issuer = Some(members.next_value()?),
@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn the_claims_of_a_signed_in_user_are_accepted() {
-        let user = checked(&good().to_string(), false).expect("all of it is right");
+        let user = checked(&good().to_string(), false).expect("the claims are valid");
         assert_eq!(user.id.to_string(), USER);
         assert_eq!(user.expires_ms, (NOW_S + 3600) * 1000);
         assert!(with("aud", json!(["other", "authenticated"])).is_ok());

@@ -1,4 +1,4 @@
-//! The sign-in service's public keys (RFC 7517), as far as they can verify a token here.
+//! The public keys of the sign-in service (RFC 7517) that can verify a token here.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,7 +7,7 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-/// How a signature is made. The key has one, and it decides; the token's `alg` only has to agree.
+/// A signature algorithm. The key determines it; the `alg` of the token must be the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Algorithm {
     /// ECDSA with P-256 and SHA-256.
@@ -16,12 +16,12 @@ pub enum Algorithm {
     Rs256,
     /// Ed25519.
     EdDsa,
-    /// HMAC with SHA-256, by the project's shared secret; never by a published key.
+    /// HMAC with SHA-256 and the project's shared secret; never with a published key.
     Hs256,
 }
 
 impl Algorithm {
-    /// By the name in a token's header, which is case-sensitive (RFC 7515, section 4.1.1).
+    /// Returns the algorithm of this name in a token's header; names are case-sensitive (RFC 7515, section 4.1.1).
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         match name {
@@ -34,24 +34,21 @@ impl Algorithm {
     }
 }
 
-/// One public key that can verify.
+/// A public key that can verify.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PublicKey {
     /// `kid`.
     pub id: String,
-    /// What the key is for.
+    /// The algorithm of its signatures.
     pub algorithm: Algorithm,
-    /// Only the members that make the key, as JSON: what a host imports, and what tells two keys apart.
+    /// The members of the key material alone, as JSON: for the host to import, and to compare keys.
     pub jwk: String,
 }
 
-/// More keys than any project has, at a rotation or otherwise.
+/// The most keys that are read; no project has as many, not even during a rotation.
 const KEYS_MAX: usize = 32;
 
-/// Reads a key set; keys of other kinds, uses or sizes are passed over.
-///
-/// # Errors
-/// `None` when it is not a key set at all.
+/// Reads a key set; keys of other kinds, uses or sizes are skipped. Returns `None` for a document that is no key set.
 #[must_use]
 pub fn read_key_set(document: &[u8]) -> Option<Vec<PublicKey>> {
     let set: KeySet<'_> = serde_json::from_slice(document).ok()?;
@@ -60,13 +57,12 @@ pub fn read_key_set(document: &[u8]) -> Option<Vec<PublicKey>> {
 
 #[derive(Deserialize)]
 struct KeySet<'a> {
-    /// One by one, so that a key of a kind that is not known here costs no other.
+    /// Raw, so that a key of an unknown kind does not fail the others.
     #[serde(borrow)]
     keys: Vec<&'a RawValue>,
 }
 
-/// The members of a key, none of which is read before it is asked for: a type with a field for each would be 4 KB of the
-/// module.
+/// The members of a key, parsed on access: a type with a field for each would make the module 4 KB larger.
 struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
@@ -90,7 +86,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
 }
 
 impl<'a> Members<'a> {
-    /// A member as that type; the default where it is missing. `None` for one of another type, or that stands twice.
+    /// Returns a member as that type, or the default where it is missing; `None` for one of another type or a duplicate.
     fn get<T: Deserialize<'a> + Default>(&self, name: &str) -> Option<T> {
         let mut found = self.0.iter().filter(|(known, _)| known == name);
         let Some((_, value)) = found.next() else { return Some(T::default()) };
@@ -113,7 +109,7 @@ enum Material<'a> {
 
 /// 32 bytes as base64url without padding: a coordinate of P-256, a key of Ed25519.
 const COORDINATE_CHARS: usize = 43;
-/// 2048 to 8192 bits; shorter ones are not safe, longer ones are a way to make us work.
+/// 2048 to 8192 bits; shorter keys are not safe, longer ones cost too much time.
 const MODULUS_CHARS: std::ops::RangeInclusive<usize> = 342..=1366;
 
 fn read_key(raw: &RawValue) -> Option<PublicKey> {
@@ -173,7 +169,7 @@ mod tests {
                 ("ed".to_owned(), Algorithm::EdDsa)
             ])
         );
-        for passed_over in [
+        for skipped in [
             r#"{"kty":"oct","kid":"a","k":"c2VjcmV0","alg":"HS256"}"#.to_owned(),
             format!(r#"{{"kty":"EC","crv":"P-384","kid":"a","x":"{x}","y":"{x}"}}"#),
             format!(r#"{{"kty":"EC","crv":"P-256","kid":"a","x":"{x}"}}"#),
@@ -186,7 +182,7 @@ mod tests {
             r#"{"kty":"new"}"#.to_owned(),
             "5".to_owned(),
         ] {
-            assert_eq!(ids(&format!(r#"{{"keys":[{passed_over}]}}"#)), Some(Vec::new()), "{passed_over}");
+            assert_eq!(ids(&format!(r#"{{"keys":[{skipped}]}}"#)), Some(Vec::new()), "{skipped}");
         }
     }
 

@@ -1,46 +1,45 @@
-//! Which key, and when to ask for new ones: fresh, stale, cool-down.
+//! The cache of signing keys: which key verifies a token, and when the keys are refreshed.
 //!
 //! ```text
-//! age of the keys   0 ──────── 10 min ──────────────── 24 h ────►
-//! kid is known      use        use, refresh behind     ask, wait
-//! kid is unknown    ask and wait, at most once in 30 s; then the shared secret for HS256, else refuse
-//! no kid            the shared secret for HS256, else refuse
+//! age of the keys   0 ──────── 10 min ──────────────────────── 24 h ────►
+//! kid is known      use        use, refresh in the background  fetch and wait
+//! kid is unknown    fetch and wait, at most once in 30 s; then the shared secret for HS256, else reject
+//! no kid            the shared secret for HS256, else reject
 //! ```
 //! The key determines the algorithm: the shared secret verifies no token that names a published key, so the key set must
 //! be loaded before a `kid` counts as unknown.
 //!
-//! Only one request of an isolate asks; those that come meanwhile and need the answer wait for it.
+//! One request of an isolate fetches; concurrent requests that need the keys wait for them.
 //!
-//! Not for: fetching (`supabase::keys`), nor for the Cache API, which the host looks into before it asks.
+//! Not for: fetching (`supabase::keys`), and the Cache API, which is read before a fetch.
 
 use super::Refused;
 use super::jwk::{Algorithm, PublicKey};
 
-/// As long as Supabase's own edge keeps them.
+/// The age up to which keys are used without a refresh: as long as Supabase's own edge caches them.
 pub const FRESH_MS: u64 = 10 * 60 * 1000;
-/// The contract's limit for keys that cannot be refreshed.
+/// The contract's largest age of keys that cannot be refreshed.
 pub const STALE_MS: u64 = 24 * 60 * 60 * 1000;
-/// Between two refreshes that a caller can cause: forged tokens must not drive traffic to the sign-in service.
+/// The least time between two refreshes that a caller can cause, so that forged tokens cause no traffic to the sign-in service.
 pub const COOL_DOWN_MS: u64 = 30 * 1000;
-/// The same while there is no key at all: short, because nobody can come in meanwhile.
+/// The same without any key: short, because all tokens with a `kid` are rejected meanwhile.
 pub const COOL_DOWN_EMPTY_MS: u64 = 1000;
 
-/// A question that has not been answered by then was lost with the process that asked it. Longer than a fetch may
-/// take.
+/// The longest time of a refresh; one that has not ended by then was lost with its request. Longer than a fetch may take.
 pub const REFRESH_MS_MAX: u64 = 10 * 1000;
 
-/// The keys that this isolate knows.
+/// The keys in the memory of this isolate.
 #[derive(Debug, Default)]
 pub struct KeyCache {
     keys: Vec<PublicKey>,
     fetched_ms: Option<u64>,
-    /// The question on its way: when it was put, and whether there were usable keys.
+    /// The running refresh: its start, and whether there were usable keys.
     refresh: Option<(u64, bool)>,
-    /// No new question before that.
+    /// No new refresh before that.
     cool_down_until_ms: u64,
 }
 
-/// What verifies a token.
+/// The means to verify a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verifier {
     /// A published key.
@@ -49,23 +48,23 @@ pub enum Verifier {
     Secret(Option<String>),
 }
 
-/// What to do for a token's key.
+/// How to get the key of a token.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Lookup {
-    /// Verify with this one.
+    /// Verify with this.
     Use(Verifier),
-    /// Verify with this one, and refresh the keys behind the answer.
+    /// Verify with this, and refresh the keys in the background.
     UseAndRefresh(Verifier),
-    /// Ask for the keys, then look again.
+    /// Fetch the keys, then look up again.
     Fetch,
-    /// Somebody is asking: wait a moment, then look again.
+    /// A refresh is running: wait, then look up again.
     Wait,
-    /// Nobody comes in.
+    /// Reject the token.
     Refuse(Refused),
 }
 
 impl KeyCache {
-    /// What to do for a token that claims to be signed with this key.
+    /// Looks up the key that a token names.
     #[must_use]
     pub fn look_up(&self, key_id: Option<&str>, algorithm: Algorithm, now_ms: u64) -> Lookup {
         let is_hs256 = algorithm == Algorithm::Hs256;
@@ -96,12 +95,13 @@ impl KeyCache {
         }
     }
 
-    /// Whether there is a usable set, and no key of that name in it.
+    /// Whether there is a usable set without a key of that id.
     fn lacks(&self, key_id: &str, now_ms: u64) -> bool {
         self.has_usable_keys(now_ms) && self.keys.iter().all(|key| key.id != key_id)
     }
 
-    /// Whether a verification by `verifier` counts now: its key is in the set, or no key is that the token names.
+    /// Whether an earlier verification by `verifier` still counts: its key is in the set, or no key has the id that the
+    /// token names.
     #[must_use]
     pub fn is_current(&self, verifier: &Verifier, now_ms: u64) -> bool {
         match verifier {
@@ -111,7 +111,7 @@ impl KeyCache {
         }
     }
 
-    /// Whether the keys are to be refreshed behind the answer.
+    /// Whether the keys must be refreshed in the background.
     #[must_use]
     pub fn is_refresh_due(&self, now_ms: u64) -> bool {
         self.age_ms(now_ms).is_some_and(|age_ms| age_ms > FRESH_MS)
@@ -131,13 +131,13 @@ impl KeyCache {
         self.fetched_ms.map(|at_ms| now_ms.saturating_sub(at_ms))
     }
 
-    /// Says that the keys are being asked for, before the question goes out: others that come meanwhile do not ask.
+    /// Records the start of a refresh, before its fetch, so that concurrent requests start no other.
     pub fn start_refresh(&mut self, now_ms: u64) {
         self.refresh = Some((now_ms, self.has_usable_keys(now_ms)));
     }
 
-    /// Says that the question is over, whether or not keys came. The one that fills an empty cache does not count
-    /// as the refresh that an unknown key may cause: right after it, a new key must work.
+    /// Records the end of a refresh, with or without keys. The refresh that fills an empty cache starts no cool-down: a key that
+    /// is new right after it must work.
     pub fn end_refresh(&mut self, now_ms: u64) {
         let was_usable = self.refresh.take().is_some_and(|(_, was_usable)| was_usable);
         let cool_down_ms = match (was_usable, self.has_usable_keys(now_ms)) {
@@ -148,8 +148,8 @@ impl KeyCache {
         self.cool_down_until_ms = now_ms.saturating_add(cool_down_ms);
     }
 
-    /// Takes the keys that came. `fetched_ms` is when they left the sign-in service, which is earlier than now when
-    /// they come from a cache. No keys at all are no reason to forget those that are known, as long as those can be used.
+    /// Stores fetched keys. `fetched_ms` is when they left the sign-in service, which is earlier than now for keys from a cache.
+    /// An empty set does not replace usable keys.
     pub fn store(&mut self, keys: Vec<PublicKey>, fetched_ms: u64) {
         let is_loss = keys.is_empty() && !self.keys.is_empty() && self.has_usable_keys(fetched_ms);
         if !is_loss && self.fetched_ms.is_none_or(|at_ms| fetched_ms >= at_ms) {
@@ -158,7 +158,7 @@ impl KeyCache {
         }
     }
 
-    /// Whether nothing was ever learned: the moment to look into a cache that other isolates filled.
+    /// Whether no keys were ever stored, so that the cache of other isolates is worth a read.
     #[must_use]
     pub const fn is_cold(&self) -> bool {
         self.fetched_ms.is_none()
@@ -226,10 +226,10 @@ mod tests {
         assert_eq!(
             unknown(&cache, T),
             Lookup::Fetch,
-            "a key that came right after the first fetch must work"
+            "a key that is new right after the first fetch must work"
         );
         cache.start_refresh(T);
-        assert_eq!(unknown(&cache, T + 1), Lookup::Wait, "who comes meanwhile waits for the same answer");
+        assert_eq!(unknown(&cache, T + 1), Lookup::Wait, "a concurrent request waits for the same refresh");
         cache.end_refresh(T + 2);
         assert_eq!(unknown(&cache, T + 2), Lookup::Refuse(Refused::Invalid));
         assert_eq!(unknown(&cache, T + 1 + COOL_DOWN_MS), Lookup::Refuse(Refused::Invalid));
@@ -299,7 +299,7 @@ mod tests {
         let look_up = |cache: &KeyCache, key_id, now_ms| cache.look_up(key_id, Algorithm::Hs256, now_ms);
         let mut cache = KeyCache::default();
         assert_eq!(look_up(&cache, None, T), secret(None), "no key set is needed");
-        assert_eq!(look_up(&cache, Some("b"), T), Lookup::Fetch, "whether it is in the set is not known yet");
+        assert_eq!(look_up(&cache, Some("b"), T), Lookup::Fetch, "the set is not loaded yet");
         cache.start_refresh(T);
         assert_eq!(look_up(&cache, Some("b"), T), Lookup::Wait);
         cache.end_refresh(T);

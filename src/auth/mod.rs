@@ -1,9 +1,9 @@
-//! Who is calling: from the `Authorization` header to a [`User`], in types that cannot be mixed up.
+//! Authentication: from the `Authorization` header to a [`User`], with one type per step.
 //!
 //! ```text
 //! header ─► BearerToken ─► UnverifiedToken ─► key (key_cache) ─► signature (host) ─► claims ─► User
 //! ```
-//! Pure: the signature itself is checked by the host (WebCrypto), keys are fetched by `supabase::keys`.
+//! Pure. Not for: checking the signature (the host, by WebCrypto) and fetching keys (`supabase::keys`).
 
 pub mod bearer;
 pub mod claims;
@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::problem::{Code, Problem};
 
-/// Somebody whose token was verified.
+/// The user of a verified token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
     /// `sub`.
@@ -25,23 +25,23 @@ pub struct User {
     pub expires_ms: u64,
 }
 
-/// Why a caller is not let in.
+/// Why a token is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
     /// No bearer token was sent.
     Missing,
-    /// One that does not hold, for whatever reason.
+    /// The token is not valid.
     Invalid,
-    /// One that held, but whose time is over.
+    /// The token is valid but expired.
     Expired,
-    /// An anonymous sign-in where those are not allowed.
+    /// The token is of an anonymous sign-in, and those are not allowed.
     Anonymous,
-    /// No key could be had to check it with.
+    /// No key is available to check the token.
     NoKeys,
 }
 
 impl Refused {
-    /// What the caller is told: one text for every way in which a token can fail to hold.
+    /// Returns the problem for the caller: one text for all reasons why a token is invalid.
     #[must_use]
     pub fn to_problem(self) -> Problem {
         match self {
@@ -64,6 +64,5 @@ impl Refused {
     }
 }
 
-/// The sign-in service is asked again at most once in [`key_cache::COOL_DOWN_EMPTY_MS`]; a client that waits this
-/// long finds a new answer.
+/// Longer than [`key_cache::COOL_DOWN_EMPTY_MS`], so that a client that waits this long causes a new fetch of the keys.
 const NO_KEYS_RETRY_AFTER_S: u64 = 5;

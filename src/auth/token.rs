@@ -1,9 +1,8 @@
-//! A token taken apart, before anything in it can be believed.
+//! The parts of a token before its verification.
 //!
-//! `jwt-compact` reads the compact form (RFC 7515, section 7.1; base64url without padding, canonical), this file
-//! refuses what Supabase never writes: header members that would make the check depend on the token (`jwk`, `jku`,
-//! `x5u`, `x5c`), that ask for extensions (`crit`, `b64`), compression or encryption (`zip`, `enc`), and any
-//! member that stands twice.
+//! `jwt-compact` reads the compact serialization (RFC 7515, section 7.1; base64url without padding, canonical). This file
+//! rejects headers that Supabase never writes: with a key of the token's own (`jwk`, `jku`, `x5u`, `x5c`), extensions (`crit`,
+//! `b64`), compression or encryption (`zip`, `enc`), or a duplicate member.
 
 use std::fmt;
 
@@ -13,7 +12,7 @@ use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error as _, Ignored
 use super::jwk::Algorithm;
 use super::{Refused, bearer::BearerToken};
 
-/// A token whose form is right and whose signature nobody has looked at.
+/// A well-formed token whose signature is not verified yet.
 pub struct UnverifiedToken<'a> {
     inner: UntrustedToken<'a, OtherHeader>,
     algorithm: Algorithm,
@@ -21,7 +20,7 @@ pub struct UnverifiedToken<'a> {
 }
 
 impl<'a> UnverifiedToken<'a> {
-    /// Takes a token apart.
+    /// Reads the parts of a token.
     ///
     /// # Errors
     /// [`Refused::Invalid`].
@@ -40,48 +39,48 @@ impl<'a> UnverifiedToken<'a> {
         Ok(Self { algorithm, signed: signed.as_bytes(), inner })
     }
 
-    /// `kid`: which key the token claims to be signed with.
+    /// Returns `kid`, the key that the token names.
     #[must_use]
     pub fn key_id(&self) -> Option<&str> {
         self.inner.header().key_id.as_deref()
     }
 
-    /// `alg`: must be that of the key, which alone decides.
+    /// Returns `alg`, which must be the algorithm of the key.
     #[must_use]
     pub const fn algorithm(&self) -> Algorithm {
         self.algorithm
     }
 
-    /// What was signed.
+    /// Returns the signed bytes.
     #[must_use]
     pub const fn signed(&self) -> &'a [u8] {
         self.signed
     }
 
-    /// The signature, raw.
+    /// Returns the signature, decoded.
     #[must_use]
     pub fn signature(&self) -> &[u8] {
         self.inner.signature_bytes()
     }
 
-    /// The claims. To be read when the signature has been found to hold.
+    /// Reads the claims, which can be trusted only after the verification of the signature.
     ///
     /// # Errors
-    /// [`Refused::Invalid`] when they are not what Supabase writes.
+    /// [`Refused::Invalid`] when they have other types than those of Supabase.
     pub fn claims<T: DeserializeOwned>(&self) -> Result<Claims<T>, Refused> {
         self.inner.deserialize_claims_unchecked().map_err(|_| Refused::Invalid)
     }
 }
 
-/// The header members that `jwt-compact` has no field for: read only to refuse.
+/// The header members without a field in `jwt-compact`, checked and dropped.
 #[derive(Clone)]
 struct OtherHeader;
 
 const REFUSED_MEMBERS: &[&str] =
     &["crit", "b64", "jwk", "x5c", "zip", "enc", "epk", "apu", "apv", "iv", "tag", "p2s", "p2c"];
 
-/// Supabase writes none beside `alg`, `kid` and `typ`. Without a limit a header of 6 KB has some 700 members, and
-/// each is compared with all before it, for somebody whom nobody knows yet.
+/// The most other members; Supabase writes none beside `alg`, `kid` and `typ`. Without a limit a header of 6 KB has some 700,
+/// and each is compared with all before it, for an unauthenticated caller.
 const OTHER_MEMBERS_MAX: usize = 8;
 
 impl<'de> Deserialize<'de> for OtherHeader {
@@ -100,7 +99,7 @@ impl<'de> Deserialize<'de> for OtherHeader {
                 while let Some(name) = members.next_key::<String>()? {
                     let is_refused = REFUSED_MEMBERS.contains(&name.as_str()) || names.contains(&name);
                     if is_refused || names.len() >= OTHER_MEMBERS_MAX {
-                        return Err(A::Error::custom("refused"));
+                        return Err(A::Error::custom("rejected"));
                     }
                     members.next_value::<IgnoredAny>()?;
                     names.push(name);

@@ -1,9 +1,8 @@
-//! Tokens whose signature was found to hold, remembered for as long as they live: a page sends the same one with
-//! every request, and a signature check is the dearest part of a small answer. A verification counts only while the key
-//! that made it does ([`super::key_cache::KeyCache::is_current`]).
+//! The cache of verified tokens: a page sends the same token with every request, and the signature check is the most
+//! expensive part of a small response. A verification counts only while its key does
+//! ([`super::key_cache::KeyCache::is_current`]).
 //!
-//! Keyed by the SHA-256 of the whole token, so that no token is kept, and none that differs in one bit is taken
-//! for a known one.
+//! The cache key is the SHA-256 of the whole token, so that no token is stored.
 
 use std::collections::VecDeque;
 
@@ -11,10 +10,10 @@ use sha2::{Digest, Sha256};
 
 use super::{User, bearer::BearerToken, claims::LEEWAY_S, key_cache::Verifier};
 
-/// Some 300 bytes each; more users at a time than one isolate sees.
+/// More than the users of one isolate at a time; some 300 bytes each.
 const TOKENS_MAX: usize = 1024;
 
-/// The tokens that this isolate has verified.
+/// The tokens that were verified in this isolate.
 #[derive(Debug, Default)]
 pub struct VerifiedTokens {
     /// INVARIANT: the oldest first, at most `TOKENS_MAX`.
@@ -22,7 +21,7 @@ pub struct VerifiedTokens {
 }
 
 impl VerifiedTokens {
-    /// Whose token this is, when it was verified before and has not expired since, and what verified it.
+    /// Returns the user and the verifier of a token that was verified before and has not expired since.
     #[must_use]
     pub fn find(&self, token: BearerToken<'_>, now_ms: u64) -> Option<(&User, &Verifier)> {
         let hash = hash(token);
@@ -31,7 +30,7 @@ impl VerifiedTokens {
         (now_ms <= user.expires_ms.saturating_add(leeway_ms)).then_some((user, verifier))
     }
 
-    /// Remembers a token; the one that was verified longest ago makes room.
+    /// Stores a token; at the limit the oldest one is dropped.
     pub fn remember(&mut self, token: BearerToken<'_>, user: &User, verifier: Verifier) {
         if self.known.len() >= TOKENS_MAX {
             self.known.pop_front();
