@@ -1,12 +1,11 @@
-//! Every variable of the deployment, read once into one typed value; all that is missing or senseless is
-//! reported at once.
+//! Every variable of the deployment, read once into one typed value. All missing or invalid variables are reported at once.
 //!
-//! A value never appears in an error: it may be a secret that was put under a wrong name.
+//! A value never appears in an error, because it may be a secret under a wrong name.
 
 use crate::keyed_hash::{hex, keyed_hash};
 use crate::quota::{Policies, Quota};
 
-/// The deployment's settings. README.md, "Configuration", is this in words; a test compares the two.
+/// The deployment's settings, which the README describes under "Configuration"; a test compares the two.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// Sign-in and database.
@@ -15,15 +14,15 @@ pub struct Config {
     pub model_api: ModelApi,
     /// The key of every keyed hash: pseudonyms, delimiters, session ids. At least [`SECRET_CHARS_MIN`] characters.
     pub service_secret: String,
-    /// What one user may use.
+    /// The quotas of one user.
     pub rate_limit: Policies,
-    /// GET, DELETE and `/events` of one user, in one isolate.
+    /// The quota of GET, DELETE and `/events` of one user, in one isolate.
     pub read_limit: Quota,
-    /// Which pages may call from a browser.
+    /// The origins of pages that may call from a browser.
     pub allowed_origins: AllowedOrigins,
-    /// Whether Supabase's anonymous sign-ins are let in.
+    /// Whether Supabase's anonymous sign-ins are accepted.
     pub allow_anonymous_users: bool,
-    /// What is logged.
+    /// The least level that is logged.
     pub log_level: LogLevel,
 }
 
@@ -32,26 +31,26 @@ pub struct Config {
 pub struct Supabase {
     /// `https://….supabase.co`, without a slash at the end.
     pub url: String,
-    /// The anon or publishable key: says which project is meant, gives no rights of its own.
+    /// The anon or publishable key: identifies the project, and grants no rights of its own.
     pub anon_key: String,
     /// Only for projects that still sign with HS256.
     pub jwt_secret: Option<String>,
 }
 
-/// The model API: OpenRouter, or a server that speaks as it does.
+/// The model API: OpenRouter, or a compatible server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelApi {
     /// Without a slash at the end.
     pub base_url: String,
-    /// Its key.
+    /// The API key.
     pub api_key: String,
     /// The first is the default; never empty.
     pub allowed_models: Vec<String>,
-    /// Whether the other allowed models are named as fallbacks.
+    /// Whether the other allowed models are sent as fallbacks.
     pub fallback: bool,
-    /// For the whole, retries included; 1000 to 600000, default 60000.
+    /// For a whole generation, retries included; 1000 to 600000, default 60000.
     pub timeout_ms: u64,
-    /// For silence; 100 to 600000, default 15000.
+    /// Between two received chunks; 100 to 600000, default 15000.
     pub idle_timeout_ms: u64,
     /// 1 to 10, default 3.
     pub attempts_max: u32,
@@ -59,18 +58,18 @@ pub struct ModelApi {
     pub candidates_max: usize,
     /// 0 (off) to 86400.
     pub cache_ttl_s: u32,
-    /// Whether providers may store what they are sent, and train on it; default false.
+    /// Whether providers may store requests and train on them; default false.
     pub may_collect_data: bool,
-    /// Whether only providers of zero data retention may serve; default false.
+    /// Whether only providers with zero data retention are used; default false.
     pub zero_data_retention: bool,
 }
 
-/// Which origins a browser may call from.
+/// The origins from which a browser may call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AllowedOrigins {
     /// `*`: any page, never with credentials.
     Any,
-    /// These and no others; may be empty.
+    /// Only these; may be empty.
     Exactly(Vec<String>),
 }
 
@@ -81,18 +80,18 @@ pub enum LogLevel {
     Debug,
     /// A line per request.
     Info,
-    /// What went wrong.
+    /// Failures.
     Warn,
-    /// What an operator must act on.
+    /// Failures that need an operator.
     Error,
 }
 
-/// What is wrong with one variable.
+/// The error of one variable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
-    /// Its name.
+    /// The name of the variable.
     pub variable: &'static str,
-    /// What it must be.
+    /// The requirement for its value.
     pub expected: &'static str,
 }
 
@@ -128,9 +127,9 @@ const DEFAULT_BASE_URL: &str = "https://openrouter.ai/api/v1";
 const DEFAULT_MODELS: &str = "openai/gpt-4o-mini,google/gemini-2.5-flash,anthropic/claude-haiku-4.5,mistralai/mistral-small-3.2-24b-instruct";
 
 /// RFC 2104, section 3, of keys for HMAC: "less than L bytes is strongly discouraged as it would decrease the security
-/// strength of the function"; SHA-256 has 32. A shorter secret can be guessed offline, by whoever has one pseudonym.
+/// strength of the function"; SHA-256 has 32. A shorter secret can be guessed offline with one pseudonym.
 pub const SECRET_CHARS_MIN: usize = 32;
-/// Says what the hash is for: the API key itself is the key of no hash that leaves this service.
+/// Separates this hash: no other hash is keyed with the API key itself, and none leaves this service.
 const SECRET_LABEL: &[u8] = b"ai-sessions/service-secret\0";
 
 const SECRET_EXPECTED: &str = "must have at least 32 characters; `openssl rand -hex 32` makes one, `wrangler secret put SERVICE_SECRET` sets it";
@@ -140,11 +139,11 @@ const URL_EXPECTED: &str = "must be an absolute http(s) URL";
 const SET_EXPECTED: &str = "must be set";
 
 impl Config {
-    /// Reads the settings through `variable`, which gives the text of a variable, or `None` where it is not set.
-    /// A variable that is set to nothing but white space counts as not set.
+    /// Reads the settings through `variable`, which returns the text of a variable, or `None` where it is not set.
+    /// A variable of white space alone counts as not set.
     ///
     /// # Errors
-    /// All that is missing or senseless.
+    /// All missing or invalid variables.
     pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, Vec<ConfigError>> {
         let mut reader = Reader { variable, errors: Vec::new() };
         let config = Self {
@@ -198,7 +197,7 @@ struct Reader<V> {
 }
 
 impl<V: Fn(&str) -> Option<String>> Reader<V> {
-    fn refuse(&mut self, variable: &'static str, expected: &'static str) {
+    fn reject(&mut self, variable: &'static str, expected: &'static str) {
         self.errors.push(ConfigError { variable, expected });
     }
 
@@ -208,34 +207,34 @@ impl<V: Fn(&str) -> Option<String>> Reader<V> {
         (!text.is_empty()).then(|| text.to_owned())
     }
 
-    /// Travels in a header.
+    /// Reads a value that is sent in a header.
     fn key(&mut self, variable: &'static str) -> String {
         let key = self.required(variable);
         if !key.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ') {
-            self.refuse(variable, "must be one line of ASCII characters");
+            self.reject(variable, "must be one line of ASCII characters");
         }
         key
     }
 
     fn required(&mut self, variable: &'static str) -> String {
         self.text(variable).unwrap_or_else(|| {
-            self.refuse(variable, SET_EXPECTED);
+            self.reject(variable, SET_EXPECTED);
             String::new()
         })
     }
 
-    /// Of its own, or derived from an API key that is as long.
+    /// Reads the secret, or derives it from an API key of sufficient length.
     fn secret(&mut self) -> String {
         const VARIABLE: &str = "SERVICE_SECRET";
         let is_long = |secret: &String| secret.chars().count() >= SECRET_CHARS_MIN;
         match (self.text(VARIABLE), self.text("OPENROUTER_API_KEY")) {
             (Some(secret), _) if is_long(&secret) => return secret,
-            (Some(_), _) => self.refuse(VARIABLE, SECRET_EXPECTED),
+            (Some(_), _) => self.reject(VARIABLE, SECRET_EXPECTED),
             (None, Some(api_key)) if is_long(&api_key) => {
                 return hex(&keyed_hash(&api_key, &[SECRET_LABEL]));
             }
-            (None, Some(_)) => self.refuse(VARIABLE, SECRET_MISSING),
-            // That one is missing is said already.
+            (None, Some(_)) => self.reject(VARIABLE, SECRET_MISSING),
+            // The missing API key is reported already.
             (None, None) => {}
         }
         String::new()
@@ -243,14 +242,14 @@ impl<V: Fn(&str) -> Option<String>> Reader<V> {
 
     fn url(&mut self, variable: &'static str, default: Option<&str>) -> String {
         let Some(text) = self.text(variable).or_else(|| default.map(str::to_owned)) else {
-            self.refuse(variable, SET_EXPECTED);
+            self.reject(variable, SET_EXPECTED);
             return String::new();
         };
         let text = text.trim_end_matches('/').to_owned();
         let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
         if rest.is_none_or(|host| host.is_empty() || host.starts_with('/') || host.contains([' ', '?', '#']))
         {
-            self.refuse(variable, URL_EXPECTED);
+            self.reject(variable, URL_EXPECTED);
         }
         text
     }
@@ -268,7 +267,7 @@ impl<V: Fn(&str) -> Option<String>> Reader<V> {
         if let Some(number) = number.and_then(|number| T::try_from(number).ok()) {
             return number;
         }
-        self.refuse(variable, expected);
+        self.reject(variable, expected);
         default
     }
 
@@ -276,12 +275,12 @@ impl<V: Fn(&str) -> Option<String>> Reader<V> {
         self.one_of(variable, ["0", "1"], "must be 0 or 1")
     }
 
-    /// Whether it is the second one; the first one is the default.
+    /// Whether the value is the second one; the first one is the default.
     fn one_of(&mut self, variable: &'static str, [first, second]: [&str; 2], expected: &'static str) -> bool {
         match self.text(variable) {
             Some(text) if text == second => true,
             Some(text) if text != first => {
-                self.refuse(variable, expected);
+                self.reject(variable, expected);
                 false
             }
             _ => false,
@@ -296,20 +295,19 @@ impl<V: Fn(&str) -> Option<String>> Reader<V> {
             Some(Quota { count, window_s })
         });
         quota.unwrap_or_else(|| {
-            self.refuse(variable, "must be count/seconds: 1 to 1000000 in 1 to 2678400 seconds");
+            self.reject(variable, "must be count/seconds: 1 to 1000000 in 1 to 2678400 seconds");
             default
         })
     }
 
     fn models(&mut self) -> Vec<String> {
         const VARIABLE: &str = "ALLOWED_MODELS";
-        // Here, and here only, a variable that is set to nothing is not the same as one that is not set: somebody
-        // who empties the list does not want the default one.
+        // Only here an empty variable differs from a missing one: an empty list does not mean the default list.
         let text = (self.variable)(VARIABLE).unwrap_or_else(|| DEFAULT_MODELS.to_owned());
         let mut models: Vec<String> = Vec::new();
         for model in list(&text) {
             if model.chars().count() > 200 || model.chars().any(|c| c.is_whitespace() || c.is_control()) {
-                self.refuse(VARIABLE, "must be model ids of at most 200 characters without white space");
+                self.reject(VARIABLE, "must be model ids of at most 200 characters without white space");
                 return Vec::new();
             }
             if !models.iter().any(|known| known == model) {
@@ -317,7 +315,7 @@ impl<V: Fn(&str) -> Option<String>> Reader<V> {
             }
         }
         if models.is_empty() {
-            self.refuse(VARIABLE, "must name at least one model");
+            self.reject(VARIABLE, "must name at least one model");
         }
         models
     }
@@ -331,7 +329,7 @@ impl<V: Fn(&str) -> Option<String>> Reader<V> {
         let mut origins = Vec::new();
         for origin in list(&text) {
             let Some(origin) = as_browsers_write(origin) else {
-                self.refuse(
+                self.reject(
                     VARIABLE,
                     "must be * alone, or exact origins such as https://cards.example or capacitor://localhost",
                 );
@@ -349,19 +347,19 @@ impl<V: Fn(&str) -> Option<String>> Reader<V> {
             Some("warn") => LogLevel::Warn,
             Some("error") => LogLevel::Error,
             Some(_) => {
-                self.refuse("LOG_LEVEL", "must be debug, info, warn or error");
+                self.reject("LOG_LEVEL", "must be debug, info, warn or error");
                 LogLevel::Info
             }
         }
     }
 }
 
-/// Schemes whose documents have no origin of their own: browsers send `null` for them, or nothing.
+/// Schemes whose documents have no origin: browsers send `null` for them, or no header.
 const WITHOUT_ORIGIN: &[&str] = &["about", "blob", "data", "file", "javascript", "vbscript", "view-source"];
 
-/// An origin as it stands in the header `Origin`: `scheme://host` or `scheme://host:port`, of a page or of an app
-/// (`capacitor://localhost`, `chrome-extension://…`). Browsers write the scheme in lower case, and the host too where
-/// they know the scheme (URL Standard, "special scheme"; others have an "opaque host", which stays as it is).
+/// Normalizes an origin to the value of the header `Origin`: `scheme://host` or `scheme://host:port`, of a page or of an app
+/// (`capacitor://localhost`, `chrome-extension://…`). Browsers write the scheme in lower case, and the host, too, for a
+/// "special scheme" of the URL Standard; other schemes have an "opaque host", which stays unchanged.
 /// `outermost.js` does the same.
 fn as_browsers_write(origin: &str) -> Option<String> {
     let (scheme, host) = origin.split_once("://")?;
@@ -376,7 +374,7 @@ fn as_browsers_write(origin: &str) -> Option<String> {
     Some(if is_web { origin.to_ascii_lowercase() } else { [&scheme, "://", host].concat() })
 }
 
-/// A value without what files and pipes put around it: line ends, and a byte order mark.
+/// Removes what files and pipes add around a value: line ends, and a byte order mark.
 fn bare(text: &str) -> &str {
     let text = text.trim();
     text.strip_prefix('\u{feff}').unwrap_or(text).trim()
@@ -395,7 +393,7 @@ mod tests {
         ("SUPABASE_ANON_KEY", "anon"),
         ("OPENROUTER_API_KEY", API_KEY),
     ];
-    /// As short as one may be from which the secret is derived.
+    /// The shortest key from which the secret is derived.
     const API_KEY: &str = "sk-or-v1-0123456789abcdef0123456";
 
     fn read(more: &[(&str, &str)]) -> Result<Config, Vec<ConfigError>> {
@@ -404,7 +402,7 @@ mod tests {
         })
     }
 
-    fn refused(variable: &'static str, text: &str) -> bool {
+    fn is_rejected(variable: &'static str, text: &str) -> bool {
         read(&[(variable, text)]).is_err_and(|errors| errors.iter().all(|error| error.variable == variable))
     }
 
@@ -503,7 +501,7 @@ mod tests {
             ("LOG_LEVEL", &["loud"]),
         ] {
             for text in texts {
-                assert!(refused(variable, text), "{variable}={text:?}");
+                assert!(is_rejected(variable, text), "{variable}={text:?}");
             }
         }
     }
@@ -575,9 +573,9 @@ mod tests {
         for inside in
             ["sk-one\nsk-two-0123456789abcdef0123456789", "sk-\u{2019}0123456789abcdef0123456789abcdef"]
         {
-            assert!(refused("OPENROUTER_API_KEY", inside), "{inside:?} fits into no header");
+            assert!(is_rejected("OPENROUTER_API_KEY", inside), "{inside:?} fits into no header");
         }
-        assert!(refused("SUPABASE_ANON_KEY", "one\r\ntwo"));
+        assert!(is_rejected("SUPABASE_ANON_KEY", "one\r\ntwo"));
     }
 
     #[test]
@@ -592,7 +590,7 @@ mod tests {
             ("LOG_LEVEL", "warn"),
             ("SUPABASE_JWT_SECRET", " "),
         ])
-        .expect("all of it makes sense");
+        .expect("all values are valid");
         assert_eq!(config.model_api.allowed_models, ["b/two", "a/one"]);
         assert_eq!(
             config.allowed_origins,
@@ -607,7 +605,7 @@ mod tests {
         assert!(config.model_api.fallback);
         assert_eq!(config.log_level, LogLevel::Warn);
         assert!(!config.model_api.may_collect_data && !config.model_api.zero_data_retention);
-        let other = read(&[("AI_DATA_COLLECTION", "allow"), ("AI_ZDR", "1")]).expect("both make sense");
+        let other = read(&[("AI_DATA_COLLECTION", "allow"), ("AI_ZDR", "1")]).expect("both are valid");
         assert!(other.model_api.may_collect_data && other.model_api.zero_data_retention);
         assert_eq!(read(&[("AI_DATA_COLLECTION", "deny"), ("AI_ZDR", "0")]), read(&[]));
         assert_eq!(config.supabase.jwt_secret, None);

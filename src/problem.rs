@@ -1,12 +1,11 @@
-//! Every error that a caller can see, in one table, and its form on the wire: `application/problem+json`
-//! (RFC 9457).
+//! The table of all errors that a caller can receive, and their documents: `application/problem+json` (RFC 9457).
 //!
 //! ```text
 //! { "type": "https://…/docs#validation_failed", "title": "…", "status": 400, "detail": "…", "code": "…",
 //!   "request_id": "…", "retryable": false, "errors": [ … ], "violated-policies": [ … ] }
 //! ```
-//! Not for: what an operator reads. No text of a neighbour, no token and no key ever gets in here: `detail` is
-//! written by this service, `code` is a row of the table.
+//! Not for: messages to the operator. A problem contains no text of an upstream, no token and no key: this service writes
+//! `detail`, and `code` is a row of the table.
 
 use std::borrow::Cow;
 
@@ -22,10 +21,10 @@ macro_rules! table {
         pub enum Code { $(#[doc = $title] $code),+ }
 
         impl Code {
-            /// Every row, for the documents and the tests that compare them.
+            /// All rows, for the documents and the tests that compare them.
             pub const ALL: &'static [Self] = &[$(Self::$code),+];
 
-            /// The word on the wire.
+            /// The value of `code` in the document.
             #[must_use]
             pub const fn name(self) -> &'static str { match self { $(Self::$code => $name),+ } }
             /// The HTTP status.
@@ -34,11 +33,11 @@ macro_rules! table {
             /// RFC 9457: "a short, human-readable summary of the problem type".
             #[must_use]
             pub const fn title(self) -> &'static str { match self { $(Self::$code => $title),+ } }
-            /// Whether the same request can succeed later; only said of failures that cost a generation.
+            /// Whether the same request can succeed later; only for failures that cost a generation.
             #[must_use]
             pub const fn retryable(self) -> Option<bool> { match self { $(Self::$code => $retryable),+ } }
 
-            /// The row of that name.
+            /// Returns the row of that name.
             #[must_use]
             pub fn from_name(name: &str) -> Option<Self> {
                 Self::ALL.iter().copied().find(|code| code.name() == name)
@@ -91,7 +90,7 @@ impl<'de> Deserialize<'de> for Code {
 /// draft-ietf-httpapi-ratelimit-headers-11, section 5.1: the problem type of a request over its quota.
 const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#quota-exceeded";
 
-/// What is wrong with one field.
+/// An error of one field.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FieldError {
     /// The field's name as the caller wrote it, or as the contract names it.
@@ -100,31 +99,31 @@ pub struct FieldError {
     pub code: &'static str,
     /// For a person.
     pub message: String,
-    /// The least that is allowed.
+    /// The least allowed value.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min: Option<u64>,
-    /// The most that is allowed.
+    /// The greatest allowed value.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max: Option<u64>,
-    /// What was sent.
+    /// The value of the request.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub actual: Option<u64>,
 }
 
-/// One error, as it will be told to the caller.
+/// One error for the caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// The row of the table.
     pub code: Code,
-    /// What happened this time, for a person; lower case, no full stop.
+    /// This occurrence, for a person; lower case, no full stop.
     pub detail: Cow<'static, str>,
     /// Field by field, for `validation_failed` and `invalid_parameter`.
     pub errors: Vec<FieldError>,
-    /// The names of the policies that were violated, for `rate_limited`.
+    /// The names of the violated policies, for `rate_limited`.
     pub violated_policies: Vec<&'static str>,
-    /// Whole seconds after which it is worth another try.
+    /// Whole seconds after which a retry can succeed.
     pub retry_after_s: Option<u64>,
-    /// Whether the same request can succeed later: by the code, unless more is known.
+    /// Whether the same request can succeed later: as the code says, unless the cause is known better.
     pub retryable: Option<bool>,
 }
 
@@ -145,7 +144,7 @@ struct Document<'a> {
 }
 
 impl Problem {
-    /// A problem with no more to say than its detail.
+    /// Creates a problem with a detail alone.
     #[must_use]
     pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
         Self {
@@ -158,13 +157,13 @@ impl Problem {
         }
     }
 
-    /// A `database_error` that no other try can mend, because a firewall before the database refuses the request.
+    /// Creates a `database_error` that no retry can fix, because a firewall before the database rejects the request.
     #[must_use]
     pub fn by_firewall(detail: &'static str) -> Self {
         Self { retryable: Some(false), ..Self::new(Code::DatabaseError, detail) }
     }
 
-    /// The document, for an answer or for the `error` event of a stream. `origin` is the service's own
+    /// Writes the document, for a response or for the `error` event of a stream. `origin` is the service's own
     /// (`https://host`), where `/docs` explains the codes.
     #[must_use]
     pub fn to_json(&self, origin: &str, request_id: &str) -> Vec<u8> {
@@ -186,11 +185,11 @@ impl Problem {
             errors: &self.errors,
             violated_policies: &self.violated_policies,
         };
-        // A struct of strings and numbers: serde_json has nothing that could fail in it.
+        // Serializing a struct of strings and numbers cannot fail.
         serde_json::to_vec(&document).unwrap_or_default()
     }
 
-    /// The whole answer. RFC 6750, section 3: "the resource server MUST include the HTTP `WWW-Authenticate`
+    /// Creates the whole response. RFC 6750, section 3: "the resource server MUST include the HTTP `WWW-Authenticate`
     /// response header field"; without a token "the resource server SHOULD NOT include an error code".
     #[must_use]
     pub fn to_answer(&self, origin: &str, request_id: &str) -> Answer {

@@ -1,16 +1,16 @@
 //! The header `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header-07, section 2.1): a string of RFC 9651, in
-//! quotes. One without quotes is taken too, because many clients send it so; both spellings are the same key.
+//! quotes. One without quotes is accepted, too, because many clients send it so; both spellings are the same key.
 //!
-//! Not for: what a key stands for (`user_state::claim`).
+//! Not for: the records of keys (`user_state::claim`).
 
 /// The longest key. A UUID has 36.
 pub const KEY_CHARS_MAX: usize = 255;
 
-/// It is not 1 to [`KEY_CHARS_MAX`] visible characters of ASCII, or not one value.
+/// The value is not a single key of 1 to [`KEY_CHARS_MAX`] visible ASCII characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NoKey;
 
-/// The key in the header's value.
+/// Reads the key from the header's value.
 ///
 /// # Errors
 /// [`NoKey`].
@@ -20,7 +20,7 @@ pub fn read(field: &str) -> Result<String, NoKey> {
         Some(quoted) => unquote(quoted)?,
         None => field.to_owned(),
     };
-    // A space tells of several values in one field, a control character of nothing good.
+    // A space separates several values in one field; a control character is in no key.
     let is_visible = key.bytes().all(|byte| byte.is_ascii_graphic());
     if is_visible && (1..=KEY_CHARS_MAX).contains(&key.len()) { Ok(key) } else { Err(NoKey) }
 }

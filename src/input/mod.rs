@@ -1,4 +1,4 @@
-//! What a caller sends, and the rules that it has to meet. Pure.
+//! The input of callers and its rules. Pure.
 
 pub mod idempotency_key;
 pub mod new_session;

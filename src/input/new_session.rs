@@ -3,8 +3,8 @@
 //! ```text
 //! bytes ─► RawBody (which members, of which type) ─► NewSession (sanitized) ─► validated
 //! ```
-//! Strict means: UTF-8 without a byte order mark, no member twice, none that is unknown, no lone surrogate, nothing
-//! after the end. All that is wrong with the fields is told at once.
+//! Strict means: UTF-8 without a byte order mark, no duplicate or unknown member, no lone surrogate, nothing after the end.
+//! All errors of the fields are reported at once.
 
 use std::fmt;
 
@@ -16,19 +16,18 @@ use crate::problem::{Code, FieldError, Problem};
 
 /// The least number of characters (Unicode scalar values) of `input_text` after sanitizing.
 pub const INPUT_TEXT_MIN: u64 = 1000;
-/// The most. `migrations/` states both again as a check.
+/// The most characters. A check in `migrations/` repeats both limits.
 pub const INPUT_TEXT_MAX: u64 = 10_000;
 
-/// The most bytes that a body may have: 10000 characters in their longest JSON form (`\ud83d\ude00`, 12 bytes)
-/// are 120000 bytes, and twice that leaves room for a client that escapes what will be removed again.
+/// The longest body: 10000 characters in their longest JSON form (`\ud83d\ude00`, 12 bytes) are 120000 bytes; twice as much
+/// allows for escaped characters that the sanitizer removes.
 pub const BODY_BYTES_MAX: usize = 256 * 1024;
 
-/// How many field errors are told at most, and how much of a foreign field name: an answer must not grow with
-/// what was sent.
+/// The most field errors, and the longest unknown field name, in a response: it must not grow with the request.
 const ERRORS_MAX: usize = 16;
 const NAME_CHARS_MAX: usize = 64;
 
-/// What a learner asks for, within the limits.
+/// A valid request for a generation.
 #[derive(Debug, Clone, PartialEq, Eq, Validate)]
 #[validate(context = "AllowedModels<'v_a>")]
 pub struct NewSession {
@@ -40,7 +39,7 @@ pub struct NewSession {
     pub model: String,
 }
 
-/// What the check of `model` needs to know.
+/// The context of the check of `model`.
 #[derive(Debug, Clone, Copy)]
 pub struct AllowedModels<'a>(&'a [String]);
 
@@ -56,16 +55,16 @@ impl NewSession {
     /// Reads a whole body.
     ///
     /// # Errors
-    /// `malformed_json`: it is not strict JSON, or has a member twice. `validation_failed`: a field is missing,
-    /// unknown, of another type or outside its limits.
+    /// `malformed_json`: it is not strict JSON, or has a duplicate member. `validation_failed`: a field is missing, unknown, of
+    /// another type or outside its limits.
     pub fn read(body: &[u8], allowed_models: &[String]) -> Result<Self, Problem> {
         let raw: RawBody = serde_json::from_slice(body).map_err(|error| {
             let place = format!("line {}, column {}", error.line(), error.column());
             Problem::new(Code::MalformedJson, ["the body is not strict JSON at ", &place].concat())
         })?;
         if let Some(name) = raw.duplicate {
-            let mut problem = Problem::new(Code::MalformedJson, "a member stands twice in the body");
-            problem.errors.push(field_error(&name, "duplicate", "must stand once".to_owned()));
+            let mut problem = Problem::new(Code::MalformedJson, "the body has a duplicate member");
+            problem.errors.push(field_error(&name, "duplicate", "must appear once".to_owned()));
             return Err(problem);
         }
         let mut errors = Vec::new();
@@ -78,7 +77,7 @@ impl NewSession {
             errors.push(field_error(&name, "unknown", "is not a field of this request".to_owned()));
         }
         let new = Self { input_text: sanitize(&input_text).into_owned(), model };
-        new.tell_limits(allowed_models, &mut errors);
+        new.add_limit_errors(allowed_models, &mut errors);
         if errors.is_empty() {
             return Ok(new);
         }
@@ -93,8 +92,8 @@ impl NewSession {
         Err(problem)
     }
 
-    /// Adds what the limits refuse, but for fields that have an error already.
-    fn tell_limits(&self, allowed_models: &[String], errors: &mut Vec<FieldError>) {
+    /// Adds the errors of the limits, except for fields that have an error already.
+    fn add_limit_errors(&self, allowed_models: &[String], errors: &mut Vec<FieldError>) {
         let Err(refused) = self.validate_with_args(&AllowedModels(allowed_models)) else { return };
         let refused = refused.field_errors();
         let is_new = |errors: &[FieldError], field: &str| {
@@ -148,8 +147,8 @@ struct RawBody {
     duplicate: Option<String>,
 }
 
-/// A value of any kind. What is not kept is read all the same: `IgnoredAny` passes over strings that are no Unicode,
-/// numbers that are none, and any depth.
+/// A value of any kind. Ignored values are parsed, too: `IgnoredAny` would accept strings that are no Unicode, numbers out of
+/// range, and any depth.
 enum RawField {
     Text(String),
     Other,
@@ -279,8 +278,8 @@ mod tests {
         serde_json::to_vec(&serde_json::json!({ "input_text": text, "model": "a/one" })).expect("it is JSON")
     }
 
-    fn told(result: Result<NewSession, Problem>) -> (Code, Vec<(String, &'static str)>) {
-        let problem = result.expect_err("it is refused");
+    fn errors_of(result: Result<NewSession, Problem>) -> (Code, Vec<(String, &'static str)>) {
+        let problem = result.expect_err("it is rejected");
         (problem.code, problem.errors.into_iter().map(|error| (error.field, error.code)).collect())
     }
 
@@ -324,7 +323,7 @@ mod tests {
     #[test]
     fn all_field_errors_are_reported_at_once() {
         assert_eq!(
-            told(read(br#"{"input_text":5,"modle":"a/one"}"#)),
+            errors_of(read(br#"{"input_text":5,"modle":"a/one"}"#)),
             (
                 Code::ValidationFailed,
                 vec![
@@ -335,7 +334,7 @@ mod tests {
             )
         );
         assert_eq!(
-            told(read(br#"{"input_text":"short","model":"c/three"}"#)),
+            errors_of(read(br#"{"input_text":"short","model":"c/three"}"#)),
             (
                 Code::ValidationFailed,
                 vec![("input_text".to_owned(), "length"), ("model".to_owned(), "not_allowed")]
@@ -343,7 +342,7 @@ mod tests {
         );
         for not_an_object in ["[]", "[1,{}]", "null", "true", "12", "-1", "1.5", "\"x\""] {
             assert_eq!(
-                told(read(not_an_object.as_bytes())),
+                errors_of(read(not_an_object.as_bytes())),
                 (Code::ValidationFailed, vec![(String::new(), "type")]),
                 "{not_an_object}"
             );
@@ -372,7 +371,7 @@ mod tests {
             [br#"{"input_text":""#, &[0xff][..], br#"","model":"a/one"}"#].concat(),
             [br#"{"input_text":""#, &[0xed, 0xa0, 0x80][..], br#"","model":"a/one"}"#].concat(),
             "[".repeat(200_000).into_bytes(),
-            // The same where nobody will look at the value.
+            // The same in an ignored value.
             [br#"{"x":""#, &[0xff][..], br#""}"#].concat(),
             br#"{"x":"\ud83d"}"#.to_vec(),
             br#"{"x":[{"y":"\udc00"}]}"#.to_vec(),
@@ -384,7 +383,7 @@ mod tests {
             format!(r#"{{"x":{}{}}}"#, "[".repeat(10_000), "]".repeat(10_000)).into_bytes(),
         ] {
             assert_eq!(
-                told(read(&bad)).0,
+                errors_of(read(&bad)).0,
                 Code::MalformedJson,
                 "{:?}",
                 String::from_utf8_lossy(&bad).get(..40)
@@ -395,7 +394,7 @@ mod tests {
             format!(r#"{{"input_text":"{long}","model":"a/one","x":1,"x":2}}"#),
             format!(r#"{{"input_text":"{long}","m\u006fdel":"a/one","model":"b/two"}}"#),
         ] {
-            let (code, errors) = told(read(twice.as_bytes()));
+            let (code, errors) = errors_of(read(twice.as_bytes()));
             assert_eq!((code, errors.first().map(|error| error.1)), (Code::MalformedJson, Some("duplicate")));
         }
     }
@@ -404,8 +403,7 @@ mod tests {
     fn the_list_of_field_errors_is_bounded() {
         let names: Vec<String> =
             (0..1000).map(|number| format!(r#""{}{number}":0"#, "n".repeat(500))).collect();
-        let problem =
-            read(format!("{{{}}}", names.join(",")).as_bytes()).expect_err("nothing in it is known");
+        let problem = read(format!("{{{}}}", names.join(",")).as_bytes()).expect_err("no member is known");
         assert_eq!(problem.errors.len(), ERRORS_MAX);
         assert!(problem.errors.iter().all(|error| error.field.chars().count() <= NAME_CHARS_MAX));
     }
@@ -413,6 +411,6 @@ mod tests {
     #[test]
     fn a_deeply_nested_value_is_a_type_error() {
         let deep = format!(r#"{{"model":{}{}}}"#, "[".repeat(100), "]".repeat(100));
-        assert_eq!(told(read(deep.as_bytes())).0, Code::ValidationFailed);
+        assert_eq!(errors_of(read(deep.as_bytes())).0, Code::ValidationFailed);
     }
 }

@@ -3,8 +3,8 @@
 //! ```text
 //! 1800000000123456-8b7c…          a session's created_at in microseconds, as Postgres keeps it, and its id
 //! ```
-//! To callers a cursor says nothing. Sessions are listed by `(created_at, id)`, both of which never change, so a page
-//! stays what it is whatever is added before it.
+//! A cursor is opaque to callers. Sessions are listed by `(created_at, id)`, which never change, so a page does not change when
+//! sessions are added before it.
 
 use std::fmt;
 
@@ -12,17 +12,17 @@ use uuid::Uuid;
 
 use crate::problem::{Code, FieldError, Problem};
 
-/// How many sessions a page has when nobody says: about what a screen shows.
+/// The default number of sessions of a page: about what a screen shows.
 pub const LIMIT_DEFAULT: u32 = 20;
-/// The most.
+/// The most sessions of a page.
 pub const LIMIT_MAX: u32 = 100;
 
-/// Which part of the list is wanted.
+/// A page of the list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Page {
     /// 1 to [`LIMIT_MAX`].
     pub limit: u32,
-    /// Only what is older.
+    /// Only sessions before this place, which are older.
     pub before: Option<Cursor>,
 }
 
@@ -35,7 +35,7 @@ pub struct Cursor {
     pub id: Uuid,
 }
 
-/// The last microsecond of the year 9999: what comes later has no form in RFC 3339.
+/// The last microsecond of the year 9999: RFC 3339 cannot express later times.
 pub const CREATED_US_MAX: i64 = 253_402_300_799_999_999;
 
 impl fmt::Display for Cursor {
@@ -54,7 +54,7 @@ impl Cursor {
 }
 
 impl Page {
-    /// Reads the query of a URL, without its question mark. Parameters of other names are none of ours.
+    /// Reads the query of a URL, without its question mark. Parameters of other names are ignored.
     ///
     /// # Errors
     /// `invalid_parameter`.
@@ -83,7 +83,7 @@ impl Page {
         }
         for (name, times) in [("limit", limits), ("before", befores)] {
             if times > 1 {
-                errors.push(error(name, "duplicate", "must stand once"));
+                errors.push(error(name, "duplicate", "must appear once"));
             }
         }
         let Some(first) = errors.first() else { return Ok(page) };
@@ -94,7 +94,7 @@ impl Page {
     }
 }
 
-/// An answer must not grow with what was sent.
+/// The most errors in a response, which must not grow with the request.
 const ERRORS_MAX: usize = 4;
 
 fn bad_limit(actual: Option<u32>) -> FieldError {
@@ -161,8 +161,9 @@ mod tests {
         ] {
             let problem = Page::read(query).expect_err(query);
             assert_eq!(problem.code, Code::InvalidParameter);
-            let told: Vec<(&str, &str)> = problem.errors.iter().map(|e| (e.field.as_str(), e.code)).collect();
-            assert_eq!(told, [(field, code)], "{query}");
+            let errors: Vec<(&str, &str)> =
+                problem.errors.iter().map(|e| (e.field.as_str(), e.code)).collect();
+            assert_eq!(errors, [(field, code)], "{query}");
         }
         let many = "limit=0&".repeat(1000);
         assert_eq!(Page::read(&many).expect_err("it is bad").errors.len(), ERRORS_MAX);

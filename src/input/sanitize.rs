@@ -1,14 +1,14 @@
-//! The one rule for text that is kept: what a learner sent, and every field of a card.
+//! The one sanitizer for stored text: the input of a learner, and every field of a candidate.
 //!
 //! CRLF and CR become LF. Control characters (C0, DEL, C1) except tab and newline are removed, and so are U+FEFF
 //! and the Unicode tag characters (U+E0000 to U+E007F), which can hide text from a reader. Leading and trailing
-//! white space is trimmed. Nothing else changes.
+//! white space is trimmed.
 //!
-//! The checks in `migrations/` repeat the rule, so what comes out of here can be stored.
+//! The checks in `migrations/` repeat the rule, so that sanitized text can be stored.
 
 use std::borrow::Cow;
 
-/// The text by the rule above; borrowed where nothing had to be taken out of the middle.
+/// Sanitizes a text; borrowed if no character within it had to be removed or replaced.
 #[must_use]
 pub fn sanitize(text: &str) -> Cow<'_, str> {
     let trimmed = text.trim_matches(|c: char| c.is_whitespace() || is_removed(c));
@@ -65,7 +65,7 @@ mod tests {
         }
     }
 
-    /// The contract's list, in numbers: written down a second time, so that a slip in one of the two shows.
+    /// The contract's list, written a second time as numbers, so that an error in one of the two is detected.
     const LIST: [(u32, u32); 5] =
         [(0x00, 0x08), (0x0b, 0x1f), (0x7f, 0x9f), (0xfeff, 0xfeff), (0xe_0000, 0xe_007f)];
 
@@ -73,8 +73,8 @@ mod tests {
         LIST.iter().any(|(first, last)| (*first..=*last).contains(&u32::from(c)))
     }
 
-    /// The rule in its own words and order, as slow as it likes.
-    fn by_the_words(text: &str) -> String {
+    /// A simple, slow version of the sanitizer.
+    fn sanitize_slowly(text: &str) -> String {
         let with_lf = text.replace("\r\n", "\n").replace('\r', "\n");
         let kept: String = with_lf.chars().filter(|c| !is_listed(*c)).collect();
         kept.trim().to_owned()
@@ -119,7 +119,7 @@ mod tests {
 
         #[test]
         fn the_sanitizer_changes_only_what_its_rules_name(text in texts()) {
-            prop_assert_eq!(sanitize(&text), by_the_words(&text));
+            prop_assert_eq!(sanitize(&text), sanitize_slowly(&text));
         }
     }
 }
