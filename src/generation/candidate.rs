@@ -1,12 +1,12 @@
-//! Flashcard candidates: the type, its limits, and the list that takes only what holds to them.
+//! Flashcard candidates: the type, its limits, and the list of valid candidates.
 //!
 //! ```text
 //! {"front": "1 to 200", "back": "1 to 500", "prompt": "1 to 500", …}     characters, other members ignored
 //! ```
-//! A candidate that is unreadable, empty, too long, of a wrong type or a duplicate is dropped alone and counted;
-//! it is never cut to fit, and never takes the others with it.
+//! A candidate that is unreadable, empty, too long, of a wrong type or a duplicate is dropped alone and counted; it is never
+//! shortened.
 //!
-//! Not for: finding the candidates ([`super::candidate_finder`]), ids (the session gives them).
+//! Not for: finding the candidates ([`super::candidate_finder`]), and their ids (the session).
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -27,26 +27,26 @@ pub struct Candidate {
     pub front: String,
     /// The answer; 1 to 500 characters.
     pub back: String,
-    /// What this card tests, in one short sentence; 1 to 500 characters.
+    /// The tested knowledge, in one short sentence; 1 to 500 characters.
     pub prompt: String,
 }
 
-/// Why a card was dropped.
+/// Why a candidate was dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dropped {
-    /// No JSON object with the three members as strings, each once.
+    /// It is no JSON object with the three members as strings, each once.
     Unreadable,
-    /// A field has nothing in it, or each has punctuation alone: the `"..."` of an example.
+    /// A field is empty, or all have punctuation alone: the `"..."` of an example.
     Empty,
     /// A field is over its limit.
     TooLong,
-    /// Its front is that of a card before it, but for case and white space.
+    /// Its front equals that of an earlier candidate, except for case and white space.
     Duplicate,
-    /// There are as many as there may be.
+    /// The maximum is reached.
     TooMany,
 }
 
-/// A candidate, or why it is none.
+/// A candidate, or why it was dropped.
 pub type Found = Result<Candidate, Dropped>;
 
 impl Candidate {
@@ -71,27 +71,27 @@ impl Candidate {
     }
 }
 
-/// The cards of one answer.
+/// The candidates of one answer.
 #[derive(Debug)]
 pub struct Candidates {
     list: Vec<Candidate>,
-    /// INVARIANT: the folded front of each card of `list`.
+    /// INVARIANT: the folded front of each candidate of `list`.
     folded_fronts: BTreeSet<String>,
     count_max: usize,
     dropped_count: u32,
 }
 
 impl Candidates {
-    /// None yet, and never more than `count_max`.
+    /// Creates an empty list of at most `count_max`.
     #[must_use]
     pub const fn new(count_max: usize) -> Self {
         Self { list: Vec::new(), folded_fronts: BTreeSet::new(), count_max, dropped_count: 0 }
     }
 
-    /// Takes what was found.
+    /// Adds a candidate.
     ///
     /// # Errors
-    /// [`Dropped`], when it is no candidate, or none that can be added; it is counted then.
+    /// [`Dropped`] for one that is invalid or cannot be added; it is counted.
     pub fn take(&mut self, found: Found) -> Result<&Candidate, Dropped> {
         let checked = found.and_then(|candidate| {
             let folded = fold(&candidate.front);
@@ -115,19 +115,19 @@ impl Candidates {
         }
     }
 
-    /// Whether there is none.
+    /// Whether the list is empty.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
 
-    /// How many were dropped.
+    /// Returns the number of dropped candidates.
     #[must_use]
     pub const fn dropped_count(&self) -> u32 {
         self.dropped_count
     }
 
-    /// The cards, in the order in which they came.
+    /// Returns the candidates in their order.
     #[must_use]
     pub fn into_list(self) -> Vec<Candidate> {
         self.list
@@ -136,7 +136,7 @@ impl Candidates {
 
 /// Whether the character may be a letter or a digit of some script, or an emoji or a bracket, which can be all that a text and
 /// its candidates are made of: not other ASCII punctuation, and not in a block of punctuation and symbols alone.
-/// (`char::is_alphanumeric` knows each character; its tables would make the module 1.7 KB larger.)
+/// (`char::is_alphanumeric` is exact; its tables would make the module 1.7 KB larger.)
 const fn is_of_word(c: char) -> bool {
     match c {
         '\0'..='\u{a9}' => c.is_ascii_alphanumeric() || matches!(c, '(' | ')' | '<'..='>' | '['..=']' | '{'..='}'),
@@ -164,7 +164,7 @@ fn check(raw: &[u8], chars_max: usize) -> Result<String, Dropped> {
     Ok(clean.into_owned())
 }
 
-/// Upper case first: "ß" and "SS", "ς" and "σ" meet there.
+/// Folds a front for comparison: white space, case, "ß" and "SS", "ς" and "σ" are equal.
 fn fold(front: &str) -> String {
     let mut folded = String::with_capacity(front.len());
     for word in front.split_whitespace() {
@@ -178,8 +178,8 @@ fn fold(front: &str) -> String {
     folded.to_lowercase().replace('ß', "ss").replace('ς', "σ")
 }
 
-/// Bytes that were meant as text. A surrogate pair of which each half came on its own, as WTF-8, becomes its
-/// character; a half without the other, and any other sequence that is no UTF-8, becomes one U+FFFD.
+/// Converts bytes to text. Two halves of a surrogate pair as WTF-8 become their character; a single half, and any other
+/// sequence that is no UTF-8, becomes one U+FFFD.
 fn text_of(bytes: &[u8]) -> Cow<'_, str> {
     if let Ok(text) = std::str::from_utf8(bytes) {
         return Cow::Borrowed(text);
@@ -203,7 +203,7 @@ fn text_of(bytes: &[u8]) -> Cow<'_, str> {
     Cow::Owned(text)
 }
 
-/// The surrogate that these bytes begin with: three bytes that would be UTF-8 if surrogates were characters.
+/// Returns the surrogate at the beginning of the bytes: three bytes that would be UTF-8 if surrogates were characters.
 fn surrogate(bytes: &[u8]) -> Option<u32> {
     match *bytes {
         [0xED, second @ 0xA0..=0xBF, third @ 0x80..=0xBF, ..] => {
@@ -225,7 +225,7 @@ mod tests {
             .expect("it is JSON")
     }
 
-    /// What is found in a text; at most one.
+    /// Finds at most one candidate in a text.
     fn found_in(json: &[u8]) -> Found {
         let mut found = Err(Dropped::Unreadable);
         CandidateFinder::default().push(json, &mut |event| {
@@ -236,7 +236,7 @@ mod tests {
         found
     }
 
-    fn taken(json: &[u8]) -> Result<Candidate, Dropped> {
+    fn accepted(json: &[u8]) -> Result<Candidate, Dropped> {
         Candidates::new(20).take(found_in(json)).cloned()
     }
 
@@ -250,7 +250,7 @@ mod tests {
             "{\"front\":\"\n f\",\"back\":\"b\",\"prompt\":\"\u{feff}p\"}",
             r#"{,"front":"f",,"back":"b","prompt":"p",}"#,
         ] {
-            assert_eq!(taken(json.as_bytes()), Ok(expected.clone()), "{json}");
+            assert_eq!(accepted(json.as_bytes()), Ok(expected.clone()), "{json}");
         }
     }
 
@@ -276,7 +276,7 @@ mod tests {
             (r#"{"front":"","back":"b","prompt":"p"}"#, Dropped::Empty),
             (r#"{"front":"f","back":" \u0000\n\ufeff","prompt":"p"}"#, Dropped::Empty),
         ] {
-            assert_eq!(taken(json.as_bytes()), Err(reason), "{json}");
+            assert_eq!(accepted(json.as_bytes()), Err(reason), "{json}");
         }
     }
 
@@ -291,7 +291,7 @@ mod tests {
             ("...", "\u{5de}", "..."),
             ("\u{3bb}", "\u{2260}", "?"),
         ] {
-            assert!(taken(&card(front, back, prompt)).is_ok(), "{front} {back} {prompt}");
+            assert!(accepted(&card(front, back, prompt)).is_ok(), "{front} {back} {prompt}");
         }
     }
 
@@ -309,11 +309,11 @@ mod tests {
     fn a_field_is_limited_to_its_maximum_of_characters() {
         for c in ["x", "\u{1f600}", "\u{301}"] {
             let of = |count: usize| c.repeat(count);
-            assert!(taken(&card(&of(200), &of(500), &["p", &of(499)].concat())).is_ok());
-            assert!(taken(&card(&[" ", &of(200), "\n"].concat(), "b", "p")).is_ok());
-            assert_eq!(taken(&card(&of(201), "b", "p")), Err(Dropped::TooLong));
-            assert_eq!(taken(&card("f", &of(501), "p")), Err(Dropped::TooLong));
-            assert_eq!(taken(&card("f", "b", &of(501))), Err(Dropped::TooLong));
+            assert!(accepted(&card(&of(200), &of(500), &["p", &of(499)].concat())).is_ok());
+            assert!(accepted(&card(&[" ", &of(200), "\n"].concat(), "b", "p")).is_ok());
+            assert_eq!(accepted(&card(&of(201), "b", "p")), Err(Dropped::TooLong));
+            assert_eq!(accepted(&card("f", &of(501), "p")), Err(Dropped::TooLong));
+            assert_eq!(accepted(&card("f", "b", &of(501))), Err(Dropped::TooLong));
         }
     }
 
@@ -332,7 +332,7 @@ mod tests {
             ("What is it?", "What is it", Ok(())),
         ] {
             let mut candidates = Candidates::new(20);
-            candidates.take(found_in(&card(first, "b", "p"))).expect("the first is taken");
+            candidates.take(found_in(&card(first, "b", "p"))).expect("the first is accepted");
             assert_eq!(
                 candidates.take(found_in(&card(second, "c", "q"))).map(|_| ()),
                 reason,
@@ -384,7 +384,7 @@ mod tests {
         ] {
             let json = [b"{\"front\":\"".as_slice(), front, b"\",\"back\":\"b\",\"prompt\":\"p\"}"].concat();
             assert_eq!(
-                taken(&json).map(|candidate| candidate.front),
+                accepted(&json).map(|candidate| candidate.front),
                 Ok(expected.to_owned()),
                 "{}",
                 front.escape_ascii()
@@ -418,7 +418,7 @@ mod tests {
         fn accepted_candidates_hold_to_the_contract(json in proptest::collection::vec(any::<u8>(), 0..200)) {
             let framed = [b"{\"front\":\"".as_slice(), &json, b"\",\"back\":\"b\",\"prompt\":\"p\"}"].concat();
             for json in [&json, &framed] {
-                if let Ok(candidate) = taken(json) {
+                if let Ok(candidate) = accepted(json) {
                     prop_assert!((1..=200).contains(&candidate.front.chars().count()));
                     prop_assert_eq!(sanitize(&candidate.front), candidate.front.as_str());
                 }

@@ -1,10 +1,10 @@
-//! Finds candidates in text: each object with the three members as strings, at any depth of any JSON, the moment its
-//! closing brace is there. One pass, a bounded stack, no recursion over the text.
+//! Finds candidates in text: each object with the three members as strings, at any depth of any JSON, at its
+//! closing brace. One pass, a bounded stack, no recursion over the text.
 //!
 //! ```text
 //! Here: { "cards": [         a root: a `{` and then `"` or `}`; or a `[` and then `{`, `[`, `]` or such a string
-//!   {"front": …, },          an object: a candidate when its three strings are there; a comma too many is forgiven
-//!   null,                    an element of a list of candidates that is none: found as unreadable, so that it is counted
+//!   {"front": …, },          an object: a candidate when its three strings are complete; an extra comma is ignored
+//!   null,                    another element of a list of candidates: reported as unreadable, so that it is counted
 //!   "[{\"front\": …}]",      JSON within a string: read as the string is
 //! ] }                        the root ends
 //! ```
@@ -18,7 +18,7 @@ use super::candidate::{Candidate, Dropped, Found};
 use super::escapes;
 use super::json::Brackets;
 
-/// The deepest nesting in which candidates are found. A list in a few envelopes has less than ten; what repeats its
+/// The deepest nesting in which candidates are found. A list in a few envelopes has less than ten; a stream that repeats its
 /// beginning in each chunk has more, and is no answer.
 const DEPTH_MAX: usize = 128;
 /// JSON in a string in a string: each level is read by a finder of its own.
@@ -32,11 +32,11 @@ const INDENT_BYTES_MAX: usize = 64;
 /// A finding.
 #[derive(Debug)]
 pub enum Event {
-    /// An object with the three members, or an element of a list of candidates that has not.
+    /// An object with the three members, or another element of a list of candidates.
     Found(Found),
     /// A root is closed.
     Closed(Root),
-    /// A root, or the JSON in a string of it, turned out to be no JSON. The candidates in it stay found.
+    /// A root, or the JSON in a string of it, is no JSON. Its candidates stay reported.
     Abandoned,
 }
 
@@ -67,11 +67,11 @@ pub struct CandidateFinder {
     is_escaped: bool,
     is_too_long: bool,
     inner: Inner,
-    /// The root has a member, or an object with one: a slip in it does not make it prose.
+    /// The root has a member, or an object with one: an error in it does not make it prose.
     is_json: bool,
     has_list: bool,
     has_list_of_candidates: bool,
-    /// In how many strings this finder reads.
+    /// The number of strings around this JSON.
     strings: u8,
 }
 
@@ -85,7 +85,7 @@ enum Open {
 #[derive(Debug, Default)]
 struct Object {
     expects: Expects,
-    /// Which of the three the member is that is being read.
+    /// The index of the open member among the three.
     member: Option<usize>,
     /// The three strings, as they are written.
     values: [Option<Vec<u8>>; 3],
@@ -239,7 +239,7 @@ impl CandidateFinder {
                 }
                 (Expects::Name | Expects::Comma, b',') => object.expects = Expects::Name,
                 (Expects::Name | Expects::Comma, b'}') => self.close(on_event),
-                // A bracket too many is forgiven, as a comma is.
+                // An extra bracket is ignored, as an extra comma is.
                 (Expects::Comma, b']') => {}
                 (Expects::Colon, b':') => {
                     object.expects = Expects::Value;
@@ -252,10 +252,10 @@ impl CandidateFinder {
                 (Expects::Value, b'{' | b'[') => self.open(byte),
                 (Expects::Value, _) if is_of_word(byte) => self.place = Place::Word,
                 _ if is_root || !self.is_json => self.abandon(byte, on_event),
-                // A slip in an object within a root costs that object alone.
-                (_, slip) => {
+                // An error in an object within a root drops that object alone.
+                (_, byte) => {
                     object.is_broken = true;
-                    match slip {
+                    match byte {
                         b'"' => self.begin_text(Text::Name),
                         b'{' | b'[' => self.open(byte),
                         b'}' => self.close(on_event),
@@ -378,7 +378,7 @@ impl CandidateFinder {
                 let name = escapes::decode_server_text(&self.text);
                 object.member = NAMES.iter().position(|known| *known == &*name);
                 object.expects = Expects::Colon;
-                // A member that stands twice says two things.
+                // A duplicate member is ambiguous.
                 if let Some(has) = object.member.and_then(|member| object.has.get_mut(member)) {
                     object.is_broken |= std::mem::replace(has, true);
                 }
@@ -454,7 +454,7 @@ impl CandidateFinder {
 }
 
 impl Object {
-    /// Reads the object as a candidate; `None` when it has not the three members.
+    /// Reads the object as a candidate; `None` without the three members.
     fn found(self) -> Option<Found> {
         let [Some(front), Some(back), Some(prompt)] = self.values else { return None };
         match (self.is_broken, self.is_too_long) {

@@ -4,11 +4,10 @@
 //! {"candidates":[…   ```json …   begins with JSON or a code fence: each candidate is reported at its closing brace
 //!                                the first root with a candidate is the answer; single objects may follow each other
 //! <think>…           Sure! …     begins with anything else: read to its end, then reported: the last list with
-//!                                valid candidates, or the single objects if there is none; nothing of what is in
-//!                                reasoning tags or in a channel other than `final`
+//!                                valid candidates, or the single objects if there is none; content in reasoning
+//!                                tags or in a channel other than `final` is ignored
 //! ```
-//! A gap (content that is missing) joins nothing: the candidate that is open at a gap is dropped, and the search continues
-//! after the gap.
+//! Content is not joined over a gap (missing content): the open candidate is dropped, and the search continues after the gap.
 //!
 //! Not for: finding candidates in JSON ([`super::candidate_finder`]). The caller decides which
 //! candidates it accepts.
@@ -18,7 +17,7 @@ use super::candidate_finder::{CandidateFinder, Event, Root};
 use super::json::Brackets;
 use super::reasoning::{Tag, end_of_block, tag_at};
 
-/// The longest content. Twenty cards have some 8 KB; what is longer is a model that runs in circles.
+/// The longest content. Twenty candidates have some 8 KB; longer content is from a model that repeats itself.
 pub const CONTENT_BYTES_MAX: usize = 1024 * 1024;
 
 /// Receives each candidate; returns whether it was accepted.
@@ -120,8 +119,8 @@ impl CandidateReader {
         }
     }
 
-    /// Marks a gap if a candidate may be open: an event that was no content, or content that cannot be read. Elsewhere a
-    /// gap could only cost whole candidates.
+    /// Marks a gap if a candidate may be open: at an event without content, or with unreadable content. Elsewhere a gap would
+    /// only drop complete candidates.
     pub fn skip_within_candidate(&mut self) {
         let is_in_candidate = match &self.reads {
             Reads::Unknown(_) => false,
@@ -133,14 +132,14 @@ impl CandidateReader {
         }
     }
 
-    /// Ends the content, and reports the candidates that had to wait for the end.
+    /// Ends the content, and reports the candidates that are reported only at the end.
     pub fn finish(&mut self, on_found: &mut OnFound<'_>) {
         if let Reads::AtTheEnd(held) = &mut self.reads {
             std::mem::take(held).report(&mut self.answer, on_found);
         }
     }
 
-    /// Whether the JSON was closed: the answer is whole then, however the stream ends.
+    /// Whether the JSON was closed: the answer is complete then, at any end of the stream.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.answer.is_closed && !self.answer.is_cut && !self.is_open()
@@ -184,8 +183,8 @@ impl CandidateReader {
     }
 }
 
-/// Whether content begins as JSON or a code fence does; `None` when there is not enough of it to say. A bracket alone may
-/// begin a tag (`[THINK]`), and a quote a quotation.
+/// Whether content begins as JSON or a code fence does; `None` when it is too short to decide. A bracket alone may begin a tag
+/// (`[THINK]`), and a quote a quotation.
 fn begins_with_json(content: &[u8]) -> Option<bool> {
     let (first, rest) = content.split_first()?;
     match first {
@@ -302,7 +301,7 @@ impl Held {
     }
 }
 
-/// Whether this can follow the end of reasoning, and not the same words in the string of a card.
+/// Whether this can follow the end of reasoning, and not the same words in a string of a candidate.
 fn begins_an_answer(text: &[u8]) -> bool {
     matches!(text, [] | [b'\n' | b'\r' | b'{' | b'[', ..] | [b'`', b'`', b'`', ..])
 }
@@ -310,11 +309,11 @@ fn begins_an_answer(text: &[u8]) -> bool {
 /// The findings in content that is read at its end.
 #[derive(Debug, Default)]
 struct Lists {
-    /// Those of the open root.
+    /// The findings of the open root.
     open: Vec<Found>,
     /// The last list with a valid candidate, and whether it was closed.
     list: Option<(Vec<Found>, bool)>,
-    /// Those outside of lists.
+    /// The findings outside of lists.
     singles: Vec<Found>,
     has_empty: bool,
 }
@@ -352,7 +351,7 @@ mod tests {
 
     use super::*;
 
-    /// The fronts of the candidates that are given, and whether the answer was closed. `~` stands for a gap.
+    /// Returns the fronts of the reported candidates, and whether the answer was closed. `~` represents a gap.
     fn read<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> (Vec<String>, bool) {
         let mut fronts = Vec::new();
         let mut reader = CandidateReader::default();
@@ -375,7 +374,7 @@ mod tests {
         (fronts, is_closed)
     }
 
-    /// `A`, `B` and `D` stand for candidates, `E` for the example of the prompt.
+    /// Replaces `A`, `B` and `D` by candidates, and `E` by the example of the prompt.
     fn with_candidates(content: &str) -> String {
         let candidate = |front: &str| format!(r#"{{"front":"{front}","back":"b","prompt":"p"}}"#);
         let example = r#"{"front":"...","back":"...","prompt":"..."}"#;
@@ -387,7 +386,7 @@ mod tests {
     }
 
     const CONTENTS: &[(&str, &[&str], bool)] = &[
-        // As it comes.
+        // Reported at once.
         (r#"{"candidates":[A,B]}"#, &["a", "b"], true),
         ("```json\n[A,B]\n```\nor [D]?", &["a", "b"], true),
         (r#"{"candidates":[A,B]} {"candidates":[D]}"#, &["a", "b"], true),
@@ -405,7 +404,7 @@ mod tests {
         ("A\nB\nD", &["a", "b", "d"], true),
         (r#"A {"front":"b","#, &["a"], false),
         ("```json\nA\n```\nand\n```json\nB\n```", &["a", "b"], true),
-        // At the end.
+        // Reported at the end.
         ("`front`, as in [A], or [B].", &["b"], true),
         ("Sure! [A] Or better: [B,D]. Well?", &["b", "d"], true),
         ("Sure! [A] Or [E] or [] or [7].", &["a"], true),

@@ -2,11 +2,11 @@
 //! backslashes of a formula.
 //!
 //! ```text
-//! written        a server's        a model's
-//! \" \\ \/       as JSON says      as JSON says
-//! \u00e9         as JSON says      as JSON says; \u without four digits: a backslash (\underline)
-//! \b \f          as JSON says      before a letter a backslash (\beta, \frac)
-//! \t \n \r       as JSON says      a backslash, if all letters that follow are a TeX command (\theta, \nabla, \rho)
+//! written        by a server       by a model
+//! \" \\ \/       standard JSON     standard JSON
+//! \u00e9         standard JSON     standard JSON; \u without four digits: a backslash (\underline)
+//! \b \f          standard JSON     before a letter a backslash (\beta, \frac)
+//! \t \n \r       standard JSON     a backslash, if all letters that follow are a TeX command (\theta, \nabla, \rho)
 //! \( \s \%       a backslash       a backslash
 //! ```
 //! Text is bytes: half of a surrogate pair becomes WTF-8 (`super::candidate` joins the halves).
@@ -29,11 +29,11 @@ raise raisebox rang rangle ratio rbrace rbrack rceil real ref relax restriction 
 rightangle rightarrow rightarrowtail rightharpoondown rightharpoonup rightleftarrows rightleftharpoons rightrightarrows \
 rightsquigarrow rightthreetimes risingdotseq rlap rm rmoustache root rotatebox rtimes rule rvert rVert";
 
-/// Those of them whose letters after the `n` are a word of some language: "e", "i", "u", "um", "less". Behind the end of a
-/// word or of a sentence a line break is meant.
+/// The commands whose letters after the `n` are a word of some language: "e", "i", "u", "um", "less". After the end of a word
+/// or of a sentence they are read as a line break.
 const WORDS_AFTER_A_BREAK: &str = "ne ni nu num nexists nless nmid nparallel";
 
-/// The bytes after a backslash that decide what it is; no command has as many letters.
+/// The bytes after a backslash that decide its meaning; no command has as many letters.
 const COMMAND_LETTERS_MAX: usize = 32;
 
 /// The author of a string.
@@ -42,15 +42,15 @@ enum Writer {
     Server,
     /// A model that may have forgotten some backslashes.
     Model,
-    /// A model that forgot them: `\\` at the end of a formula's line is meant as two.
+    /// A model that forgot them: `\\` at the end of a formula's row means two backslashes.
     ModelWithoutEscapes,
 }
 
 /// The progress of a decoding.
 struct Decoded {
-    /// Bytes of the input; fewer than all where an escape may go on.
+    /// Bytes of the input; fewer than all where an escape may continue in the next chunk.
     consumed: usize,
-    /// A backslash stood where JSON has none.
+    /// A backslash was found where JSON has none.
     has_formula: bool,
 }
 
@@ -177,7 +177,7 @@ fn ends_a_line(before: &[u8]) -> bool {
     }
 }
 
-/// `\u` and four digits, or a pair of them; `None` when there are fewer.
+/// Appends the character of `\u` and four digits, or of a pair of them; `None` for fewer digits.
 fn push_unicode(digits: &[u8], text: &mut Vec<u8>) -> Option<usize> {
     let first = code_unit(digits)?;
     let second = match digits.get(4..) {
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_escapes_what_it_means() {
+    fn a_server_text_is_decoded_as_standard_json() {
         assert_eq!(decode_server_text(br"\theta\nabla\frac\beta"), b"\theta\nabla\x0Crac\x08eta".as_slice());
         assert_eq!(decode_server_text(br"\x\u12"), br"\x\u12".as_slice());
     }
@@ -312,7 +312,7 @@ mod tests {
     proptest! {
         #[test]
         fn text_that_was_escaped_as_json_is_decoded_unchanged(text in any::<String>()) {
-            // A line break before a command's other letters is the one that cannot be told apart.
+            // A line break before the other letters of a command is ambiguous.
             let text = text.replace(['\n', '\t', '\r', '\u{8}', '\u{c}'], " ");
             let json = serde_json::to_string(&text)?;
             prop_assert_eq!(text_of(&json[1..json.len() - 1]), text);
@@ -336,7 +336,7 @@ mod tests {
                 }
                 (String::from_utf8_lossy(&text).into_owned(), held)
             };
-            // Halves of a pair that come apart are joined later.
+            // Separated halves of a pair are joined later.
             prop_assume!(!raw.contains("ud83d"));
             prop_assert_eq!(read(size), read(raw.len()));
         }

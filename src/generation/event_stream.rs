@@ -1,53 +1,52 @@
-//! Server-Sent Events of a model API out of bytes, whatever the borders of the pieces that they come in.
+//! Reads the Server-Sent Events of a model API from chunks of bytes with any borders.
 //!
 //! ```text
 //! EF BB BF            a byte order mark, only at the start
-//! : OPENROUTER …⏎     a comment: dropped (that it came was a sign of life)
-//! event: error⏎       the event is an error; other names are dropped
+//! : OPENROUTER …⏎     a comment: ignored
+//! event: error⏎       the event is an error; other names are ignored
 //! data: {"a":⏎        one space after the colon is not part of the value
 //! data:1}⏎            a line joins the one before it where that one is the beginning of an object
-//! data: {"b":2}⏎      else it is an event of its own, whether or not there was a blank line
+//! data: {"b":2}⏎      else it is an event of its own, with or without a blank line
 //! error: {"code":1}⏎  the data of an error (llama.cpp)
 //! {"error":{}}⏎       an object without a field is data
-//! other: x⏎           another field: dropped
+//! other: x⏎           another field: ignored
 //! ⏎                   the event ends
 //! ```
 //! where ⏎ is LF, CR or CRLF. Works on bytes, so a border inside a multi-byte character is like any other (WHATWG HTML,
 //! 9.2.6 "Interpreting an event stream", but for data lines without a blank line between them, which it joins: no JSON
 //! is two objects).
 //!
-//! Not for: what is in the data, and reconnecting: a model's answer cannot be taken up in the middle.
+//! Not for: the content of the data, and reconnecting: a model's answer cannot be resumed.
 
 use super::json::Brackets;
 
-/// The longest line, and the longest event. OpenRouter's chunks have some hundred bytes; a plain server may
-/// put a whole answer into one event, and content is cut off at as much
-/// (`candidate_reader::CONTENT_BYTES_MAX`).
+/// The longest line, and the longest event. OpenRouter's chunks have some hundred bytes; a simple server may
+/// send a whole answer in one event, and content has the same limit (`candidate_reader::CONTENT_BYTES_MAX`).
 pub const EVENT_BYTES_MAX: usize = 1024 * 1024;
 
-/// A line or an event was longer than [`EVENT_BYTES_MAX`]: nothing after it can be trusted.
+/// A line or an event was longer than [`EVENT_BYTES_MAX`]; the rest of the stream cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooLong;
 
 /// The data of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Event<'a> {
-    /// Its lines, joined by LF.
+    /// The data lines, joined by LF.
     pub data: &'a [u8],
-    /// Its name is `error`, or its field.
+    /// The event has the name `error`, or the data is of a field `error`.
     pub is_error: bool,
 }
 
-/// The state between two pieces.
+/// The state between two chunks.
 #[derive(Debug, Default)]
 pub struct EventStream {
-    /// The beginning of a line whose end has not come yet.
+    /// The beginning of an incomplete line.
     line: Vec<u8>,
-    /// The data lines of an event that has not ended.
+    /// The data lines of an incomplete event.
     data: Vec<u8>,
     /// Whether there was a data line: `data:` alone is an event with empty data.
     has_data: bool,
-    /// The brackets of `data`, which say whether it is the beginning of an object.
+    /// The brackets of `data`, to detect the beginning of an object.
     brackets: Option<Brackets>,
     is_error: bool,
     /// The last byte was a CR: an LF that follows belongs to it.
@@ -56,7 +55,7 @@ pub struct EventStream {
     is_begun: bool,
 }
 
-/// What a line says.
+/// The content of a line.
 enum Line<'a> {
     Blank,
     Data(&'a [u8]),
@@ -66,13 +65,13 @@ enum Line<'a> {
 }
 
 impl EventStream {
-    /// Takes the next bytes and gives each event that ends in them. Where an event has one data line, and that line and
-    /// the end of the event lie within this piece, the data is given as it lies there, uncopied.
+    /// Processes the next bytes and emits each event that ends in them. Where an event has one data line, and this chunk contains
+    /// that line and the end of the event, the data is borrowed from the chunk.
     ///
     /// # Errors
-    /// [`TooLong`]; the stream is of no more use then.
-    pub fn push(&mut self, piece: &[u8], on_event: &mut dyn FnMut(Event<'_>)) -> Result<(), TooLong> {
-        let mut rest = piece;
+    /// [`TooLong`]; the stream must not be used any more.
+    pub fn push(&mut self, chunk: &[u8], on_event: &mut dyn FnMut(Event<'_>)) -> Result<(), TooLong> {
+        let mut rest = chunk;
         // INVARIANT: `held` is the only data line of its event so far; `self.data` has none beside it.
         let mut held: Option<&[u8]> = None;
         loop {
@@ -101,20 +100,19 @@ impl EventStream {
                 append(&mut self.line, head)?;
                 let mut whole = std::mem::take(&mut self.line);
                 let line = self.read_line(&whole);
-                // It is the first line that ends in this piece, so nothing is held yet.
+                // It is the first line that ends in this chunk, so `held` is empty.
                 let value = self.take_line(line, &mut None, on_event)?;
                 self.keep(value)?;
                 whole.clear();
-                self.line = whole; // its memory serves the next line that is cut
+                self.line = whole; // reuses its memory
             }
         }
         self.keep(held)?;
         append(&mut self.line, rest)
     }
 
-    /// The connection has ended. A last event without its blank line is given all the same: whether it is
-    /// whole is for the JSON in it to say. (The standard drops it; models' gateways forget the last line
-    /// end.)
+    /// Ends the stream. A last event without its blank line is emitted, too, because gateways omit the last line end (the
+    /// standard drops it); its JSON shows whether it is complete.
     pub fn finish(mut self, on_event: &mut dyn FnMut(Event<'_>)) {
         let whole = std::mem::take(&mut self.line);
         let line = self.read_line(&whole);
@@ -225,12 +223,12 @@ mod tests {
 
     use super::*;
 
-    fn events_of<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<Vec<u8>> {
+    fn events_of<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Vec<Vec<u8>> {
         let mut events = Vec::new();
         let mut stream = EventStream::default();
-        for piece in pieces {
+        for chunk in chunks {
             stream
-                .push(piece, &mut |event| events.push(event.data.to_vec()))
+                .push(chunk, &mut |event| events.push(event.data.to_vec()))
                 .expect("no event here is too long");
         }
         stream.finish(&mut |event| events.push(event.data.to_vec()));
@@ -302,8 +300,8 @@ mod tests {
             let mut take = |event: Event<'_>| {
                 errors.push((String::from_utf8_lossy(event.data).into_owned(), event.is_error))
             };
-            for piece in stream.chunks(size) {
-                events.push(piece, &mut take).expect("it is short");
+            for chunk in stream.chunks(size) {
+                events.push(chunk, &mut take).expect("it is short");
             }
             events.finish(&mut take);
             let expected = [
@@ -334,10 +332,10 @@ mod tests {
 
     #[test]
     fn data_within_one_chunk_is_not_copied() {
-        let piece = b"data: abc\n\n";
+        let chunk = b"data: abc\n\n";
         let mut lies_within = false;
         EventStream::default()
-            .push(piece, &mut |event| lies_within = piece.as_ptr_range().contains(&event.data.as_ptr()))
+            .push(chunk, &mut |event| lies_within = chunk.as_ptr_range().contains(&event.data.as_ptr()))
             .expect("it is short");
         assert!(lies_within);
     }
@@ -349,8 +347,8 @@ mod tests {
             line.resize(5 + value_bytes, b'x');
             let mut stream = EventStream::default();
             let mut outcome = Ok(());
-            for piece in line.chunks(4096) {
-                outcome = outcome.and(stream.push(piece, &mut |_| {}));
+            for chunk in line.chunks(4096) {
+                outcome = outcome.and(stream.push(chunk, &mut |_| {}));
             }
             assert_eq!(outcome, expected);
         }
@@ -375,14 +373,14 @@ mod tests {
         ) {
             let whole = events_of([bytes.as_slice()]);
             let mut rest = bytes.as_slice();
-            let mut pieces = Vec::new();
+            let mut chunks = Vec::new();
             for size in sizes.iter().cycle() {
                 if rest.is_empty() { break; }
                 let (head, tail) = rest.split_at((*size).min(rest.len()));
-                pieces.push(head);
+                chunks.push(head);
                 rest = tail;
             }
-            prop_assert_eq!(events_of(pieces), whole);
+            prop_assert_eq!(events_of(chunks), whole);
         }
     }
 }

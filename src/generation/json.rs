@@ -1,9 +1,9 @@
 //! Reads the JSON that servers send, without copies: one pass, and no recursion into values that are skipped.
 //!
-//! Tolerant where servers are careless: `NaN` and `Infinity` are literals like any other, a member may stand twice, a
-//! comma may be left over. An object or a list that is not closed is broken.
+//! Tolerant of careless servers: `NaN` and `Infinity` are literals, duplicate members and extra commas are accepted. An object
+//! or a list that is not closed is broken.
 //!
-//! Not for: what the model writes ([`super::candidate_finder`]).
+//! Not for: the text of the model ([`super::candidate_finder`]).
 
 /// Tracks strings and brackets, to find where a value ends. Outside of brackets a quote has no meaning.
 #[derive(Debug, Default, Clone)]
@@ -82,7 +82,7 @@ pub struct Cursor<'a> {
 }
 
 impl<'a> Cursor<'a> {
-    /// At the beginning of the text.
+    /// Creates a cursor at the beginning of the text.
     #[must_use]
     pub const fn new(text: &'a [u8]) -> Self {
         Self { rest: text, is_broken: false }
@@ -240,15 +240,15 @@ impl<'a> Value<'a> {
             Self::Text(text) => !text.trim_ascii().is_empty(),
             Self::Bare(word) => !matches!(word, b"null" | b"false" | b"0" | b"NaN"),
             Self::Object(text) => {
-                let mut says = false;
-                Cursor::new(text).object(&mut |_, cursor| says |= cursor.value().is_truthy_within());
-                says
+                let mut has_truthy = false;
+                Cursor::new(text).object(&mut |_, cursor| has_truthy |= cursor.value().is_truthy_within());
+                has_truthy
             }
             Self::List(_) => self.is_truthy_within(),
         }
     }
 
-    /// Like `is_truthy`, for a value of any depth: a letter or a digit is enough.
+    /// Like `is_truthy`, for a nested value of any depth: a letter or a digit is enough.
     fn is_truthy_within(self) -> bool {
         match self {
             Self::Object(text) | Self::List(text) => text.iter().any(u8::is_ascii_alphanumeric),

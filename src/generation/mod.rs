@@ -1,11 +1,10 @@
-//! What is asked of the model, and how cards come out of what it says.
+//! The prompt of a generation, and the candidates in the model's answer.
 //!
-//! The bytes of an answer pass through here from the outside in: [`event_stream`] splits the connection's chunks into
+//! The bytes of an answer are processed in this order: [`event_stream`] splits the connection's chunks into
 //! events, `openrouter::chunk` extracts the model's content from each event, [`candidate_reader`] decides which part of the
-//! content is the answer, [`candidate_finder`] finds the candidates in it, [`candidate`] keeps those that hold to the contract.
+//! content is the answer, [`candidate_finder`] finds the candidates in it, [`candidate`] accepts those that hold to the contract.
 //!
-//! Not for: sending, waiting, the wire format of a vendor. All of it is pure: bytes, `now` and random bits
-//! come in.
+//! Pure: bytes, `now` and random bits are arguments. Not for: sending, waiting, the wire format of a vendor.
 
 pub mod candidate;
 pub mod candidate_finder;

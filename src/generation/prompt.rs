@@ -1,5 +1,4 @@
-//! What the model is asked: the rules, the text between two lines that it cannot contain, the form of the
-//! answer.
+//! The prompt: the rules, the text between two lines that it cannot contain, and the schema of the answer.
 //!
 //! ```text
 //! system   the rules; everything between the two lines is data
@@ -7,17 +6,17 @@
 //!          …the sanitized text…
 //!          TEXT 0f3a…
 //! ```
-//! The digits are a keyed hash of the text: who writes a text cannot know them and so cannot write the end
-//! line into it, and the same text gives the same bytes, so that answers can be reused.
+//! The digits are a keyed hash of the text: the author of a text cannot predict them, so no text contains its end line. The
+//! same text gives the same bytes, so that answers can be cached.
 //!
-//! Not for: believing the model. What comes back is only ever read as candidates, whatever it says.
+//! Not for: trusting the model, whose answer is only ever read as candidates.
 
 use crate::keyed_hash::short_hash;
 
-/// Says what the hash is for, so that no hash of one kind can be passed off as one of another.
+/// Separates these hashes from the other kinds that [`crate::keyed_hash`] makes with the same key.
 const MARK_LABEL: &[u8] = b"ai-sessions/text-mark\0";
 
-/// What every request says first; the number of cards goes between the two.
+/// The rules; the number of cards is inserted between the two parts.
 const RULES: [&str; 2] = [
     "You make flashcards for a learner. The next message holds a text between two lines that are the same: \
 the word TEXT and a code. Make cards from that text.
@@ -43,10 +42,9 @@ Answer with one JSON object and nothing else: \
 {\"candidates\":[{\"front\":\"...\",\"back\":\"...\",\"prompt\":\"...\"}]}",
 ];
 
-/// The JSON schema of an answer, for `response_format`: strict, so the root is an object, and every object
-/// names all its members as required and allows no others. The lengths are in the descriptions, for the model
-/// to read: `maxLength` and `maxItems` are refused by some providers and ignored by others, and are enforced
-/// in [`super::candidate`].
+/// The JSON schema of an answer, for `response_format`: strict, so the root is an object, and every object requires all its
+/// members and allows no others. The descriptions state the lengths for the model: some providers reject `maxLength` and
+/// `maxItems`, others ignore them. [`super::candidate`] enforces them.
 pub const ANSWER_SCHEMA: &str = concat!(
     r#"{"type":"object","properties":{"candidates":{"type":"array","description":"The flashcards, at least one.","items":"#,
     r#"{"type":"object","properties":{"#,
@@ -57,14 +55,14 @@ pub const ANSWER_SCHEMA: &str = concat!(
     r#""required":["candidates"],"additionalProperties":false}"#,
 );
 
-/// The system message. Depends on nothing but the largest number of cards.
+/// Returns the system message, which depends on the largest number of cards alone.
 #[must_use]
 pub fn system_message(candidates_max: usize) -> String {
     let [before, after] = RULES;
     [before, &candidates_max.to_string(), after].concat()
 }
 
-/// The user message: the text between its two lines. `key` is the service's secret.
+/// Returns the user message: the text between its two lines. `key` is the service's secret.
 #[must_use]
 pub fn user_message(key: &str, text: &str) -> String {
     let hash = |count: u32| short_hash(key, &[MARK_LABEL, &count.to_be_bytes(), text.as_bytes()]);
@@ -72,7 +70,7 @@ pub fn user_message(key: &str, text: &str) -> String {
     ["TEXT ", &mark, "\n", text, "\nTEXT ", &mark].concat()
 }
 
-/// The first mark that the text does not contain. That it contains one at all is a chance of 2^-128.
+/// Returns the first mark that the text does not contain. A text contains the first one with a probability of 2^-128.
 fn first_outside(text: &str, mut mark: impl FnMut(u32) -> String) -> String {
     let mut count = 0;
     loop {

@@ -2,14 +2,14 @@
 //!
 //! Not for: the content between them ([`super::candidate_reader`] ignores it).
 
-/// What the name of an element of reasoning contains, in upper or lower case: `<think>` (DeepSeek R1, Qwen 3, GLM, MiniMax and
+/// The parts of the names of reasoning elements, in upper or lower case: `<think>` (DeepSeek R1, Qwen 3, GLM, MiniMax and
 /// most others), `<thought>` (EXAONE, Gemini), `<seed:think>`, `<longcat_think>`, `<|thinking|>`, `<reasoning>`, `<reflection>`.
 const NAMES: [&str; 6] = ["think", "thought", "reason", "reflect", "analysis", "scratchpad"];
 
 /// The longest name, and the longest rest of a tag, in bytes.
 const NAME_BYTES_MAX: usize = 32;
 
-/// Other marks at which reasoning begins and ends, and whose they are; in upper or lower case.
+/// Other marks at which reasoning begins and ends, and their models; in upper or lower case.
 const BLOCKS: &[(&str, &str)] = &[
     ("[THINK]", "[/THINK]"),                             // Magistral
     ("\u{25c1}think\u{25b7}", "\u{25c1}/think\u{25b7}"), // Kimi
@@ -31,7 +31,7 @@ pub enum Tag {
     Begin {
         /// Bytes of the mark.
         length: usize,
-        /// What ends it; `None`: the end tag of any element of reasoning.
+        /// The end mark; `None`: the end tag of any element of reasoning.
         end: Option<&'static str>,
     },
     /// Reasoning ends.
@@ -44,7 +44,7 @@ pub enum Tag {
 /// Returns the mark that this text begins with.
 #[must_use]
 pub fn tag_at(text: &[u8]) -> Option<Tag> {
-    // Most bytes begin none.
+    // Most bytes begin no mark.
     if !matches!(text.first(), Some(b'<' | b'[' | b'a' | b'A' | b'h' | b'H' | 0xE2)) {
         return None;
     }
@@ -81,7 +81,7 @@ fn element_at(text: &[u8]) -> Option<Tag> {
     Some(if rest.starts_with(b"/") { Tag::End { length } } else { Tag::Begin { length, end: None } })
 }
 
-/// Returns the offset after the end of a block that has begun; that of the end of the text where the block has none.
+/// Returns the offset after the end of an open block, or the end of the text where the block has no end.
 #[must_use]
 pub fn end_of_block(text: &[u8], end: Option<&str>) -> usize {
     let end_at = |at: usize| {

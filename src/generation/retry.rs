@@ -1,51 +1,46 @@
-//! When the next attempt at the model may begin: exponential backoff with full jitter, inside the deadline.
+//! The wait before the next attempt at the model: exponential backoff with full jitter, within the deadline.
 //!
-//! Not for: whether a failure may be tried again at all; that is the failure's own
-//! (`openrouter::failure::Failure::may_retry`).
+//! Not for: whether a failure may be retried (`openrouter::failure::Failure::may_retry`).
 
-/// The upper end of the first wait. Shorter than a person notices, longer than the bursts that make a
-/// provider say 429.
+/// The upper bound of the first wait. Shorter than a person notices, longer than the bursts that a provider answers with 429.
 pub const BASE_MS: u64 = 500;
-/// No wait is longer than this of our own accord: with a deadline of a minute a longer one costs the last
-/// attempt.
+/// The longest wait without a `Retry-After`: with a deadline of a minute a longer one costs the last attempt.
 pub const CAP_MS: u64 = 8_000;
-/// What must be left until the deadline for an attempt to be worth its money: a model's first card takes
-/// about as long.
+/// The least time before the deadline for another attempt: a model's first candidate takes about as long.
 pub const ATTEMPT_MS_MIN: u64 = 1_000;
 
-/// What is known when an attempt has failed.
+/// A failed attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Failed {
     /// Attempts so far, this one included; 1 or more.
     pub attempts: u32,
-    /// Attempts in all.
+    /// The most attempts.
     pub attempts_max: u32,
     /// Milliseconds since the Unix epoch.
     pub now_ms: u64,
-    /// The end of the whole, on the same clock.
+    /// The end of the generation, on the same clock.
     pub deadline_ms: u64,
-    /// What the other side asked for, in seconds.
+    /// The `Retry-After` of the model API, in seconds.
     pub retry_after_s: Option<u64>,
 }
 
-/// How many milliseconds to wait before the next attempt, or `None` when there is none: all are used up, or
-/// what is left until the deadline is too short. `random_bits` spreads the wait evenly from 0 to its upper
-/// end ("full jitter"), so that requests which failed together do not come back together; a `Retry-After` is
-/// waited for in full, and spread after it.
+/// Returns the milliseconds before the next attempt, or `None` if there is none: all are used up, or the time until the
+/// deadline is too short. `random_bits` distributes the wait evenly from 0 to its upper bound ("full jitter"), so that requests
+/// that failed together are not repeated together; a `Retry-After` is waited for in full, with the jitter after it.
 #[must_use]
 pub fn wait_ms(failed: Failed, random_bits: u128) -> Option<u64> {
     if failed.attempts >= failed.attempts_max {
         return None;
     }
     let longest_ms = failed.deadline_ms.checked_sub(failed.now_ms)?.checked_sub(ATTEMPT_MS_MIN)?;
-    let asked_ms = failed.retry_after_s.unwrap_or(0).saturating_mul(1000);
-    if asked_ms > longest_ms {
+    let requested_ms = failed.retry_after_s.unwrap_or(0).saturating_mul(1000);
+    if requested_ms > longest_ms {
         return None;
     }
     let doublings = failed.attempts.saturating_sub(1).min(16);
     let upper_ms = BASE_MS.saturating_mul(1 << doublings).min(CAP_MS);
     let jitter_ms = u64::try_from(random_bits % (u128::from(upper_ms) + 1)).unwrap_or(upper_ms);
-    Some(asked_ms.saturating_add(jitter_ms).min(longest_ms))
+    Some(requested_ms.saturating_add(jitter_ms).min(longest_ms))
 }
 
 #[cfg(test)]

@@ -1,27 +1,27 @@
-//! What a generation used, as the model API counts it.
+//! The usage of a generation, as the model API reports it.
 //!
-//! Not for: quotas. Those count generations, and live in `quota`.
+//! Not for: quotas, which count generations (`quota`).
 
 use serde::{Deserialize, Serialize};
 
-/// Tokens and money, summed over all attempts: a failed attempt is paid for too.
+/// Tokens and cost, summed over all attempts: a failed attempt is billed, too.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Usage {
-    /// Tokens that were read.
+    /// Tokens of the prompt.
     pub prompt_tokens: u64,
-    /// Tokens that were written.
+    /// Tokens of the answer.
     pub completion_tokens: u64,
-    /// US dollars (OpenRouter's credits); 0 where the server does not tell.
+    /// US dollars (OpenRouter's credits); 0 where the server reports none.
     pub cost: f64,
 }
 
-/// What the database's columns hold; more is no count of tokens, whoever says so.
+/// The maximum of the database's columns; more cannot be a count of tokens.
 const TOKENS_MAX: u64 = 2_147_483_647;
-/// More than any answer costs, and far from where a sum would not be a number.
+/// More than any answer costs, and small enough that sums stay finite.
 const COST_MAX: f64 = 1_000_000.0;
 
 impl Usage {
-    /// The same, within what can be stored: a server that makes figures up must not make a session unwritable.
+    /// Limits the figures to what can be stored: an invalid figure of a server must not prevent the write of a session.
     #[must_use]
     pub fn bounded(self) -> Self {
         Self {
@@ -31,7 +31,7 @@ impl Usage {
         }
     }
 
-    /// Both together.
+    /// Adds both.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
         Self {
