@@ -1,4 +1,4 @@
-//! One document of a model's answer, whichever it is: an event of a stream, a whole completion, an error.
+//! Reads one document of a model API: an event of a stream, a whole completion, or an error.
 //!
 //! ```text
 //! data: {"id":…,"model":…,"choices":[{"delta":{"content":"…"},"finish_reason":null}]}     a chunk
@@ -14,11 +14,10 @@
 //! {"error":{"availability":{"code":…,"retryable":…,"retry_after":…}}}
 //! {"object":"error","code":400,"type":"…"}   {"code":400,"message":"…"}              the error itself
 //! ```
-//! Tolerant: a member of another type than expected is as good as missing, of a member that stands twice the last one
-//! counts, one that nobody asked for is skipped. Content is bytes: UTF-8, but for what the model broke (lone surrogates
-//! come as WTF-8), because a character may be cut by the border of two chunks.
+//! Tolerant: a member of an unexpected type counts as missing, the last of duplicate members counts, unknown members are
+//! skipped. Content is bytes, because the border of two chunks may split a character: UTF-8, with WTF-8 for lone surrogates.
 //!
-//! Not for: judging failures ([`super::failure`]), joining chunks ([`super::response_reader`]).
+//! Not for: mapping failures ([`super::failure`]), joining chunks ([`super::response_reader`]).
 
 use std::borrow::Cow;
 
@@ -29,35 +28,34 @@ use crate::generation::usage::Usage;
 
 /// The data of the event that ends a stream.
 pub const DONE: &[u8] = b"[DONE]";
-/// The longest id or name that is kept.
+/// The longest id or name.
 const NAME_BYTES_MAX: usize = 128;
 
-/// What one document says.
+/// The content of one document.
 #[derive(Debug, Default, PartialEq)]
 pub struct Chunk<'a> {
-    /// The generation's id, by which an operator finds it at the model API.
+    /// The generation's id at the model API.
     pub id: Option<&'a str>,
     /// The model that served.
     pub model: Option<&'a str>,
-    /// The next bytes of what the model says, the arguments of its calls included.
+    /// The next bytes of the content, the arguments of tool calls included.
     pub content: Cow<'a, [u8]>,
-    /// The content was a number, or another word without quotes: a token, or no content at all.
+    /// The content was a number or another value without quotes: a token, or no content at all.
     pub has_odd_content: bool,
-    /// The model said that it refuses.
+    /// The model refused.
     pub is_refusal: bool,
     /// Why the model stopped, if it did.
     pub finish: Option<Finish>,
-    /// What was used, if it is told.
+    /// The usage, if it was sent.
     pub usage: Option<Usage>,
-    /// What went wrong, if it did.
+    /// The failure, if there was one.
     pub failure: Option<Failure>,
 }
 
 /// `finish_reason`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Finish {
-    /// `stop`, `tool_calls`, or a word that is not known here: an end like any other. Whether the answer is
-    /// whole is for its JSON to say.
+    /// `stop`, `tool_calls`, or an unknown value. The JSON of the answer shows whether it is complete.
     End,
     /// `length`.
     Length,
@@ -67,20 +65,20 @@ pub enum Finish {
     Error,
 }
 
-/// The circumstances of a document.
+/// The context of a document.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DocumentContext {
     /// The status of the response, unless it is a success.
     pub http_status: Option<u16>,
     /// The header `Retry-After`, in seconds.
     pub retry_after_s: Option<u64>,
-    /// The event stream says that the document is an error.
+    /// The event stream marks the document as an error.
     pub is_error: bool,
 }
 
 impl<'a> Chunk<'a> {
-    /// Reads the object at the beginning of a text, and returns the rest of the text, too; `None` when there is no object, or
-    /// a broken one.
+    /// Reads the object at the beginning of a text and returns it with the rest of the text; `None` for no object or a broken
+    /// one.
     #[must_use]
     pub fn read(text: &'a [u8], context: DocumentContext) -> Option<(Self, &'a [u8])> {
         let mut chunk = Self::default();
@@ -124,7 +122,7 @@ impl<'a> Chunk<'a> {
         let is_error = context.is_error || kind != Value::Missing;
         let has_error_code = code.whole().is_some_and(|code| (400..600).contains(&code));
         chunk.failure = if error.is_truthy() {
-            // Beside an error that is a text, its code is a member of the document.
+            // The code of an error that is a text is a member of the document.
             let error = if matches!(error, Value::Object(_)) { error } else { Value::Object(text) };
             Some(failure_in(error, details))
         } else if choice_error.is_truthy() {
@@ -234,7 +232,7 @@ fn text_in(value: Value<'_>) -> Cow<'_, [u8]> {
 }
 
 /// Returns the text of a part of a message; empty for a part of another type (reasoning, an image) and for one without
-/// members, `None` for an object that is no part.
+/// members, `None` for another object.
 fn text_of_part(json: &[u8]) -> Option<Cow<'_, [u8]>> {
     let (mut kind, mut text) = (Value::Missing, None);
     if !json.contains(&b'"') {
@@ -259,7 +257,7 @@ fn text_of_part(json: &[u8]) -> Option<Cow<'_, [u8]>> {
     }
 }
 
-/// Returns a name that a log can contain: printable ASCII.
+/// Returns an id or name of printable ASCII, for the log.
 fn name_in(value: Value<'_>) -> Option<&str> {
     value.as_str().filter(|word| {
         (1..=NAME_BYTES_MAX).contains(&word.len()) && word.bytes().all(|byte| byte.is_ascii_graphic())
@@ -300,7 +298,7 @@ fn usage_in(cursor: &mut Cursor<'_>) -> Option<Usage> {
     Some(usage.bounded())
 }
 
-/// Reads an error object; an error of another type says no more than that there is one.
+/// Reads an error object; an error of another type adds no details.
 fn failure_in(error: Value<'_>, details: ErrorDetails<'_>) -> Failure {
     let Value::Object(json) = error else { return Failure::from_details(&details) };
     let mut found = details;
@@ -401,7 +399,7 @@ mod tests {
             (r#"{"choices":[{"text":"a","index":0}]}"#, b"a"),
             (r#"{"choices":[{"delta":{"content":"a"},"text":""}]}"#, b"a"),
             (r#"{"choices":[{"text":null,"delta":{"content":"a"}}]}"#, b"a"),
-            // Careless, and read all the same.
+            // Invalid JSON, but accepted.
             (
                 r#"{"choices":[{"delta":{"content":"x","content":"a"},"delta":{"role":null}}],"usage":NaN,"usage":-Infinity,}"#,
                 b"a",

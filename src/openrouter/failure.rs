@@ -1,29 +1,29 @@
-//! Every way in which a model call fails, and which of our codes it is: one table for the words of the API,
-//! one for its numbers, one for what goes wrong on the way.
+//! Maps each failure of a model call to a code of this service: a table of the API's error types, one of its numbers, and the
+//! failures of the connection.
 //!
 //! ```text
-//! error.metadata.error_type, error.availability.code, error.code as a word   the better key: looked at first
-//! error.code as a number, the HTTP status                                    400 to 599
-//! error.type                                                                 where there is none of these
+//! error.metadata.error_type, error.availability.code, error.code as text     first
+//! error.code as a number, the HTTP status                                    second; 400 to 599
+//! error.type                                                                 without any of these
 //! ```
-//! Not for: finding these in an answer ([`super::chunk`]), and waiting (`generation::retry`).
+//! Not for: reading these from a response ([`super::chunk`]), and waiting (`generation::retry`).
 
 use crate::problem::Code;
 
-/// The longest `Retry-After` that is passed on, in seconds: a day. What is longer is a mistake.
+/// The longest `Retry-After` that is forwarded, in seconds: a day. A longer one is a mistake.
 pub const RETRY_AFTER_S_MAX: u64 = 86_400;
 
-/// Why an attempt failed, or broke off.
+/// Why an attempt failed or was cut off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Failure {
-    /// What the caller is told.
+    /// The code for the caller.
     pub code: Code,
     /// Whether another attempt may be made. Never after 400, 401, 402 and 403.
     pub may_retry: bool,
-    /// How many seconds the other side asked to wait; 0 to [`RETRY_AFTER_S_MAX`].
+    /// The `Retry-After` of the model API in seconds; 0 to [`RETRY_AFTER_S_MAX`].
     pub retry_after_s: Option<u64>,
-    /// For the operator: the API's own word where this table knows it, else one of this service. Nothing that
-    /// the other side wrote.
+    /// For the operator: the API's error type if it is in the table, else a label of this service. Never any other text of
+    /// the API.
     pub label: &'static str,
     /// The HTTP status, or the number in `error.code`.
     pub status: Option<u16>,
@@ -52,8 +52,8 @@ const ERROR_TYPES: &[(&str, Code, bool)] = &[
     ("content_filter", Code::AiRefused, false),
 ];
 
-/// `error.type`, or `error.code` as a word, as OpenAI, Anthropic, vLLM and llama.cpp name it. Many servers send it beside a
-/// number that says more.
+/// `error.type`, or `error.code` as text, as OpenAI, Anthropic, vLLM and llama.cpp name it. Many servers send it beside a more
+/// specific number.
 const KINDS: &[(&str, Code, bool)] = &[
     ("rate_limit_error", Code::AiUnavailable, true),
     ("overloaded_error", Code::AiUnavailable, true),
@@ -69,18 +69,18 @@ const KINDS: &[(&str, Code, bool)] = &[
     ("invalid_api_key", Code::AiMisconfigured, false),
 ];
 
-/// What an error document says, as far as it says anything.
+/// The details of an error, as far as the response has them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ErrorDetails<'a> {
     /// `error.metadata.error_type`.
     pub error_type: Option<&'a str>,
     /// `error.availability.code`.
     pub availability_code: Option<&'a str>,
-    /// `error.code`, where it is a word.
+    /// `error.code`, where it is text.
     pub code_text: Option<&'a str>,
-    /// `error.type`: looked at where there is no number.
+    /// `error.type`, used where there is no number.
     pub kind: Option<&'a str>,
-    /// `error.code`, where it is a number, or a word of digits.
+    /// `error.code`, where it is a number, or text of digits.
     pub code_number: Option<u64>,
     /// The HTTP status, unless it is a success.
     pub http_status: Option<u16>,
@@ -91,7 +91,7 @@ pub struct ErrorDetails<'a> {
 }
 
 impl Failure {
-    /// What the other side told.
+    /// Creates the failure that the API reported.
     #[must_use]
     pub fn from_details(details: &ErrorDetails<'_>) -> Self {
         let number = details
@@ -124,7 +124,7 @@ impl Failure {
         }
     }
 
-    /// What this side saw.
+    /// Creates a failure that this service detected.
     #[must_use]
     pub const fn local(label: &'static str, code: Code, may_retry: bool) -> Self {
         Self { code, may_retry, retry_after_s: None, label, status: None }
@@ -132,11 +132,11 @@ impl Failure {
 
     /// No connection.
     pub const UNREACHABLE: Self = Self::local("no connection", Code::AiUnavailable, true);
-    /// The connection broke, or ended without saying that it was the end.
+    /// The connection was cut, or ended without an end of the answer.
     pub const CUT: Self = Self::local("cut", Code::AiUnavailable, true);
-    /// Nothing came for as long as silence is borne.
+    /// Nothing was received within the idle timeout.
     pub const IDLE_TIMEOUT: Self = Self::local("silence", Code::AiTimeout, true);
-    /// The time for the whole is over.
+    /// The deadline of the generation has passed.
     pub const DEADLINE: Self = Self::local("deadline", Code::AiTimeout, false);
     /// `finish_reason: "error"`, without an error.
     pub const ERROR: Self = Self::local("error", Code::AiUnavailable, true);
@@ -144,18 +144,18 @@ impl Failure {
     pub const REFUSED: Self = Self::local("refused", Code::AiRefused, false);
     /// `finish_reason: "length"`.
     pub const LENGTH: Self = Self::local("length", Code::AiInvalidResponse, true);
-    /// The answer is no JSON of the API: HTML, a broken chunk.
+    /// The response is no JSON of the API: HTML, a broken chunk.
     pub const UNREADABLE: Self = Self::local("unreadable", Code::AiInvalidResponse, true);
-    /// The answer is longer than any that is read.
+    /// The response is longer than the limit.
     pub const TOO_LARGE: Self = Self::local("too large", Code::AiInvalidResponse, true);
-    /// The answer ended as it should, and its cards did not.
+    /// The response ended regularly within an open candidate list.
     pub const NOT_CLOSED: Self = Self::local("not closed", Code::AiInvalidResponse, true);
-    /// The answer is whole and has no valid card.
+    /// The answer is complete and has no valid candidate.
     pub const NO_CANDIDATE: Self = Self::local("no valid card", Code::AiInvalidResponse, true);
-    /// The attempts were used up before (by a process that died).
+    /// The attempts were used up before a restart.
     pub const NO_ATTEMPT_LEFT: Self = Self::local("no attempt left", Code::AiUnavailable, false);
 
-    /// For the log: `rate_limit_exceeded 429`. Holds nothing that the other side wrote.
+    /// Returns a note for the log: `rate_limit_exceeded 429`. It contains no other text of the API.
     #[must_use]
     pub fn note(&self) -> String {
         match self.status {
@@ -164,7 +164,7 @@ impl Failure {
         }
     }
 
-    /// Whether the other side has a limit that was reached.
+    /// Whether a rate limit of the API was exceeded.
     #[must_use]
     pub fn is_rate_limit(&self) -> bool {
         self.code == Code::AiUnavailable && (self.status == Some(429) || self.label.starts_with("rate_limit"))
@@ -176,7 +176,7 @@ const fn of_status(status: u16) -> (&'static str, Code, bool) {
         403 => ("status", Code::AiRefused, false),
         408 | 504 => ("status", Code::AiTimeout, true),
         429 => ("status", Code::AiUnavailable, true),
-        // A redirect is not followed: the key would go along to wherever it leads.
+        // A redirect is not followed, because the key would be sent to its target.
         300..=499 => ("status", Code::AiMisconfigured, false),
         _ => ("status", Code::AiUnavailable, true),
     }
@@ -372,7 +372,7 @@ mod tests {
         }
         let details =
             ErrorDetails { code_number: Some(503), retryable: Some(false), ..ErrorDetails::default() };
-        assert!(!Failure::from_details(&details).may_retry, "the other side says that it is no use");
+        assert!(!Failure::from_details(&details).may_retry, "the API reports that a retry is useless");
     }
 
     #[test]

@@ -1,14 +1,14 @@
-//! The state of the key, as a sign of life: `GET {base_url}/key`. Servers that only speak the model API have no such
-//! path; any answer but 401 and 5xx says that they are there.
+//! The readiness probe of the model API: `GET {base_url}/key`. Compatible servers have no such path; any status but 401 and
+//! 5xx shows that they are reachable.
 
 use crate::config::ModelApi;
 use crate::http::Request;
 use crate::ports::{Fetch, Incoming};
 
-/// Whether the model API answers, and takes the key.
+/// Checks that the model API responds and accepts the key.
 ///
 /// # Errors
-/// What it did instead, in words of this service.
+/// A description of the failure, in words of this service.
 pub async fn probe(host: &impl Fetch, settings: &ModelApi) -> Result<(), String> {
     let request = Request {
         method: "GET",

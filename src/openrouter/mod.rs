@@ -1,10 +1,10 @@
-//! The model API: OpenRouter, or a server that speaks as it does (a gateway, Ollama, llama.cpp).
+//! The model API: OpenRouter, or a compatible server (a gateway, Ollama, llama.cpp).
 //!
-//! [`request`] says what is sent, [`chunk`] what one document of an answer says, [`failure`] which of our
-//! codes each of its failures is, [`response_reader`] what a whole answer came to; [`call`](mod@call) puts them in
-//! order, with attempts and deadlines. All but the last are pure.
+//! [`request`] builds the request, [`chunk`] reads one document of a response, [`failure`] maps failures to the codes of this
+//! service, [`response_reader`] reads a whole response; [`call`](mod@call) runs them, with attempts and deadlines. All but
+//! [`call`](mod@call) and [`key`] are pure.
 //!
-//! Not for: cards and prompts (`generation`), sessions (`routes`).
+//! Not for: candidates and prompts (`generation`), sessions (`edge`).
 
 pub mod call;
 pub mod chunk;

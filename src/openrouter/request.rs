@@ -7,12 +7,10 @@
 //!  "response_format":{strict JSON schema},"provider":{"require_parameters":true,"data_collection":"deny"},
 //!  "user":"…","max_tokens":…}
 //! ```
-//! INVARIANT: the body depends on user, model and text alone (and on the deployment): the same question is
-//! the same bytes, so that the model API can give the same answer again. What belongs to one request goes
-//! into the headers.
+//! INVARIANT: the body depends on user, model and text alone (and on the deployment), so that the model API can return a
+//! cached answer for the same bytes. Values of one request are sent as headers.
 //!
-//! A stream is asked for even where the caller wants a plain answer: only then does closing the connection
-//! stop the bill.
+//! The request is always for a stream: only then does closing the connection end the billing.
 
 use crate::config::ModelApi;
 use crate::generation::prompt::{ANSWER_SCHEMA, system_message, user_message};
@@ -21,50 +19,50 @@ use crate::pseudonym::pseudonym;
 
 /// OpenRouter: "'models' array must have 3 items or fewer", with status 400.
 const MODELS_MAX: usize = 3;
-/// What a card may use of `max_tokens`, markup included. A card of 300 characters has 100 tokens in English,
-/// 300 in a script of which the tokenizer knows little.
+/// The share of a candidate in `max_tokens`, markup included. A candidate of 300 characters has 100 tokens in English, 300 in a
+/// script that the tokenizer hardly covers.
 const CANDIDATE_TOKENS_MAX: usize = 400;
-/// What is left for what is no card: prose, fences, and the thoughts of models that bill them as output.
+/// The share of everything else: prose, fences, and the reasoning of models that bill it as output.
 const OTHER_TOKENS_MAX: usize = 1_000;
-/// The least upper end of output among the models that are commonly allowed; above it, providers refuse the
-/// request.
+/// The least output limit among the models that are commonly allowed; providers reject requests above it.
 const TOKENS_MAX: usize = 16_000;
-/// Names this service in the model API's own statistics.
+/// The name of this service in the statistics of the model API.
 const TITLE: &str = "ai-sessions";
 
-/// What is asked for, by whom.
+/// A request for a generation.
 #[derive(Clone, Copy)]
 pub struct ModelRequest<'a> {
     /// The service's secret: the key of the pseudonym and of the delimiter. Never sent.
     pub secret: &'a str,
     /// Groups the attempts of a session at the model API.
     pub session_id: &'a str,
-    /// Never sent: the model API gets a pseudonym.
+    /// Never sent: the model API receives a pseudonym.
     pub user_id: &'a str,
     /// One of the allowed models.
     pub model: &'a str,
     /// Sanitized.
     pub text: &'a str,
-    /// The end of the whole, in milliseconds since the Unix epoch.
+    /// The end of the generation, in milliseconds since the Unix epoch.
     pub deadline_ms: u64,
-    /// Attempts that were made before (by a process that died); 0 for a first call.
+    /// Attempts before a restart; 0 for a first call.
     pub attempts_made: u32,
-    /// The most bytes of the answer that are waited for at once, now: 1 while somebody waits for single cards.
+    /// Returns the present size of a batch of the response; 1 while subscribers wait for single candidates.
     pub batch_bytes: &'a dyn Fn() -> usize,
-    /// Whether one more attempt may be counted, as far as is known now. Called before the backoff of a retry.
+    /// Returns whether one more attempt is available now. Called before the backoff of a retry.
     pub has_call_left: &'a dyn Fn() -> bool,
-    /// Counts an attempt before it is made, by its 1-based number, those before a crash included. Whether it may be made.
+    /// Counts an attempt before it is made, by its 1-based number, those before a restart included. Returns whether it may be
+    /// made.
     pub may_call: &'a dyn Fn(u32) -> bool,
-    /// The caller does not want an answer that was given before.
+    /// The caller does not allow a cached answer.
     pub no_cache: bool,
-    /// W3C Trace Context, passed on.
+    /// W3C Trace Context, forwarded.
     pub traceparent: Option<&'a str>,
     /// The service's own origin; empty: not sent.
     pub referer: &'a str,
 }
 
-/// The request. With `may_reuse` the model API is asked for an answer that it has given before, if the
-/// deployment wants it to; not after an attempt that failed, because what failed may be what was kept.
+/// Builds the request. With `may_reuse` it allows a cached answer of the model API, if the deployment does; not after a failed
+/// attempt, because the failure may be in the cache.
 #[must_use]
 pub fn build(settings: &ModelApi, request: &ModelRequest<'_>, may_reuse: bool) -> Request {
     let mut headers = vec![
@@ -73,7 +71,7 @@ pub fn build(settings: &ModelApi, request: &ModelRequest<'_>, may_reuse: bool) -
         ("accept", "text/event-stream".to_owned()),
         ("x-session-id", request.session_id.to_owned()),
         ("x-openrouter-title", TITLE.to_owned()),
-        ("x-title", TITLE.to_owned()), // the name of the same before 2026; gateways still look for it
+        ("x-title", TITLE.to_owned()), // its name before 2026, which gateways still read
     ];
     if !request.referer.is_empty() {
         headers.push(("http-referer", request.referer.to_owned()));
@@ -93,16 +91,16 @@ pub fn build(settings: &ModelApi, request: &ModelRequest<'_>, may_reuse: bool) -
     }
 }
 
-/// Whether an answer that was given before would do.
+/// Whether a cached answer is allowed.
 #[must_use]
 pub const fn allows_reuse(settings: &ModelApi, request: &ModelRequest<'_>) -> bool {
     settings.cache_ttl_s > 0 && !request.no_cache
 }
 
-/// Written out rather than built from types: so every byte that is sent can be seen here.
+/// Writes the body as text, so that every byte of it is visible here.
 fn body(settings: &ModelApi, request: &ModelRequest<'_>) -> String {
-    let cards = settings.candidates_max.saturating_mul(CANDIDATE_TOKENS_MAX);
-    let tokens_max = cards.saturating_add(OTHER_TOKENS_MAX).min(TOKENS_MAX);
+    let candidates = settings.candidates_max.saturating_mul(CANDIDATE_TOKENS_MAX);
+    let tokens_max = candidates.saturating_add(OTHER_TOKENS_MAX).min(TOKENS_MAX);
     [
         "{",
         &model_or_models(settings, request.model),
@@ -113,14 +111,14 @@ fn body(settings: &ModelApi, request: &ModelRequest<'_>) -> String {
         r#"}],"stream":true,"usage":{"include":true},"response_format":{"type":"json_schema","json_schema":"#,
         r#"{"name":"flashcards","strict":true,"schema":"#,
         ANSWER_SCHEMA,
-        // Without it a provider that knows no schema may serve the request and ignore the schema.
+        // Without it a provider without schemas may serve the request and ignore the schema.
         r#"}},"provider":{"require_parameters":true,"data_collection":"#,
-        // Always named: the default of an account may be another.
+        // Always sent: the default of an account may differ.
         if settings.may_collect_data { r#""allow""# } else { r#""deny""# },
         if settings.zero_data_retention { r#","zdr":true"# } else { "" },
         r#"},"user":"#,
         &quoted(&pseudonym(request.secret, request.user_id)),
-        // No temperature: with `require_parameters` a model that knows none would find no provider.
+        // No temperature: with `require_parameters` a model without that parameter has no provider.
         r#","max_tokens":"#,
         &tokens_max.to_string(),
         "}",
@@ -137,9 +135,9 @@ fn model_or_models(settings: &ModelApi, model: &str) -> String {
     [r#""models":["#, &models.join(","), "]"].concat()
 }
 
-/// A JSON string.
+/// Writes a JSON string.
 fn quoted(text: &str) -> String {
-    // A string has nothing in it that serde_json could fail at.
+    // Serializing a string cannot fail.
     serde_json::to_string(text).unwrap_or_default()
 }
 

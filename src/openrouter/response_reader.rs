@@ -1,12 +1,12 @@
-//! One answer while it is read: from the connection's bytes to candidates, and what it came to.
+//! Reads one response, from the bytes of the connection to candidates and the outcome.
 //!
 //! ```text
-//! data: …   bytes → events → chunks → content → candidates   as they come
+//! data: …   bytes → events → chunks → content → candidates   at once
 //! {"…       bytes → documents → content → candidates         at the end: JSON, an error, or unreadable
 //! ```
-//! The first byte says which of the two it is; the media type counts only where the byte says nothing.
+//! The first byte decides between the two; the media type counts only for other first bytes.
 //!
-//! Not for: time and connections. [`super::call`] brings the bytes, and says how they ended.
+//! Not for: time and connections, from which [`super::call`] passes the bytes and their end.
 
 use super::chunk::{Chunk, DONE, DocumentContext, Finish};
 use super::failure::{ErrorDetails, Failure};
@@ -14,13 +14,13 @@ use crate::generation::candidate_reader::{CandidateReader, OnFound};
 use crate::generation::event_stream::{Event, EventStream};
 use crate::generation::usage::Usage;
 
-/// The longest answer on the wire. Each bytes of content, of a few bytes, comes in some 200 bytes of chunk: 4 MiB hold
-/// 2000 cards in pieces of 20 bytes.
+/// The longest response. A part of the content has a few bytes in a chunk of some 200: 4 MiB are 2000 candidates in parts of
+/// 20 bytes.
 pub const RAW_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// The longest error document.
 const ERROR_BYTES_MAX: usize = 64 * 1024;
 
-/// An answer that is being read.
+/// The reader of one response.
 #[derive(Debug)]
 pub struct ResponseReader {
     context: DocumentContext,
@@ -56,12 +56,12 @@ struct Received {
     id: Option<String>,
 }
 
-/// What is worth waiting for.
+/// The part of a response that is still worth reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Remaining {
     /// Candidates.
     Candidates,
-    /// Only what comes after them, the usage and the end; or an error document: worth a moment, not a wait.
+    /// Only the usage and the end after the candidates, or an error document: worth a short wait.
     Tail,
     /// Nothing: the connection can be closed.
     Nothing,
@@ -70,22 +70,22 @@ pub enum Remaining {
 /// How the bytes ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// As they should, or because nothing more was wanted.
+    /// Regularly, or because nothing remained to be read.
     Regular,
-    /// The connection broke.
+    /// The connection was cut.
     Cut,
-    /// Nothing came for too long.
+    /// Nothing was received within the idle timeout.
     IdleTimeout,
-    /// The time for the whole was over.
+    /// The deadline has passed.
     Deadline,
 }
 
-/// What an answer came to.
+/// The outcome of a response.
 #[derive(Debug, PartialEq)]
 pub struct Outcome {
-    /// Why it failed, or broke off; `None` when it is whole and has a candidate.
+    /// Why it failed or was cut off; `None` for a complete answer with a candidate.
     pub failure: Option<Failure>,
-    /// What was used, if it was told.
+    /// The usage, if it was sent.
     pub usage: Option<Usage>,
     /// The model that served.
     pub model: Option<String>,
@@ -94,7 +94,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// There was nothing to read.
+    /// Creates the outcome of an attempt without a response.
     #[must_use]
     pub const fn without_response(failure: Failure) -> Self {
         Self { failure: Some(failure), usage: None, model: None, id: None }
@@ -102,7 +102,7 @@ impl Outcome {
 }
 
 impl ResponseReader {
-    /// An answer with this head.
+    /// Creates a reader of a response with this head.
     #[must_use]
     pub fn new(status: u16, content_type: &str, retry_after: Option<&str>) -> Self {
         let is_success = (200..300).contains(&status);
@@ -110,7 +110,7 @@ impl ResponseReader {
         Self {
             context: DocumentContext {
                 http_status: (!is_success).then_some(status),
-                // RFC 9110, section 10.2.3: seconds or a date; the date is not used by the APIs this is for.
+                // RFC 9110, section 10.2.3: seconds or a date; these APIs send no dates.
                 retry_after_s: retry_after.and_then(|seconds| seconds.trim().parse().ok()),
                 is_error: false,
             },
@@ -132,7 +132,7 @@ impl ResponseReader {
         }
         let mut bytes = bytes;
         if matches!(self.format, Format::Unknown) {
-            // White space and a byte order mark mean nothing to either form.
+            // White space and a byte order mark are ignored in both formats.
             let is_begun = |byte: &u8| !byte.is_ascii_whitespace() && !matches!(byte, 0xEF | 0xBB | 0xBF);
             let Some(start) = bytes.iter().position(is_begun) else { return };
             bytes = bytes.get(start..).unwrap_or_default();
@@ -156,7 +156,7 @@ impl ResponseReader {
         }
     }
 
-    /// What is worth waiting for now.
+    /// Returns the part that is still worth reading.
     ///
     /// Neither a `finish_reason` nor the usage ends the answer while JSON is open or content follows: some servers send both
     /// with each chunk.
@@ -184,7 +184,7 @@ impl ResponseReader {
         }
     }
 
-    /// No more bytes come.
+    /// Ends the response.
     pub fn end(self, end: End, on_found: &mut OnFound<'_>) -> Outcome {
         let mut received = self.received;
         let mut is_stream = self.is_called_stream && self.context.http_status.is_none();
@@ -193,7 +193,7 @@ impl ResponseReader {
             Format::EventStream(stream) => {
                 is_stream = true;
                 if !self.is_too_large {
-                    // A last event that is no JSON was cut, whatever was behind it.
+                    // A last event that is no JSON was cut off.
                     let was_unreadable = received.is_unreadable;
                     stream.finish(&mut |event| received.read_event(event, on_found));
                     received.is_unreadable = was_unreadable;
@@ -205,13 +205,13 @@ impl ResponseReader {
                     let rest = received.read_documents(&document, self.context, on_found);
                     let is_read = rest.len() < document.trim_ascii().len();
                     if is_read && !rest.is_empty() {
-                        // A stream behind a first document, or documents with something else between them.
+                        // A stream after a first document, or documents with other lines between them.
                         let mut stream = EventStream::default();
                         if stream.push(rest, &mut |event| received.read_event(event, on_found)).is_ok() {
                             stream.finish(&mut |event| received.read_event(event, on_found));
                         }
                     }
-                    // Where it was cut, that is what went wrong; but what can be read is whole.
+                    // A cut is the failure of a document that cannot be read; one that can be read is complete.
                     received.is_unreadable = !is_read && end == End::Regular;
                 }
             }
@@ -239,7 +239,7 @@ impl ResponseReader {
 impl Received {
     fn read_event(&mut self, event: Event<'_>, on_found: &mut OnFound<'_>) {
         let mut data = event.data.trim_ascii();
-        // A relay put the field before each line once more.
+        // A relay repeats the field name before each line.
         while let Some(rest) = data.strip_prefix(b"data:") {
             data = rest.trim_ascii_start();
         }
@@ -258,7 +258,7 @@ impl Received {
         if event.is_error {
             self.failure = self.failure.or(Some(Failure::ERROR));
         } else if rest.contains(&b'\n') {
-            // One of the lines looked like the beginning of an object, and was not.
+            // One of the lines only looked like the beginning of an object.
             for data in rest.split(|byte| *byte == b'\n') {
                 self.read_event(Event { data, ..event }, on_found);
             }
@@ -271,7 +271,7 @@ impl Received {
         }
     }
 
-    /// Reads one document after another; returns the rest, which is none.
+    /// Reads one document after another; returns the rest, which is no document.
     fn read_documents<'a>(
         &mut self,
         text: &'a [u8],
@@ -310,7 +310,7 @@ impl Received {
         }
     }
 
-    /// Why this is not a whole answer with a candidate.
+    /// Returns the failure of an answer that is incomplete or has no candidate.
     fn failure(&self, end: End, is_too_large: bool, is_stream: bool) -> Failure {
         if self.is_refusal || self.finish == Some(Finish::ContentFilter) {
             return Failure::REFUSED;
@@ -347,17 +347,17 @@ mod tests {
     use crate::generation::candidate::{Candidates, Found};
     use crate::problem::Code;
 
-    /// The fronts of the cards that were taken, and what the answer came to.
+    /// Returns the fronts of the accepted candidates, and the outcome.
     fn read<'a>(
         content_type: &str,
-        pieces: impl IntoIterator<Item = &'a [u8]>,
+        chunks: impl IntoIterator<Item = &'a [u8]>,
         end: End,
     ) -> (Vec<String>, Outcome) {
         let mut candidates = Candidates::new(20);
         let mut take = |found: Found| candidates.take(found).is_ok();
         let mut reader = ResponseReader::new(200, content_type, None);
-        for piece in pieces {
-            reader.push(piece, &mut take);
+        for chunk in chunks {
+            reader.push(chunk, &mut take);
         }
         let outcome = reader.end(end, &mut take);
         (candidates.into_list().into_iter().map(|candidate| candidate.front).collect(), outcome)
@@ -370,14 +370,13 @@ mod tests {
     );
     const FRONTS: [&str; 2] = ["caf\u{e9} \u{1f600}", "\u{1f600}\n\u{65e5}"];
 
-    /// A stream in which the content comes in pieces of so many UTF-16 units: halves of pairs stand alone, as
-    /// escapes.
+    /// Writes a stream with content in parts of so many UTF-16 units; separated halves of pairs are escapes.
     fn stream_of(content: &str, units: usize, line_end: &str) -> Vec<u8> {
         let mut stream = [": OPENROUTER PROCESSING", line_end, line_end].concat();
         let units_of_content: Vec<u16> = content.encode_utf16().collect();
-        for piece in units_of_content.chunks(units) {
+        for chunk in units_of_content.chunks(units) {
             let mut quoted = String::new();
-            for unit in char::decode_utf16(piece.iter().copied()) {
+            for unit in char::decode_utf16(chunk.iter().copied()) {
                 match unit {
                     Ok('"') => quoted.push_str("\\\""),
                     Ok('\\') => quoted.push_str("\\\\"),
@@ -450,7 +449,7 @@ mod tests {
         assert_eq!(counts, [(0, false), (1, false), (2, false), (2, true)]);
     }
 
-    const CARD: &str = r#"{"front":"f","back":"b","prompt":"p"}"#;
+    const CANDIDATE: &str = r#"{"front":"f","back":"b","prompt":"p"}"#;
 
     fn event(value: &serde_json::Value) -> String {
         format!("data: {value}\n\n")
@@ -467,8 +466,8 @@ mod tests {
     #[test]
     fn each_end_of_a_stream_has_its_own_failure() {
         let done = "data: [DONE]\n\n";
-        let closed = said(&["[", CARD, "]"].concat());
-        let open = said(&["{\"candidates\":[", CARD].concat());
+        let closed = said(&["[", CANDIDATE, "]"].concat());
+        let open = said(&["{\"candidates\":[", CANDIDATE].concat());
         let empty = said("{\"candidates\":[]}");
         let error = event(&json!({ "error": { "code": 502, "message": "m" }, "choices": [] }));
         let overloaded = Failure { status: Some(502), ..Failure::local("status", Code::AiUnavailable, true) };
@@ -518,17 +517,17 @@ mod tests {
 
     #[test]
     fn a_document_in_place_of_a_stream_is_read_too() {
-        let cards = ["Here: {\"candidates\":[", CARD, "]}"].concat();
-        let cut = ["{\"candidates\":[", CARD, ",{\"fro"].concat();
+        let candidates = ["Here: {\"candidates\":[", CANDIDATE, "]}"].concat();
+        let cut = ["{\"candidates\":[", CANDIDATE, ",{\"fro"].concat();
         let usage = json!({ "prompt_tokens": 1, "completion_tokens": 2 });
         for (document, count, failure) in [
             (
-                json!({ "choices": [{ "message": { "content": cards }, "finish_reason": "stop" }], "usage": usage }),
+                json!({ "choices": [{ "message": { "content": candidates }, "finish_reason": "stop" }], "usage": usage }),
                 1,
                 None,
             ),
             (
-                json!({ "choices": [{ "message": { "content": [{ "type": "text", "text": cards }] } }] }),
+                json!({ "choices": [{ "message": { "content": [{ "type": "text", "text": candidates }] } }] }),
                 1,
                 None,
             ),
@@ -560,7 +559,7 @@ mod tests {
             (json!({ "choices": [] }), 0, Some(Failure::NO_CANDIDATE)),
             (json!({}), 0, Some(Failure::NO_CANDIDATE)),
             (json!({ "error": "model not found" }), 0, Some(Failure::ERROR)),
-            (json!([cards]), 0, Some(Failure::UNREADABLE)),
+            (json!([candidates]), 0, Some(Failure::UNREADABLE)),
         ] {
             for content_type in ["application/json", "application/json; charset=utf-8", "text/plain", ""] {
                 let (fronts, outcome) =
@@ -584,7 +583,7 @@ mod tests {
 
     #[test]
     fn chunks_are_read_with_other_lines_around_them() {
-        let chunks = ["[", CARD, ",", r#"{"front":"g","back":"b","prompt":"p"}"#, "]"].map(said);
+        let chunks = ["[", CANDIDATE, ",", r#"{"front":"g","back":"b","prompt":"p"}"#, "]"].map(said);
         let stream = chunks.concat();
         let with = |between: &str| [between, &chunks.join(between), "data: [DONE]\n\n"].concat();
         for (name, body) in [
@@ -618,7 +617,7 @@ mod tests {
 
     #[test]
     fn the_media_type_is_read_in_any_case_and_with_parameters() {
-        let stream = [&*said(&["[", CARD, "]"].concat()), "data: [DONE]\n\n"].concat();
+        let stream = [&*said(&["[", CANDIDATE, "]"].concat()), "data: [DONE]\n\n"].concat();
         for content_type in [
             "text/event-stream",
             "Text/Event-Stream; charset=utf-8",
@@ -633,16 +632,16 @@ mod tests {
     fn an_error_document_outranks_its_status() {
         let read = |status: u16, retry_after: Option<&str>, document: &str, end| {
             let mut reader = ResponseReader::new(status, "application/json", retry_after);
-            assert_eq!(reader.remaining(), Remaining::Tail, "an error is not waited for as cards are");
-            let mut take = |_: Found| panic!("there is no card in an error");
+            assert_eq!(reader.remaining(), Remaining::Tail, "an error document is only a tail");
+            let mut take = |_: Found| panic!("an error has no candidate");
             reader.push(document.as_bytes(), &mut take);
             reader.end(end, &mut take).failure.expect("it is a failure")
         };
-        let told =
+        let document =
             r#"{"error":{"code":400,"message":"m","metadata":{"error_type":"content_policy_violation"}}}"#;
-        assert_eq!(read(400, None, told, End::Regular).code, Code::AiRefused);
-        assert_eq!(read(400, None, told, End::Cut).code, Code::AiRefused);
-        assert_eq!(read(400, None, &told[1..], End::Cut).code, Code::AiMisconfigured);
+        assert_eq!(read(400, None, document, End::Regular).code, Code::AiRefused);
+        assert_eq!(read(400, None, document, End::Cut).code, Code::AiRefused);
+        assert_eq!(read(400, None, &document[1..], End::Cut).code, Code::AiMisconfigured);
         for document in ["", "<html>", "{\"err", "{}", "[]", "null"] {
             for (status, code) in [
                 (401, Code::AiMisconfigured),
@@ -677,7 +676,7 @@ mod tests {
     fn the_last_usage_that_was_sent_counts() {
         let used = |tokens: u64| event(&json!({ "choices": [], "usage": { "prompt_tokens": tokens } }));
         let stream =
-            [used(1), said(&["[", CARD].concat()), used(7), said("]"), "data: [DONE]\n\n".to_owned()];
+            [used(1), said(&["[", CANDIDATE].concat()), used(7), said("]"), "data: [DONE]\n\n".to_owned()];
         let (_, outcome) = read(STREAM, [stream.concat().as_bytes()], End::Regular);
         assert_eq!(outcome.usage, Some(Usage { prompt_tokens: 7, ..Usage::default() }));
     }
@@ -689,7 +688,7 @@ mod tests {
         for (event, remaining) in [
             (": OPENROUTER PROCESSING\n\n", Remaining::Candidates),
             (&*said("{\"candidates\":[]} "), Remaining::Candidates),
-            (&said(&["[", CARD].concat()), Remaining::Candidates),
+            (&said(&["[", CANDIDATE].concat()), Remaining::Candidates),
             (&said("]"), Remaining::Tail),
             (&stopped("stop"), Remaining::Tail),
             (&event(&json!({ "choices": [], "usage": { "prompt_tokens": 1 } })), Remaining::Nothing),
@@ -722,7 +721,7 @@ mod tests {
         let mut take = |_: Found| true;
         for reason in ["", "stop", "length", "content_filter", "error", "tool_calls"] {
             let mut reader = ResponseReader::new(200, STREAM, None);
-            for content in ["[", CARD, "", ",", CARD, ""] {
+            for content in ["[", CANDIDATE, "", ",", CANDIDATE, ""] {
                 reader.push(chunk(content, reason).as_bytes(), &mut take);
                 assert_eq!(reader.remaining(), Remaining::Candidates, "{reason} {content}");
             }
@@ -731,9 +730,12 @@ mod tests {
             assert_eq!(reader.remaining(), remaining, "{reason}");
         }
         // Content that is read at its end, and single objects: only a chunk without content is an end.
-        for pieces in [["<think>", "[", "]</think>", "[", CARD, "]"], [CARD, "\n", CARD, "\n", CARD, "\n"]] {
+        for chunks in [
+            ["<think>", "[", "]</think>", "[", CANDIDATE, "]"],
+            [CANDIDATE, "\n", CANDIDATE, "\n", CANDIDATE, "\n"],
+        ] {
             let mut reader = ResponseReader::new(200, STREAM, None);
-            for content in pieces {
+            for content in chunks {
                 reader.push(chunk(content, "stop").as_bytes(), &mut take);
                 assert_eq!(reader.remaining(), Remaining::Candidates, "{content}");
             }
@@ -747,7 +749,7 @@ mod tests {
     #[test]
     fn an_endless_response_fails_as_too_large() {
         let comment = [b": ".as_slice(), &[b'x'; 1022]].concat();
-        for (content_type, piece) in [
+        for (content_type, chunk) in [
             (STREAM, comment.as_slice()),
             (STREAM, said(&"x".repeat(1000)).as_bytes()),
             (STREAM, &b": x\n\n".repeat(50)),
@@ -756,9 +758,9 @@ mod tests {
             let mut reader = ResponseReader::new(200, content_type, None);
             let mut bytes = 0;
             while reader.remaining() == Remaining::Candidates {
-                reader.push(piece, &mut |_| true);
-                bytes += piece.len();
-                assert!(bytes <= RAW_BYTES_MAX + piece.len());
+                reader.push(chunk, &mut |_| true);
+                bytes += chunk.len();
+                assert!(bytes <= RAW_BYTES_MAX + chunk.len());
             }
             assert_eq!(reader.end(End::Regular, &mut |_| true).failure, Some(Failure::TOO_LARGE));
         }
