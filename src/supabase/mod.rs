@@ -1,5 +1,5 @@
-//! Supabase: the sign-in service's keys, and the database through PostgREST with the user's own token, so that row
-//! level security decides. No service-role key exists anywhere here.
+//! Supabase: the keys of the sign-in service, and the database through PostgREST with the user's own token, so that row level
+//! security applies. This service has no service-role key.
 
 pub mod keys;
 pub mod rest;

@@ -1,4 +1,4 @@
-//! PostgREST behind Supabase's gateway: one request, one answer, and what its failures mean here.
+//! Sends requests to PostgREST behind Supabase's gateway, and classifies its failures.
 
 use std::ops::RangeInclusive;
 
@@ -8,35 +8,35 @@ use crate::config::Supabase;
 use crate::http::{JSON, Request};
 use crate::ports::{Fetch, Incoming, Timer, read_whole, within};
 
-/// A query that takes longer has gone wrong: each of ours reads or writes a handful of rows by key.
+/// The timeout of a request: each reads or writes a few rows by key.
 const TIMEOUT_MS: u64 = 5000;
-/// The size of a response without rows: a status, an error, or the page of a proxy.
+/// The longest response without rows: a status, an error, or the page of a proxy.
 pub const BYTES_MAX: usize = 256 * 1024;
 
-/// As whom a request is made.
+/// The caller of a request.
 #[derive(Debug, Clone, Copy)]
 pub struct Caller<'a> {
     /// The user's own access token.
     pub token: &'a str,
-    /// W3C Trace Context, passed on.
+    /// W3C Trace Context, forwarded.
     pub traceparent: Option<&'a str>,
 }
 
-/// Why a request was not answered as it should be.
+/// Why a request failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RestError {
-    /// No answer, none in time, or a 5xx: may work later.
+    /// No response, none in time, or a 5xx: can succeed later.
     Unavailable,
-    /// 401: the token is not taken (any more).
+    /// 401: the token is rejected.
     Unauthorized,
-    /// 401: the token is not valid yet, by the database's clock.
+    /// 401: the token is not valid yet by the database's clock.
     NotYetValid,
-    /// A 4xx whose body is no document: a firewall before the database refused the request.
+    /// A 4xx without a JSON body: a firewall before the database rejected the request.
     Firewall {
         /// The HTTP status.
         status: u16,
     },
-    /// Any other refusal. `sqlstate` where Postgres gave one.
+    /// Any other rejection, with the `sqlstate` of Postgres if there is one.
     Refused {
         /// The HTTP status.
         status: u16,
@@ -45,35 +45,35 @@ pub enum RestError {
     },
 }
 
-/// Of every code of Postgres.
+/// The length of every code of Postgres.
 const SQLSTATE_CHARS: usize = 5;
-/// Postgres' code for a reference to a row that is not there.
+/// Postgres' code for a reference to a missing row.
 const FOREIGN_KEY_VIOLATION: &str = "23503";
 
 impl RestError {
-    /// Postgres' code for a row that is there already.
+    /// Postgres' code for an existing row.
     pub const UNIQUE_VIOLATION: &'static str = "23505";
 
-    /// Whether another attempt in a moment can help.
+    /// Whether an immediate retry can succeed.
     #[must_use]
     pub const fn is_transient(&self) -> bool {
         matches!(self, Self::Unavailable)
     }
 
-    /// Whether the database itself said no, so that nothing was written. A refusal without its code is somebody's who
-    /// stands before it, and may have let the request through.
+    /// Whether the database itself rejected the request, so that nothing was written. A rejection without its code is from an
+    /// intermediary, which may have forwarded the request.
     #[must_use]
     pub const fn is_database_rejection(&self) -> bool {
         matches!(self, Self::Unauthorized | Self::NotYetValid | Self::Refused { sqlstate: Some(_), .. })
     }
 
-    /// Whether a firewall refused what was sent, and would refuse it again.
+    /// Whether a firewall rejected the request, and would reject it again.
     #[must_use]
     pub const fn is_firewall_rejection(&self) -> bool {
         matches!(self, Self::Firewall { .. })
     }
 
-    /// Whether it is about who sent the request, and not about what is in it.
+    /// Whether the sender was rejected, and not the content of the request.
     const fn is_sender_rejection(&self) -> bool {
         matches!(
             self,
@@ -84,10 +84,10 @@ impl RestError {
         )
     }
 
-    /// Whether the database refused what it was sent, so that no retry of the same request can succeed. Not for want of
-    /// a connection, of resources or of a lock, nor in a conflict, a shutdown or a failover; nor where a grant, table,
-    /// column or function is missing, which a migration brings. The classes are those of Postgres' "PostgreSQL Error Codes" (appendix
-    /// A); what is longer is a code of PostgREST's own.
+    /// Whether the database rejected the content, so that no retry of the same request can succeed. Not for a lack of a
+    /// connection, of resources or of a lock, nor in a conflict, a shutdown or a failover; nor for a missing grant, table,
+    /// column or function, which a migration adds. The classes are those of "PostgreSQL Error Codes" (appendix A of Postgres'
+    /// documentation); longer codes are PostgREST's own.
     #[must_use]
     pub fn is_permanent(&self) -> bool {
         const PASSING_CLASSES: [&str; 8] = ["08", "25", "40", "53", "55", "57", "58", "XX"];
@@ -97,14 +97,13 @@ impl RestError {
         sqlstate.len() == SQLSTATE_CHARS && !is_transient && !MISSING.contains(&sqlstate.as_str())
     }
 
-    /// Whether the database says that the user of the token does not exist: the only foreign key of a session's row is its
-    /// user.
+    /// Whether the user of the token does not exist: the only foreign key of a session's row is its user.
     #[must_use]
     pub fn is_unknown_user(&self) -> bool {
         matches!(self, Self::Refused { sqlstate: Some(sqlstate), .. } if sqlstate == FOREIGN_KEY_VIOLATION)
     }
 
-    /// For the log: says what happened, holds nothing of what the database said.
+    /// Returns a note for the log, without any text of the database.
     #[must_use]
     pub fn note(&self) -> String {
         match self {
@@ -134,7 +133,7 @@ pub fn request(
     ];
     if !body.is_empty() {
         headers.push(("content-type", JSON.to_owned()));
-        // `return=representation` would also need the SELECT policy, and nobody reads it.
+        // `return=representation` would also need the SELECT policy, and its result is not needed.
         headers.push(("prefer", "return=minimal".to_owned()));
     }
     if let Some(traceparent) = caller.traceparent {
@@ -148,26 +147,27 @@ struct ErrorBody {
     code: Option<String>,
 }
 
-/// PostgREST's code for claims that do not hold.
+/// PostgREST's code for invalid claims.
 const CLAIMS_REFUSED: &str = "PGRST303";
 
 fn code_of(body: &[u8]) -> Option<String> {
     serde_json::from_slice(body).ok().and_then(|body: ErrorBody| body.code)
 }
 
-/// PostgREST says "JWT issued at future" and "JWT not yet valid". Its other messages under this code, such as "JWT expired"
-/// and "JWT not in audience", are of tokens that do not become valid.
+/// Whether the message is "JWT issued at future" or "JWT not yet valid". The other messages of this code, such as "JWT expired"
+/// and "JWT not in audience", are for tokens that never become valid.
 fn is_not_yet_valid(body: &[u8]) -> bool {
-    let says = |words: &[u8]| body.windows(words.len()).any(|part| part == words);
-    code_of(body).as_deref() == Some(CLAIMS_REFUSED) && (says(b" at future") || says(b" not yet valid"))
+    let contains = |words: &[u8]| body.windows(words.len()).any(|part| part == words);
+    code_of(body).as_deref() == Some(CLAIMS_REFUSED)
+        && (contains(b" at future") || contains(b" not yet valid"))
 }
 
-/// Whether PostgREST, or the gateway before it, can have written that. The pages and lines of a firewall are no JSON.
+/// Whether the body can be from PostgREST or its gateway. The pages and lines of a firewall are no JSON.
 pub(super) fn is_document(body: &[u8]) -> bool {
     matches!(body.trim_ascii(), b"" | b"null" | [b'{' | b'[' | b'"', ..])
 }
 
-/// Sends it once, and reads a response of at most so many bytes.
+/// Sends a request once, and reads a response of at most so many bytes.
 ///
 /// # Errors
 /// [`RestError`].
@@ -185,9 +185,9 @@ pub async fn send(
         let body = read_whole(&mut answer, bytes_max).await.map_err(|_| RestError::Unavailable)?;
         match status {
             200..=299 => Ok(body),
-            // The gateway's own limit, and a request that took too long to arrive.
+            // The rate limit of the gateway, and a request that arrived too slowly.
             408 | 429 => Err(RestError::Unavailable),
-            // Of another status, such a body is a gateway's for the moment.
+            // With another status, such a body is from a gateway with a transient failure.
             401 | 403 | 406 if !is_document(&body) => Err(RestError::Firewall { status }),
             401 if is_not_yet_valid(&body) => Err(RestError::NotYetValid),
             401 => Err(RestError::Unauthorized),
@@ -201,18 +201,18 @@ pub async fn send(
     answered.await.unwrap_or(Err(RestError::Unavailable))
 }
 
-/// Waits before the second and the third attempt. Short: somebody waits for the answer, and what cannot be written
-/// now is written later by the desk.
+/// The waits before the second and the third attempt. Short, because a caller waits, and a failed write is repeated later by
+/// the user object.
 const BACKOFF_MS: [u64; 2] = [100, 400];
 
-/// Waits between attempts with a token that is not valid yet: doubled up to this.
+/// The first and the longest wait between attempts with a token that is not valid yet; each is twice the one before.
 const VALID_WAIT_MS: RangeInclusive<u64> = 100..=1000;
-/// For how long a token is waited for to become valid, when nothing else takes that time: clocks of one platform differ by
-/// a second or two, and PostgREST forgives 30 more.
+/// The longest wait for a token to become valid while no model call runs: the clocks of one platform differ by a second or two,
+/// and PostgREST tolerates 30 more.
 const VALID_MS: u64 = 4000;
 
-/// Sends a request that may be repeated, up to three times; with a token that is not valid yet for as long as `is_busy`
-/// says that there is time, and [`VALID_MS`] more.
+/// Sends a request that may be repeated, up to three times. With a token that is not valid yet it is repeated while `is_busy`
+/// returns true, and for [`VALID_MS`] more.
 ///
 /// # Errors
 /// The last [`RestError`].
@@ -224,7 +224,7 @@ pub async fn send_repeatable(
 ) -> Result<Vec<u8>, RestError> {
     let mut backoff_ms = BACKOFF_MS.iter();
     let (mut valid_wait_ms, mut valid_left_ms) = (*VALID_WAIT_MS.start(), VALID_MS);
-    let mut may_be_kept = false;
+    let mut may_be_written = false;
     loop {
         let mut answered = send(host, request.clone(), bytes_max).await;
         let wait_ms = if matches!(answered, Err(RestError::NotYetValid)) && valid_left_ms > 0 {
@@ -235,24 +235,24 @@ pub async fn send_repeatable(
             }
             wait_ms
         } else {
-            // A refusal says nothing of the attempt before, which may have been kept.
-            if may_be_kept && answered.as_ref().is_err_and(RestError::is_sender_rejection) {
+            // The rejection of this attempt does not rule out that the one before was written.
+            if may_be_written && answered.as_ref().is_err_and(RestError::is_sender_rejection) {
                 answered = Err(RestError::Unavailable);
             }
             let wait_ms = backoff_ms.next().filter(|_| answered.as_ref().is_err_and(RestError::is_transient));
             let Some(wait_ms) = wait_ms else { return answered };
-            may_be_kept = true;
+            may_be_written = true;
             *wait_ms
         };
         host.sleep(wait_ms).await;
     }
 }
 
-/// Whether the database answers. Asked without a user, it refuses, and a refusal by Postgres itself is as good a sign
-/// of life as rows are.
+/// Checks that the database responds. It rejects a request without a user; a rejection by Postgres itself shows that it is
+/// reachable.
 ///
 /// # Errors
-/// What it did instead, in words of this service.
+/// A description of the failure, in words of this service.
 pub async fn probe(host: &(impl Fetch + Timer), supabase: &Supabase) -> Result<(), String> {
     let request = Request {
         method: "GET",
@@ -276,7 +276,7 @@ pub async fn probe(host: &(impl Fetch + Timer), supabase: &Supabase) -> Result<(
     }
 }
 
-/// Postgres' code for what nobody may do without being signed in.
+/// Postgres' code for a request without the necessary rights, such as one without a user.
 const INSUFFICIENT_PRIVILEGE: &str = "42501";
 
 #[cfg(test)]

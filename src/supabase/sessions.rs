@@ -1,5 +1,4 @@
-//! The rows of a session: one function, one round trip. The tables and the completing function are in
-//! `migrations/`.
+//! The rows of a session; each function is one round trip. `migrations/` contains the tables and the SQL functions.
 
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
@@ -13,14 +12,14 @@ use crate::ports::{Fetch, Timer};
 use crate::problem::Code;
 use crate::user_state::record::SessionCandidate;
 
-/// The row with which a session begins.
+/// The first row of a session.
 #[derive(Debug, Serialize)]
 pub struct NewRow<'a> {
     /// The session's id.
     pub id: Uuid,
-    /// The so-manieth try under this session.
+    /// The 1-based number of the run of this session.
     pub run: u32,
-    /// The asked-for model.
+    /// The requested model.
     pub model: &'a str,
     /// Sanitized.
     pub input_text: &'a str,
@@ -28,12 +27,12 @@ pub struct NewRow<'a> {
     pub created_at: &'a str,
 }
 
-/// Opens a session, or opens it again for another run. A row that is there already when the first one begins is the one
-/// that an earlier attempt wrote without our hearing of it: nobody else makes this id. `is_busy` says whether the model
-/// still runs: for so long, a token that is not valid yet costs nobody any time.
+/// Opens a session, or opens it again for another run. If the row of a first run exists, an earlier attempt wrote it and its
+/// response was lost: the id is unique. `is_busy` returns whether the model call still runs; waiting for a token to become valid
+/// causes no delay until then.
 ///
-/// Whether the database has confirmed it. A page with status 200, such as a firewall sends to look at a browser, confirms
-/// nothing, and is no reason to stop a model that runs: the completing function opens the row itself.
+/// Returns whether the database confirmed the row. A page with status 200, such as a firewall's check of a browser, confirms
+/// nothing, and does not stop a running model call: `finish_ai_session` creates the row itself.
 ///
 /// # Errors
 /// [`RestError`].
@@ -64,57 +63,56 @@ pub async fn open(
     }
 }
 
-/// How a session ended, for the completing function.
+/// The end of a session, for `finish_ai_session`.
 #[derive(Debug, Serialize)]
 pub struct FinishedRow<'a> {
     /// The session's id.
     pub id: Uuid,
-    /// The so-manieth try under this session.
+    /// The 1-based number of the run of this session.
     pub run: u32,
-    /// The asked-for model.
+    /// The requested model.
     pub model: &'a str,
-    /// Only where the opening was not confirmed: the function then opens the row itself.
+    /// Only if the row was not confirmed: the function then creates it.
     pub input_text: Option<&'a str>,
     /// RFC 3339.
     pub created_at: Option<&'a str>,
     /// `completed` or `failed`.
     pub status: &'a str,
-    /// Whether the model's answer broke off.
+    /// Whether the model's answer was cut off.
     pub partial: bool,
-    /// Why it failed.
+    /// The code of a failure.
     pub error_code: Option<Code>,
-    /// What was billed.
+    /// As billed.
     pub prompt_tokens: Option<u64>,
-    /// What was billed.
+    /// As billed.
     pub completion_tokens: Option<u64>,
     /// In US dollars.
     pub cost: Option<f64>,
 }
 
-/// What the event row keeps beside type, user and session.
+/// The data of an event row, beside type, user and session.
 #[derive(Debug, Serialize)]
 pub struct EventData<'a> {
-    /// Why it failed.
+    /// The code of a failure.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub code: Option<Code>,
     /// Model calls made.
     pub attempts: u32,
-    /// Candidates kept.
+    /// Accepted candidates.
     pub candidates: usize,
-    /// Candidates dropped.
+    /// Dropped candidates.
     pub dropped: u32,
-    /// The model that served.
+    /// The model that generated the answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub served_model: Option<&'a str>,
     /// From the acceptance to the end of the model's answer.
     pub duration_ms: u64,
-    /// What was billed.
+    /// As billed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub usage: Option<&'a Usage>,
 }
 
-/// Ends a session in one transaction: candidates, session, event. May be repeated: a session that has ended stays as
-/// it is.
+/// Ends a session in one transaction: candidates, session, event. May be repeated: an ended session does not change.
 ///
 /// # Errors
 /// [`RestError`].
@@ -138,15 +136,14 @@ pub async fn finish(
     if is_session_status(&answer) { Ok(()) } else { Err(RestError::Unavailable) }
 }
 
-/// Whether that is what the completing function answers: how the session stands now, as a JSON string (nothing at all
-/// from a PostgREST that takes `return=minimal` for functions too). `generating` says that a later run has it, for which
-/// this end came too late. A page with status 200 is from somebody who stands before the database: nothing is written
-/// then, and what was paid for must be kept.
+/// Whether a response is from `finish_ai_session`: the present status of the session as a JSON string (empty from a PostgREST
+/// that applies `return=minimal` to functions, too). `generating` is the status of a later run, for which this end is too late.
+/// A page with status 200 is from an intermediary: nothing is written then, and the billed candidates must be kept.
 fn is_session_status(answer: &[u8]) -> bool {
     matches!(answer.trim_ascii(), b"" | b"\"completed\"" | b"\"failed\"" | b"\"generating\"")
 }
 
-/// Tells the event log that a limit was reached.
+/// Writes to the event log that a limit was exceeded.
 ///
 /// # Errors
 /// [`RestError`].
@@ -170,40 +167,40 @@ pub async fn log_rate_limited(
     send(host, request(supabase, caller, "POST", "/event_logs", body), BYTES_MAX).await.map(|_| ())
 }
 
-/// A session as the database has it. Its owner can have written the row past this service, so a cost or a time that is none
-/// must not fail the read; the types of the other columns exclude the like.
+/// A stored session. Its owner can have written the row without this service, so an invalid cost or time must not fail the
+/// read; the other columns have types without invalid values.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct SessionRow {
     /// The session's id.
     pub id: Uuid,
-    /// The so-manieth try under this session.
+    /// The 1-based number of the run of this session.
     pub run: u32,
     /// `generating`, `completed`, `failed`.
     pub status: String,
-    /// The asked-for model.
+    /// The requested model.
     pub model: String,
-    /// Whether the model's answer broke off.
+    /// Whether the model's answer was cut off.
     pub partial: bool,
-    /// Why it failed.
+    /// The code of a failure.
     pub error_code: Option<String>,
-    /// As Postgres writes a time: RFC 3339, `infinity`, or with a year that RFC 3339 has no form for.
+    /// As Postgres writes a time: RFC 3339, `infinity`, or with a year that RFC 3339 cannot express.
     pub created_at: String,
-    /// The same.
+    /// In the same format.
     pub ended_at: Option<String>,
-    /// What was billed.
+    /// As billed.
     pub prompt_tokens: Option<u64>,
-    /// What was billed.
+    /// As billed.
     pub completion_tokens: Option<u64>,
     /// In US dollars.
     #[serde(default, deserialize_with = "finite_or_none")]
     pub cost: Option<f64>,
-    /// In their order; none in a list.
+    /// In their order; empty in a list.
     #[serde(rename = "flashcard_candidates", alias = "first", default)]
     pub candidates: Vec<SessionCandidate>,
-    /// Those beyond [`ROWS_MAX`]; appended to the others once they are read.
+    /// The candidates beyond [`ROWS_MAX`], which [`read`] appends to the others.
     #[serde(default)]
     rest: Vec<SessionCandidate>,
-    /// In a list, how many there are: as PostgREST counts what is embedded, a list of one.
+    /// In a list, the number of candidates, which PostgREST returns as an array of one.
     #[serde(default)]
     counted: Vec<Counted>,
 }
@@ -213,14 +210,14 @@ struct Counted {
     count: usize,
 }
 
-/// `None` for what is no finite number here, such as a `numeric` of 400 digits or `"NaN"`.
+/// Reads a finite number; `None` for other values, such as a `numeric` of 400 digits or `"NaN"`.
 fn finite_or_none<'de, D: Deserializer<'de>>(column: D) -> Result<Option<f64>, D::Error> {
     let raw = <&RawValue>::deserialize(column)?;
     Ok(serde_json::from_slice(raw.get().as_bytes()).ok())
 }
 
 impl SessionRow {
-    /// How many candidates it has.
+    /// Returns the number of candidates.
     #[must_use]
     pub fn candidate_count(&self) -> usize {
         self.counted.first().map_or(self.candidates.len(), |counted| counted.count)
@@ -231,11 +228,11 @@ impl SessionRow {
 const COLUMNS: &str =
     "id,run,status,model,partial,error_code,created_at,ended_at,prompt_tokens,completion_tokens,cost";
 
-/// How many rows a hosted PostgREST returns of one table (`max-rows`), also of one that is embedded.
+/// The most rows that a hosted PostgREST returns of one table (`max-rows`), also of an embedded one.
 const ROWS_MAX: usize = 1000;
 /// The longest form of a character in JSON: two escapes such as `\ud83d`.
 const CHAR_BYTES_MAX: usize = 12;
-/// The names, ids, times and figures of a row: at most some 500 bytes.
+/// The longest names, ids, times and numbers of a row: at most some 500 bytes.
 const ROW_BYTES_MAX: usize = 1024;
 /// The texts of a session's row: the model's id (200 characters) and an error code (64).
 const SESSION_BYTES_MAX: usize = ROW_BYTES_MAX + 264 * CHAR_BYTES_MAX;
@@ -243,12 +240,12 @@ const SESSION_BYTES_MAX: usize = ROW_BYTES_MAX + 264 * CHAR_BYTES_MAX;
 const CANDIDATE_BYTES_MAX: usize =
     ROW_BYTES_MAX + (CHARS_MAX[0].1 + CHARS_MAX[1].1 + CHARS_MAX[2].1) * CHAR_BYTES_MAX;
 
-/// The size of so many rows, and of an error in their place.
+/// Returns the size of so many rows, or of an error in their place.
 const fn bytes_of(rows: usize, row_bytes_max: usize) -> usize {
     BYTES_MAX.saturating_add(rows.saturating_mul(row_bytes_max))
 }
 
-/// Selects a session with at most so many of its candidates: its owner can have inserted more than this service makes.
+/// Returns the path of a session with at most so many of its candidates: its owner can have inserted more than this service.
 fn path_of(id: Uuid, candidates_max: usize) -> String {
     let id = id.to_string();
     let first = ["/ai_generation_sessions?id=eq.", &id, "&select=", COLUMNS].concat();
@@ -262,7 +259,7 @@ fn path_of(id: Uuid, candidates_max: usize) -> String {
     [&first, candidates, &rest.to_string()].concat()
 }
 
-/// One session with at most so many of its candidates; `None` when the caller has none of this id.
+/// Reads one session with at most so many of its candidates; `None` if the caller has none of this id.
 ///
 /// # Errors
 /// [`RestError`].
@@ -283,7 +280,7 @@ pub async fn read(
     }))
 }
 
-/// The caller's sessions, newest first: at most `limit` of those before that place.
+/// Lists at most `limit` of the caller's sessions before a place, newest first.
 ///
 /// # Errors
 /// [`RestError`].
@@ -298,7 +295,7 @@ pub async fn list(
         ["/ai_generation_sessions?select=", COLUMNS, ",counted:flashcard_candidates(count)"].concat();
     let mut path = [&select, "&order=created_at.desc,id.desc&limit=", &limit.to_string()].concat();
     if let Some((created_at, id)) = before {
-        // The first condition is what the index is entered by; `or` alone would walk it from its beginning.
+        // The first condition allows an index range scan; `or` alone would scan from the beginning.
         let id = id.to_string();
         for part in ["&created_at=lte.", created_at, "&or=(created_at.lt.", created_at, ",id.lt.", &id, ")"] {
             path.push_str(part);
