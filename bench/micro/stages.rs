@@ -18,7 +18,7 @@ use uuid::Uuid;
 const NOW_MS: u64 = 1_795_500_000_000;
 const ISSUER: &str = "https://project.supabase.co/auth/v1";
 /// Some five tokens, as providers send them.
-const PIECE_BYTES: usize = 20;
+const PART_BYTES: usize = 20;
 
 fn token_check(criterion: &mut Criterion) {
     let part = |part: &Value| Base64UrlUnpadded::encode_string(part.to_string().as_bytes());
@@ -43,15 +43,15 @@ fn token_check(criterion: &mut Criterion) {
 }
 
 /// A model's message.
-fn message(cards: usize) -> String {
-    let card = |number| {
+fn message(candidates: usize) -> String {
+    let candidate = |number| {
         json!({
             "front": format!("{number}. What carries water from the sea into the air?"),
             "back": "Evaporation: the sun's heat turns surface water into vapour, which rises with warm air.",
             "prompt": format!("Tests step {number} of the way of water through sea, air and land."),
         })
     };
-    json!({ "candidates": (1..=cards).map(card).collect::<Vec<_>>() }).to_string()
+    json!({ "candidates": (1..=candidates).map(candidate).collect::<Vec<_>>() }).to_string()
 }
 
 /// The message as it comes on the wire: an event for each piece.
@@ -61,25 +61,24 @@ fn events(message: &str) -> Vec<Vec<u8>> {
         let chunk = json!({ "id": "gen-1", "provider": "P", "model": "a/1", "object": "chat.completion.chunk", "choices": choices });
         format!("data: {chunk}\n\n").into_bytes()
     };
-    let pieces =
-        message.as_bytes().chunks(PIECE_BYTES).map(|piece| str::from_utf8(piece).expect("it is ASCII"));
-    let mut events: Vec<_> = pieces.map(|piece| event(json!({ "content": piece }), Value::Null)).collect();
+    let parts = message.as_bytes().chunks(PART_BYTES).map(|part| str::from_utf8(part).expect("it is ASCII"));
+    let mut events: Vec<_> = parts.map(|part| event(json!({ "content": part }), Value::Null)).collect();
     events.push(event(json!({ "content": "" }), json!("stop")));
     events.push(b"data: [DONE]\n\n".to_vec());
     events
 }
 
-fn card_reader(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("cards out of a message, in pieces of 20 bytes");
-    for cards in [8, 50, 200] {
-        let message = message(cards);
+fn candidate_reader(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("candidates out of a message, in parts of 20 bytes");
+    for candidates in [8, 50, 200] {
+        let message = message(candidates);
         group.throughput(Throughput::Bytes(message.len() as u64));
-        group.bench_function(BenchmarkId::from_parameter(cards), |bencher| {
+        group.bench_function(BenchmarkId::from_parameter(candidates), |bencher| {
             bencher.iter(|| {
                 let mut reader = CandidateReader::default();
                 let mut found = 0;
-                for piece in message.as_bytes().chunks(PIECE_BYTES) {
-                    reader.push(piece, &mut |candidate| {
+                for part in message.as_bytes().chunks(PART_BYTES) {
+                    reader.push(part, &mut |candidate| {
                         found += usize::from(black_box(candidate).is_ok());
                         true
                     });
@@ -92,12 +91,12 @@ fn card_reader(criterion: &mut Criterion) {
     group.finish();
 
     let mut group = criterion.benchmark_group("candidates out of a stream, event by event");
-    for cards in [8, 50, 200] {
-        let events = events(&message(cards));
+    for candidates in [8, 50, 200] {
+        let events = events(&message(candidates));
         group.throughput(Throughput::Bytes(events.iter().map(Vec::len).sum::<usize>() as u64));
-        group.bench_function(BenchmarkId::from_parameter(cards), |bencher| {
+        group.bench_function(BenchmarkId::from_parameter(candidates), |bencher| {
             bencher.iter(|| {
-                let mut candidates = Candidates::new(cards);
+                let mut candidates = Candidates::new(candidates);
                 let mut take = |found| candidates.take(found).is_ok();
                 let mut reader = ResponseReader::new(200, "text/event-stream", None);
                 for event in &events {
@@ -122,8 +121,8 @@ fn quota(criterion: &mut Criterion) {
     let mut used = Ledger::default();
     for generation in 0..40_u64 {
         let (id, now_ms) = (Uuid::from_u128(generation.into()), NOW_MS + generation * 600_000);
-        used.count_request(&policies, now_ms).expect("there is room");
-        used.reserve(&policies, id, 120_000, now_ms).expect("there is room");
+        used.count_request(&policies, now_ms).expect("quota is available");
+        used.reserve(&policies, id, 120_000, now_ms).expect("quota is available");
         used.release(id);
     }
     let now_ms = NOW_MS + 40 * 600_000;
@@ -132,8 +131,8 @@ fn quota(criterion: &mut Criterion) {
         bencher.iter_batched_ref(
             || used.clone(),
             |ledger| {
-                ledger.count_request(&policies, now_ms).expect("there is room");
-                ledger.reserve(&policies, black_box(id), 120_000, now_ms).expect("there is room");
+                ledger.count_request(&policies, now_ms).expect("quota is available");
+                ledger.reserve(&policies, black_box(id), 120_000, now_ms).expect("quota is available");
                 ledger.release(id);
             },
             BatchSize::SmallInput,
@@ -141,5 +140,5 @@ fn quota(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(stages, token_check, card_reader, quota);
+criterion_group!(stages, token_check, candidate_reader, quota);
 criterion_main!(stages);

@@ -54,7 +54,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
 });
 
 /// What is given, and whether the JSON was closed; with something missing before the byte at `gap`.
-fn read(pieces: &[&[u8]], gap: Option<usize>) -> (Vec<Found>, bool) {
+fn read(chunks: &[&[u8]], gap: Option<usize>) -> (Vec<Found>, bool) {
     let mut given: Vec<Found> = Vec::new();
     let mut take = |found: Found| {
         let is_taken = found.is_ok();
@@ -63,17 +63,17 @@ fn read(pieces: &[&[u8]], gap: Option<usize>) -> (Vec<Found>, bool) {
     };
     let mut reader = CandidateReader::default();
     let mut at = 0;
-    for piece in pieces {
-        let middle = gap.and_then(|gap| gap.checked_sub(at)).filter(|middle| *middle < piece.len());
+    for chunk in chunks {
+        let middle = gap.and_then(|gap| gap.checked_sub(at)).filter(|middle| *middle < chunk.len());
         match middle {
             Some(middle) => {
-                reader.push(&piece[..middle], &mut take);
+                reader.push(&chunk[..middle], &mut take);
                 reader.skip();
-                reader.push(&piece[middle..], &mut take);
+                reader.push(&chunk[middle..], &mut take);
             }
-            None => reader.push(piece, &mut take),
+            None => reader.push(chunk, &mut take),
         }
-        at += piece.len();
+        at += chunk.len();
     }
     reader.finish(&mut take);
     let (has_candidate, is_closed) = (reader.has_candidate(), reader.is_closed());

@@ -13,7 +13,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let content_type = if kind & 1 == 0 { "text/event-stream" } else { "application/json" };
     let status = if kind & 2 == 0 { 200 } else { 500 };
     let end = [End::Regular, End::Cut, End::IdleTimeout, End::Deadline][usize::from(kind >> 2 & 3)];
-    let read = |pieces: &[&[u8]]| read(status, content_type, pieces, end);
+    let read = |chunks: &[&[u8]]| read(status, content_type, chunks, end);
 
     let whole = read(&[answer]);
     for candidate in &whole.0 {
@@ -30,25 +30,25 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
         );
     }
     assert!(whole.1.failure.is_some() || !whole.0.is_empty());
-    let mut pieces = Vec::new();
+    let mut chunks = Vec::new();
     let mut rest = answer;
     for size in sizes.iter().cycle() {
-        let (piece, tail) = rest.split_at(usize::from(*size % 64 + 1).min(rest.len()));
-        pieces.push(piece);
+        let (chunk, tail) = rest.split_at(usize::from(*size % 64 + 1).min(rest.len()));
+        chunks.push(chunk);
         rest = tail;
         if rest.is_empty() {
             break;
         }
     }
-    assert_eq!(read(&pieces), whole, "by {sizes:?}");
+    assert_eq!(read(&chunks), whole, "by {sizes:?}");
     assert_eq!(read(&answer.chunks(1).collect::<Vec<_>>()), whole, "byte by byte");
 });
 
-fn read(status: u16, content_type: &str, pieces: &[&[u8]], end: End) -> (Vec<Candidate>, Outcome) {
+fn read(status: u16, content_type: &str, chunks: &[&[u8]], end: End) -> (Vec<Candidate>, Outcome) {
     let mut candidates = Candidates::new(20);
     let mut reader = ResponseReader::new(status, content_type, Some("7"));
-    for piece in pieces {
-        reader.push(piece, &mut |found| candidates.take(found).is_ok());
+    for chunk in chunks {
+        reader.push(chunk, &mut |found| candidates.take(found).is_ok());
     }
     let outcome = reader.end(end, &mut |found| candidates.take(found).is_ok());
     (candidates.into_list(), outcome)

@@ -147,8 +147,8 @@ fn no_formula_is_altered_however_it_is_escaped_and_cut() {
             for size in 1..=content.len() {
                 let mut found: Vec<Found> = Vec::new();
                 let mut reader = CandidateReader::default();
-                for piece in content.as_bytes().chunks(size) {
-                    reader.push(piece, &mut |candidate| {
+                for part in content.as_bytes().chunks(size) {
+                    reader.push(part, &mut |candidate| {
                         found.push(candidate);
                         true
                     });
@@ -173,9 +173,9 @@ fn no_formula_is_altered_on_the_wire_or_within_a_string() {
                     true
                 };
                 let mut reader = ResponseReader::new(200, "text/event-stream", None);
-                for piece in content.as_bytes().chunks(7) {
-                    let piece = String::from_utf8_lossy(piece);
-                    let chunk = json!({ "choices": [{ "delta": { "content": piece } }] });
+                for part in content.as_bytes().chunks(7) {
+                    let part = String::from_utf8_lossy(part);
+                    let chunk = json!({ "choices": [{ "delta": { "content": part } }] });
                     reader.push(format!("data: {chunk}\n\n").as_bytes(), &mut take);
                 }
                 assert_eq!(reader.end(End::Regular, &mut take).failure, None);

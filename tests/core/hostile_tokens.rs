@@ -141,7 +141,7 @@ pub(crate) fn host_at(now_ms: u64) -> ScriptedHost {
 }
 
 /// As `edge::answer` does it: header, form, keys, signature, claims.
-pub(crate) fn come_in(
+pub(crate) fn authenticate_with(
     host: &ScriptedHost,
     config: &Config,
     authorization: Option<&str>,
@@ -386,11 +386,11 @@ fn every_token_of_the_table_has_its_expected_result() {
     for case in cases() {
         let (host, config) = (host_at(NOW_MS), config(case.service == "with the secret"));
         // The keys are there, so that whether a signature is checked is for the token alone to say.
-        come_in(&host, &config, Some(&genuine(ES256_KID))).expect("a genuine token is let in");
+        authenticate_with(&host, &config, Some(&genuine(ES256_KID))).expect("a genuine token is let in");
         host.set_now_ms(NOW_MS);
         let checked_before = host.signatures_checked();
 
-        let found = match come_in(&host, &config, case.authorization().as_deref()) {
+        let found = match authenticate_with(&host, &config, case.authorization().as_deref()) {
             Ok(user) if user.id.to_string() == USER => "let in",
             Ok(_) => "let in as somebody else",
             Err(refused) => refused.to_problem().code.name(),

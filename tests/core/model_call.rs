@@ -59,8 +59,8 @@ struct Outcome {
     host: ScriptedHost,
     answer: Answer,
     /// The front of each card, and after how many milliseconds it was told.
-    told: Vec<(String, u64)>,
-    attempts_told: Vec<u32>,
+    reported: Vec<(String, u64)>,
+    attempts_reported: Vec<u32>,
     took_ms: u64,
 }
 
@@ -78,14 +78,14 @@ fn calling(
 
 fn calling_on(host: &ScriptedHost, settings: &ModelApi, request: &ModelRequest<'_>) -> Outcome {
     use ai_sessions::ports::Clock;
-    let (mut told, mut attempts_told) = (Vec::new(), Vec::new());
+    let (mut reported, mut attempts_reported) = (Vec::new(), Vec::new());
     let answer = host.run(call(host, settings, request, |progress| match progress {
-        Progress::Attempt(number) => attempts_told.push(number),
-        Progress::Candidate(candidate) => told.push((candidate.front.clone(), host.now_ms() - START_MS)),
+        Progress::Attempt(number) => attempts_reported.push(number),
+        Progress::Candidate(candidate) => reported.push((candidate.front.clone(), host.now_ms() - START_MS)),
     }));
-    let fronts: Vec<_> = told.iter().map(|(front, _)| front.as_str()).collect();
+    let fronts: Vec<_> = reported.iter().map(|(front, _)| front.as_str()).collect();
     assert_eq!(fronts, answer.candidates.iter().map(|candidate| &candidate.front).collect::<Vec<_>>());
-    Outcome { answer, told, attempts_told, took_ms: host.now_ms() - START_MS, host: host.clone() }
+    Outcome { answer, reported, attempts_reported, took_ms: host.now_ms() - START_MS, host: host.clone() }
 }
 
 /// Both as where somebody waits for single cards and as where nobody does: the outcome is the same.
@@ -94,12 +94,12 @@ fn both_ways(settings: &ModelApi, replies: &[Reply]) -> Outcome {
         calling(settings, &ModelRequest { batch_bytes: &|| batch_bytes, ..REQUEST }, replies.to_vec())
     });
     assert_eq!(single.answer, big.answer);
-    assert_eq!(single.attempts_told, big.attempts_told);
+    assert_eq!(single.attempts_reported, big.attempts_reported);
     assert!(single.host.is_used_up());
     single
 }
 
-fn card(front: &str) -> String {
+fn candidate(front: &str) -> String {
     json!({ "front": front, "back": "b", "prompt": "p" }).to_string()
 }
 
@@ -107,7 +107,7 @@ fn event(value: &Value) -> String {
     format!("data: {value}\n\n")
 }
 
-fn said(content: &str) -> String {
+fn delta(content: &str) -> String {
     event(
         &json!({ "id": "gen-1", "model": "m/served", "choices": [{ "delta": { "content": content }, "finish_reason": null }] }),
     )
@@ -135,10 +135,10 @@ fn document(status: u16, value: &Value) -> Reply {
 fn whole() -> Reply {
     stream()
         .say(COMMENT)
-        .say(said("{\"candidates\":["))
-        .say(said(&card("one")))
-        .say(said(&[",", &card("two")].concat()))
-        .say(said("]}"))
+        .say(delta("{\"candidates\":["))
+        .say(delta(&candidate("one")))
+        .say(delta(&[",", &candidate("two")].concat()))
+        .say(delta("]}"))
         .say(stopped("stop"))
         .say(used(1, 0.25))
         .say(DONE)
@@ -146,7 +146,7 @@ fn whole() -> Reply {
 
 /// One complete card and the beginning of another.
 fn begun() -> Reply {
-    stream().say(said("{\"candidates\":[")).say(said(&card("one"))).say(said(",{\"front\":\"tw"))
+    stream().say(delta("{\"candidates\":[")).say(delta(&candidate("one"))).say(delta(",{\"front\":\"tw"))
 }
 
 #[test]
@@ -157,7 +157,7 @@ fn a_complete_answer_has_candidates_usage_and_model() {
     assert_eq!(outcome.answer.usage, Some(Usage { prompt_tokens: 1, completion_tokens: 2, cost: 0.25 }));
     assert_eq!(outcome.answer.model.as_deref(), Some("m/served"));
     assert_eq!(outcome.answer.generation_id.as_deref(), Some("gen-1"));
-    assert_eq!((outcome.answer.attempts, outcome.attempts_told), (1, vec![1]));
+    assert_eq!((outcome.answer.attempts, outcome.attempts_reported), (1, vec![1]));
     assert_eq!((outcome.answer.dropped, outcome.answer.retry_after_s), (0, None));
     assert_eq!(outcome.answer.operator_note, "");
     assert_eq!(outcome.took_ms, 0);
@@ -165,11 +165,13 @@ fn a_complete_answer_has_candidates_usage_and_model() {
 
 #[test]
 fn each_candidate_is_reported_when_it_is_complete() {
-    let reply =
-        stream().say(said(&["[", &card("one")].concat())).wait(300).say(said(&[",", &card("two")].concat()));
-    let reply = reply.wait(400).say(said("]")).say(DONE);
+    let reply = stream()
+        .say(delta(&["[", &candidate("one")].concat()))
+        .wait(300)
+        .say(delta(&[",", &candidate("two")].concat()));
+    let reply = reply.wait(400).say(delta("]")).say(DONE);
     let outcome = calling(&settings(), &REQUEST, [reply]);
-    assert_eq!(outcome.told, [("one".to_owned(), 0), ("two".to_owned(), 300)]);
+    assert_eq!(outcome.reported, [("one".to_owned(), 0), ("two".to_owned(), 300)]);
     assert_eq!(outcome.took_ms, 700);
 }
 
@@ -250,27 +252,27 @@ fn passing_failures() -> Vec<(Reply, Code, &'static str)> {
         (document(200, &json!({ "choices": [{ "message": { "content": "{\"cand" }, "finish_reason": "error", "error": { "code": 504 } }] })), Code::AiTimeout, "status 504"),
         (document(200, &json!({ "choices": [{ "message": { "content": "" }, "finish_reason": "error" }] })), Code::AiUnavailable, "error"),
         (stream().say(COMMENT).say(event(&error(json!(502)))), Code::AiUnavailable, "status 502"),
-        (stream().say(said("{\"candidates\":[{\"fr")).say(event(&error(json!("server")))), Code::AiUnavailable, "server"),
+        (stream().say(delta("{\"candidates\":[{\"fr")).say(event(&error(json!("server")))), Code::AiUnavailable, "server"),
         (stream().say(event(&json!({ "error": { "code": 500, "metadata": { "error_type": "timeout" } }, "choices": [] }))).hang(), Code::AiTimeout, "timeout 500"),
         (stream(), Code::AiUnavailable, "cut"),
         (stream().cut(), Code::AiUnavailable, "cut"),
-        (stream().say(COMMENT).say(said("{\"candidates\":[{\"front\":\"o")).cut(), Code::AiUnavailable, "cut"),
-        (stream().say(said("{\"candidates\":[{\"front\":\"o")), Code::AiUnavailable, "cut"),
+        (stream().say(COMMENT).say(delta("{\"candidates\":[{\"front\":\"o")).cut(), Code::AiUnavailable, "cut"),
+        (stream().say(delta("{\"candidates\":[{\"front\":\"o")), Code::AiUnavailable, "cut"),
         (stream().say("data: {\"choi"), Code::AiUnavailable, "cut"),
         (document(200, &json!({ "choices": [] })).cut(), Code::AiUnavailable, "cut"),
-        (stream().say(said("{\"candidates\":[{\"front\":\"o")).say(stopped("length")).say(DONE), Code::AiInvalidResponse, "length"),
-        (stream().say(said("{\"candidates\":[]}")).say(DONE), Code::AiInvalidResponse, "no valid card"),
-        (stream().say(said("{\"candidates\":[{\"front\":7}]}")).cut(), Code::AiInvalidResponse, "no valid card"),
-        (stream().say(said("Sorry, no.")).say(stopped("stop")).say(DONE), Code::AiInvalidResponse, "no valid card"),
+        (stream().say(delta("{\"candidates\":[{\"front\":\"o")).say(stopped("length")).say(DONE), Code::AiInvalidResponse, "length"),
+        (stream().say(delta("{\"candidates\":[]}")).say(DONE), Code::AiInvalidResponse, "no valid card"),
+        (stream().say(delta("{\"candidates\":[{\"front\":7}]}")).cut(), Code::AiInvalidResponse, "no valid card"),
+        (stream().say(delta("Sorry, no.")).say(stopped("stop")).say(DONE), Code::AiInvalidResponse, "no valid card"),
         (stream().say("data: <html>\n\n").hang(), Code::AiTimeout, "silence"),
         (stream().say("data: {\"choices\n\n").say(DONE), Code::AiInvalidResponse, "unreadable"),
-        (stream().say(said("<think>[")).say(said(&card("draft"))).say(said("]</think>")).say(stopped("stop")), Code::AiInvalidResponse, "no valid card"),
-        (stream().say(said("<think>[")).say(said(&card("draft"))).say(said("]")), Code::AiUnavailable, "cut"),
+        (stream().say(delta("<think>[")).say(delta(&candidate("draft"))).say(delta("]</think>")).say(stopped("stop")), Code::AiInvalidResponse, "no valid card"),
+        (stream().say(delta("<think>[")).say(delta(&candidate("draft"))).say(delta("]")), Code::AiUnavailable, "cut"),
         (document(200, &json!({ "detail": [{ "type": "extra_forbidden", "loc": ["body", "provider"] }] })), Code::AiInvalidResponse, "no valid card"),
         (long_html, Code::AiInvalidResponse, "unreadable"),
         (Reply::new(204), Code::AiInvalidResponse, "unreadable"),
         (stream().say([b'x'; 1024 * 1024 + 1]).hang(), Code::AiInvalidResponse, "too large"),
-        (stream().say(said(&"x".repeat(1024 * 1024 - 200))).say(said(&"x".repeat(1024))).hang(), Code::AiInvalidResponse, "too large"),
+        (stream().say(delta(&"x".repeat(1024 * 1024 - 200))).say(delta(&"x".repeat(1024))).hang(), Code::AiInvalidResponse, "too large"),
         (Reply::new(200).say(vec![b' '; 5 * 1024 * 1024]).hang(), Code::AiInvalidResponse, "too large"),
     ]
 }
@@ -281,7 +283,7 @@ fn a_transient_failure_before_the_first_candidate_is_retried() {
         let outcome = both_ways(&settings(), &[reply, whole()]);
         assert_eq!(outcome.answer.outcome, WHOLE, "{note}");
         assert_eq!(outcome.answer.candidates.len(), 2, "{note}");
-        assert_eq!((outcome.answer.attempts, outcome.attempts_told), (2, vec![1, 2]), "{note}");
+        assert_eq!((outcome.answer.attempts, outcome.attempts_reported), (2, vec![1, 2]), "{note}");
         assert_eq!(outcome.answer.operator_note, "", "{note}");
     }
 }
@@ -301,7 +303,7 @@ fn a_silent_stream_is_retried_after_the_idle_timeout() {
     for reply in [
         Reply::silence(),
         stream().hang(),
-        stream().say(said("{\"candidates\":[{")).hang(),
+        stream().say(delta("{\"candidates\":[{")).hang(),
         Reply::new(200).say("{").hang(),
     ] {
         let outcome = both_ways(&settings(), &[reply.clone(), whole()]);
@@ -319,7 +321,7 @@ fn comments_reset_the_idle_timeout() {
     for _ in 0..5 {
         reply = reply.say(COMMENT).wait(IDLE_MS - 1);
     }
-    reply = reply.say(said(&["[", &card("one"), "]"].concat())).say(DONE);
+    reply = reply.say(delta(&["[", &candidate("one"), "]"].concat())).say(DONE);
     let patient = ModelApi { timeout_ms: 100_000, ..settings() };
     for batch_bytes in [1, BATCH_BYTES] {
         let request =
@@ -341,14 +343,14 @@ fn the_idle_timeout_applies_to_the_response_head() {
 #[test]
 fn a_fast_stream_that_turns_slow_is_not_idle() {
     // Bites have grown by then; the pieces that follow fill none of them in time.
-    let mut reply = stream().say(said("["));
+    let mut reply = stream().say(delta("["));
     for _ in 0..100 {
-        reply = reply.say(said(" ")).wait(1);
+        reply = reply.say(delta(" ")).wait(1);
     }
     for second in 1..=40 {
-        reply = reply.wait(1_000).say(if second % 2 == 0 { COMMENT.to_owned() } else { said(" ") });
+        reply = reply.wait(1_000).say(if second % 2 == 0 { COMMENT.to_owned() } else { delta(" ") });
     }
-    reply = reply.say(said(&[&card("one"), "]"].concat())).say(DONE);
+    reply = reply.say(delta(&[&candidate("one"), "]"].concat())).say(DONE);
     for batch_bytes in [1, BATCH_BYTES] {
         let outcome =
             calling(&settings(), &ModelRequest { batch_bytes: &|| batch_bytes, ..REQUEST }, [reply.clone()]);
@@ -359,14 +361,14 @@ fn a_fast_stream_that_turns_slow_is_not_idle() {
 
 #[test]
 fn comments_after_a_fast_stream_reset_a_short_idle_timeout() {
-    let mut reply = stream().say(said("["));
+    let mut reply = stream().say(delta("["));
     for _ in 0..100 {
-        reply = reply.say(said(" ")).wait(1);
+        reply = reply.say(delta(" ")).wait(1);
     }
     for _ in 0..40 {
         reply = reply.wait(50).say(COMMENT);
     }
-    reply = reply.say(said(&[&card("one"), "]"].concat())).say(DONE);
+    reply = reply.say(delta(&[&candidate("one"), "]"].concat())).say(DONE);
     for idle_timeout_ms in [100, 200, 250, 400] {
         let outcome = both_ways(&ModelApi { idle_timeout_ms, ..settings() }, &[reply.clone()]);
         assert_eq!((outcome.answer.outcome, outcome.answer.attempts), (WHOLE, 1), "{idle_timeout_ms}");
@@ -378,9 +380,9 @@ fn candidates_until_the_deadline_are_kept_with_any_batch_size() {
     let many = ModelApi { candidates_max: 2_000, ..settings() };
     for pace_ms in [3, 5, 20, 50] {
         // One comes in the last millisecond.
-        let mut reply = stream().say(said("[")).wait(2_999 % pace_ms);
+        let mut reply = stream().say(delta("[")).wait(2_999 % pace_ms);
         for number in 1..=4_000 / pace_ms {
-            reply = reply.wait(pace_ms).say(said(&[&card(&number.to_string()), ","].concat()));
+            reply = reply.wait(pace_ms).say(delta(&[&candidate(&number.to_string()), ","].concat()));
         }
         for batch_bytes in [1, BATCH_BYTES, 16 * 1024] {
             let request =
@@ -399,18 +401,18 @@ fn candidates_until_the_deadline_are_kept_with_any_batch_size() {
 
 #[test]
 fn a_slow_stream_is_not_idle() {
-    let mut reply = stream().say(COMMENT).wait(1).say(COMMENT).wait(1).say(said("["));
+    let mut reply = stream().say(COMMENT).wait(1).say(COMMENT).wait(1).say(delta("["));
     for _ in 0..40 {
-        reply = reply.wait(900).say(said(" "));
+        reply = reply.wait(900).say(delta(" "));
     }
-    reply = reply.say(said(&[&card("one"), "]"].concat())).say(DONE);
+    reply = reply.say(delta(&[&candidate("one"), "]"].concat())).say(DONE);
     let outcome = both_ways(&settings(), &[reply]);
     assert_eq!((outcome.answer.outcome, outcome.answer.attempts, outcome.took_ms), (WHOLE, 1, 36_002));
 }
 
 #[test]
 fn usage_after_the_candidates_is_read() {
-    let reply = stream().say(said(&["[", &card("one"), "]"].concat())).wait(1).say(used(7, 0.5)).hang();
+    let reply = stream().say(delta(&["[", &candidate("one"), "]"].concat())).wait(1).say(used(7, 0.5)).hang();
     let outcome = both_ways(&settings(), &[reply]);
     assert_eq!(outcome.answer.usage.map(|usage| usage.prompt_tokens), Some(7));
 }
@@ -420,7 +422,7 @@ fn an_answer_cut_off_after_a_candidate_is_kept_and_not_retried() {
     let error = event(
         &json!({ "error": { "code": 502, "message": "m" }, "choices": [{ "delta": { "content": "" }, "finish_reason": "error" }] }),
     );
-    let cut = ["{\"candidates\":[", &card("one"), ",{"].concat();
+    let cut = ["{\"candidates\":[", &candidate("one"), ",{"].concat();
     let cut_document = json!({ "choices": [{ "message": { "content": cut }, "finish_reason": "length" }] });
     for (reply, note, took_ms) in [
         (begun().cut(), "cut", 0),
@@ -435,10 +437,10 @@ fn an_answer_cut_off_after_a_candidate_is_kept_and_not_retried() {
         (begun().say(stopped("content_filter")).say(DONE), "refused", 0),
         (begun().say(stopped("stop")).say(DONE), "not closed", 0),
         (begun().say(stopped("error")).say(DONE), "error", 0),
-        (begun().say("data: {\"choices\n\n").say(said("\"}]}")), "unreadable", 0),
+        (begun().say("data: {\"choices\n\n").say(delta("\"}]}")), "unreadable", 0),
         (begun().hang(), "silence", IDLE_MS),
         (
-            begun().say(said(&"x".repeat(600 * 1024))).say(said(&"x".repeat(600 * 1024))).hang(),
+            begun().say(delta(&"x".repeat(600 * 1024))).say(delta(&"x".repeat(600 * 1024))).hang(),
             "too large",
             0,
         ),
@@ -446,7 +448,7 @@ fn an_answer_cut_off_after_a_candidate_is_kept_and_not_retried() {
     ] {
         let outcome = both_ways(&settings(), &[reply]);
         assert_eq!(outcome.answer.outcome, PARTIAL, "{note}");
-        assert_eq!(outcome.told, [("one".to_owned(), 0)], "{note}");
+        assert_eq!(outcome.reported, [("one".to_owned(), 0)], "{note}");
         assert_eq!((outcome.answer.attempts, outcome.answer.operator_note.as_str()), (1, note));
         assert_eq!((outcome.took_ms, outcome.answer.retry_after_s), (took_ms, None), "{note}");
     }
@@ -455,11 +457,11 @@ fn an_answer_cut_off_after_a_candidate_is_kept_and_not_retried() {
 #[test]
 fn candidates_before_a_hang_are_kept_with_any_batch_size() {
     // Fast, so that bites grow to their full size, and then nothing: less than a bite lies on the line.
-    let mut reply = stream().say(said("["));
-    let fronts: Vec<_> = (0..20).map(|number| format!("card {number}")).collect();
+    let mut reply = stream().say(delta("["));
+    let fronts: Vec<_> = (0..20).map(|number| format!("candidate {number}")).collect();
     for front in &fronts {
-        for piece in [card(front), ",".to_owned()].concat().as_bytes().chunks(7) {
-            reply = reply.say(said(&String::from_utf8_lossy(piece))).wait(1);
+        for chunk in [candidate(front), ",".to_owned()].concat().as_bytes().chunks(7) {
+            reply = reply.say(delta(&String::from_utf8_lossy(chunk))).wait(1);
         }
     }
     for batch_bytes in [1, BATCH_BYTES, usize::MAX] {
@@ -477,7 +479,8 @@ fn candidates_before_a_hang_are_kept_with_any_batch_size() {
 
 #[test]
 fn an_answer_with_closed_json_is_whole_after_any_end_of_stream() {
-    let closed = || stream().say(said(&["```json\n{\"candidates\":[", &card("one"), "]}\n```"].concat()));
+    let closed =
+        || stream().say(delta(&["```json\n{\"candidates\":[", &candidate("one"), "]}\n```"].concat()));
     for (reply, took_ms) in [
         (closed(), 0),
         (closed().cut(), 0),
@@ -499,9 +502,10 @@ fn an_answer_with_closed_json_is_whole_after_any_end_of_stream() {
 
 #[test]
 fn an_answer_that_begins_with_prose_is_read_to_its_end() {
-    let prose =
-        || stream().say(said(&["Sure: [", &card("draft"), "], or better: "].concat())).wait(REST_MS + 1);
-    let answer = || prose().say(said(&["[", &card("one"), "]"].concat()));
+    let prose = || {
+        stream().say(delta(&["Sure: [", &candidate("draft"), "], or better: "].concat())).wait(REST_MS + 1)
+    };
+    let answer = || prose().say(delta(&["[", &candidate("one"), "]"].concat()));
     for (reply, took_ms) in [
         (answer(), 0),
         (answer().say(DONE).hang(), 0),
@@ -512,7 +516,7 @@ fn an_answer_that_begins_with_prose_is_read_to_its_end() {
     ] {
         let outcome = both_ways(&settings(), &[reply]);
         assert_eq!((outcome.answer.outcome, outcome.answer.attempts), (WHOLE, 1));
-        assert_eq!(outcome.told, [("one".to_owned(), outcome.took_ms)]);
+        assert_eq!(outcome.reported, [("one".to_owned(), outcome.took_ms)]);
         assert_eq!(outcome.took_ms, REST_MS + 1 + took_ms);
     }
 }
@@ -530,7 +534,7 @@ fn a_finish_reason_or_usage_in_each_chunk_ends_no_answer() {
             let mut reply = stream().say(chunk("", reason)).wait(3 * REST_MS).say(chunk(begin, reason));
             for front in ["one", "two", "three"] {
                 reply = reply.wait(700).say(chunk(
-                    &[card(front).as_str(), if begin.is_empty() { "\n" } else { "," }].concat(),
+                    &[candidate(front).as_str(), if begin.is_empty() { "\n" } else { "," }].concat(),
                     reason,
                 ));
             }
@@ -564,10 +568,10 @@ fn empty_events_change_no_answer() {
         "event: ping\n\n",
         "<html>\n\n",
     ];
-    let content = ["{\"candidates\":[", &card("one"), ",", &card("two"), "]}"].concat();
+    let content = ["{\"candidates\":[", &candidate("one"), ",", &candidate("two"), "]}"].concat();
     let mut reply = stream();
-    for (number, piece) in content.as_bytes().chunks(5).enumerate() {
-        reply = reply.say(NOTHING[number % NOTHING.len()]).say(said(&String::from_utf8_lossy(piece)));
+    for (number, chunk) in content.as_bytes().chunks(5).enumerate() {
+        reply = reply.say(NOTHING[number % NOTHING.len()]).say(delta(&String::from_utf8_lossy(chunk)));
     }
     let outcome = both_ways(&settings(), &[reply.say(DONE)]);
     assert_eq!((outcome.answer.outcome, outcome.answer.candidates.len()), (WHOLE, 2));
@@ -576,8 +580,8 @@ fn empty_events_change_no_answer() {
 
 #[test]
 fn the_first_byte_decides_between_stream_and_document() {
-    let events = [said(&["[", &card("one"), "]"].concat()), DONE.to_owned()].concat();
-    let list = ["[", &card("one"), "]"].concat();
+    let events = [delta(&["[", &candidate("one"), "]"].concat()), DONE.to_owned()].concat();
+    let list = ["[", &candidate("one"), "]"].concat();
     let completion = json!({ "choices": [{ "message": { "content": list } }] }).to_string();
     for (body, content_type) in [
         (events.clone(), ""),
@@ -640,7 +644,7 @@ fn errors_of_other_formats_are_read() {
 #[test]
 fn usage_shortly_after_the_candidates_is_waited_for() {
     let reply = stream()
-        .say(said(&["[", &card("one"), "]"].concat()))
+        .say(delta(&["[", &candidate("one"), "]"].concat()))
         .say(stopped("stop"))
         .wait(REST_MS - 1)
         .say(used(7, 0.5))
@@ -668,7 +672,7 @@ fn the_generation_id_is_read_from_the_body_or_else_the_header() {
 
 #[test]
 fn the_usage_of_failed_attempts_is_added() {
-    let empty = || stream().say(said("{\"candidates\":[]}")).say(used(10, 0.5)).say(DONE);
+    let empty = || stream().say(delta("{\"candidates\":[]}")).say(used(10, 0.5)).say(DONE);
     let outcome = both_ways(&settings(), &[empty(), Reply::new(503), whole()]);
     assert_eq!(outcome.answer.usage, Some(Usage { prompt_tokens: 11, completion_tokens: 4, cost: 0.75 }));
 
@@ -702,14 +706,14 @@ fn a_refusal_is_not_retried_and_keeps_its_usage() {
 #[test]
 fn a_slow_stream_past_the_deadline_keeps_complete_candidates() {
     let drip = |content: &str| {
-        let mut reply = stream().say(said("{\"candidates\":["));
-        for piece in content.as_bytes().chunks(4) {
-            reply = reply.wait(1_000).say(said(&String::from_utf8_lossy(piece)));
+        let mut reply = stream().say(delta("{\"candidates\":["));
+        for chunk in content.as_bytes().chunks(4) {
+            reply = reply.wait(1_000).say(delta(&String::from_utf8_lossy(chunk)));
         }
         reply
     };
-    let cards: String = (0..20).map(|number| [&card(&number.to_string()), ","].concat()).collect();
-    let outcome = both_ways(&settings(), &[drip(&cards)]);
+    let candidates: String = (0..20).map(|number| [&candidate(&number.to_string()), ","].concat()).collect();
+    let outcome = both_ways(&settings(), &[drip(&candidates)]);
     assert_eq!((outcome.answer.outcome, outcome.took_ms), (PARTIAL, TIMEOUT_MS));
     assert_eq!((outcome.answer.candidates.len(), outcome.answer.operator_note.as_str()), (6, "deadline"));
 
@@ -761,8 +765,8 @@ fn a_retry_after_is_waited_for_or_forwarded_if_it_is_too_long() {
         assert_eq!((outcome.answer.outcome, outcome.took_ms), (Err(Code::AiUnavailable), 0));
         assert_eq!((outcome.answer.attempts, outcome.answer.retry_after_s), (1, Some(3600)));
     }
-    let told = json!({ "error": { "code": 503, "availability": { "code": "provider_overloaded", "retryable": true, "retry_after": 2.5 } } });
-    let outcome = both_ways(&settings(), &[document(200, &told), whole()]);
+    let reported = json!({ "error": { "code": 503, "availability": { "code": "provider_overloaded", "retryable": true, "retry_after": 2.5 } } });
+    let outcome = both_ways(&settings(), &[document(200, &reported), whole()]);
     assert_eq!((outcome.answer.outcome, outcome.took_ms), (WHOLE, 3_000));
 }
 
@@ -786,7 +790,7 @@ fn attempts_before_a_restart_count() {
     let request = ModelRequest { attempts_made: 2, ..REQUEST };
     let outcome = calling(&settings(), &request, [Reply::new(503)]);
     assert_eq!((outcome.answer.outcome, outcome.answer.attempts), (Err(Code::AiUnavailable), 3));
-    assert_eq!(outcome.attempts_told, [3]);
+    assert_eq!(outcome.attempts_reported, [3]);
 
     let outcome = calling(&settings(), &ModelRequest { attempts_made: 3, ..REQUEST }, []);
     assert_eq!((outcome.answer.outcome, outcome.answer.attempts), (Err(Code::AiUnavailable), 3));
@@ -832,11 +836,11 @@ fn every_attempt_sends_the_same_bytes() {
 #[test]
 fn a_cached_answer_is_requested_only_by_the_first_attempt() {
     let on = ModelApi { cache_ttl_s: 300, ..settings() };
-    let empty = stream().with("x-openrouter-cache-status", "HIT").say(said("{\"candidates\":[]}")).say(DONE);
+    let empty = stream().with("x-openrouter-cache-status", "HIT").say(delta("{\"candidates\":[]}")).say(DONE);
     let outcome = both_ways(&on, &[empty, whole()]);
-    let asked: Vec<_> =
+    let requested: Vec<_> =
         outcome.host.sent().iter().map(|sent| sent.header("x-openrouter-cache").is_some()).collect();
-    assert_eq!(asked, [true, false]);
+    assert_eq!(requested, [true, false]);
     assert_eq!(outcome.answer.was_reused, None);
 
     for (header, was_reused) in [("HIT", Some(true)), ("hit", Some(true)), ("MISS", Some(false))] {
@@ -872,20 +876,20 @@ fn dropped_candidates_are_counted_and_affect_no_other() {
     let long = "x".repeat(201);
     let content = [
         "[",
-        &card("one"),
+        &candidate("one"),
         ",",
-        &card("ONE "),
+        &candidate("ONE "),
         ",",
-        &card(&long),
+        &candidate(&long),
         ",",
-        &card(""),
+        &candidate(""),
         ",7,{\"front\":1},",
-        &card("a\u{0}b"),
+        &candidate("a\u{0}b"),
         "]",
     ];
-    let outcome = both_ways(&settings(), &[stream().say(said(&content.concat())).say(DONE)]);
+    let outcome = both_ways(&settings(), &[stream().say(delta(&content.concat())).say(DONE)]);
     assert_eq!(outcome.answer.outcome, WHOLE);
-    assert_eq!(outcome.told.iter().map(|(front, _)| front.as_str()).collect::<Vec<_>>(), ["one", "ab"]);
+    assert_eq!(outcome.reported.iter().map(|(front, _)| front.as_str()).collect::<Vec<_>>(), ["one", "ab"]);
     assert_eq!(outcome.answer.dropped, 5);
 
     let outcome = both_ways(&ModelApi { candidates_max: 1, ..settings() }, &[whole()]);
@@ -897,7 +901,7 @@ fn dropped_candidates_are_counted_and_affect_no_other() {
 
 #[test]
 fn a_plain_completion_in_place_of_a_stream_is_read_too() {
-    let content = ["```json\n{\"candidates\":[", &card("one"), "]}\n```"].concat();
+    let content = ["```json\n{\"candidates\":[", &candidate("one"), "]}\n```"].concat();
     let completion = json!({
         "id": "gen-2", "model": "llama", "usage": { "prompt_tokens": 1, "completion_tokens": 2 },
         "choices": [{ "message": { "role": "assistant", "content": content }, "finish_reason": "stop" }],
@@ -909,11 +913,11 @@ fn a_plain_completion_in_place_of_a_stream_is_read_too() {
 
 #[test]
 fn an_answer_of_many_chunks_needs_few_timers() {
-    let mut reply = stream().say(said("["));
+    let mut reply = stream().say(delta("["));
     for _ in 0..500 {
-        reply = reply.wait(20).say(said(" "));
+        reply = reply.wait(20).say(delta(" "));
     }
-    reply = reply.say(said(&[&card("one"), "]"].concat())).say(DONE);
+    reply = reply.say(delta(&[&candidate("one"), "]"].concat())).say(DONE);
     let outcome = calling(&settings(), &REQUEST, [reply]);
     assert_eq!((outcome.answer.outcome, outcome.took_ms), (WHOLE, 10_000));
     assert!(outcome.host.slept_ms().len() <= 3, "{:?}", outcome.host.slept_ms());

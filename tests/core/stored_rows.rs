@@ -69,13 +69,13 @@ fn a_read_requests_at_most_max_candidates() {
 #[test]
 fn both_lists_of_a_large_session_are_one() {
     let host = ScriptedHost::new(0);
-    let card = |number: u128| {
+    let candidate = |number: u128| {
         format!(r#"{{"id":"{}","front":"f","back":"b","prompt":"p"}}"#, Uuid::from_u128(number))
     };
-    let members = format!(r#""first":[{},{}],"rest":[{}]"#, card(1), card(2), card(3));
+    let members = format!(r#""first":[{},{}],"rest":[{}]"#, candidate(1), candidate(2), candidate(3));
     host.on("/rest/v1", Reply::new(200).say(format!("[{}]", row(&members))));
     let row = read(&host, 2000).expect("it is read").expect("it is there");
-    let ids: Vec<u128> = row.candidates.iter().map(|card| card.id.as_u128()).collect();
+    let ids: Vec<u128> = row.candidates.iter().map(|candidate| candidate.id.as_u128()).collect();
     assert_eq!(ids, [1, 2, 3]);
 }
 
