@@ -1,5 +1,5 @@
-//! What the pure stages of a generation cost, each alone: the token's check (its signature is the host's), the cards out
-//! of the model's answer, the user's quota.
+//! The time of each pure stage of a generation: the check of the token (without its signature), the candidates of the model's
+//! answer, the quota of the user.
 
 use std::hint::black_box;
 
@@ -37,7 +37,7 @@ fn token_check(criterion: &mut Criterion) {
         bencher.iter(|| {
             let token = BearerToken::read(Some(black_box(&field))).expect("it is a bearer token");
             let token = UnverifiedToken::read(token).expect("it is a token");
-            check(&token.claims().expect("they are claims"), &expected, NOW_MS).expect("they hold")
+            check(&token.claims().expect("they are claims"), &expected, NOW_MS).expect("they are valid")
         });
     });
 }
@@ -54,7 +54,7 @@ fn message(candidates: usize) -> String {
     json!({ "candidates": (1..=candidates).map(candidate).collect::<Vec<_>>() }).to_string()
 }
 
-/// The message as it comes on the wire: an event for each piece.
+/// The message as a stream: an event for each part.
 fn events(message: &str) -> Vec<Vec<u8>> {
     let event = |delta: Value, finish_reason: Value| {
         let choices = [json!({ "index": 0, "delta": delta, "finish_reason": finish_reason })];

@@ -1,4 +1,4 @@
-//! The body of `POST /ai-sessions`: whatever the bytes, it is refused as it should be or it holds to the limits.
+//! The body of `POST /ai-sessions`: any bytes are rejected with the right code, or are within the limits.
 #![no_main]
 
 use ai_sessions::input::new_session::{INPUT_TEXT_MAX, INPUT_TEXT_MIN, NewSession};
@@ -13,9 +13,9 @@ libfuzzer_sys::fuzz_target!(|body: &[u8]| {
         Ok(new) => {
             let characters = new.input_text.chars().count() as u64;
             assert!((INPUT_TEXT_MIN..=INPUT_TEXT_MAX).contains(&characters));
-            assert_eq!(sanitize(&new.input_text), new.input_text, "what is kept is clean");
+            assert_eq!(sanitize(&new.input_text), new.input_text, "an accepted text is sanitized");
             assert!(models.contains(&new.model));
-            let json = json.expect("what is taken is JSON");
+            let json = json.expect("an accepted body is JSON");
             assert_eq!(json.as_object().map(|members| members.len()), Some(2));
             assert_eq!(json["input_text"].as_str().map(sanitize).as_deref(), Some(new.input_text.as_str()));
             assert_eq!(json["model"].as_str(), Some(new.model.as_str()));
@@ -25,7 +25,7 @@ libfuzzer_sys::fuzz_target!(|body: &[u8]| {
         }
         Err(problem) => {
             assert!(problem.errors.len() <= 16);
-            assert!(problem.detail.len() <= 1000, "an answer does not grow with what was sent");
+            assert!(problem.detail.len() <= 1000, "the detail is bounded");
             let is_duplicate = problem.errors.iter().any(|error| error.code == "duplicate");
             match problem.code {
                 Code::MalformedJson => assert!(json.is_none() || is_duplicate),

@@ -1,6 +1,6 @@
-//! Candidates out of content: the same at any borders, and of a content that is JSON exactly those that are in it.
+//! The candidates in content: the same at any chunk borders, and for JSON exactly those that an oracle finds.
 //!
-//! The first two bytes of the input say how long the pieces are, and where something is missing.
+//! The first two bytes of the input are the length of the chunks and the place of a gap.
 #![no_main]
 
 use std::fmt;
@@ -28,7 +28,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
         "by {size}, a gap at {gap}"
     );
     for front in whole.0.iter().flatten().map(|candidate| &candidate.front) {
-        // Nothing is joined over the gap: what has no escapes stands in one of its sides.
+        // Content is not joined over the gap: a text without escapes is on one of its sides.
         let stands_in = |side: &[u8]| side.windows(front.len()).any(|part| part == front.as_bytes());
         let (before, after) = content.split_at(gap);
         let is_plain = front.chars().all(|c| c.is_alphanumeric()) && !content.contains(&b'\\');
@@ -53,7 +53,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     }
 });
 
-/// What is given, and whether the JSON was closed; with something missing before the byte at `gap`.
+/// Returns the findings, and whether the JSON was closed, with a gap before the byte at `gap`.
 fn read(chunks: &[&[u8]], gap: Option<usize>) -> (Vec<Found>, bool) {
     let mut given: Vec<Found> = Vec::new();
     let mut take = |found: Found| {
@@ -81,7 +81,7 @@ fn read(chunks: &[&[u8]], gap: Option<usize>) -> (Vec<Found>, bool) {
     (given, is_closed)
 }
 
-/// JSON in which a member may stand twice.
+/// JSON with duplicate members.
 enum Json {
     Text(String),
     List(Vec<Json>),

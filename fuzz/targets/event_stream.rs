@@ -1,7 +1,6 @@
-//! A model's answer from the wire: bytes → events → chunks → content → cards. Whatever comes, and wherever the
-//! borders of the pieces are, it says the same.
+//! A response of the model API: bytes → events → chunks → content → candidates. The outcome is the same at any chunk borders.
 //!
-//! The first byte of the input says of what type the answer is and how it ends, the next four how long the pieces are.
+//! The first byte of the input is the type of the response and its end, the next four are the lengths of the chunks.
 #![no_main]
 
 use ai_sessions::generation::candidate::{Candidate, Candidates};
@@ -21,7 +20,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
             assert!((1..=most).contains(&text.chars().count()));
         }
     }
-    // Each has a letter or a digit; whole means that there is one.
+    // Each has a letter or a digit; a complete answer has a candidate.
     for Candidate { front, back, prompt } in &whole.0 {
         assert!(
             [front, back, prompt]

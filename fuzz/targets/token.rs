@@ -1,7 +1,7 @@
-//! An access token: whatever it says, nobody comes in but by the project's own claims, and nothing panics.
+//! An access token: only the project's own claims are accepted, and no input panics.
 //!
-//! The first line of the input is a header and the second the claims of a token, as JSON, which this encodes (a fuzzer
-//! seldom hits upon base64url); the input as it is, is taken for an `Authorization` header too.
+//! The first line of the input is the header and the second the claims of a token, as JSON, which the target encodes (a fuzzer
+//! seldom generates base64url); the whole input is read as an `Authorization` header, too.
 #![no_main]
 
 use ai_sessions::auth::bearer::{BearerToken, TOKEN_BYTES_MAX};
@@ -30,7 +30,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
             assert!(!is_too_long);
             is_the_projects_own(&user, header, claims);
         }
-        Err(Refused::Missing | Refused::NoKeys) => panic!("a token is there, and nobody asked for keys"),
+        Err(Refused::Missing | Refused::NoKeys) => panic!("a token was sent, and no keys are needed"),
         Err(Refused::Invalid | Refused::Expired | Refused::Anonymous) => {}
     }
 });
@@ -43,7 +43,7 @@ fn read(header: &str) -> Result<User, Refused> {
     check(&unverified.claims()?, &EXPECTED, NOW_MS)
 }
 
-/// What was let in, by a reader that knows nothing of the one under test.
+/// Checks an accepted token with an independent reader.
 fn is_the_projects_own(user: &User, header: &[u8], claims: &[u8]) {
     let header: Value = serde_json::from_slice(header).expect("the header is JSON");
     assert!(["ES256", "RS256", "EdDSA", "HS256"].map(Value::from).contains(&header["alg"]));
@@ -63,7 +63,7 @@ fn is_the_projects_own(user: &User, header: &[u8], claims: &[u8]) {
     let now_s = (NOW_MS / 1000) as f64;
     assert!(claims["exp"].as_f64().expect("a number") >= now_s - LEEWAY_S as f64);
     for begin in ["nbf", "iat"] {
-        // A fraction of a second is cut off.
+        // A fraction of a second is truncated.
         assert!(
             claims.get(begin).is_none_or(|at| at.as_f64().expect("a number") < now_s + LEEWAY_S as f64 + 1.0)
         );

@@ -1,6 +1,6 @@
-//! What refusals by the database, and by what stands before it, mean for a write that may be repeated.
+//! The handling of rejections by the database, and by intermediaries before it, for a write that may be repeated.
 
-#![expect(clippy::expect_used, reason = "settings that do not hold fail the test")]
+#![expect(clippy::expect_used, reason = "invalid settings fail the test")]
 
 use ai_sessions::config::Supabase;
 use ai_sessions::supabase::rest::{Caller, RestError};
@@ -24,7 +24,7 @@ fn supabase() -> Supabase {
     Supabase { url: "https://p.supabase.co".to_owned(), anon_key: "anon".to_owned(), jwt_secret: None }
 }
 
-/// Opens a session; the model runs until `model_ends_ms`.
+/// Opens a session while the model call runs until `model_ends_ms`.
 fn open(host: &ScriptedHost, model_ends_ms: u64) -> Result<bool, RestError> {
     use ai_sessions::ports::Clock as _;
     let (supabase, caller) = (supabase(), Caller { token: "token", traceparent: None });
@@ -42,7 +42,7 @@ fn open(host: &ScriptedHost, model_ends_ms: u64) -> Result<bool, RestError> {
 fn refused_by(reply: Reply) -> (RestError, usize) {
     let host = ScriptedHost::new(0);
     host.always(ROWS, reply);
-    let error = open(&host, 60_000).expect_err("it is refused");
+    let error = open(&host, 60_000).expect_err("it is rejected");
     (error, host.sent().len())
 }
 
@@ -158,7 +158,7 @@ fn a_rejection_after_a_lost_response_does_not_rule_out_a_write() {
         host.always(ROWS, refused);
         assert_eq!(open(&host, 0), Err(RestError::Unavailable));
     }
-    // Refused first, nothing can have been written.
+    // Rejected at the first attempt, nothing was written.
     let host = ScriptedHost::new(0);
     host.on(ROWS, not_yet_valid());
     host.on(ROWS, Reply::new(401));

@@ -10,7 +10,7 @@ const SYMBOLS: &str = "alpha beta gamma delta epsilon zeta eta theta iota kappa 
 psi omega Gamma Delta Theta varphi nabla partial infty hbar ell Re forall exists nexists emptyset neg \
 angle triangle top bot natural flat sharp aleph Box bullet bigcirc backslash beth rightangle tan tanh sin \
 cos ln lim max dots";
-/// Commands that stand between two terms.
+/// Commands between two terms.
 const RELATIONS: &str = "times cdot div pm ne neq leq geq nleq ngeq nless ngtr approx equiv ncong sim nsim in notin ni subset \
 nsubseteq cup cap setminus to rightarrow Rightarrow nrightarrow leftarrow nleftarrow leftrightarrow \
 rightleftharpoons mapsto uparrow nearrow nwarrow therefore because mid nmid parallel nparallel perp \
@@ -50,7 +50,7 @@ fn formulas() -> Vec<String> {
     let mut symbols = SYMBOLS.split(' ').cycle();
     let mut relations = RELATIONS.split(' ').cycle();
     let mut formulas = Vec::new();
-    // One more round than is needed, each from another beginning.
+    // One more round than necessary, each with another start.
     for (number, form) in FORMS.iter().cycle().take(COUNT + FORMS.len()).enumerate() {
         if number % FORMS.len() == 0 {
             symbols.next();
@@ -67,7 +67,7 @@ fn formulas() -> Vec<String> {
                     formula.push_str(next.unwrap_or_default());
                 }
                 c => {
-                    // The letters of a command end where another character is.
+                    // Another character ends the letters of a command.
                     let in_command =
                         formula.rsplit('\\').next().is_some_and(|word| word.chars().all(char::is_alphabetic));
                     if c.is_alphabetic() && in_command && formula.contains('\\') && is_filled(form, &formula)
@@ -85,13 +85,13 @@ fn formulas() -> Vec<String> {
     formulas
 }
 
-/// Whether the last command was filled in, and does not stand in the form itself.
+/// Whether the last command was filled in, and is not part of the form itself.
 fn is_filled(form: &str, formula: &str) -> bool {
     let last = formula.rsplit('\\').next().unwrap_or_default();
     !form.contains(&["\\", last].concat())
 }
 
-/// A formula as models write it into a JSON string.
+/// Writes a formula into a JSON string as models do.
 fn ways(formula: &str) -> [String; 4] {
     let each = |escape: &dyn Fn(usize) -> &'static str| {
         let mut written = String::new();

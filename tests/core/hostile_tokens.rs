@@ -1,9 +1,8 @@
-//! Who is let in: every token of `tests/fixtures/hostile_tokens.json` (which says how to read it), and what becomes of
-//! keys and tokens in time.
+//! Authenticates every token of `tests/fixtures/hostile_tokens.json`, which describes its own format.
 //!
-//! Here the clock stands still, so that the second of a border can be met; a signature holds when it is
-//! [`scripted_signature`]. Real signatures are checked by the host, so they are tested through it:
-//! `tests/service/hostile_tokens.ts` makes the same tokens by real keys.
+//! The clock stands still here, so that tests can use the exact second of a limit; a valid signature is
+//! [`scripted_signature`]. The host checks real signatures: `tests/service/hostile_tokens.ts` makes the same tokens with real
+//! keys.
 
 #![expect(clippy::expect_used, clippy::panic, reason = "a fixture that cannot be read fails the test")]
 
@@ -32,7 +31,7 @@ struct Table {
     cases: Vec<Case>,
 }
 
-/// One token. What the members mean stands in the file.
+/// One token; the fixture describes the members.
 #[derive(Deserialize, Clone)]
 #[serde(deny_unknown_fields, default)]
 struct Case {
@@ -95,7 +94,7 @@ enum Encoding {
 
 fn cases() -> Vec<Case> {
     let table = include_str!("../fixtures/hostile_tokens.json");
-    serde_json::from_str::<Table>(table).expect("the table is as it says").cases
+    serde_json::from_str::<Table>(table).expect("the fixture has the described format").cases
 }
 
 // The project and its keys.
@@ -107,12 +106,12 @@ pub(crate) fn key_set(es256_kids: &[&str]) -> String {
     json!({ "keys": keys }).to_string()
 }
 
-/// No point of the curve; it has the form of one, and is another for each key.
+/// Returns coordinates in the right format but not on the curve, different for each key.
 fn coordinate(kid: &str) -> String {
     format!("{kid:A<43}")
 }
 
-/// What a key of the set is known by at the host.
+/// Returns the host's identifier of a key of the set.
 fn published(kid: &str) -> String {
     let keys = read_key_set(key_set(&[kid]).as_bytes()).expect("it is a key set");
     keys.into_iter().rfind(|key| key.id == kid).expect("it is in the set").jwk
@@ -131,7 +130,7 @@ pub(crate) fn config(with_the_secret: bool) -> Config {
         };
         Some(value.to_owned())
     })
-    .expect("the settings hold")
+    .expect("the settings are valid")
 }
 
 pub(crate) fn host_at(now_ms: u64) -> ScriptedHost {
@@ -140,7 +139,7 @@ pub(crate) fn host_at(now_ms: u64) -> ScriptedHost {
     host
 }
 
-/// As `edge::answer` does it: header, form, keys, signature, claims.
+/// Authenticates as `edge::answer` does: header, format, keys, signature, claims.
 pub(crate) fn authenticate_with(
     host: &ScriptedHost,
     config: &Config,
@@ -150,12 +149,12 @@ pub(crate) fn authenticate_with(
     host.run(authenticate(host, config, ORIGIN, token))
 }
 
-/// A genuine token by this ES256 key, for an hour.
+/// Makes a genuine token with this ES256 key, for an hour.
 pub(crate) fn genuine(kid: &str) -> String {
     genuine_until(kid, NOW_MS / 1000 + 3600)
 }
 
-/// A genuine HS256 token by the project's secret, for an hour.
+/// Makes a genuine HS256 token with the project's secret, for an hour.
 pub(crate) fn genuine_by_secret(kid: Option<&str>) -> String {
     let mut case = Case::default();
     case.header.insert("alg".to_owned(), json!("HS256"));
@@ -194,14 +193,14 @@ fn base64url_chars(bytes: usize) -> usize {
     (bytes * 4).div_ceil(3)
 }
 
-/// Another last letter with the same bytes: the lowest of its bits stand for nothing.
+/// Replaces the last letter by another with the same bytes: its lowest bits are unused.
 fn with_trailing_bits(text: &str) -> String {
     let (rest, last) = text.split_at(text.len() - 1);
     let next = char::from(last.as_bytes().first().expect("one letter") + 1);
     [rest, &next.to_string()].concat()
 }
 
-/// `json` with white space behind it where that is needed for bits that stand for nothing, or for padding.
+/// Appends white space to `json` where unused bits or padding need it.
 fn encode(json: &str, encoding: Encoding) -> String {
     let mut json = json.to_owned();
     while encoding != Encoding::Right && json.len() % 3 != 1 {
@@ -215,7 +214,7 @@ fn encode(json: &str, encoding: Encoding) -> String {
     }
 }
 
-/// Puts in what the placeholders stand for.
+/// Replaces the placeholders.
 fn fill(value: &Value) -> Value {
     let now_s = i64::try_from(NOW_MS / 1000).expect("it is not so late");
     match value {
@@ -275,7 +274,7 @@ impl Case {
         )
     }
 
-    /// What a host knows the signing key by.
+    /// Returns the host's identifier of the signing key.
     fn key(&self) -> String {
         match self.signed_by.as_str() {
             "es256" => published(ES256_KID),
@@ -304,7 +303,7 @@ impl Case {
             .replace("<other claims>", &encode(&format!("{} ", case.claims_text()), Encoding::Right))
     }
 
-    /// Makes the token so long. Not every length can be had by the claims alone: base64url has none of 4 n + 1.
+    /// Makes the token so long. The claims alone cannot have every length: base64url has none of 4 n + 1.
     fn fill_up_to(&mut self, bytes: usize) {
         while !(0..4).any(|_| {
             let others = base64url_chars(self.header_text().len()) + base64url_chars(64) + 2;
@@ -339,7 +338,7 @@ fn text_of(genuine: Value, (set, without): (&Map<String, Value>, &Vec<String>), 
     around.replace("<members>", inner.expect("an object has braces"))
 }
 
-/// The signature with something done to its bytes.
+/// Changes the bytes of a signature.
 fn changed(signature: &[u8; 64], how: &str) -> String {
     // The order of P-256 (SEC 2, section 2.4.2).
     const ORDER: [u8; 32] = [
@@ -373,7 +372,7 @@ fn changed(signature: &[u8; 64], how: &str) -> String {
         "first bit" => flipped(0, 0x80),
         "last bit" => flipped(63, 1),
         "twice" => signature.repeat(2),
-        other => panic!("nobody knows what {other} does to a signature"),
+        other => panic!("{other} is no change of a signature"),
     };
     base64url(&bytes)
 }
@@ -385,14 +384,14 @@ fn every_token_of_the_table_has_its_expected_result() {
     let mut wrong = Vec::new();
     for case in cases() {
         let (host, config) = (host_at(NOW_MS), config(case.service == "with the secret"));
-        // The keys are there, so that whether a signature is checked is for the token alone to say.
-        authenticate_with(&host, &config, Some(&genuine(ES256_KID))).expect("a genuine token is let in");
+        // Loads the keys, so that the token alone decides whether its signature is checked.
+        authenticate_with(&host, &config, Some(&genuine(ES256_KID))).expect("a genuine token is accepted");
         host.set_now_ms(NOW_MS);
         let checked_before = host.signatures_checked();
 
         let found = match authenticate_with(&host, &config, case.authorization().as_deref()) {
             Ok(user) if user.id.to_string() == USER => "let in",
-            Ok(_) => "let in as somebody else",
+            Ok(_) => "let in as another user",
             Err(refused) => refused.to_problem().code.name(),
         };
         if found != case.expect {
@@ -421,5 +420,5 @@ fn the_table_of_tokens_is_complete_and_consistent() {
         );
     }
     let names: std::collections::BTreeSet<_> = cases.iter().map(|case| &case.name).collect();
-    assert_eq!(names.len(), cases.len(), "a name stands twice");
+    assert_eq!(names.len(), cases.len(), "two cases have the same name");
 }

@@ -1,5 +1,4 @@
-//! The model call against every way in which a model API fails: what the caller gets, how often the model is
-//! asked, when.
+//! The model call with all kinds of failures of a model API: its result, and the number and times of the attempts.
 
 use std::cell::RefCell;
 
@@ -54,11 +53,11 @@ const REQUEST: ModelRequest<'_> = ModelRequest {
     referer: "https://cards.example",
 };
 
-/// What came of a call, and when.
+/// The result of a call and its times.
 struct Outcome {
     host: ScriptedHost,
     answer: Answer,
-    /// The front of each card, and after how many milliseconds it was told.
+    /// The front of each candidate, and the milliseconds until it was reported.
     reported: Vec<(String, u64)>,
     attempts_reported: Vec<u32>,
     took_ms: u64,
@@ -88,7 +87,7 @@ fn calling_on(host: &ScriptedHost, settings: &ModelApi, request: &ModelRequest<'
     Outcome { answer, reported, attempts_reported, took_ms: host.now_ms() - START_MS, host: host.clone() }
 }
 
-/// Both as where somebody waits for single cards and as where nobody does: the outcome is the same.
+/// Runs the call with single reads and with batches, which must have the same outcome.
 fn both_ways(settings: &ModelApi, replies: &[Reply]) -> Outcome {
     let [single, big] = [1, BATCH_BYTES].map(|batch_bytes| {
         calling(settings, &ModelRequest { batch_bytes: &|| batch_bytes, ..REQUEST }, replies.to_vec())
@@ -131,7 +130,7 @@ fn document(status: u16, value: &Value) -> Reply {
     Reply::new(status).with("content-type", "application/json").say(value.to_string())
 }
 
-/// Two cards, told as a model tells them, and the JSON around them closed.
+/// Two candidates in closed JSON, as a model writes them.
 fn whole() -> Reply {
     stream()
         .say(COMMENT)
@@ -144,7 +143,7 @@ fn whole() -> Reply {
         .say(DONE)
 }
 
-/// One complete card and the beginning of another.
+/// One complete candidate and the beginning of another.
 fn begun() -> Reply {
     stream().say(delta("{\"candidates\":[")).say(delta(&candidate("one"))).say(delta(",{\"front\":\"tw"))
 }
@@ -231,7 +230,7 @@ fn error_types_of_permanent_failures_are_not_retried() {
     }
 }
 
-/// Failures before the first card that may pass: reply, code, note.
+/// Transient failures before the first candidate: reply, code, note.
 fn passing_failures() -> Vec<(Reply, Code, &'static str)> {
     let error = |code: Value| json!({ "error": { "code": code, "message": "m" } });
     let long_html =
@@ -342,7 +341,7 @@ fn the_idle_timeout_applies_to_the_response_head() {
 
 #[test]
 fn a_fast_stream_that_turns_slow_is_not_idle() {
-    // Bites have grown by then; the pieces that follow fill none of them in time.
+    // Batches have grown by then; the following chunks fill none of them in time.
     let mut reply = stream().say(delta("["));
     for _ in 0..100 {
         reply = reply.say(delta(" ")).wait(1);
@@ -379,7 +378,7 @@ fn comments_after_a_fast_stream_reset_a_short_idle_timeout() {
 fn candidates_until_the_deadline_are_kept_with_any_batch_size() {
     let many = ModelApi { candidates_max: 2_000, ..settings() };
     for pace_ms in [3, 5, 20, 50] {
-        // One comes in the last millisecond.
+        // One arrives in the last millisecond.
         let mut reply = stream().say(delta("[")).wait(2_999 % pace_ms);
         for number in 1..=4_000 / pace_ms {
             reply = reply.wait(pace_ms).say(delta(&[&candidate(&number.to_string()), ","].concat()));
@@ -456,7 +455,7 @@ fn an_answer_cut_off_after_a_candidate_is_kept_and_not_retried() {
 
 #[test]
 fn candidates_before_a_hang_are_kept_with_any_batch_size() {
-    // Fast, so that bites grow to their full size, and then nothing: less than a bite lies on the line.
+    // Fast, so that batches grow to their full size, and then nothing: less than a batch is pending.
     let mut reply = stream().say(delta("["));
     let fronts: Vec<_> = (0..20).map(|number| format!("candidate {number}")).collect();
     for front in &fronts {
@@ -732,7 +731,7 @@ fn no_attempt_runs_past_the_deadline() {
     assert_eq!((outcome.answer.outcome, outcome.took_ms), (Err(Code::AiTimeout), TIMEOUT_MS));
     assert_eq!(outcome.answer.operator_note, "deadline");
 
-    // Four silences of 15 s are a minute: the fourth attempt would have nothing left.
+    // Four idle timeouts of 15 s are a minute: the fourth attempt would have no time left.
     let silences = [Reply::silence(), Reply::silence(), Reply::silence(), Reply::silence()];
     let outcome = calling(&ModelApi { attempts_max: 10, ..settings() }, &REQUEST, silences);
     assert_eq!((outcome.answer.outcome, outcome.answer.attempts), (Err(Code::AiTimeout), 4));

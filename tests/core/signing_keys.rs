@@ -1,6 +1,6 @@
-//! What becomes of keys and tokens in time: fresh, stale, gone; rotated, asked for in vain, asked for by many.
+//! Keys and tokens over time: fresh, stale, unusable; rotated, not available, fetched by concurrent requests.
 
-#![expect(clippy::expect_used, reason = "a settled promise that fails is a failed test")]
+#![expect(clippy::expect_used, reason = "an unexpected failure fails the test")]
 
 use std::future::ready;
 use std::pin::pin;
@@ -18,14 +18,14 @@ use crate::hostile_tokens::{
 };
 use crate::scripted_host::{Reply, ScriptedHost};
 
-/// The sign-in service publishes these from now on.
+/// Publishes these keys from now on.
 fn publish(host: &ScriptedHost, kids: &[&str]) {
     host.always(JWKS, Reply::new(200).say(key_set(kids)));
 }
 
-/// Whether a token that nobody has seen yet is let in; what it sets going is brought to its end.
+/// Authenticates a new token, and runs its background work to the end.
 fn send_new_token(host: &ScriptedHost, kid: &str) -> Result<(), Refused> {
-    // Another end makes it another token.
+    // Another expiry makes another token.
     let token = genuine_until(kid, host_now_s(host) + 3600 + u64::try_from(host.sent().len()).expect("few"));
     let outcome = authenticate_with(host, &config(false), Some(&token)).map(|_| ());
     host.run_background();
@@ -40,7 +40,7 @@ fn fetches(host: &ScriptedHost) -> usize {
     host.sent().iter().filter(|sent| sent.request.url.ends_with(JWKS)).count()
 }
 
-/// A host that has the key `a`, since now.
+/// Returns a host that has fetched the key `a` now.
 fn warm() -> ScriptedHost {
     let host = host_at(NOW_MS);
     publish(&host, &["a"]);
@@ -49,14 +49,14 @@ fn warm() -> ScriptedHost {
     host
 }
 
-/// Everything that a sign-in service may answer instead of usable keys.
+/// Returns all kinds of responses of a sign-in service without usable keys.
 fn no_keys() -> Vec<(&'static str, Reply)> {
     let padded = |bytes: usize| [key_set(&["b"]).into_bytes(), vec![b' '; bytes]].concat();
     vec![
         ("down", Reply::unreachable()),
         ("silent", Reply::silence()),
-        ("slower than anybody waits", Reply::new(200).head_after(5001).say(key_set(&["b"]))),
-        ("dripping for longer than that", Reply::new(200).say("{\"keys\":[").wait(5001).say("]}")),
+        ("slower than the timeout", Reply::new(200).head_after(5001).say(key_set(&["b"]))),
+        ("a body slower than the timeout", Reply::new(200).say("{\"keys\":[").wait(5001).say("]}")),
         ("500", Reply::new(500).say(key_set(&["b"]))),
         ("404", Reply::new(404)),
         ("a redirect", Reply::new(302).with("location", "https://keys.example/jwks.json")),
@@ -107,7 +107,7 @@ fn a_refresh_does_not_delay_a_token_with_a_known_key() {
         );
         assert_eq!(host_now_s(&host), (NOW_MS + FRESH_MS + 1) / 1000, "{what}: the clock has not moved");
         host.run_background();
-        assert_eq!(fetches(&host), 2, "{what}: it was asked behind the answer");
+        assert_eq!(fetches(&host), 2, "{what}: the refresh ran in the background");
     }
 }
 
@@ -121,7 +121,7 @@ fn without_keys_the_code_is_auth_unavailable_until_keys_come() {
         let waited_ms = host.now_ms() - NOW_MS;
         assert!(waited_ms <= 5010, "{what}: {waited_ms} ms");
         publish(&host, &["a"]);
-        let retry_after_s = Refused::NoKeys.to_problem().retry_after_s.expect("it says when");
+        let retry_after_s = Refused::NoKeys.to_problem().retry_after_s.expect("it has a Retry-After");
         host.set_now_ms((host_now_s(&host) + retry_after_s) * 1000);
         assert_eq!(send_new_token(&host, "a"), Ok(()), "{what}");
     }
@@ -151,10 +151,10 @@ fn another_isolate_reads_keys_from_the_shared_cache_for_a_day() {
     let host = warm();
     host.replace_isolate();
     assert_eq!(send_new_token(&host, "a"), Ok(()));
-    assert_eq!(fetches(&host), 1, "fresh keys are not asked for again");
+    assert_eq!(fetches(&host), 1, "fresh keys are not fetched again");
     host.set_now_ms(NOW_MS + FRESH_MS + 1);
     assert_eq!(send_new_token(&host, "a"), Ok(()));
-    assert_eq!(fetches(&host), 2, "they are as old as they are, whoever took them");
+    assert_eq!(fetches(&host), 2, "keys from the cache keep their age");
 }
 
 #[test]
@@ -165,9 +165,9 @@ fn a_rotated_key_works_within_one_refresh() {
     assert_eq!(fetches(&host), 2);
     assert_eq!(send_new_token(&host, "a"), Ok(()));
     publish(&host, &["b"]);
-    assert_eq!(send_new_token(&host, "a"), Ok(()), "nobody knows yet");
+    assert_eq!(send_new_token(&host, "a"), Ok(()), "the old set is still cached");
     host.set_now_ms(NOW_MS + 2 * FRESH_MS);
-    assert_eq!(send_new_token(&host, "a"), Ok(()), "it is told behind this answer");
+    assert_eq!(send_new_token(&host, "a"), Ok(()), "the refresh runs after this response");
     assert_eq!(send_new_token(&host, "a"), Err(Refused::Invalid));
     assert_eq!(send_new_token(&host, "b"), Ok(()));
 }
@@ -187,7 +187,7 @@ fn a_flood_of_unknown_keys_causes_one_fetch_in_thirty_seconds() {
     flood(&host);
     assert_eq!(fetches(&host), 2);
     publish(&host, &["b", "a"]);
-    assert_eq!(send_new_token(&host, "b"), Err(Refused::Invalid), "the flood has used up the question");
+    assert_eq!(send_new_token(&host, "b"), Err(Refused::Invalid), "the flood has used up the refresh");
     host.set_now_ms(answered_ms + COOL_DOWN_MS);
     assert_eq!(send_new_token(&host, "b"), Ok(()), "half a minute at most");
     flood(&host);
@@ -253,7 +253,7 @@ fn a_verified_token_is_not_verified_again_until_it_expires() {
     assert_eq!(at(NOW_MS + 330 * 1000 + 1), Err(Refused::Expired));
     host.replace_isolate();
     assert_eq!(authenticate_with(&host, &config, Some(&genuine_until("a", exp_s + 900))).map(|_| ()), Ok(()));
-    assert_eq!(host.signatures_checked(), before + 3, "another isolate knows of nothing");
+    assert_eq!(host.signatures_checked(), before + 3, "another isolate has no cached token");
 }
 
 #[test]
@@ -270,7 +270,7 @@ fn a_rejected_token_is_not_cached() {
     assert_eq!(authenticate_with(&host, &config, Some(&forged)), Err(Refused::Invalid));
 }
 
-/// A token that is sent again and again: its outcome, and what it sets going is brought to its end.
+/// Authenticates a token again, and runs its background work to the end.
 fn resend(host: &ScriptedHost, header: &str) -> Result<(), Refused> {
     let outcome = authenticate_with(host, &config(true), Some(header)).map(|_| ());
     host.run_background();
@@ -300,9 +300,9 @@ fn verified_tokens_alone_keep_the_keys_fresh() {
     assert_eq!(resend(&host, &header), Ok(()));
     assert_eq!(fetches(&host), 1, "the keys are fresh");
     host.set_now_ms(NOW_MS + FRESH_MS + 1);
-    assert_eq!(resend(&host, &header), Ok(()), "nobody waits for a refresh");
+    assert_eq!(resend(&host, &header), Ok(()), "the refresh runs in the background");
     assert_eq!(fetches(&host), 2);
-    assert_eq!(resend(&host, &header), Err(Refused::Invalid), "the new set has come");
+    assert_eq!(resend(&host, &header), Err(Refused::Invalid), "the new set is loaded");
 }
 
 #[test]
@@ -330,7 +330,7 @@ fn the_secret_verifies_no_token_that_names_a_published_key() {
     assert_eq!(resend(&host, &named), Ok(()));
     publish(&host, &["b", "a"]);
     host.set_now_ms(host.now_ms() + FRESH_MS + 1);
-    assert_eq!(resend(&host, &named), Ok(()), "nobody knows yet");
+    assert_eq!(resend(&host, &named), Ok(()), "the old set is still cached");
     assert_eq!(resend(&host, &named), Err(Refused::Invalid), "a key of that name is published");
     assert_eq!(resend(&host, &genuine_by_secret(None)), Ok(()));
 }
@@ -376,7 +376,7 @@ fn the_key_set_is_cached_under_the_services_own_host_for_one_project() {
     other.supabase.url = "https://q.supabase.co".to_owned();
     let of_this_project = authenticate_with(&host, &other, Some(&genuine_until("a", NOW_MS / 1000 + 77)));
     assert_eq!(of_this_project.map(|_| ()), Err(Refused::Invalid), "its keys are those of its own project");
-    assert!(fetches(&host) > 1, "it has asked for them");
+    assert!(fetches(&host) > 1, "it has fetched them");
     host.run_background();
     assert_eq!(host.cached_urls().len(), 2);
 }

@@ -1,5 +1,4 @@
-//! The rows that the service reads from the database: how many it requests, how many bytes it accepts, and what a user can
-//! have written into them.
+//! The rows that the service reads from the database: their number, their size, and odd values that a user can write.
 
 #![expect(clippy::expect_used, reason = "a read that fails against expectation fails the test")]
 
@@ -19,7 +18,7 @@ fn supabase() -> Supabase {
     Supabase { url: "https://project.example".to_owned(), anon_key: "anon".to_owned(), jwt_secret: None }
 }
 
-/// A completed session's row as PostgREST writes it, with these members in place of its own.
+/// Returns the row of a completed session as PostgREST writes it, with these members in place of its own.
 fn row(more: &str) -> String {
     format!(
         r#"{{"id":"{SESSION}","run":1,"status":"completed","model":"test/first","partial":false,"error_code":null,
@@ -27,7 +26,7 @@ fn row(more: &str) -> String {
     )
 }
 
-/// So many candidates of the largest size, each character in its longest form in JSON.
+/// Returns so many candidates of the largest size, each character in its longest JSON form.
 fn candidates(count: usize) -> String {
     let text = |chars: usize| r"\ud83d\ude00".repeat(chars);
     let (front, side) = (text(200), text(500));
@@ -92,7 +91,7 @@ fn the_largest_candidates_are_read() {
 
 #[test]
 fn a_response_beyond_max_candidates_is_not_read() {
-    // The bound has room for the page of a proxy, which is as large as some 17 of the largest candidates.
+    // The limit includes the page of a proxy, which is as large as some 17 of the largest candidates.
     for (candidates_max, sent) in [(1, 30), (20, 50), (100, 140)] {
         let host = ScriptedHost::new(0);
         let members = format!(r#""flashcard_candidates":[{}]"#, candidates(sent));
