@@ -123,7 +123,7 @@ pub struct Problem {
     pub violated_policies: Vec<&'static str>,
     /// Whole seconds after which a retry can succeed.
     pub retry_after_s: Option<u64>,
-    /// Whether the same request can succeed later: as the code says, unless the cause is known better.
+    /// Whether the same request can succeed later: as the table says, unless the cause decides otherwise.
     pub retryable: Option<bool>,
 }
 

@@ -32,7 +32,7 @@ libfuzzer_sys::fuzz_target!(|body: &[u8]| {
                 Code::ValidationFailed => {
                     assert!(json.is_some() && !problem.errors.is_empty() && !is_duplicate)
                 }
-                other => panic!("{other:?} says nothing of a body"),
+                other => panic!("{other:?} is no code of a body"),
             }
         }
     }

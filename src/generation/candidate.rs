@@ -220,7 +220,7 @@ mod tests {
     use super::*;
     use crate::generation::candidate_finder::{CandidateFinder, Event};
 
-    fn card(front: &str, back: &str, prompt: &str) -> Vec<u8> {
+    fn candidate_json(front: &str, back: &str, prompt: &str) -> Vec<u8> {
         serde_json::to_vec(&serde_json::json!({ "front": front, "back": back, "prompt": prompt }))
             .expect("it is JSON")
     }
@@ -291,7 +291,7 @@ mod tests {
             ("...", "\u{5de}", "..."),
             ("\u{3bb}", "\u{2260}", "?"),
         ] {
-            assert!(accepted(&card(front, back, prompt)).is_ok(), "{front} {back} {prompt}");
+            assert!(accepted(&candidate_json(front, back, prompt)).is_ok(), "{front} {back} {prompt}");
         }
     }
 
@@ -309,11 +309,11 @@ mod tests {
     fn a_field_is_limited_to_its_maximum_of_characters() {
         for c in ["x", "\u{1f600}", "\u{301}"] {
             let of = |count: usize| c.repeat(count);
-            assert!(accepted(&card(&of(200), &of(500), &["p", &of(499)].concat())).is_ok());
-            assert!(accepted(&card(&[" ", &of(200), "\n"].concat(), "b", "p")).is_ok());
-            assert_eq!(accepted(&card(&of(201), "b", "p")), Err(Dropped::TooLong));
-            assert_eq!(accepted(&card("f", &of(501), "p")), Err(Dropped::TooLong));
-            assert_eq!(accepted(&card("f", "b", &of(501))), Err(Dropped::TooLong));
+            assert!(accepted(&candidate_json(&of(200), &of(500), &["p", &of(499)].concat())).is_ok());
+            assert!(accepted(&candidate_json(&[" ", &of(200), "\n"].concat(), "b", "p")).is_ok());
+            assert_eq!(accepted(&candidate_json(&of(201), "b", "p")), Err(Dropped::TooLong));
+            assert_eq!(accepted(&candidate_json("f", &of(501), "p")), Err(Dropped::TooLong));
+            assert_eq!(accepted(&candidate_json("f", "b", &of(501))), Err(Dropped::TooLong));
         }
     }
 
@@ -332,9 +332,9 @@ mod tests {
             ("What is it?", "What is it", Ok(())),
         ] {
             let mut candidates = Candidates::new(20);
-            candidates.take(found_in(&card(first, "b", "p"))).expect("the first is accepted");
+            candidates.take(found_in(&candidate_json(first, "b", "p"))).expect("the first is accepted");
             assert_eq!(
-                candidates.take(found_in(&card(second, "c", "q"))).map(|_| ()),
+                candidates.take(found_in(&candidate_json(second, "c", "q"))).map(|_| ()),
                 reason,
                 "{first} {second}"
             );
@@ -346,7 +346,7 @@ mod tests {
         let mut candidates = Candidates::new(2);
         assert!(candidates.is_empty());
         let outcomes = ["a", "", "A", "b", "c", "a", "d"]
-            .map(|front| candidates.take(found_in(&card(front, "b", "p"))).map(|_| ()));
+            .map(|front| candidates.take(found_in(&candidate_json(front, "b", "p"))).map(|_| ()));
         assert_eq!(
             outcomes,
             [

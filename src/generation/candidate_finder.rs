@@ -10,7 +10,7 @@
 //! ```
 //! Bytes are JSON if a root follows the grammar; where it does not (`{name}` in prose, `{"a" and`), it was prose, and the
 //! search goes on from there. An object within a root that does not follow it is broken and costs no other. Outside of
-//! strings no byte beyond ASCII means anything, so text may hold broken UTF-8 and may be cut anywhere.
+//! strings no byte beyond ASCII has a meaning, so text may contain broken UTF-8 and chunk borders may be anywhere.
 //!
 //! Not for: which of several roots is the answer ([`super::candidate_reader`]).
 
@@ -26,7 +26,7 @@ const STRINGS_MAX: u8 = 3;
 /// The longest string of a candidate, with its escapes. 500 characters at 12 bytes each (`\uXXXX\uXXXX`) have 6000; the
 /// rest is for white space and control characters, which do not count.
 const FIELD_BYTES_MAX: usize = 16 * 1024;
-/// White space at the beginning of a string that may hold JSON.
+/// The most white space at the beginning of a string that may contain JSON.
 const INDENT_BYTES_MAX: usize = 64;
 
 /// A finding.
@@ -470,7 +470,7 @@ const fn is_of_word(byte: u8) -> bool {
     !matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | b',' | b':' | b'{' | b'}' | b'[' | b']' | b'"')
 }
 
-/// Whether a string, as it is written, begins as JSON does; `None` when it is not long enough to say.
+/// Whether an escaped string begins as JSON does; `None` when it is too short to decide.
 fn begins_json(raw: &[u8]) -> Option<bool> {
     match raw.trim_ascii_start() {
         [] | [b'\\'] => None,
@@ -486,8 +486,8 @@ mod tests {
 
     use super::*;
 
-    /// What is found in a text that comes in these chunks: the front of each candidate, `-` for what is none, and how the
-    /// roots end.
+    /// Returns the findings in a text of these chunks: the front of each candidate, `-` for an unreadable one, and the ends of
+    /// the roots.
     fn found_in<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Vec<String> {
         let mut found = Vec::new();
         let mut finder = CandidateFinder::default();
@@ -510,7 +510,7 @@ mod tests {
     const A: &str = r#"{"front":"a","back":"b","prompt":"p"}"#;
     const B: &str = r#"{"front":"b","back":"b","prompt":"p"}"#;
 
-    /// `A` and `B` stand for candidates.
+    /// Replaces `A` and `B` by candidates.
     fn with_candidates(text: &str) -> String {
         text.replace('A', A).replace('B', B)
     }

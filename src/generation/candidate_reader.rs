@@ -34,7 +34,7 @@ pub struct CandidateReader {
 /// When candidates are reported.
 #[derive(Debug)]
 enum Reads {
-    /// Not known yet; the first bytes, without white space.
+    /// Undecided; contains the first bytes, without white space.
     Unknown(Vec<u8>),
     AsItComes(CandidateFinder),
     AtTheEnd(Held),
@@ -452,7 +452,7 @@ mod tests {
         ("<|channel|>analysis<|message|>[A]<|end|>", &[], false),
         ("<|channel|>commentary to=functions.x <|constrain|>json<|message|>[A]<|call|>", &[], false),
         ("analysisWe need [A]. Done.assistantfinal[B]", &["b"], true),
-        // What is said of reasoning in a card is the card's.
+        // Reasoning marks within a candidate are its text.
         (
             r#"Sure: [{"front":"What does </think> do?","back":"<think>","prompt":"p"}]"#,
             &["What does </think> do?"],

@@ -16,7 +16,7 @@ use crate::keyed_hash::short_hash;
 /// Separates these hashes from the other kinds that [`crate::keyed_hash`] makes with the same key.
 const MARK_LABEL: &[u8] = b"ai-sessions/text-mark\0";
 
-/// The rules; the number of cards is inserted between the two parts.
+/// The rules; the number of candidates is inserted between the two parts.
 const RULES: [&str; 2] = [
     "You make flashcards for a learner. The next message holds a text between two lines that are the same: \
 the word TEXT and a code. Make cards from that text.
@@ -55,7 +55,7 @@ pub const ANSWER_SCHEMA: &str = concat!(
     r#""required":["candidates"],"additionalProperties":false}"#,
 );
 
-/// Returns the system message, which depends on the largest number of cards alone.
+/// Returns the system message, which depends on the largest number of candidates alone.
 #[must_use]
 pub fn system_message(candidates_max: usize) -> String {
     let [before, after] = RULES;

@@ -36,7 +36,7 @@ const NAME_BYTES_MAX: usize = 128;
 pub struct Chunk<'a> {
     /// The generation's id at the model API.
     pub id: Option<&'a str>,
-    /// The model that served.
+    /// The model that generated the answer.
     pub model: Option<&'a str>,
     /// The next bytes of the content, the arguments of tool calls included.
     pub content: Cow<'a, [u8]>,

@@ -87,7 +87,7 @@ pub struct Outcome {
     pub failure: Option<Failure>,
     /// The usage, if it was sent.
     pub usage: Option<Usage>,
-    /// The model that served.
+    /// The model that generated the answer.
     pub model: Option<String>,
     /// The generation's id at the model API.
     pub id: Option<String>,
@@ -423,7 +423,7 @@ mod tests {
     fn a_stream_cut_at_any_byte_keeps_its_complete_candidates() {
         const CONTENT: &str =
             r#"[{"front":"a","back":"\u00e9","prompt":"p"},{"front":"b","back":"b","prompt":"p"}]"#;
-        let chunks: Vec<_> = CONTENT.split_inclusive(|_| true).map(said).collect();
+        let chunks: Vec<_> = CONTENT.split_inclusive(|_| true).map(delta).collect();
         let stream = chunks.concat().into_bytes();
         let mut counts = Vec::new();
         for at in 0..=stream.len() {
@@ -455,7 +455,7 @@ mod tests {
         format!("data: {value}\n\n")
     }
 
-    fn said(content: &str) -> String {
+    fn delta(content: &str) -> String {
         event(&json!({ "choices": [{ "delta": { "content": content } }] }))
     }
 
@@ -466,9 +466,9 @@ mod tests {
     #[test]
     fn each_end_of_a_stream_has_its_own_failure() {
         let done = "data: [DONE]\n\n";
-        let closed = said(&["[", CANDIDATE, "]"].concat());
-        let open = said(&["{\"candidates\":[", CANDIDATE].concat());
-        let empty = said("{\"candidates\":[]}");
+        let closed = delta(&["[", CANDIDATE, "]"].concat());
+        let open = delta(&["{\"candidates\":[", CANDIDATE].concat());
+        let empty = delta("{\"candidates\":[]}");
         let error = event(&json!({ "error": { "code": 502, "message": "m" }, "choices": [] }));
         let overloaded = Failure { status: Some(502), ..Failure::local("status", Code::AiUnavailable, true) };
         for (stream, count, failure) in [
@@ -492,8 +492,8 @@ mod tests {
             (vec![&stopped("error"), done], 0, Some(Failure::ERROR)),
             (vec![&empty, done], 0, Some(Failure::NO_CANDIDATE)),
             (vec![&empty], 0, Some(Failure::NO_CANDIDATE)),
-            (vec![&said("I cannot."), done], 0, Some(Failure::NO_CANDIDATE)),
-            (vec![&said("I cannot.")], 0, Some(Failure::CUT)),
+            (vec![&delta("I cannot."), done], 0, Some(Failure::NO_CANDIDATE)),
+            (vec![&delta("I cannot.")], 0, Some(Failure::CUT)),
             (vec![done], 0, Some(Failure::NO_CANDIDATE)),
             (vec![": OPENROUTER PROCESSING\n\n"], 0, Some(Failure::CUT)),
             (vec![], 0, Some(Failure::CUT)),
@@ -583,7 +583,7 @@ mod tests {
 
     #[test]
     fn chunks_are_read_with_other_lines_around_them() {
-        let chunks = ["[", CANDIDATE, ",", r#"{"front":"g","back":"b","prompt":"p"}"#, "]"].map(said);
+        let chunks = ["[", CANDIDATE, ",", r#"{"front":"g","back":"b","prompt":"p"}"#, "]"].map(delta);
         let stream = chunks.concat();
         let with = |between: &str| [between, &chunks.join(between), "data: [DONE]\n\n"].concat();
         for (name, body) in [
@@ -604,7 +604,7 @@ mod tests {
             }
         }
         // Content is missing where a chunk is broken, and nothing is joined over it.
-        let halves = [said("[{\"front\":\"in 19"), said("\",\"back\":\"b\",\"prompt\":\"p\"}]")];
+        let halves = [delta("[{\"front\":\"in 19"), delta("\",\"back\":\"b\",\"prompt\":\"p\"}]")];
         for lost in
             ["data: {\"choices\n\n", "data: {\n\n", "data: {'choices': [{'delta': {'content': '45'}}]}\n\n"]
         {
@@ -617,7 +617,7 @@ mod tests {
 
     #[test]
     fn the_media_type_is_read_in_any_case_and_with_parameters() {
-        let stream = [&*said(&["[", CANDIDATE, "]"].concat()), "data: [DONE]\n\n"].concat();
+        let stream = [&*delta(&["[", CANDIDATE, "]"].concat()), "data: [DONE]\n\n"].concat();
         for content_type in [
             "text/event-stream",
             "Text/Event-Stream; charset=utf-8",
@@ -676,7 +676,7 @@ mod tests {
     fn the_last_usage_that_was_sent_counts() {
         let used = |tokens: u64| event(&json!({ "choices": [], "usage": { "prompt_tokens": tokens } }));
         let stream =
-            [used(1), said(&["[", CANDIDATE].concat()), used(7), said("]"), "data: [DONE]\n\n".to_owned()];
+            [used(1), delta(&["[", CANDIDATE].concat()), used(7), delta("]"), "data: [DONE]\n\n".to_owned()];
         let (_, outcome) = read(STREAM, [stream.concat().as_bytes()], End::Regular);
         assert_eq!(outcome.usage, Some(Usage { prompt_tokens: 7, ..Usage::default() }));
     }
@@ -687,9 +687,9 @@ mod tests {
         let mut take = |_: Found| true;
         for (event, remaining) in [
             (": OPENROUTER PROCESSING\n\n", Remaining::Candidates),
-            (&*said("{\"candidates\":[]} "), Remaining::Candidates),
-            (&said(&["[", CANDIDATE].concat()), Remaining::Candidates),
-            (&said("]"), Remaining::Tail),
+            (&*delta("{\"candidates\":[]} "), Remaining::Candidates),
+            (&delta(&["[", CANDIDATE].concat()), Remaining::Candidates),
+            (&delta("]"), Remaining::Tail),
             (&stopped("stop"), Remaining::Tail),
             (&event(&json!({ "choices": [], "usage": { "prompt_tokens": 1 } })), Remaining::Nothing),
         ] {
@@ -751,7 +751,7 @@ mod tests {
         let comment = [b": ".as_slice(), &[b'x'; 1022]].concat();
         for (content_type, chunk) in [
             (STREAM, comment.as_slice()),
-            (STREAM, said(&"x".repeat(1000)).as_bytes()),
+            (STREAM, delta(&"x".repeat(1000)).as_bytes()),
             (STREAM, &b": x\n\n".repeat(50)),
             ("application/json", &[b' '; 1000]),
         ] {

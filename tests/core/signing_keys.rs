@@ -154,7 +154,7 @@ fn another_isolate_reads_keys_from_the_shared_cache_for_a_day() {
     assert_eq!(fetches(&host), 1, "fresh keys are not fetched again");
     host.set_now_ms(NOW_MS + FRESH_MS + 1);
     assert_eq!(send_new_token(&host, "a"), Ok(()));
-    assert_eq!(fetches(&host), 2, "keys from the cache keep their age");
+    assert_eq!(fetches(&host), 2, "cached keys have the age of their fetch");
 }
 
 #[test]
