@@ -5,11 +5,11 @@
 //! Here: { "cards": [         a root: a `{` and then `"` or `}`; or a `[` and then `{`, `[`, `]` or such a string
 //!   {"front": …, },          an object: a candidate when its three strings are complete; an extra comma is ignored
 //!   null,                    another element of a list of candidates: reported as unreadable, so that it is counted
-//!   "[{\"front\": …}]",      JSON within a string: read as the string is
+//!   "[{\"front\": …}]",      JSON within a string: read with the string
 //! ] }                        the root ends
 //! ```
-//! Bytes are JSON if a root follows the grammar; where it does not (`{name}` in prose, `{"a" and`), it was prose, and the
-//! search goes on from there. An object within a root that does not follow it is broken and costs no other. Outside of
+//! Bytes are JSON if a root follows the grammar; one that does not (`{name}` in prose, `{"a" and`) is prose, and the search
+//! continues there. An object within a root that does not follow it is broken; the others are not affected. Outside of
 //! strings no byte beyond ASCII has a meaning, so text may contain broken UTF-8 and chunk borders may be anywhere.
 //!
 //! Not for: which of several roots is the answer ([`super::candidate_reader`]).
@@ -21,7 +21,7 @@ use super::json::Brackets;
 /// The deepest nesting in which candidates are found. A list in a few envelopes has less than ten; a stream that repeats its
 /// beginning in each chunk has more, and is no answer.
 const DEPTH_MAX: usize = 128;
-/// JSON in a string in a string: each level is read by a finder of its own.
+/// The most strings around JSON; each level is read by its own finder.
 const STRINGS_MAX: u8 = 3;
 /// The longest string of a candidate, with its escapes. 500 characters at 12 bytes each (`\uXXXX\uXXXX`) have 6000; the
 /// rest is for white space and control characters, which do not count.
@@ -62,7 +62,7 @@ pub struct CandidateFinder {
     /// INVARIANT: at most [`DEPTH_MAX`].
     open: Vec<Open>,
     place: Place,
-    /// The string that is being read, as far as it is kept.
+    /// The stored part of the open string.
     text: Vec<u8>,
     is_escaped: bool,
     is_too_long: bool,
@@ -87,7 +87,7 @@ struct Object {
     expects: Expects,
     /// The index of the open member among the three.
     member: Option<usize>,
-    /// The three strings, as they are written.
+    /// The three strings with their escapes.
     values: [Option<Vec<u8>>; 3],
     has: [bool; 3],
     is_broken: bool,
@@ -99,7 +99,7 @@ struct Object {
 struct List {
     has_element: bool,
     has_found: bool,
-    /// Elements that are no candidates, before the first that is one.
+    /// Other elements before the first candidate.
     others: u32,
 }
 
@@ -125,7 +125,7 @@ enum Place {
     Text(Text),
     /// In a number, `null`, or anything else without quotes.
     Word,
-    /// In something that is nested too deep.
+    /// In a value that is nested too deep.
     TooDeep(Brackets),
 }
 
@@ -544,14 +544,14 @@ mod tests {
             r#"{"c":"\"[{\\\"front\\\":\\\"a\\\",\\\"back\\\":\\\"b\\\",\\\"prompt\\\":\\\"p\\\"}]\""}"#,
             &["a", "]"],
         ),
-        // A comma too many.
+        // An extra comma.
         (r#"{,"candidates":[,A,,B,],,}"#, &["a", "b", "]"]),
         (
             r#"[{"front":"a",,"back":"b","prompt":"p",},{,"front":"b","back":"b","prompt":"p"}]"#,
             &["a", "b", "]"],
         ),
         (r#"{"candidates":[A,B]],"n":1]}"#, &["a", "b", "]"]),
-        // Elements that are no candidates count where there are candidates; a broken one costs no other.
+        // Other elements count in a list of candidates; a broken one does not affect the others.
         (r#"[{},A,null,"f]}",["f",{"f":2}],-1,{},B]"#, &["a", "-", "-", "-", "-", "-", "-", "b", "]"]),
         ("[null,A,B]", &["a", ".", "b", "."]),
         (r#"{"candidates":[A],"tags":["f"],"n":1}"#, &["a", "]"]),
@@ -577,7 +577,7 @@ mod tests {
         (r#"a quote {" too many: {"candidates":[A,B]}"#, &["a", "b", "]"]),
         ("{\u{201c}candidates\u{201d}:[A,B]}", &["a", "b", "]"]),
         (r#"{'candidates': [{'front': 'a', 'back': "b's", 'prompt': 'p'}]} "#, &[]),
-        // What begins anew in the middle of itself.
+        // A text that starts again within itself.
         (r#"{"candidates":[A{"candidates":[A,B{"candidates":[A,B]}"#, &["a", "a", "b", "a", "b"]),
     ];
 
@@ -619,7 +619,7 @@ mod tests {
                     fronts.iter().all(|front| front == "a" || front == "b"),
                     "{from} to {to}: {fronts:?}"
                 );
-                // Those that are whole before the gap or behind it are all there.
+                // The candidates that are complete before or after the gap are all found.
                 let there =
                     whole[..from].matches("\"p\"}").count() + whole[to..].matches("{\"front\":\"").count();
                 assert_eq!(fronts.len(), there, "{from} to {to}: {fronts:?}");

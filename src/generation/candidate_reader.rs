@@ -58,7 +58,7 @@ struct Held {
 /// The reported candidates, and the state of the JSON around them.
 #[derive(Debug, Default)]
 struct Answer {
-    /// Whether any candidate was accepted, in whichever root.
+    /// Whether any candidate was accepted, in any root.
     has_candidate: bool,
     /// Whether a candidate of the open root was accepted.
     root_has_candidate: bool,
@@ -459,7 +459,7 @@ mod tests {
             true,
         ),
         (r#"[{"front":"<think>","back":"</think>\n[","prompt":"p"},A]"#, &["<think>", "a"], true),
-        // Something is missing.
+        // With a gap.
         ("[A,~,B]", &["a", "b"], false),
         (r#"[A,{"front":"x","back":"~y","prompt":"p"},B]"#, &["a", "b"], false),
         ("[A,B]~", &["a", "b"], true),
