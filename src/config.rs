@@ -50,7 +50,7 @@ pub struct ModelApi {
     pub fallback: bool,
     /// For a whole generation, retries included; 1000 to 600000, default 60000.
     pub timeout_ms: u64,
-    /// Between two received chunks; 100 to 600000, default 15000.
+    /// Between two reads; 100 to 600000, default 15000.
     pub idle_timeout_ms: u64,
     /// 1 to 10, default 3.
     pub attempts_max: u32,
@@ -84,6 +84,19 @@ pub enum LogLevel {
     Warn,
     /// Failures that need an operator.
     Error,
+}
+
+impl LogLevel {
+    /// As in a log line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Debug => "debug",
+            Self::Info => "info",
+            Self::Warn => "warn",
+            Self::Error => "error",
+        }
+    }
 }
 
 /// The error of one variable.

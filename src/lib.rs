@@ -1,30 +1,31 @@
 //! Turns a learner's text into flashcards at the edge.
 //!
-//! One `POST /ai-sessions`, walked through the modules in the order in which it meets them:
+//! One `POST /ai-sessions`, walked through the modules:
 //!
-//! 1. `cloudflare` (Wasm only) takes it from the platform and hands it, with the platform's abilities as [`ports`],
-//!    to [`edge::answer`]. The settings are one typed value ([`config`]).
-//! 2. [`auth`] makes a user of the `Authorization` header, with keys from [`supabase`]`::keys`.
-//! 3. [`input`] makes a [`input::new_session::NewSession`] of the body.
-//! 4. [`user_state`], inside the user's own object, counts it ([`quota`]) and accepts a generation, in one transaction.
-//! 5. [`edge::generate`] opens the row ([`supabase`]) and asks the model ([`openrouter`]) at the same time;
-//!    [`generation`] reads cards out of the answer as they come.
-//! 6. One database transaction ends the session; [`answer`] says so in JSON, [`problem`] whatever went wrong.
+//! 1. `cloudflare` (Wasm only) receives the request, and calls [`edge::handle`] with the [`ports`] of the platform. The settings
+//!    are one typed value ([`config`]).
+//! 2. [`auth`] turns the `Authorization` header into a user, with keys from [`supabase`]`::keys`.
+//! 3. [`input`] turns the body into a [`input::new_session::NewSession`].
+//! 4. [`user_object`] executes the command: [`user_state`] counts it ([`quota`]) and accepts a generation, in one transaction.
+//! 5. [`user_object::generate`] opens the row ([`supabase`]) and calls the model ([`openrouter`]) at the same time;
+//!    [`generation`] reads candidates out of the answer as they arrive.
+//! 6. One database transaction ends the session; [`edge::render`] turns the reply into the response, [`http::problem`] has every
+//!    error.
 //!
-//! From outside all of that is `src/answer/openapi.json`; `npm run build` makes of it the static assets that
-//! `GET /openapi.json` and `GET /docs` serve.
+//! `src/answer/openapi.json` describes the API; `npm run build` makes of it the static assets that `GET /openapi.json` and
+//! `GET /docs` serve.
 //!
-//! Four layers, imports point left only: pure stages ← vendors ← edge ← hosts. `tests/core/architecture.rs` checks
-//! it.
+//! Imports point left only: pure ← vendors ← `user_object` ← `edge` ← hosts. `tests/core/architecture.rs` checks it.
 
 pub mod config;
 pub mod http;
+pub mod ids;
+pub mod json;
 pub mod keyed_hash;
 pub mod ports;
-pub mod problem;
 pub mod pseudonym;
+pub mod readiness;
 
-pub mod answer;
 pub mod auth;
 pub mod generation;
 pub mod input;
@@ -34,7 +35,11 @@ pub mod user_state;
 pub mod openrouter;
 pub mod supabase;
 
+pub mod user_object;
+
 pub mod edge;
 
 #[cfg(target_arch = "wasm32")]
 mod cloudflare;
+#[cfg(target_arch = "wasm32")]
+mod web;

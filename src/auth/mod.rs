@@ -7,6 +7,7 @@
 
 pub mod bearer;
 pub mod claims;
+pub mod credentials;
 pub mod jwk;
 pub mod key_cache;
 pub mod token;
@@ -14,7 +15,7 @@ pub mod verified;
 
 use uuid::Uuid;
 
-use crate::problem::{Code, Problem};
+use crate::http::problem::{Code, Problem};
 
 /// The user of a verified token.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,14 +9,19 @@ use wasm_bindgen_futures::JsFuture;
 use web_sys::{Cache, ReadableStream, RequestInit};
 use worker::{Context, Env};
 
-use super::outgoing::{OutgoingBody, response};
-use super::platform::{OnWorkers, Settings, settings};
-use super::web_crypto;
+use super::platform::settings;
+use crate::edge::execute::{Received, UserObjectError, UserObjects};
+use crate::edge::wire::{read_reply, write_command};
+use crate::http::problem::ProblemContext;
 use crate::ports::{
-    Assets, Background, DESK_HEADERS, DeskError, DeskReply, Desks, IsolateMemory, Memory, Metrics, Point,
-    SharedCache, VerifyKey, VerifySignature,
+    Assets, Background, IsolateMemory, Memory, Metrics, Point, SharedCache, VerifyKey, VerifySignature,
 };
-use crate::user_state::ask::{Ask, HEAD_HEADER, Head};
+use crate::user_object::command::Command;
+use crate::web::response::{OutgoingBody, response};
+use crate::web::{Settings, WebHost, crypto};
+
+/// The header of an object's reply. One header: each is a crossing on either side.
+pub(super) const REPLY_HEADER: &str = "x-reply";
 
 thread_local! {
     static MEMORY: RefCell<Memory> = RefCell::default();
@@ -39,7 +44,7 @@ impl EdgeHost {
     }
 }
 
-impl OnWorkers for EdgeHost {
+impl WebHost for EdgeHost {
     fn settings(&self) -> &Settings {
         &self.0.settings
     }
@@ -47,7 +52,7 @@ impl OnWorkers for EdgeHost {
 
 impl VerifySignature for EdgeHost {
     async fn verify(&self, key: VerifyKey<'_>, message: &[u8], signature: &[u8]) -> bool {
-        web_crypto::verify(key, message, signature).await
+        crypto::verify(key, message, signature).await
     }
 }
 
@@ -58,8 +63,8 @@ impl IsolateMemory for EdgeHost {
 }
 
 impl Background for EdgeHost {
-    fn after_answer(&self, work: impl Future<Output = ()> + 'static) {
-        self.0.context.wait_until(work);
+    fn after_response(&self, task: impl Future<Output = ()> + 'static) {
+        self.0.context.wait_until(task);
     }
 }
 
@@ -116,22 +121,23 @@ impl Metrics for EdgeHost {
     }
 }
 
-impl Desks for EdgeHost {
-    type Stream = Option<ReadableStream>;
+impl UserObjects for EdgeHost {
+    type Body = Option<ReadableStream>;
 
-    async fn ask(&self, ask: &Ask) -> Result<DeskReply<Self::Stream>, DeskError> {
-        let reply = self.try_ask(ask).await.map_err(|error| {
+    async fn execute(
+        &self,
+        command: &Command,
+        context: &ProblemContext,
+    ) -> Result<Received<Self::Body>, UserObjectError> {
+        let response = self.send(command, context).await.map_err(|error| {
             let is_overloaded = Reflect::get(&JsValue::from(error), &"overloaded".into());
             let is_overloaded = is_overloaded.is_ok_and(|overloaded| overloaded.is_truthy());
-            if is_overloaded { DeskError::Overloaded } else { DeskError::Unreachable }
+            if is_overloaded { UserObjectError::Overloaded } else { UserObjectError::Unreachable }
         })?;
-        // The object answers everything itself; without this it was the platform that spoke.
-        let head = reply.headers().get(HEAD_HEADER).ok().flatten();
-        let head = head.and_then(|head| serde_json::from_slice::<Head>(head.as_bytes()).ok());
-        let Head { headers, facts } = head.ok_or(DeskError::Unreachable)?;
-        let known = |name: &str| DESK_HEADERS.iter().find(|known| **known == name).copied();
-        let headers = headers.into_iter().filter_map(|(name, value)| Some((known(&name)?, value))).collect();
-        Ok(DeskReply { status: reply.status(), headers, facts, body: reply.body() })
+        // Each reply of the object has the header; without it the platform has responded.
+        let reply = response.headers().get(REPLY_HEADER).ok().flatten();
+        let executed = reply.and_then(|reply| read_reply(&reply)).ok_or(UserObjectError::Unreachable)?;
+        Ok(Received { executed, body: response.body() })
     }
 }
 
@@ -156,13 +162,13 @@ impl EdgeHost {
         Ok(())
     }
 
-    async fn try_ask(&self, ask: &Ask) -> worker::Result<web_sys::Response> {
-        let stub = self.0.env.durable_object("USER_SESSIONS")?.get_by_name(&ask.user_id.to_string())?;
+    async fn send(&self, command: &Command, context: &ProblemContext) -> worker::Result<web_sys::Response> {
+        let stub = self.0.env.durable_object("USER_SESSIONS")?.get_by_name(&command.user_id.to_string())?;
         let init = RequestInit::new();
         init.set_method("POST");
-        // As bytes: a string would be turned into JavaScript's form and back, on both sides.
-        init.set_body(&Uint8Array::from(serde_json::to_vec(ask)?.as_slice()));
-        let request = web_sys::Request::new_with_str_and_init("https://desk/", &init)?;
+        // As bytes: a string would be converted to JavaScript's form and back, on both sides.
+        init.set_body(&Uint8Array::from(write_command(command, context).as_slice()));
+        let request = web_sys::Request::new_with_str_and_init("https://user-object/", &init)?;
         Ok(stub.fetch_with_request(request.into()).await?.into())
     }
 }

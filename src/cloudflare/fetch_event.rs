@@ -1,18 +1,23 @@
-//! The Worker's entrance.
+//! The Worker's fetch handler.
 
 use worker::{Context, Env, event};
 
 use super::edge_host::EdgeHost;
-use super::incoming::InboundRequest;
-use super::outgoing::{OutgoingBody, response};
-use super::platform::OnWorkers;
-use crate::edge::{Reply, answer};
+use super::stream_body::InboundRequest;
+use crate::edge::handle::handle;
+use crate::edge::render::Outgoing;
+use crate::web::WebHost;
+use crate::web::response::{OutgoingBody, response};
 
 #[event(fetch)]
 async fn fetch(request: web_sys::Request, env: Env, context: Context) -> worker::Result<web_sys::Response> {
     let host = EdgeHost::new(env, context);
-    match answer(&host, host.settings(), InboundRequest::new(request)).await {
-        Reply::Whole(answer) => response(answer.status, &answer.headers, OutgoingBody::Bytes(answer.body)),
-        Reply::Passed { status, headers, body } => response(status, &headers, OutgoingBody::Stream(body)),
-    }
+    let (head, body) = match handle(&host, host.settings(), InboundRequest::new(request)).await {
+        Outgoing::Complete(mut complete) => {
+            let body = std::mem::take(&mut complete.body);
+            (complete, OutgoingBody::Bytes(body))
+        }
+        Outgoing::Forwarded(head, body) => (head, OutgoingBody::Stream(body)),
+    };
+    Ok(response(head.status, &head.headers, body)?)
 }

@@ -1,11 +1,10 @@
-//! Cloudflare Workers: gives the ports, holds no decision. The only code that names `worker` or `wasm-bindgen`.
+//! Cloudflare Workers: provides the ports, makes no decision. Only this folder and `web` name `worker` or `wasm-bindgen`.
 
 mod edge_host;
 mod fetch_event;
-mod incoming;
 mod object_host;
 mod object_storage;
-mod outgoing;
+mod pipe;
 mod platform;
+mod stream_body;
 mod user_sessions_do;
-mod web_crypto;

@@ -1,84 +1,78 @@
-//! `UserSessions`: one Durable Object per user, named by the user's id. Load → decide → store happens in
-//! `object_host`; what is decided, in `desk`.
+//! `UserSessions`: one Durable Object per user, named by the user's id.
+
+use std::cell::OnceCell;
+use std::rc::Rc;
 
 use wasm_bindgen_futures::spawn_local;
 use web_sys::ReadableStream;
 use worker::{DurableObject, Env, Request, Response, State, durable_object};
 
+use super::edge_host::REPLY_HEADER;
 use super::object_host::ObjectHost;
-use super::outgoing::{OutgoingBody, pipe, response};
-use super::platform::OnWorkers;
-use crate::config::{Config, LogLevel};
-use crate::edge::session_events::{Follow, write_events};
-use crate::edge::user_desk::{Served, serve, tell_limited, wake};
-use crate::ports::{DeskHost, Log};
-use crate::user_state::ask::{Ask, HEAD_HEADER, Head};
+use super::pipe::pipe;
+use crate::config::LogLevel;
+use crate::edge::events::write_events;
+use crate::edge::wire::{read_command, write_reply};
+use crate::http::problem::ProblemContext;
+use crate::ports::{Clock, Log, StoreError, UserStore};
+use crate::user_object::UserObject;
+use crate::user_object::subscription::Subscription;
+use crate::web::WebHost;
+use crate::web::response::{OutgoingBody, response};
 
-/// One user's desk.
+/// A failed alarm is set again after this time.
+const ALARM_AGAIN_MS: u64 = 60_000;
+
+/// The object of one user.
 #[durable_object(alarm)]
 pub struct UserSessions {
     host: ObjectHost,
+    object: OnceCell<UserObject<ObjectHost>>,
 }
 
 impl UserSessions {
-    async fn see_to_chores(&self) -> worker::Result<()> {
-        wake(&self.host, self.config()?).map_err(|_| worker::Error::from("the storage failed"))?;
-        self.host.delete_if_empty().await
+    fn object(&self) -> worker::Result<&UserObject<ObjectHost>> {
+        // The edge handles an invalid configuration before it sends a command.
+        let settings = self.host.settings().as_ref().as_ref();
+        let config = settings.map_err(|_| worker::Error::from("not configured"))?;
+        Ok(self.object.get_or_init(|| UserObject::new(self.host.clone(), Rc::clone(config))))
     }
 
-    /// A body that is written in a task of its own, which goes on after the answer's head.
-    fn stream(&self, follow: Follow) -> worker::Result<ReadableStream> {
+    /// A body that is written in a task of its own, which goes on after the head of the response.
+    fn stream(&self, subscription: Subscription, context: ProblemContext) -> worker::Result<ReadableStream> {
         let (sink, body) = pipe()?;
         let host = self.host.clone();
-        // From now on: a generation that ends before the task begins must still be heard of.
-        let follower = host.follow(follow.id);
         spawn_local(async move {
-            if let Some(follower) = follower {
-                // A reader that left is none of anybody's business.
-                let _ = write_events(&host, &follow, &follower, sink).await;
-            }
+            // A client that left needs no more events.
+            let _ = write_events(&host, &subscription, &context, sink).await;
         });
         Ok(body)
-    }
-
-    fn config(&self) -> worker::Result<&Config> {
-        // The edge answers for a bad configuration before it asks.
-        self.host.settings().as_ref().as_ref().map_err(|_| worker::Error::from("not set up"))
     }
 }
 
 impl DurableObject for UserSessions {
     fn new(state: State, env: Env) -> Self {
-        Self { host: ObjectHost::new(state, &env) }
+        Self { host: ObjectHost::new(state, &env), object: OnceCell::new() }
     }
 
     async fn fetch(&self, mut request: Request) -> worker::Result<Response> {
-        let ask: Ask = serde_json::from_slice(&request.bytes().await?)?;
-        let Served { answer, follow, facts, limited } = serve(&self.host, self.config()?, &ask).await;
-        let headers = answer.headers.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        let head = [(HEAD_HEADER, serde_json::to_string(&Head { headers, facts })?)];
-        if !limited.is_empty() {
-            let host = self.host.clone();
-            spawn_local(async move {
-                if let Ok(config) = host.settings().as_ref() {
-                    tell_limited(&host, config, &ask, &limited).await;
-                }
-            });
-        }
-        let body = match follow {
-            Some(follow) => OutgoingBody::Stream(Some(self.stream(follow)?)),
-            None => OutgoingBody::Bytes(answer.body),
+        let received = read_command(&request.bytes().await?);
+        let (command, context) = received.ok_or_else(|| worker::Error::from("no command"))?;
+        let (mut executed, subscription) = self.object()?.execute(&command).await;
+        let (reply, document) = write_reply(&mut executed);
+        let body = match subscription {
+            Some(subscription) => OutgoingBody::Stream(Some(self.stream(subscription, context)?)),
+            None => OutgoingBody::Bytes(document),
         };
-        Ok(response(answer.status, &head, body)?.into())
+        Ok(response(200, &[(REPLY_HEADER, reply)], body)?.into())
     }
 
     async fn alarm(&self) -> worker::Result<Response> {
-        self.host.alarm_is_over();
-        if let Err(error) = self.see_to_chores().await {
-            // The platform repeats a failed alarm for two minutes and then drops it; what waits here waits longer.
-            drop(error);
+        if self.object()?.run_alarm().await.is_err() {
+            // The platform repeats a failed alarm for two minutes and then drops it; the jobs are kept for longer.
             self.host.log(LogLevel::Error, r#"{"level":"error","message":"alarm failed"}"#);
-            self.host.wake_again().await?;
+            let again_ms = self.host.now_ms().saturating_add(ALARM_AGAIN_MS);
+            self.host.set_alarm(again_ms).await.map_err(|StoreError| worker::Error::from("no alarm"))?;
         }
         Response::empty()
     }

@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::ports::{Background, Clock, Fetch, IsolateMemory, SharedCache, Timer, VerifyKey, VerifySignature};
 use crate::supabase::keys;
 
-/// What it takes to find out who is calling.
+/// Everything that authentication needs of its host.
 pub trait AuthHost:
     Fetch + Timer + Clock + SharedCache + VerifySignature + IsolateMemory + Background + 'static
 {
@@ -20,8 +20,8 @@ impl<H: Fetch + Timer + Clock + SharedCache + VerifySignature + IsolateMemory + 
 {
 }
 
-/// Who is calling. The signature is checked first; what an unverified token claims decides nothing but which key it
-/// is checked with. `origin` is the service's own.
+/// Verifies the caller. The signature is checked first; the claims of an unverified token only decide which key checks it.
+/// `origin` is the service's own.
 ///
 /// # Errors
 /// [`Refused`].
@@ -85,21 +85,21 @@ async fn find_verifier(
                 return Ok(verifier);
             }
             Lookup::Fetch => refresh_behind(host, config, origin),
-            Lookup::Wait => host.sleep(LOOK_AGAIN_MS).await,
+            Lookup::Wait => host.sleep(POLL_MS).await,
         }
     }
 }
 
-/// Requests of one isolate cannot wait for each other's promises, so they look. Only a cold isolate and a rotation
-/// make anybody wait.
-const LOOK_AGAIN_MS: u64 = 5;
+/// Requests of one isolate cannot wait for each other's promises, so they poll. Only a cold isolate and a rotation make a request
+/// wait.
+const POLL_MS: u64 = 5;
 
-/// Asks for the keys in work of its own, which goes on when this request's client leaves: a client that asks with a
-/// forged key and hangs up must not use up the one question that may be put in 30 s.
+/// Fetches the keys in a task of its own, which goes on when the client leaves: a client that sends a forged key and disconnects
+/// must not use up the one request that may be sent in 30 s.
 fn refresh_behind(host: &impl AuthHost, config: &Config, origin: &str) {
     host.with_memory(|memory| memory.keys.start_refresh(host.now_ms()));
     let (behind, supabase, origin) = (host.clone(), config.supabase.clone(), origin.to_owned());
-    host.after_answer(async move {
+    host.after_response(async move {
         let fetched = keys::fetch(&behind, &supabase).await;
         let Some((known, document)) = fetched else {
             return behind.with_memory(|memory| memory.keys.end_refresh(behind.now_ms()));

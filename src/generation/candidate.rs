@@ -71,11 +71,10 @@ impl Candidate {
     }
 }
 
-/// The candidates of one answer.
+/// The checks over the candidates of one answer: their number, and duplicates.
 #[derive(Debug)]
 pub struct Candidates {
-    list: Vec<Candidate>,
-    /// INVARIANT: the folded front of each candidate of `list`.
+    /// The folded front of each candidate so far.
     folded_fronts: BTreeSet<String>,
     count_max: usize,
     dropped_count: u32,
@@ -85,52 +84,41 @@ impl Candidates {
     /// Creates an empty list of at most `count_max`.
     #[must_use]
     pub const fn new(count_max: usize) -> Self {
-        Self { list: Vec::new(), folded_fronts: BTreeSet::new(), count_max, dropped_count: 0 }
+        Self { folded_fronts: BTreeSet::new(), count_max, dropped_count: 0 }
     }
 
-    /// Adds a candidate.
+    /// Checks a candidate that the reader found.
     ///
     /// # Errors
-    /// [`Dropped`] for one that is invalid or cannot be added; it is counted.
-    pub fn take(&mut self, found: Found) -> Result<&Candidate, Dropped> {
+    /// [`Dropped`], when it is invalid, a duplicate, or one too many; it is counted then.
+    pub fn add(&mut self, found: Found) -> Found {
         let checked = found.and_then(|candidate| {
             let folded = fold(&candidate.front);
             if self.folded_fronts.contains(&folded) {
                 return Err(Dropped::Duplicate);
             }
-            if self.list.len() >= self.count_max {
+            if self.folded_fronts.len() >= self.count_max {
                 return Err(Dropped::TooMany);
             }
-            Ok((candidate, folded))
+            self.folded_fronts.insert(folded);
+            Ok(candidate)
         });
-        match checked {
-            Ok((candidate, folded)) => {
-                self.folded_fronts.insert(folded);
-                Ok(self.list.push_mut(candidate))
-            }
-            Err(reason) => {
-                self.dropped_count = self.dropped_count.saturating_add(1);
-                Err(reason)
-            }
+        if checked.is_err() {
+            self.dropped_count = self.dropped_count.saturating_add(1);
         }
+        checked
     }
 
     /// Whether the list is empty.
     #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.list.is_empty()
+    pub fn is_empty(&self) -> bool {
+        self.folded_fronts.is_empty()
     }
 
     /// Returns the number of dropped candidates.
     #[must_use]
     pub const fn dropped_count(&self) -> u32 {
         self.dropped_count
-    }
-
-    /// Returns the candidates in their order.
-    #[must_use]
-    pub fn into_list(self) -> Vec<Candidate> {
-        self.list
     }
 }
 
@@ -237,7 +225,7 @@ mod tests {
     }
 
     fn accepted(json: &[u8]) -> Result<Candidate, Dropped> {
-        Candidates::new(20).take(found_in(json)).cloned()
+        Candidates::new(20).add(found_in(json))
     }
 
     #[test]
@@ -332,9 +320,9 @@ mod tests {
             ("What is it?", "What is it", Ok(())),
         ] {
             let mut candidates = Candidates::new(20);
-            candidates.take(found_in(&candidate_json(first, "b", "p"))).expect("the first is accepted");
+            candidates.add(found_in(&candidate_json(first, "b", "p"))).expect("the first is accepted");
             assert_eq!(
-                candidates.take(found_in(&candidate_json(second, "c", "q"))).map(|_| ()),
+                candidates.add(found_in(&candidate_json(second, "c", "q"))).map(|_| ()),
                 reason,
                 "{first} {second}"
             );
@@ -345,23 +333,23 @@ mod tests {
     fn candidates_over_the_maximum_are_dropped_and_counted() {
         let mut candidates = Candidates::new(2);
         assert!(candidates.is_empty());
-        let outcomes = ["a", "", "A", "b", "c", "a", "d"]
-            .map(|front| candidates.take(found_in(&candidate_json(front, "b", "p"))).map(|_| ()));
+        let outcomes = ["a", "", "A", "b", "c", "a", "d"].map(|front| {
+            candidates.add(found_in(&candidate_json(front, "b", "p"))).map(|candidate| candidate.front)
+        });
         assert_eq!(
             outcomes,
             [
-                Ok(()),
+                Ok("a".to_owned()),
                 Err(Dropped::Empty),
                 Err(Dropped::Duplicate),
-                Ok(()),
+                Ok("b".to_owned()),
                 Err(Dropped::TooMany),
                 Err(Dropped::Duplicate),
                 Err(Dropped::TooMany),
             ]
         );
         assert_eq!(candidates.dropped_count(), 5);
-        let fronts: Vec<_> = candidates.into_list().into_iter().map(|candidate| candidate.front).collect();
-        assert_eq!(fronts, ["a", "b"]);
+        assert!(!candidates.is_empty());
     }
 
     #[test]

@@ -16,7 +16,7 @@
 
 use super::candidate::{Candidate, Dropped, Found};
 use super::escapes;
-use super::json::Brackets;
+use crate::json::Brackets;
 
 /// The deepest nesting in which candidates are found. A list in a few envelopes has less than ten; a stream that repeats its
 /// beginning in each chunk has more, and is no answer.

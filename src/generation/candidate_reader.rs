@@ -14,8 +14,8 @@
 
 use super::candidate::Found;
 use super::candidate_finder::{CandidateFinder, Event, Root};
-use super::json::Brackets;
 use super::reasoning::{Tag, end_of_block, tag_at};
+use crate::json::Brackets;
 
 /// The longest content. Twenty candidates have some 8 KB; longer content is from a model that repeats itself.
 pub const CONTENT_BYTES_MAX: usize = 1024 * 1024;

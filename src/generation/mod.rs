@@ -10,8 +10,6 @@ pub mod candidate;
 pub mod candidate_finder;
 pub mod candidate_reader;
 pub mod escapes;
-pub mod event_stream;
-pub mod json;
 pub mod prompt;
 pub mod reasoning;
 pub mod retry;

@@ -1,6 +1,5 @@
 //! The input of callers and its rules. Pure.
 
-pub mod idempotency_key;
 pub mod new_session;
 pub mod page;
 pub mod sanitize;

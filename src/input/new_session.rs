@@ -12,7 +12,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use validator::{Validate, ValidateArgs as _, ValidationError};
 
 use super::sanitize::sanitize;
-use crate::problem::{Code, FieldError, Problem};
+use crate::http::problem::{Code, FieldError, Problem};
 
 /// The least number of characters (Unicode scalar values) of `input_text` after sanitizing.
 pub const INPUT_TEXT_MIN: u64 = 1000;

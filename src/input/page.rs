@@ -10,7 +10,7 @@ use std::fmt;
 
 use uuid::Uuid;
 
-use crate::problem::{Code, FieldError, Problem};
+use crate::http::problem::{Code, FieldError, Problem};
 
 /// The default number of sessions of a page: about what a screen shows.
 pub const LIMIT_DEFAULT: u32 = 20;

@@ -23,8 +23,8 @@ use std::borrow::Cow;
 
 use super::failure::{ErrorDetails, Failure};
 use crate::generation::escapes;
-use crate::generation::json::{Cursor, Value};
 use crate::generation::usage::Usage;
+use crate::json::{Cursor, Value};
 
 /// The data of the event that ends a stream.
 pub const DONE: &[u8] = b"[DONE]";
@@ -345,7 +345,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::problem::Code;
+    use crate::http::problem::Code;
 
     fn chunk(json: &str) -> Chunk<'_> {
         Chunk::read(json.as_bytes(), DocumentContext::default()).expect("it is an object").0

@@ -8,7 +8,7 @@
 //! ```
 //! Not for: reading these from a response ([`super::chunk`]), and waiting (`generation::retry`).
 
-use crate::problem::Code;
+use crate::http::problem::Code;
 
 /// The longest `Retry-After` that is forwarded, in seconds: a day. A longer one is a mistake.
 pub const RETRY_AFTER_S_MAX: u64 = 86_400;

@@ -42,17 +42,6 @@ pub struct ModelRequest<'a> {
     pub model: &'a str,
     /// Sanitized.
     pub text: &'a str,
-    /// The end of the generation, in milliseconds since the Unix epoch.
-    pub deadline_ms: u64,
-    /// Attempts before a restart; 0 for a first call.
-    pub attempts_made: u32,
-    /// Returns the present size of a batch of the response; 1 while subscribers wait for single candidates.
-    pub batch_bytes: &'a dyn Fn() -> usize,
-    /// Returns whether one more attempt is available now. Called before the backoff of a retry.
-    pub has_call_left: &'a dyn Fn() -> bool,
-    /// Counts an attempt before it is made, by its 1-based number, those before a restart included. Returns whether it may be
-    /// made.
-    pub may_call: &'a dyn Fn(u32) -> bool,
     /// The caller does not allow a cached answer.
     pub no_cache: bool,
     /// W3C Trace Context, forwarded.
@@ -169,11 +158,6 @@ mod tests {
         user_id: "018f3a3e-0000-7000-8000-000000000001",
         model: "b/2",
         text: "some text \"quoted\"\n\u{1f600}",
-        deadline_ms: 60_000,
-        attempts_made: 0,
-        batch_bytes: &|| 1,
-        has_call_left: &|| true,
-        may_call: &|_| true,
         no_cache: false,
         traceparent: None,
         referer: "https://cards.example",
@@ -215,11 +199,6 @@ mod tests {
         let first = build(&settings(), &REQUEST, true);
         let other = ModelRequest {
             session_id: "another",
-            deadline_ms: 1,
-            attempts_made: 2,
-            batch_bytes: &|| 4096,
-            has_call_left: &|| false,
-            may_call: &|_| false,
             no_cache: true,
             traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
             referer: "",

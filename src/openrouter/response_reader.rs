@@ -11,8 +11,8 @@
 use super::chunk::{Chunk, DONE, DocumentContext, Finish};
 use super::failure::{ErrorDetails, Failure};
 use crate::generation::candidate_reader::{CandidateReader, OnFound};
-use crate::generation::event_stream::{Event, EventStream};
 use crate::generation::usage::Usage;
+use crate::http::sse_reader::{Event, EventStream};
 
 /// The longest response. A part of the content has a few bytes in a chunk of some 200: 4 MiB are 2000 candidates in parts of
 /// 20 bytes.
@@ -345,7 +345,7 @@ mod tests {
 
     use super::*;
     use crate::generation::candidate::{Candidates, Found};
-    use crate::problem::Code;
+    use crate::http::problem::Code;
 
     /// Returns the fronts of the accepted candidates, and the outcome.
     fn read<'a>(
@@ -354,13 +354,17 @@ mod tests {
         end: End,
     ) -> (Vec<String>, Outcome) {
         let mut candidates = Candidates::new(20);
-        let mut take = |found: Found| candidates.take(found).is_ok();
+        let mut fronts = Vec::new();
+        let mut take = |found: Found| {
+            let added = candidates.add(found).map(|candidate| fronts.push(candidate.front));
+            added.is_ok()
+        };
         let mut reader = ResponseReader::new(200, content_type, None);
         for chunk in chunks {
             reader.push(chunk, &mut take);
         }
         let outcome = reader.end(end, &mut take);
-        (candidates.into_list().into_iter().map(|candidate| candidate.front).collect(), outcome)
+        (fronts, outcome)
     }
 
     const STREAM: &str = "text/event-stream";

@@ -1,25 +1,23 @@
-//! What a host must give, as small traits: everything that the pure stages may not have.
+//! The ports that a host provides, as small traits.
 //!
-//! A function asks for the least that it needs, so that its signature tells what it can touch. The hosts are
-//! `cloudflare` (Wasm only) and the scripted one of `tests/core`. One thread: no future here is `Send`.
+//! A function requires the least that it needs, so that its signature says what it can use. The hosts are `cloudflare` (Wasm only)
+//! and the scripted one of `tests/core`. One thread: no future here is `Send`.
 
 #![expect(async_fn_in_trait, reason = "the traits are for this crate's hosts, all of them single-threaded")]
 
-pub mod alarm;
+pub mod reusable_timer;
 
 use std::pin::pin;
-use std::rc::Rc;
+use std::task::{Context, Poll};
 
 use futures_util::future::{Either, select};
-use uuid::Uuid;
+use serde::Serialize;
 
-use crate::answer::readiness::Readiness;
 use crate::auth::{jwk::PublicKey, key_cache::KeyCache, verified::VerifiedTokens};
 use crate::config::LogLevel;
 use crate::http::Request;
 use crate::quota::Reads;
-use crate::user_state::ask::{Ask, LogFields};
-use crate::user_state::record::{Finished, SessionCandidate};
+use crate::readiness::Readiness;
 use crate::user_state::{UserState, WriteSet};
 
 /// The time.
@@ -47,47 +45,49 @@ pub trait Head {
     fn header(&self, name: &str) -> Option<String>;
 }
 
-/// The body of a message that is coming in.
+/// The body of a message that is being received.
 pub trait Body {
-    /// The next bytes, or `None` at the regular end. Waits until there are `at_least` of them, or the body ends: 1 where
-    /// somebody waits for every piece, more where nobody does (each bite costs a crossing). Bytes that came before the
-    /// connection broke are always given first; and when a bite of more than one is not waited for to its end, the next
-    /// call gives what there is of it.
+    /// Receives the next bytes, or `None` at the regular end. Waits until there are `at_least` of them, or the body ends: each
+    /// read costs a crossing. Bytes that arrived before the connection was cut are always returned first. A call with fewer
+    /// bytes than the call before ends a read that has not filled, and returns the bytes that have arrived.
     ///
     /// # Errors
-    /// [`Unreachable`] when the connection broke before the end.
-    async fn next(&mut self, at_least: usize) -> Result<Option<Vec<u8>>, Unreachable>;
-    /// The next bytes of a body that is of use only whole: as many at once as the host can give.
+    /// [`Unreachable`] when the connection was cut before the end.
+    fn poll_next(
+        &mut self,
+        at_least: usize,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<Option<Vec<u8>>, Unreachable>>;
+    /// Receives the next bytes of a body that is of use only complete: as many at once as the host can return.
     ///
     /// # Errors
-    /// [`Unreachable`] when the connection broke; what came before may be lost.
+    /// [`Unreachable`] when the connection was cut; bytes that arrived before may be lost.
     async fn next_of_whole(&mut self) -> Result<Option<Vec<u8>>, Unreachable>;
 }
 
-/// The answer of a neighbour, its body still coming. Dropping it closes the connection.
+/// The response of an upstream, whose body is being received. Dropping it closes the connection.
 pub trait Incoming: Head + Body {
     /// 100 to 599.
     fn status(&self) -> u16;
 }
 
-/// The way out: every request to a neighbour goes through this one port.
+/// Requests to upstreams: all of them go through this one port.
 pub trait Fetch {
-    /// What comes back.
+    /// The response.
     type Incoming: Incoming;
-    /// Sends a request; ends when the head of the answer is there. Redirects are not followed. Dropping the future
-    /// before its end closes the connection.
+    /// Sends a request; ends with the head of the response. Redirects are not followed. Dropping the future before its end
+    /// closes the connection.
     ///
     /// # Errors
-    /// [`Unreachable`] when no answer came.
+    /// [`Unreachable`] when there is no response.
     async fn fetch(&self, request: Request) -> Result<Self::Incoming, Unreachable>;
 }
 
-/// No connection, or one that broke. Says no more: a platform's error text is nothing that a caller may see and
-/// nothing that a decision could rest on.
+/// No connection, or one that was cut. Without the platform's error text: no caller may see it, and no decision may rest on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unreachable;
 
-/// What a signature is checked with.
+/// The key of a signature.
 #[derive(Debug, Clone, Copy)]
 pub enum VerifyKey<'a> {
     /// A published key.
@@ -96,18 +96,17 @@ pub enum VerifyKey<'a> {
     Secret(&'a str),
 }
 
-/// Checking signatures. The host has a faster way than Wasm: WebCrypto needs 0.09 ms for ES256, the same in Wasm
-/// 1.4 ms and 100 KB more of a module.
+/// Signature checks. WebCrypto takes 0.09 ms for ES256; in Wasm it takes 1.4 ms and 100 KB more of a module.
 pub trait VerifySignature {
-    /// Whether `signature` holds for `message` under `key`; `false` for whatever the platform refuses.
+    /// Whether `signature` is valid for `message` under `key`; `false` for everything that the platform refuses.
     async fn verify(&self, key: VerifyKey<'_>, message: &[u8], signature: &[u8]) -> bool;
 }
 
 /// A cache that outlives the isolate (the Cache API), for public documents only.
 pub trait SharedCache {
-    /// What was kept under this URL.
+    /// The document with this URL.
     async fn get(&self, url: &str) -> Option<Vec<u8>>;
-    /// Keeps it for `max_age_s` seconds, or less.
+    /// Stores a document for `max_age_s` seconds, or less.
     async fn put(&self, url: &str, document: &[u8], max_age_s: u64);
 }
 
@@ -119,13 +118,18 @@ pub trait Assets {
 
 /// The log.
 pub trait Log {
-    /// One line of JSON.
+    /// Writes one line of JSON.
     fn log(&self, level: LogLevel, line: &str);
+}
+
+/// Writes a line to the log.
+pub fn log_line(log: &impl Log, level: LogLevel, line: &impl Serialize) {
+    log.log(level, &serde_json::to_string(line).unwrap_or_default());
 }
 
 /// Figures for a dashboard.
 pub trait Metrics {
-    /// Writes one point, where the deployment has somewhere to write it.
+    /// Writes one point, where the deployment has a dataset.
     fn measure(&self, point: &Point<'_>);
 }
 
@@ -143,7 +147,7 @@ pub struct Point<'a> {
 /// Runs a future for at most `ms` milliseconds.
 ///
 /// # Errors
-/// [`TimedOut`]; the future is dropped, and with it what it had open.
+/// [`TimedOut`]; the future is dropped, and its connections are closed.
 pub async fn within<T>(timer: &impl Timer, ms: u64, future: impl Future<Output = T>) -> Result<T, TimedOut> {
     match select(pin!(future), pin!(timer.sleep(ms))).await {
         Either::Left((value, _)) => Ok(value),
@@ -151,7 +155,7 @@ pub async fn within<T>(timer: &impl Timer, ms: u64, future: impl Future<Output =
     }
 }
 
-/// The time was over first.
+/// The time has run out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TimedOut;
 
@@ -161,14 +165,14 @@ pub struct TimedOut;
 /// [`BodyError::TooLarge`] as soon as there is more than `bytes_max`: the rest is not read.
 pub async fn read_whole(body: &mut impl Body, bytes_max: usize) -> Result<Vec<u8>, BodyError> {
     let mut whole = Vec::new();
-    while let Some(piece) = body.next_of_whole().await.map_err(|_| BodyError::Broken)? {
-        if whole.len().saturating_add(piece.len()) > bytes_max {
+    while let Some(chunk) = body.next_of_whole().await.map_err(|_| BodyError::Cut)? {
+        if whole.len().saturating_add(chunk.len()) > bytes_max {
             return Err(BodyError::TooLarge);
         }
         if whole.is_empty() {
-            whole = piece;
+            whole = chunk;
         } else {
-            whole.extend_from_slice(&piece);
+            whole.extend_from_slice(&chunk);
         }
     }
     Ok(whole)
@@ -177,147 +181,88 @@ pub async fn read_whole(body: &mut impl Body, bytes_max: usize) -> Result<Vec<u8
 /// Why a body was not read to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BodyError {
-    /// It is larger than what is read.
+    /// It is larger than allowed.
     TooLarge,
-    /// The connection broke.
-    Broken,
+    /// The connection was cut.
+    Cut,
 }
 
-/// A request that has come in from outside.
+/// A request from a client.
 pub trait Inbound: Head + Body {
-    /// In capitals.
+    /// In upper case.
     fn method(&self) -> &str;
     /// Absolute, as it was sent.
     fn url(&self) -> &str;
 }
 
-/// Work that goes on after the answer.
+/// Tasks that go on after the response.
 pub trait Background: Clone {
-    /// Runs it to its end, whatever happens to the request.
-    fn after_answer(&self, work: impl Future<Output = ()> + 'static);
+    /// Runs a task to its end, whatever happens to the request.
+    fn after_response(&self, task: impl Future<Output = ()> + 'static);
 }
 
-/// What an isolate remembers between requests.
+/// Tasks of an object, which no request owns.
+pub trait Spawn {
+    /// Runs a task to its end.
+    fn spawn(&self, task: impl Future<Output = ()> + 'static);
+}
+
+/// The memory that the requests of an isolate share.
 pub trait IsolateMemory {
-    /// Looks into it, or changes it.
+    /// Reads or changes it.
     fn with_memory<T>(&self, look: impl FnOnce(&mut Memory) -> T) -> T;
 }
 
-/// It is lost with the isolate, so nothing may depend on it but speed.
+/// It is lost with the isolate, so only speed may depend on it.
 #[derive(Debug, Default)]
 pub struct Memory {
-    /// The sign-in service's keys.
+    /// The signing keys.
     pub keys: KeyCache,
-    /// Tokens that were verified.
+    /// The verified tokens.
     pub verified: VerifiedTokens,
-    /// The last answer of `GET /health/ready`.
+    /// The last response of `GET /health/ready`.
     pub readiness: Readiness,
-    /// How often each user has read.
+    /// The reads of each user.
     pub reads: Reads,
 }
 
-/// The way to a user's desk.
-pub trait Desks {
-    /// A body that is passed on to the caller as it comes.
-    type Stream;
-    /// Asks the desk of that user.
+/// The state of one user, in a store.
+pub trait UserStore {
+    /// Loads the state, decides, and stores the returned writes: all of them in one transaction, or none. On a conflict with
+    /// another transaction it may load and decide again, so a decision has no effect but its writes. No request that is sent
+    /// afterwards leaves before the writes are stored.
     ///
     /// # Errors
-    /// [`DeskError`] when the object gave no answer.
-    async fn ask(&self, ask: &Ask) -> Result<DeskReply<Self::Stream>, DeskError>;
+    /// [`StoreError`]; then no change of the last decision is stored.
+    async fn transact(&self, decide: &mut dyn FnMut(&mut UserState) -> WriteSet) -> Result<(), StoreError>;
+    /// Loads the state and reads it, without a transaction.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn peek(&self, look: &mut dyn FnMut(&UserState)) -> Result<(), StoreError>;
+    /// Sets the one alarm of the object, in milliseconds since the Unix epoch.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the alarm before stays.
+    async fn set_alarm(&self, at_ms: u64) -> Result<(), StoreError>;
+    /// Deletes an empty state, with the storage of the object.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn delete(&self) -> Result<(), StoreError>;
 }
 
-/// Why a user's object gave no answer.
+/// The store refused, or does not respond.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DeskError {
-    /// The platform lost the call, or its answer.
-    Unreachable,
-    /// The platform refused the call, because more of them wait for the object than it can serve.
-    Overloaded,
-}
+pub struct StoreError;
 
-/// What a desk answers.
-#[derive(Debug)]
-pub struct DeskReply<S> {
-    /// The HTTP status.
-    pub status: u16,
-    /// Those of [`DESK_HEADERS`] that it has.
-    pub headers: Vec<(&'static str, String)>,
-    /// For the log.
-    pub facts: LogFields,
-    /// Passed on untouched.
-    pub body: S,
-}
-
-/// The headers of a desk's answer that belong to the caller.
-pub const DESK_HEADERS: &[&str] = &[
-    "content-type",
-    "cache-control",
-    "location",
-    "retry-after",
-    "cache-status",
-    "preference-applied",
-    "www-authenticate",
-    "ratelimit-policy",
-    "ratelimit",
-];
-
-/// One desk, from the inside of its object.
-pub trait DeskHost: Clock + Random + Log {
-    /// Load, decide, store: what `decide` says in its [`WriteSet`] is stored in one transaction with all other calls
-    /// of the same turn, before anything that was sent can be seen outside (Durable Objects: output gate).
-    ///
-    /// # Errors
-    /// [`StorageFailed`]; then nothing that `decide` changed holds.
-    fn with_desk<T>(&self, decide: impl FnOnce(&mut UserState) -> (T, WriteSet)) -> Result<T, StorageFailed>;
-    /// Whether somebody in this object runs or writes that generation now.
-    fn is_busy(&self, id: Uuid) -> bool;
-    /// Runs `edge::generate::run` for it; the object, not the request, owns it.
-    fn start(&self, id: Uuid);
-    /// Waits until it is settled. `None` when nobody is busy with it.
-    async fn settled(&self, id: Uuid) -> Option<Rc<Finished>>;
-    /// Who follows a generation.
-    type Follower: Follower;
-    /// Follows it to its end, whoever else does. `None` when nobody is busy with it.
-    fn follow(&self, id: Uuid) -> Option<Self::Follower>;
-    /// How many follow that generation now; `None`: any generation of the user.
-    fn subscribers(&self, id: Option<Uuid>) -> usize;
-    /// Whether somebody follows it now: then each card is worth storing at once.
-    fn is_followed(&self, id: Uuid) -> bool;
-    /// Tells whoever runs it that it is to end now.
-    fn stop(&self, id: Uuid);
-    /// Waits until [`DeskHost::stop`] is called for it.
-    async fn stopped(&self, id: Uuid);
-}
-
-/// One of those who follow a generation.
-pub trait Follower {
-    /// Waits until it has more than `heard` cards on the desk, or is settled.
-    async fn news(&self, heard: usize) -> News;
-}
-
-/// What there is to tell of a generation.
-#[derive(Debug, Clone, PartialEq)]
-pub enum News {
-    /// The cards after those that were heard; at least one.
-    Cards(Vec<SessionCandidate>),
-    /// It is over.
-    Finished(Rc<Finished>),
-    /// The storage failed.
-    Lost,
-}
-
-/// An answer's body that is written piece by piece. Dropped before [`EventSink::close`], it ends as one that broke off.
+/// A response's body that is written chunk by chunk. Dropped before [`EventSink::close`], it ends as a cut one.
 pub trait EventSink {
-    /// Waits until the reader has room for more.
+    /// Waits until the client can receive more.
     ///
     /// # Errors
-    /// [`Unreachable`] when nobody reads it any more.
-    async fn write(&mut self, piece: &[u8]) -> Result<(), Unreachable>;
-    /// Ends it as it should end.
+    /// [`Unreachable`] when the client has left.
+    async fn write(&mut self, chunk: &[u8]) -> Result<(), Unreachable>;
+    /// Ends it regularly.
     async fn close(self);
 }
-
-/// The storage refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StorageFailed;

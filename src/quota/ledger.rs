@@ -39,7 +39,7 @@ pub struct Policies {
     pub concurrent: u32,
 }
 
-/// Why a request is refused.
+/// Why a request is rejected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     /// The names of the exceeded policies, in the order [`BURST`], [`GENERATIONS`],
@@ -57,6 +57,18 @@ impl Refusal {
         Self { violated: vec![CONCURRENT], retry_after_s: CONCURRENT_WAIT_S_MAX }
     }
 }
+
+/// The status of one policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PolicyStatus {
+    /// What is left.
+    pub remaining: u32,
+    /// Whole seconds until more is left, rounded up; `None` while nothing is used.
+    pub more_in_s: Option<u64>,
+}
+
+/// The status of the policies that have a window: [`BURST`], [`GENERATIONS`], [`ATTEMPTS`].
+pub type UserQuota = [PolicyStatus; 3];
 
 /// The usage of one user.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -188,7 +200,7 @@ impl Ledger {
         self.attempts.advance(policies.attempts, now_ms);
     }
 
-    /// Refunds a generation. Does nothing after a first refund, or when the reservation has left the window.
+    /// Refunds a reservation of `generations`. Does nothing when it was refunded before, or has left the window.
     pub fn refund(&mut self, reservation: Reservation) {
         self.generations.refund(reservation);
     }
@@ -196,6 +208,21 @@ impl Ledger {
     /// Ends the lease of the generation `id`; does nothing without one.
     pub fn release(&mut self, id: Uuid) {
         self.leases.release(id);
+    }
+
+    /// The status of each policy that has a window.
+    #[must_use]
+    pub fn status(&self, policies: &Policies, now_ms: u64) -> UserQuota {
+        let windows = [
+            (&self.burst, policies.burst),
+            (&self.generations, policies.generations),
+            (&self.attempts, policies.attempts),
+        ];
+        windows.map(|(window, quota)| {
+            let status = window.status(quota, now_ms);
+            let more_in_s = status.more_at_ms.map(|at_ms| seconds_until(at_ms, now_ms));
+            PolicyStatus { remaining: status.remaining, more_in_s }
+        })
     }
 
     /// Returns the time at which no decision depends on the ledger any more, if nothing happens before; 0 for an empty one. It

@@ -9,11 +9,10 @@
 //! | `concurrent` | generations in flight | when the generation ends, or its lease does |
 //!
 //! Pure: the time is an argument (`now_ms`), the decision is a returned value. Not for: storing the ledger in a transaction
-//! (the user's object), nor the problem document of a refusal ([`crate::problem`]).
+//! (the user's object), nor the problem document of a refusal ([`crate::http::problem`]).
 
 #[cfg(test)]
 pub(crate) mod counts;
-pub mod headers;
 mod lease;
 mod ledger;
 #[cfg(test)]
@@ -22,6 +21,8 @@ mod reads;
 mod window;
 
 pub use lease::Leases;
-pub use ledger::{ATTEMPTS, BURST, CONCURRENT, GENERATIONS, Ledger, Policies, Refusal};
+pub use ledger::{
+    ATTEMPTS, BURST, CONCURRENT, GENERATIONS, Ledger, Policies, PolicyStatus, Refusal, UserQuota,
+};
 pub use reads::{READS, Reads};
 pub use window::{Quota, QuotaStatus, Reservation, Window};

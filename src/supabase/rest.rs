@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 
 use serde::Deserialize;
 
+use crate::auth::credentials::Credentials;
 use crate::config::Supabase;
 use crate::http::{JSON, Request};
 use crate::ports::{Fetch, Incoming, Timer, read_whole, within};
@@ -12,15 +13,6 @@ use crate::ports::{Fetch, Incoming, Timer, read_whole, within};
 const TIMEOUT_MS: u64 = 5000;
 /// The longest response without rows: a status, an error, or the page of a proxy.
 pub const BYTES_MAX: usize = 256 * 1024;
-
-/// The caller of a request.
-#[derive(Debug, Clone, Copy)]
-pub struct Caller<'a> {
-    /// The user's own access token.
-    pub token: &'a str,
-    /// W3C Trace Context, forwarded.
-    pub traceparent: Option<&'a str>,
-}
 
 /// Why a request failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,14 +113,14 @@ impl RestError {
 #[must_use]
 pub fn request(
     supabase: &Supabase,
-    caller: Caller<'_>,
+    credentials: &Credentials,
     method: &'static str,
     path: &str,
     body: Vec<u8>,
 ) -> Request {
     let mut headers = vec![
         ("apikey", supabase.anon_key.clone()),
-        ("authorization", ["Bearer ", caller.token].concat()),
+        ("authorization", ["Bearer ", &credentials.token].concat()),
         ("accept", JSON.to_owned()),
     ];
     if !body.is_empty() {
@@ -136,8 +128,8 @@ pub fn request(
         // `return=representation` would also need the SELECT policy, and its result is not needed.
         headers.push(("prefer", "return=minimal".to_owned()));
     }
-    if let Some(traceparent) = caller.traceparent {
-        headers.push(("traceparent", traceparent.to_owned()));
+    if let Some(traceparent) = &credentials.traceparent {
+        headers.push(("traceparent", traceparent.as_ref().to_owned()));
     }
     Request { method, url: [&supabase.url, "/rest/v1", path].concat(), headers, body }
 }

@@ -1,16 +1,19 @@
 //! The rows of a session; each function is one round trip. `migrations/` contains the tables and the SQL functions.
 
+use std::rc::Rc;
+
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::rest::{BYTES_MAX, Caller, RestError, is_document, request, send, send_repeatable};
+use super::rest::{BYTES_MAX, RestError, is_document, request, send, send_repeatable};
+use crate::auth::credentials::Credentials;
 use crate::config::Supabase;
 use crate::generation::candidate::CHARS_MAX;
 use crate::generation::usage::Usage;
+use crate::http::problem::Code;
 use crate::ports::{Fetch, Timer};
-use crate::problem::Code;
-use crate::user_state::record::SessionCandidate;
+use crate::user_state::generation::SessionCandidate;
 
 /// The first row of a session.
 #[derive(Debug, Serialize)]
@@ -39,7 +42,7 @@ pub struct NewRow<'a> {
 pub async fn open(
     host: &(impl Fetch + Timer),
     supabase: &Supabase,
-    caller: Caller<'_>,
+    credentials: &Credentials,
     row: &NewRow<'_>,
     is_busy: &dyn Fn() -> bool,
 ) -> Result<bool, RestError> {
@@ -49,11 +52,11 @@ pub async fn open(
     }
     if row.run > 1 {
         let body = serde_json::to_vec(&Arguments { session: row }).unwrap_or_default();
-        let opening = request(supabase, caller, "POST", "/rpc/reopen_ai_session", body);
+        let opening = request(supabase, credentials, "POST", "/rpc/reopen_ai_session", body);
         return send_repeatable(host, opening, BYTES_MAX, is_busy).await.map(|answer| is_document(&answer));
     }
     let body = serde_json::to_vec(row).unwrap_or_default();
-    let opening = request(supabase, caller, "POST", "/ai_generation_sessions", body);
+    let opening = request(supabase, credentials, "POST", "/ai_generation_sessions", body);
     match send_repeatable(host, opening, BYTES_MAX, is_busy).await {
         Ok(answer) => Ok(is_document(&answer)),
         Err(RestError::Refused { sqlstate: Some(code), .. }) if code == RestError::UNIQUE_VIOLATION => {
@@ -119,19 +122,19 @@ pub struct EventData<'a> {
 pub async fn finish(
     host: &(impl Fetch + Timer),
     supabase: &Supabase,
-    caller: Caller<'_>,
+    credentials: &Credentials,
     session: &FinishedRow<'_>,
-    candidates: &[SessionCandidate],
+    candidates: &[Rc<SessionCandidate>],
     event: &EventData<'_>,
 ) -> Result<(), RestError> {
     #[derive(Serialize)]
     struct Arguments<'a> {
         session: &'a FinishedRow<'a>,
-        candidates: &'a [SessionCandidate],
+        candidates: &'a [Rc<SessionCandidate>],
         event: &'a EventData<'a>,
     }
     let body = serde_json::to_vec(&Arguments { session, candidates, event }).unwrap_or_default();
-    let ending = request(supabase, caller, "POST", "/rpc/finish_ai_session", body);
+    let ending = request(supabase, credentials, "POST", "/rpc/finish_ai_session", body);
     let answer = send_repeatable(host, ending, BYTES_MAX, &|| false).await?;
     if is_session_status(&answer) { Ok(()) } else { Err(RestError::Unavailable) }
 }
@@ -150,7 +153,7 @@ fn is_session_status(answer: &[u8]) -> bool {
 pub async fn log_rate_limited(
     host: &(impl Fetch + Timer),
     supabase: &Supabase,
-    caller: Caller<'_>,
+    credentials: &Credentials,
     policy: &str,
 ) -> Result<(), RestError> {
     #[derive(Serialize)]
@@ -164,7 +167,7 @@ pub async fn log_rate_limited(
     }
     let row = Row { r#type: "ai_session.rate_limited", data: Data { policy } };
     let body = serde_json::to_vec(&row).unwrap_or_default();
-    send(host, request(supabase, caller, "POST", "/event_logs", body), BYTES_MAX).await.map(|_| ())
+    send(host, request(supabase, credentials, "POST", "/event_logs", body), BYTES_MAX).await.map(|_| ())
 }
 
 /// A stored session. Its owner can have written the row without this service, so an invalid cost or time must not fail the
@@ -178,7 +181,7 @@ pub struct SessionRow {
     /// `generating`, `completed`, `failed`.
     pub status: String,
     /// The requested model.
-    pub model: String,
+    pub model: Rc<str>,
     /// Whether the model's answer was cut off.
     pub partial: bool,
     /// The code of a failure.
@@ -196,10 +199,10 @@ pub struct SessionRow {
     pub cost: Option<f64>,
     /// In their order; empty in a list.
     #[serde(rename = "flashcard_candidates", alias = "first", default)]
-    pub candidates: Vec<SessionCandidate>,
+    pub candidates: Vec<Rc<SessionCandidate>>,
     /// The candidates beyond [`ROWS_MAX`], which [`read`] appends to the others.
     #[serde(default)]
-    rest: Vec<SessionCandidate>,
+    rest: Vec<Rc<SessionCandidate>>,
     /// In a list, the number of candidates, which PostgREST returns as an array of one.
     #[serde(default)]
     counted: Vec<Counted>,
@@ -266,11 +269,11 @@ fn path_of(id: Uuid, candidates_max: usize) -> String {
 pub async fn read(
     host: &(impl Fetch + Timer),
     supabase: &Supabase,
-    caller: Caller<'_>,
+    credentials: &Credentials,
     id: Uuid,
     candidates_max: usize,
 ) -> Result<Option<SessionRow>, RestError> {
-    let reading = request(supabase, caller, "GET", &path_of(id, candidates_max), Vec::new());
+    let reading = request(supabase, credentials, "GET", &path_of(id, candidates_max), Vec::new());
     let bytes_max = bytes_of(candidates_max, CANDIDATE_BYTES_MAX);
     let body = send_repeatable(host, reading, bytes_max, &|| false).await?;
     let rows: Vec<SessionRow> = serde_json::from_slice(&body).map_err(|_| RestError::Unavailable)?;
@@ -287,7 +290,7 @@ pub async fn read(
 pub async fn list(
     host: &(impl Fetch + Timer),
     supabase: &Supabase,
-    caller: Caller<'_>,
+    credentials: &Credentials,
     limit: u32,
     before: Option<(&str, Uuid)>,
 ) -> Result<Vec<SessionRow>, RestError> {
@@ -301,7 +304,7 @@ pub async fn list(
             path.push_str(part);
         }
     }
-    let reading = request(supabase, caller, "GET", &path, Vec::new());
+    let reading = request(supabase, credentials, "GET", &path, Vec::new());
     let rows = usize::try_from(limit).unwrap_or(usize::MAX);
     let body = send_repeatable(host, reading, bytes_of(rows, SESSION_BYTES_MAX), &|| false).await?;
     serde_json::from_slice(&body).map_err(|_| RestError::Unavailable)

@@ -1,87 +1,84 @@
-//! Idempotency keys (draft-ietf-httpapi-idempotency-key-header-07): which session a key stands for, and what a
-//! request finds that comes with it.
+//! Idempotency keys (draft-ietf-httpapi-idempotency-key-header-07): the record of a key, and what a request with it does.
 //!
 //! ```text
-//! nobody has claimed it ──► New ── admitted ──► Joins ──┬─► Stored   it has cards, or failed for good
-//!                                   ▲                   │
-//!                                   └────── Again ◄─────┘            it failed in a way that can pass (a firewall's
-//!                                                                    refusal is none, whatever its code)
+//! no record ──► Start ── admitted ──► Join ──┬─► ReadStored   it is completed, or failed for good
+//!                 ▲                          │
+//!                 └─────── StartAgain ◄──────┘                it failed in a way that may pass (a firewall's refusal
+//!                                                             does not, whatever its code)
 //! ```
-//! Not for: reading the header (`input::idempotency_key`).
+//! Not for: reading the header (`http::idempotency_key`).
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::UserState;
-use super::record::Ending;
+use super::generation::Ending;
+use crate::http::problem::Code;
 use crate::keyed_hash::keyed_hash;
-use crate::problem::Code;
 
-/// For how long a key stands for its session, from its claim on: the contract's 24 h.
+/// For how long a record is valid, from its creation: the contract's 24 h.
 pub const KEEP_RECORD_MS: u64 = 24 * 60 * 60 * 1000;
 
-/// Says what the hash is for, so that no hash of one kind can be passed off as one of another.
+/// Names the purpose of the hash, so that no hash of one kind is valid as one of another.
 const SESSION_LABEL: &[u8] = b"ai-sessions/session-id\0";
 
-/// A key as a request brings it.
+/// An idempotency key with the request that it came with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Key {
     /// 1 to 255 visible characters.
     pub key: String,
     /// Of the body: the same for the same sanitized text and model, and for no other.
     pub fingerprint: Uuid,
-    /// Which request brings it: [`super::ask::Generate::id`].
-    pub started_by: Uuid,
-    /// Its answer was lost on the way, and it is put again.
-    pub is_repeated: bool,
+    /// The id that the edge gave this request; a repeated delivery has the same.
+    pub request: Uuid,
 }
 
 impl Key {
-    /// The key of a request with that body, which is put for the first time.
+    /// The key of a request with that body.
     #[must_use]
-    pub fn new(key: String, model: &str, input_text: &str, started_by: Uuid) -> Self {
+    pub fn new(key: String, model: &str, input_text: &str, request: Uuid) -> Self {
         // No model's name has a NUL in it, and no sanitized text has one.
         let body = [model, "\0", input_text].concat();
         let fingerprint = Uuid::new_v5(&Uuid::NAMESPACE_OID, body.as_bytes());
-        Self { key, fingerprint, started_by, is_repeated: false }
+        Self { key, fingerprint, request }
     }
 }
 
-/// A key that was claimed.
+/// An idempotency record: a key in use.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdempotencyRecord {
     /// As the caller sent it.
     pub key: String,
     /// Of the body that it came with first.
     pub fingerprint: Uuid,
-    /// What it stands for.
+    /// The session of the key.
     pub session_id: Uuid,
-    /// How many times the session was tried.
+    /// The 1-based number of the session's last run.
     pub run: u32,
-    /// The request that tried it last.
+    /// The request that started this run.
     #[serde(default, rename = "asked_by")]
-    pub started_by: Uuid,
-    /// When it was claimed.
+    pub request: Uuid,
+    /// Milliseconds since the Unix epoch.
     #[serde(rename = "claimed_ms")]
     pub created_ms: u64,
-    /// How the last try ended; `None` while it runs.
+    /// How the last run ended; `None` while it is in progress.
     pub outcome: Option<Outcome>,
-    /// It failed, and no other try can help, whatever the code says. Beside the outcome, so that the version before reads it.
+    /// Whether it failed for good, whatever the code. Beside the outcome, so that the version before can read it.
     #[serde(default)]
     pub is_final: bool,
 }
 
-/// How a claimed session ended.
+/// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
-    /// With cards.
+    /// With candidates.
     Completed,
     /// Without.
     Failed(Code),
 }
 
 impl Outcome {
-    /// Of an ending.
+    /// The outcome of an ending.
     #[must_use]
     pub const fn of(ending: &Ending) -> Self {
         match ending.code {
@@ -91,48 +88,89 @@ impl Outcome {
     }
 }
 
-/// What a request with a key finds.
+/// What a request for a generation does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Found {
-    /// Nobody has claimed the key.
-    New,
-    /// It was claimed with another body.
-    Reused,
-    /// Its session is on the state: it runs, or is not written yet.
-    Joins(Uuid),
-    /// Its session has ended for good, and the database has it.
-    Stored(Uuid),
-    /// Its session failed in a way that can pass: this is the so-manieth run.
-    Again(Uuid, u32),
+pub enum Plan {
+    /// Starts a session.
+    Start,
+    /// Starts another run of this session, which failed in a way that may pass; the 1-based number of the run.
+    StartAgain(Uuid, u32),
+    /// Joins this session, which is in progress or not yet persisted.
+    Join(Uuid),
+    /// Reads this session, which has ended, from the database; whether it failed for good whatever its code.
+    ReadStored(Uuid, bool),
+    /// Looks in the database first: a repeated delivery without a key, whose first one may have been admitted.
+    CheckDatabase,
+    /// Is rejected: the key was used with another body.
+    RejectReused,
 }
 
-impl Found {
-    /// The session, where there is one.
+impl Plan {
+    /// The session, where there is one already.
     #[must_use]
-    pub const fn id(self) -> Option<Uuid> {
+    pub const fn session_id(self) -> Option<Uuid> {
         match self {
-            Self::New | Self::Reused => None,
-            Self::Joins(id) | Self::Stored(id) | Self::Again(id, _) => Some(id),
+            Self::Start | Self::CheckDatabase | Self::RejectReused => None,
+            Self::StartAgain(id, _) | Self::Join(id) | Self::ReadStored(id, _) => Some(id),
         }
     }
 }
 
+/// Decides what a request does. `id` is the session's id without a key; `is_repeated` says that the first delivery of the
+/// request had no reply.
+///
+/// A request joins a run that is in progress, whatever its outcome will be. After a failure that may pass the key starts
+/// another run, but not for a repeated delivery of the request that started the failed one: that one gets the failure.
+#[must_use]
+pub fn classify(
+    state: &UserState,
+    key: Option<&Key>,
+    id: Uuid,
+    is_repeated: bool,
+    is_running: impl Fn(Uuid) -> bool,
+    now_ms: u64,
+) -> Plan {
+    let Some(key) = key else {
+        return match state.find(id) {
+            Some(_) => Plan::Join(id),
+            None if is_repeated => Plan::CheckDatabase,
+            None => Plan::Start,
+        };
+    };
+    let record = state.records.iter().find(|record| record.key == key.key && record.is_valid(now_ms));
+    let Some(record) = record else { return Plan::Start };
+    if record.fingerprint != key.fingerprint {
+        return Plan::RejectReused;
+    }
+    let id = record.session_id;
+    let is_retryable = |outcome| matches!(outcome, Outcome::Failed(code) if code.retryable() == Some(true));
+    let may_pass = record.outcome.is_some_and(is_retryable) && !record.is_final;
+    let is_own_failure = is_repeated && key.request == record.request;
+    match record.outcome {
+        Some(_) if may_pass && !is_running(id) && !is_own_failure => {
+            Plan::StartAgain(id, record.run.saturating_add(1))
+        }
+        Some(_) if state.find(id).is_none() => Plan::ReadStored(id, record.is_final),
+        _ => Plan::Join(id),
+    }
+}
+
 impl IdempotencyRecord {
-    /// Whether it still stands.
+    /// Whether it is valid at that moment.
     #[must_use]
-    pub const fn holds(&self, now_ms: u64) -> bool {
-        now_ms < self.ends_ms()
+    pub const fn is_valid(&self, now_ms: u64) -> bool {
+        now_ms < self.expires_ms()
     }
 
-    /// When it stands no longer.
+    /// The moment from which on it is not valid.
     #[must_use]
-    pub const fn ends_ms(&self) -> u64 {
+    pub const fn expires_ms(&self) -> u64 {
         self.created_ms.saturating_add(KEEP_RECORD_MS)
     }
 }
 
 impl UserState {
-    /// How the session ended for which a key stands, if it failed.
+    /// The failure of a session with an idempotency record; `None` where it did not fail.
     #[must_use]
     pub fn failure_of(&self, session_id: Uuid) -> Option<Code> {
         let record = self.records.iter().find(|record| record.session_id == session_id)?;
@@ -141,43 +179,11 @@ impl UserState {
             _ => None,
         }
     }
-
-    /// What a request finds that comes with this key.
-    ///
-    /// Whoever comes while the first answer is still on its way joins it, whatever it turns out to be. A failure
-    /// that nobody is busy with any more frees the key, but not for the request that started it: that is to be told of it.
-    #[must_use]
-    pub fn find_session(&self, key: &Key, is_busy: impl Fn(Uuid) -> bool, now_ms: u64) -> Found {
-        let record = self.records.iter().find(|record| record.key == key.key && record.holds(now_ms));
-        let Some(record) = record else { return Found::New };
-        if record.fingerprint != key.fingerprint {
-            return Found::Reused;
-        }
-        let id = record.session_id;
-        let is_retryable =
-            |outcome| matches!(outcome, Outcome::Failed(code) if code.retryable() == Some(true));
-        let can_pass = record.outcome.is_some_and(is_retryable) && !record.is_final;
-        let has_started_it = key.is_repeated && key.started_by == record.started_by;
-        match record.outcome {
-            Some(_) if can_pass && !is_busy(id) && !has_started_it => {
-                Found::Again(id, record.run.saturating_add(1))
-            }
-            Some(_) if self.find(id).is_none() => Found::Stored(id),
-            _ => Found::Joins(id),
-        }
-    }
-
-    /// Whether the session of that id failed, and no other try of its key can help.
-    #[must_use]
-    pub fn has_failed_for_good(&self, id: Uuid) -> bool {
-        self.records.iter().any(|record| record.session_id == id && record.is_final)
-    }
 }
 
-/// The id of the session for which a key stands, when it is claimed at that moment: a UUIDv5 (RFC 9562, section 5.5),
-/// so that the database's primary key guards the key's promise a second time. It cannot be guessed (`secret`), else a
-/// user could open a row of that id past the service. It changes with the day, and a key is free again a day after its
-/// claim: so it never is the id of an earlier claim.
+/// The session id of a key whose record is created at that moment: a UUIDv5 (RFC 9562, section 5.5), so that the database's
+/// primary key guards the same promise a second time. It cannot be guessed (`secret`), else a user could create a row with
+/// it past the service. It changes with the day, and a record is valid for a day: so it never is the id of an earlier record.
 #[must_use]
 pub fn session_id(secret: &str, user_id: Uuid, key: &str, now_ms: u64) -> Uuid {
     let day = now_ms.checked_div(KEEP_RECORD_MS).unwrap_or_default();
@@ -187,12 +193,17 @@ pub fn session_id(secret: &str, user_id: Uuid, key: &str, now_ms: u64) -> Uuid {
 
 #[cfg(test)]
 mod tests {
+    use std::rc::Rc;
+
     use super::*;
+    use crate::auth::credentials::Credentials;
+    use crate::quota::{Quota, Window};
+    use crate::user_state::generation::{Accepted, Generation};
 
     const T: u64 = 1_800_000_000_000;
 
     #[test]
-    fn a_session_id_is_that_of_user_key_and_day_and_of_no_other() {
+    fn a_session_id_depends_on_secret_user_key_and_day() {
         let user = Uuid::from_u128(7);
         let id = session_id("secret", user, "key", T);
         assert_eq!(id, session_id("secret", user, "key", T));
@@ -207,67 +218,204 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_claim_holds_for_a_day_to_the_millisecond() {
-        let record = IdempotencyRecord {
+    /// A record of the key "k", created at T by the request 77.
+    fn record(outcome: Option<Outcome>, is_final: bool) -> IdempotencyRecord {
+        IdempotencyRecord {
             key: "k".to_owned(),
-            fingerprint: Uuid::nil(),
-            session_id: Uuid::nil(),
-            run: 1,
-            started_by: Uuid::nil(),
+            fingerprint: key("text", 77).fingerprint,
+            session_id: Uuid::from_u128(1),
+            run: 3,
+            request: Uuid::from_u128(77),
             created_ms: T,
-            outcome: None,
-            is_final: false,
+            outcome,
+            is_final,
+        }
+    }
+
+    fn key(text: &str, request: u128) -> Key {
+        Key::new("k".to_owned(), "a/one", text, Uuid::from_u128(request))
+    }
+
+    /// A generation of that session, in progress or ended.
+    fn generation(id: Uuid, ending: Option<Ending>) -> Generation {
+        let accepted = Accepted {
+            id,
+            run: 3,
+            user_id: Uuid::from_u128(7),
+            input_text: Rc::from("text"),
+            model: Rc::from("a/one"),
+            credentials: Credentials { token: Rc::from("token"), expires_ms: T, traceparent: None },
+            referer: Rc::from(""),
+            no_cache: false,
         };
-        for (now_ms, holds) in [
+        let reservation =
+            Window::default().take(Quota { count: 1, window_s: 60 }, T).expect("one is available");
+        Generation { ending, ..Generation::new(accepted, reservation, 60_000, T) }
+    }
+
+    #[test]
+    fn a_record_is_valid_for_a_day_to_the_millisecond() {
+        let record = record(None, false);
+        for (now_ms, is_valid) in [
             (T - 1, true), // a clock that steps back
             (T, true),
             (T + KEEP_RECORD_MS - 1, true),
             (T + KEEP_RECORD_MS, false),
         ] {
-            assert_eq!(record.holds(now_ms), holds, "{now_ms}");
+            assert_eq!(record.is_valid(now_ms), is_valid, "{now_ms}");
         }
     }
 
     #[test]
-    fn a_failure_that_a_firewall_caused_does_not_free_its_key() {
-        let key = Key::new("k".to_owned(), "a/one", "text", Uuid::nil());
-        let session_id = Uuid::from_u128(1);
-        let found = |outcome, is_final| {
-            let record = IdempotencyRecord {
-                key: key.key.clone(),
-                fingerprint: key.fingerprint,
-                session_id,
-                run: 1,
-                started_by: Uuid::nil(),
-                created_ms: T,
-                outcome: Some(outcome),
-                is_final,
+    fn a_request_without_a_key_is_classified_by_its_session() {
+        let id = Uuid::from_u128(1);
+        let ended = Ending::failed(Code::AiTimeout, 1, T);
+        for (found, is_repeated, expected) in [
+            (None, false, Plan::Start),
+            (None, true, Plan::CheckDatabase),
+            (Some(None), false, Plan::Join(id)),
+            (Some(None), true, Plan::Join(id)),
+            (Some(Some(ended.clone())), false, Plan::Join(id)),
+            (Some(Some(ended)), true, Plan::Join(id)),
+        ] {
+            let generations: Vec<_> = found.map(|ending| generation(id, ending)).into_iter().collect();
+            // Another request's key and generation are not its own.
+            let state = UserState {
+                records: vec![record(None, false)],
+                generations: [generations, vec![generation(Uuid::from_u128(2), None)]].concat(),
+                ..UserState::default()
             };
-            let stored = serde_json::to_string(&record).expect("it is JSON");
-            let records = vec![serde_json::from_str(&stored).expect("it is what was stored")];
-            let state = UserState { records, ..UserState::default() };
-            (state.find_session(&key, |_| false, T), state.has_failed_for_good(session_id))
-        };
-        let code = Code::DatabaseError;
-        assert_eq!(found(Outcome::Failed(code), false), (Found::Again(session_id, 2), false));
-        assert_eq!(found(Outcome::Failed(code), true), (Found::Stored(session_id), true));
-        assert_eq!(found(Outcome::Completed, false), (Found::Stored(session_id), false));
+            for is_running in [false, true] {
+                let plan = classify(&state, None, id, is_repeated, |_| is_running, T);
+                assert_eq!(plan, expected, "{found:?} {is_repeated} {is_running}", found = state.find(id));
+            }
+        }
+    }
+
+    /// Where a session is.
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    enum Stage {
+        InProgress,
+        NotPersisted,
+        Persisted,
     }
 
     #[test]
-    fn a_key_that_is_free_again_stands_for_another_session() {
-        let midnight_ms = T.next_multiple_of(KEEP_RECORD_MS);
-        for created_ms in [T, midnight_ms - 1, midnight_ms, midnight_ms + 1] {
-            let of = |now_ms| session_id("secret", Uuid::from_u128(7), "key", now_ms);
-            for free_ms in [created_ms + KEEP_RECORD_MS, created_ms + KEEP_RECORD_MS + 1] {
-                assert_ne!(of(created_ms), of(free_ms), "{created_ms} {free_ms}");
+    fn a_request_with_a_key_is_classified_by_its_record() {
+        use Stage::{InProgress, NotPersisted, Persisted};
+        let id = Uuid::from_u128(1);
+        let (join, again) = (Plan::Join(id), Plan::StartAgain(id, 4));
+        let (read, read_final) = (Plan::ReadStored(id, false), Plan::ReadStored(id, true));
+        let (completed, timeout) = (Some(Outcome::Completed), Some(Outcome::Failed(Code::AiTimeout)));
+        let (refused, database) =
+            (Some(Outcome::Failed(Code::AiRefused)), Some(Outcome::Failed(Code::DatabaseError)));
+        // The stage, the outcome and whether it is final; the plan while it is running, for the repeated delivery of the
+        // request that started the run, and for every other request.
+        for (stage, outcome, is_final, while_running, own_delivery, others) in [
+            (InProgress, None, false, join, join, join),
+            (NotPersisted, completed, false, join, join, join),
+            (NotPersisted, timeout, false, join, join, again),
+            (NotPersisted, refused, false, join, join, join),
+            (NotPersisted, database, true, join, join, join),
+            (Persisted, completed, false, read, read, read),
+            (Persisted, timeout, false, read, read, again),
+            (Persisted, refused, false, read, read, read),
+            (Persisted, database, false, read, read, again),
+            (Persisted, database, true, read_final, read_final, read_final),
+        ] {
+            let code = match outcome {
+                Some(Outcome::Failed(code)) => Some(code),
+                _ => None,
+            };
+            let ended = Ending { code, is_blocked: is_final, ..Ending::failed(Code::Internal, 1, T) };
+            let generations = match stage {
+                InProgress => vec![generation(id, None)],
+                NotPersisted => vec![generation(id, Some(ended))],
+                Persisted => Vec::new(),
+            };
+            let state =
+                UserState { records: vec![record(outcome, is_final)], generations, ..UserState::default() };
+            let note = format!("{stage:?} {outcome:?} {is_final}");
+            for (request, is_repeated) in [(77, false), (77, true), (78, false), (78, true)] {
+                let plan_of = |text, is_running: bool, now_ms| {
+                    let key = key(text, request);
+                    classify(&state, Some(&key), Uuid::nil(), is_repeated, |_| is_running, now_ms)
+                };
+                let is_own_delivery = (request, is_repeated) == (77, true);
+                let expected = if is_own_delivery { own_delivery } else { others };
+                assert_eq!(plan_of("text", false, T), expected, "{note} {request} {is_repeated}");
+                assert_eq!(
+                    plan_of("text", true, T),
+                    while_running,
+                    "{note} {request} {is_repeated}, running"
+                );
+                for is_running in [false, true] {
+                    assert_eq!(plan_of("another text", is_running, T), Plan::RejectReused, "{note}");
+                    assert_eq!(
+                        plan_of("text", is_running, T + KEEP_RECORD_MS),
+                        Plan::Start,
+                        "{note}, expired"
+                    );
+                    assert_eq!(
+                        plan_of("another text", is_running, T + KEEP_RECORD_MS),
+                        Plan::Start,
+                        "{note}"
+                    );
+                }
             }
         }
     }
 
     #[test]
-    fn a_fingerprint_is_that_of_text_and_model() {
+    fn a_key_without_a_record_starts_a_session() {
+        let other = IdempotencyRecord { key: "other".to_owned(), ..record(None, false) };
+        let state = UserState { records: vec![other], ..UserState::default() };
+        for (is_repeated, is_running) in [(false, false), (false, true), (true, false), (true, true)] {
+            let plan = classify(&state, Some(&key("text", 77)), Uuid::nil(), is_repeated, |_| is_running, T);
+            assert_eq!(plan, Plan::Start, "{is_repeated} {is_running}");
+        }
+    }
+
+    #[test]
+    fn a_failure_that_a_firewall_caused_is_not_retried() {
+        let key = key("text", 78);
+        let id = Uuid::from_u128(1);
+        let plan = |outcome, is_final| {
+            let stored = serde_json::to_string(&record(Some(outcome), is_final)).expect("it is JSON");
+            let records = vec![serde_json::from_str(&stored).expect("it is what was stored")];
+            let state = UserState { records, ..UserState::default() };
+            classify(&state, Some(&key), Uuid::nil(), false, |_| false, T)
+        };
+        let code = Code::DatabaseError;
+        assert_eq!(plan(Outcome::Failed(code), false), Plan::StartAgain(id, 4));
+        assert_eq!(plan(Outcome::Failed(code), true), Plan::ReadStored(id, true));
+        assert_eq!(plan(Outcome::Completed, false), Plan::ReadStored(id, false));
+    }
+
+    #[test]
+    fn a_plan_has_the_id_of_its_session() {
+        let id = Uuid::from_u128(1);
+        for plan in [Plan::StartAgain(id, 2), Plan::Join(id), Plan::ReadStored(id, true)] {
+            assert_eq!(plan.session_id(), Some(id));
+        }
+        for plan in [Plan::Start, Plan::CheckDatabase, Plan::RejectReused] {
+            assert_eq!(plan.session_id(), None);
+        }
+    }
+
+    #[test]
+    fn a_key_with_an_expired_record_has_another_session_id() {
+        let midnight_ms = T.next_multiple_of(KEEP_RECORD_MS);
+        for created_ms in [T, midnight_ms - 1, midnight_ms, midnight_ms + 1] {
+            let of = |now_ms| session_id("secret", Uuid::from_u128(7), "key", now_ms);
+            for expired_ms in [created_ms + KEEP_RECORD_MS, created_ms + KEEP_RECORD_MS + 1] {
+                assert_ne!(of(created_ms), of(expired_ms), "{created_ms} {expired_ms}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_fingerprint_depends_on_model_and_text() {
         let of = |model, text| Key::new("k".to_owned(), model, text, Uuid::nil()).fingerprint;
         assert_eq!(of("a/one", "text"), of("a/one", "text"));
         for other in [of("a/one", "texts"), of("a/onet", "ext"), of("a/two", "text")] {

@@ -1,167 +1,139 @@
-//! A user's state: what one user has used, which generations run, and what of them is not yet in the database. One
-//! Durable Object holds one state, so every decision here is made by one place, one at a time.
+//! The state of one user: the quota ledger, the idempotency records, and the generations in progress or not yet persisted.
 //!
 //! ```text
-//!            admit                    advance(Ended)                advance(Written)
-//!  request ────────► Running ─────────────────────────► Unwritten ────────────────────► forgotten
-//!                       ▲  candidates, opened               │  ▲
-//!                       └── wake: taken up after a death    └──┘ wake: written again
+//!            admit                 advance(Ended)                 advance(Persisted)
+//!  request ────────► in progress ───────────────► not persisted ────────────────────► removed
+//!                       ▲  candidates, row             │  ▲
+//!                       └── Resume (after a crash)     └──┘ Persist (retry)
 //! ```
-//! Pure: load → decide → store. Each function changes the state and says in [`WriteSet`] what has to be stored in the
-//! same transaction. Not for: the order of things in a request (`edge::user_desk`), the storage (`cloudflare`).
+//! Pure: each decision changes the state and returns a [`WriteSet`], the writes of one transaction. Not for: running
+//! generations (`user_object`), storage (the hosts).
 
-pub mod ask;
+pub mod generation;
 pub mod idempotency;
-pub mod record;
+pub mod stored;
+mod write_set;
+
+use std::rc::Rc;
 
 use uuid::Uuid;
 
 use crate::auth::claims::LEEWAY_S;
-use crate::problem::Code;
+use crate::auth::credentials::Credentials;
+use crate::http::problem::Code;
 use crate::quota::{ATTEMPTS, BURST, CONCURRENT, GENERATIONS, Ledger, Policies, Refusal};
+use generation::{Accepted, Ending, Generation, RowState, SessionCandidate};
 use idempotency::{IdempotencyRecord, Key, Outcome};
-use record::{Accepted, Ending, Generation, Row, SessionCandidate};
+pub use write_set::{Write, WriteSet};
 
-/// An object that has no request is evicted after 70 to 140 s even while a fetch is pending, and one that died is
-/// woken by its next alarm: this is how long a generation lies untouched after a death. Every alarm is a billed
-/// request, so not much shorter.
+/// Between two alarms while a generation is in progress: after a crash it is resumed this late at most. workerd evicts an object
+/// without requests after 70 to 140 s even while a fetch is pending. Each alarm is billed as a request, so not much shorter.
 pub const HEARTBEAT_MS: u64 = 10_000;
-/// What was paid for and could not be written is kept for this long.
+/// A billed result that cannot be persisted is kept for this long.
 pub const KEEP_NOT_PERSISTED_MS: u64 = 24 * 60 * 60 * 1000;
-/// A failure without a candidate that could not be written is kept for this long: nothing in it was paid for by the user,
-/// and the owner's next GET ends its row.
+/// A failure that cannot be persisted is kept for this long: the user was not billed for it, and the owner's next GET ends its
+/// row.
 pub const KEEP_FAILURE_MS: u64 = 10 * 60 * 1000;
-/// No alarm is set sooner than this from now. A decision that finds nothing to do then costs an alarm a second at most, and
-/// the alarm that is running now is never set again to its own time (workerd deletes it when its handler ends).
+/// No alarm is set sooner than this from now. A decision without a job then costs one alarm a second at most, and the alarm
+/// whose handler runs is never set to its own time (workerd deletes it when the handler ends).
 pub const ALARM_MIN_MS: u64 = 1_000;
-/// How many ended generations of one user may wait to be written. More of them are rows that the database keeps refusing,
-/// and each holds its candidates in memory.
+/// The most generations of one user that are not yet persisted. More of them are rows that the database keeps refusing, and
+/// each holds its candidates in memory.
 pub const NOT_PERSISTED_MAX: usize = 20;
-/// How many of them are written at a time.
+/// The most of them that are persisted at the same time.
 const WRITES_MAX: usize = 2;
-/// How often a write is tried that the database refuses for good: once more than a race with the owner's own writes needs.
+/// The most attempts at a write that the database refuses for good: one more than a race with the owner's own writes needs.
 const REFUSALS_MAX: u32 = 3;
-/// Between two attempts to write: doubles from the first to the second.
+/// The backoff between two attempts at a write: doubles from the first to the second.
 const REWRITE_MS: std::ops::RangeInclusive<u64> = 2_000..=300_000;
-/// Less than this before the deadline, a model is not asked again after a death.
-const LEAST_FOR_A_CALL_MS: u64 = 1_000;
-/// A lease ends by itself this long after the deadline, in case that nobody gives it back.
+/// With less than this before the deadline, no model call starts after a crash.
+const CALL_MS_MIN: u64 = 1_000;
+/// A lease expires this long after the deadline, in case that no code releases it.
 const LEASE_GRACE_MS: u64 = 30_000;
 
-/// One user's state.
+/// The state of one user.
 #[derive(Debug, Default)]
 pub struct UserState {
-    /// What was used.
+    /// The quota that is used.
     pub ledger: Ledger,
-    /// INVARIANT: in the order of their acceptance; each is either running (no ending) or unwritten.
+    /// INVARIANT: in the order of their acceptance; each is in progress (no ending) or not yet persisted.
     pub generations: Vec<Generation>,
-    /// When the event log was last told of each policy's limit: one entry a policy.
+    /// When the limit of each policy was last written to the event log: one entry a policy.
     pub logged_limits: Vec<(String, u64)>,
-    /// INVARIANT: at most one that holds for a key; at most one for a session.
+    /// INVARIANT: at most one valid record of a key; at most one of a session.
     pub records: Vec<IdempotencyRecord>,
-    /// Until then every request of the user is refused, because the account does not exist; 0: it may exist.
+    /// Every request of the user is rejected until then, because the account does not exist; 0: it may exist.
     pub rejected_until_ms: u64,
 }
 
-/// What must be stored, in one transaction.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct WriteSet {
-    /// The ledger, and what is stored beside it.
-    pub ledger: bool,
-    /// The record of this generation, without its candidates.
-    pub generation: Option<Uuid>,
-    /// Only the ending of this generation, whose record is there.
-    pub ending: Option<Uuid>,
-    /// The candidates of this generation from this position on.
-    pub candidates: Option<(Uuid, usize)>,
-    /// Everything of this generation goes.
-    pub forget: Option<Uuid>,
-    /// The claim on this session.
-    pub record: Option<Uuid>,
-    /// The claims that end at this moment or before it go.
-    pub records_until_ms: Option<u64>,
-    /// Everything goes.
-    pub clear: bool,
-}
-
-/// What an accepted generation tells the state.
+/// A change of an accepted generation.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
-    /// What the database says of its row.
-    Row(Row),
+    /// The state of its row is known, or is unknown again.
+    Row(RowState),
     /// These candidates are complete.
-    Candidates(Vec<SessionCandidate>),
-    /// Nobody ran it any more, and somebody does again: an attempt was on its way, whether or not it was stored.
+    Candidates(Vec<Rc<SessionCandidate>>),
+    /// It goes on after a crash; one attempt counts as made, whether or not it was stored.
     Resumed,
-    /// It has ended, and this is what has to be written.
+    /// It has ended, and its ending has to be persisted.
     Ended(Ending),
-    /// The database has it.
+    /// The database has its ending.
     Persisted,
-    /// The database did not take it.
+    /// The write of its ending failed.
     NotPersisted,
-    /// The database refused it in a way that no retry can change.
+    /// The database refused its ending in a way that no retry can change.
     Refused,
 }
 
-/// What the alarm has to see to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Work that is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Job {
-    /// Nobody runs this generation any more: take it up.
+    /// Resumes a generation that was in progress at a crash.
     Resume(Uuid),
-    /// Try again to write it.
-    Write(Uuid),
-    /// It could not be written for as long as it is kept: abandon it. Worth an error in the log.
-    Abandon(Uuid),
-}
-
-impl Job {
-    /// Whether it is one of that generation.
-    #[must_use]
-    pub fn is_of(&self, id: Uuid) -> bool {
-        let (Self::Resume(of) | Self::Write(of) | Self::Abandon(of)) = self;
-        *of == id
-    }
+    /// Retries the write of an ending.
+    Persist(Uuid),
 }
 
 impl UserState {
-    /// A state as it was stored. What follows from an ending is not stored beside it: its lease is released, and its unit
-    /// is given back or used for good.
+    /// Builds the state from its stored parts. The consequences of an ending are not stored beside it: its lease is released,
+    /// and its reservation is refunded or used for good.
     #[must_use]
-    pub fn stored(
+    pub fn from_parts(
         (mut ledger, logged_limits, rejected_until_ms): (Ledger, Vec<(String, u64)>, u64),
         records: Vec<IdempotencyRecord>,
         mut generations: Vec<Generation>,
     ) -> Self {
         for generation in generations.iter_mut().filter(|generation| generation.ending.is_some()) {
-            generation.unit = None;
+            generation.reservation = None;
         }
-        let is_running = |generation: &&Generation| generation.ending.is_none();
-        let running: Vec<Uuid> =
-            generations.iter().filter(is_running).map(|generation| generation.accepted.id).collect();
-        ledger.leases.keep(&running);
+        let in_progress = |generation: &&Generation| generation.ending.is_none();
+        let in_progress: Vec<Uuid> =
+            generations.iter().filter(in_progress).map(|generation| generation.accepted.id).collect();
+        ledger.leases.keep(&in_progress);
         Self { ledger, generations, logged_limits, records, rejected_until_ms }
     }
 
-    /// Counts a request, whatever its body says.
+    /// Counts a request, valid or not.
     ///
     /// # Errors
     /// [`Refusal`] by `burst`; nothing is counted then.
     pub fn count(&mut self, policies: &Policies, now_ms: u64) -> Result<WriteSet, Refusal> {
         self.ledger.count_request(policies, now_ms)?;
-        Ok(WriteSet { ledger: true, ..WriteSet::default() })
+        Ok(WriteSet::from([Write::Ledger]))
     }
 
-    /// Accepts a generation: reserves its unit and its lease, and claims its key. To be called after [`UserState::count`],
-    /// in the same transaction. A failure of the session that is not written yet gives way to this run of it.
+    /// Accepts a generation: takes its reservation and its lease, and creates its idempotency record. To be called after
+    /// [`UserState::count`], in the same transaction. A failure of the session that is not yet persisted is replaced by
+    /// this run.
     ///
     /// # Errors
-    /// [`Refusal`] by `generations`, `attempts` or `concurrent` (also when too many are not written yet); nothing is reserved
-    /// or claimed then.
+    /// [`Refusal`] by `generations`, `attempts` or `concurrent` (also when too many are not yet persisted); nothing is
+    /// reserved then, and no record is created.
     pub fn admit(
         &mut self,
         policies: &Policies,
         accepted: Accepted,
-        key: Option<Key>,
+        key: Option<&Key>,
         timeout_ms: u64,
         now_ms: u64,
     ) -> Result<WriteSet, Refusal> {
@@ -173,52 +145,42 @@ impl UserState {
         if not_persisted.count() >= NOT_PERSISTED_MAX {
             return Err(Refusal::by_concurrent());
         }
-        let unit = self.ledger.reserve(policies, id, timeout_ms.saturating_add(LEASE_GRACE_MS), now_ms)?;
+        let reservation =
+            self.ledger.reserve(policies, id, timeout_ms.saturating_add(LEASE_GRACE_MS), now_ms)?;
         self.generations.retain(|generation| generation.accepted.id != id);
-        self.generations.push(Generation {
-            accepted,
-            started_ms: now_ms,
-            deadline_ms: now_ms.saturating_add(timeout_ms),
-            unit: Some(unit),
-            row: Row::Unknown,
-            attempts: 0,
-            ending: None,
-            writes: 0,
-            refusals: 0,
-            write_at_ms: 0,
-            candidates: Vec::new(),
-        });
-        let mut effects = WriteSet { ledger: true, generation: Some(id), ..WriteSet::default() };
-        if let Some(Key { key, fingerprint, started_by, .. }) = key {
-            let has_old = self.records.iter().any(|record| !record.holds(now_ms));
-            effects.records_until_ms = has_old.then_some(now_ms);
-            effects.record = Some(id);
-            // Tried again, it keeps the time of its first claim.
-            let before = self.records.iter().find(|record| record.session_id == id);
-            let created_ms = before.map_or(now_ms, |record| record.created_ms);
-            self.records.retain(|record| record.holds(now_ms) && record.session_id != id);
+        self.generations.push(Generation::new(accepted, reservation, timeout_ms, now_ms));
+        let mut writes = WriteSet::from([Write::Ledger, Write::Generation(id)]);
+        if let Some(Key { key, fingerprint, request, .. }) = key {
+            if self.records.iter().any(|record| !record.is_valid(now_ms)) {
+                writes.add(Write::RemoveIdempotencyRecords(now_ms));
+            }
+            writes.add(Write::IdempotencyRecord(id));
+            // A further run of the session keeps the time at which the record was created.
+            let earlier = self.records.iter().find(|record| record.session_id == id);
+            let created_ms = earlier.map_or(now_ms, |record| record.created_ms);
+            self.records.retain(|record| record.is_valid(now_ms) && record.session_id != id);
             self.records.push(IdempotencyRecord {
-                key,
-                fingerprint,
+                key: key.clone(),
+                fingerprint: *fingerprint,
                 session_id: id,
                 run,
-                started_by,
+                request: *request,
                 created_ms,
                 outcome: None,
                 is_final: false,
             });
         }
-        Ok(effects)
+        Ok(writes)
     }
 
-    /// The generation of that id, while it runs or is unwritten.
+    /// The generation with that id, while it is in progress or not yet persisted.
     #[must_use]
     pub fn find(&self, id: Uuid) -> Option<&Generation> {
         self.generations.iter().find(|generation| generation.accepted.id == id)
     }
 
-    /// Counts a model call of a generation before it is made; `attempt` is its 1-based number. Whether it may be made.
-    /// The first call was counted by [`UserState::admit`].
+    /// Counts a model call of a generation before it starts; `attempt` is its 1-based number. Whether it may start. The first
+    /// call was counted by [`UserState::admit`].
     pub fn begin_attempt(
         &mut self,
         policies: &Policies,
@@ -228,25 +190,25 @@ impl UserState {
     ) -> (bool, WriteSet) {
         let Some(generation) = self.generations.iter_mut().find(|generation| generation.accepted.id == id)
         else {
-            return (false, WriteSet::default());
+            return (false, WriteSet::none());
         };
         if attempt <= 1 {
             generation.attempts = attempt;
-            return (true, WriteSet::default()); // what `Resumed` assumes anyway
+            return (true, WriteSet::none()); // `Resumed` assumes it anyway
         }
         if !self.ledger.count_attempt(policies, now_ms) {
-            return (false, WriteSet::default());
+            return (false, WriteSet::none());
         }
         generation.attempts = attempt;
-        (true, WriteSet { ledger: true, generation: Some(id), ..WriteSet::default() })
+        (true, WriteSet::from([Write::Ledger, Write::Generation(id)]))
     }
 
-    /// Refuses every request of the user until the token that this generation came with can no longer be accepted: the
-    /// database says that the account does not exist.
+    /// Rejects every request of the user until the token of this generation can no longer be accepted: the database says
+    /// that the account does not exist.
     pub fn reject_user(&mut self, token_expires_ms: u64) -> WriteSet {
         let until_ms = token_expires_ms.saturating_add(leeway_ms());
         self.rejected_until_ms = self.rejected_until_ms.max(until_ms);
-        WriteSet { ledger: true, ..WriteSet::default() }
+        WriteSet::from([Write::Ledger])
     }
 
     /// Whether the account is known not to exist.
@@ -255,159 +217,170 @@ impl UserState {
         now_ms <= self.rejected_until_ms && self.rejected_until_ms > 0
     }
 
-    /// Takes in what a generation tells.
+    /// Applies a change of a generation.
     ///
-    /// A unit goes back with the ending, not later, so that the answer's fields show it; only once, because only an
-    /// ending without one before it counts.
+    /// A reservation is refunded with the ending, not later, so that the quota status of the reply includes it; only once,
+    /// because only the first ending counts.
     pub fn advance(&mut self, id: Uuid, event: Event, now_ms: u64) -> WriteSet {
         let Some(index) = self.generations.iter().position(|generation| generation.accepted.id == id) else {
-            return WriteSet::default();
+            return WriteSet::none();
         };
-        let Some(generation) = self.generations.get_mut(index) else { return WriteSet::default() };
-        let mut effects = WriteSet { generation: Some(id), ..WriteSet::default() };
+        let Some(generation) = self.generations.get_mut(index) else { return WriteSet::none() };
         match event {
             Event::Row(row) => {
-                // Not stored by itself: after a death the completing function finds out.
+                // Not a reason for a write: after a crash the completing function finds out.
                 generation.row = row;
-                return WriteSet::default();
+                WriteSet::none()
             }
-            Event::Resumed => generation.attempts = generation.attempts.max(1),
+            Event::Resumed => {
+                generation.attempts = generation.attempts.max(1);
+                WriteSet::from([Write::Generation(id)])
+            }
             Event::Candidates(candidates) => {
-                effects.generation = None;
-                effects.candidates = Some((id, generation.candidates.len()));
+                let from = generation.candidates.len();
                 generation.candidates.extend(candidates);
+                WriteSet::from([Write::Candidates(id, from)])
             }
-            Event::Ended(ending) => {
-                if generation.ending.is_some() {
-                    return WriteSet::default();
-                }
-                let refunded = ending.code.is_some_and(|code| code != Code::AiRefused);
-                if let Some(unit) = generation.unit.take().filter(|_| refunded) {
-                    self.ledger.refund(unit);
-                    effects.ledger = true;
-                }
-                // Not a reason to store the ledger: see `stored`.
-                self.ledger.release(id);
-                (effects.generation, effects.ending) = (None, Some(id));
-                if let Some(record) = self.records.iter_mut().find(|record| record.session_id == id) {
-                    record.outcome = Some(Outcome::of(&ending));
-                    record.is_final = ending.is_blocked;
-                    effects.record = Some(id);
-                }
-                generation.ending = Some(ending);
-            }
+            Event::Ended(ending) => self.end(index, id, ending),
             Event::Persisted => {
                 self.generations.remove(index);
-                return WriteSet { forget: Some(id), ..WriteSet::default() };
+                WriteSet::from([Write::RemoveGeneration(id)])
             }
-            Event::NotPersisted => generation.back_off(now_ms),
+            Event::NotPersisted => {
+                generation.back_off(now_ms);
+                WriteSet::from([Write::Generation(id)])
+            }
             Event::Refused => {
                 generation.refusals = generation.refusals.saturating_add(1);
                 generation.back_off(now_ms);
                 if generation.refusals >= REFUSALS_MAX {
                     return self.abandon(id);
                 }
+                WriteSet::from([Write::Generation(id)])
             }
         }
-        effects
     }
 
-    /// Forgets an ended generation that the database does not have. Its idempotency key is free again.
+    fn end(&mut self, index: usize, id: Uuid, ending: Ending) -> WriteSet {
+        let Some(generation) = self.generations.get_mut(index).filter(|found| found.ending.is_none()) else {
+            return WriteSet::none();
+        };
+        let mut writes = WriteSet::from([Write::Ending(id)]);
+        let is_refunded = ending.code.is_some_and(|code| code != Code::AiRefused);
+        if let Some(reservation) = generation.reservation.take().filter(|_| is_refunded) {
+            self.ledger.refund(reservation);
+            writes.add(Write::Ledger);
+        }
+        // Not a reason to store the ledger: see `from_parts`.
+        self.ledger.release(id);
+        if let Some(record) = self.records.iter_mut().find(|record| record.session_id == id) {
+            record.outcome = Some(Outcome::of(&ending));
+            record.is_final = ending.is_blocked;
+            writes.add(Write::IdempotencyRecord(id));
+        }
+        generation.ending = Some(ending);
+        writes
+    }
+
+    /// Removes an ended generation that the database does not have. Its idempotency key can be used again.
     pub fn abandon(&mut self, id: Uuid) -> WriteSet {
         self.generations.retain(|generation| generation.accepted.id != id);
-        let mut effects = WriteSet { forget: Some(id), ..WriteSet::default() };
-        let completed = |record: &&mut IdempotencyRecord| {
+        let mut writes = WriteSet::from([Write::RemoveGeneration(id)]);
+        let is_completed = |record: &&mut IdempotencyRecord| {
             record.session_id == id && record.outcome == Some(Outcome::Completed)
         };
-        if let Some(record) = self.records.iter_mut().find(completed) {
+        if let Some(record) = self.records.iter_mut().find(is_completed) {
             record.outcome = Some(Outcome::Failed(Code::DatabaseError));
-            effects.record = Some(id);
+            writes.add(Write::IdempotencyRecord(id));
         }
-        effects
+        writes
     }
 
-    /// Takes the token that the owner brings, for what could not be written with an older one, and makes one write due
-    /// whatever its backoff says: that of the session which the owner names, if it is one of these, else the oldest. Only held
-    /// in memory: the next job has a token of its own to try with.
-    pub fn use_credentials(&mut self, token: &str, expires_ms: u64, named: Option<Uuid>, now_ms: u64) {
+    /// Abandons the generations that were not persisted in the time for which they are kept. Returns their ids, each worth
+    /// an error in the log.
+    pub fn abandon_expired(
+        &mut self,
+        is_running: impl Fn(Uuid) -> bool,
+        now_ms: u64,
+    ) -> (Vec<Uuid>, WriteSet) {
+        let is_expired = |generation: &&Generation| {
+            let id = generation.accepted.id;
+            generation.ending.is_some() && generation.keep_until_ms() <= now_ms && !is_running(id)
+        };
+        let expired: Vec<Uuid> =
+            self.generations.iter().filter(is_expired).map(|generation| generation.accepted.id).collect();
+        let mut writes = WriteSet::none();
+        for id in &expired {
+            writes.extend(self.abandon(*id));
+        }
+        (expired, writes)
+    }
+
+    /// Uses the credentials of a request for the generations that could not be persisted with older ones, and makes one write
+    /// due whatever its backoff: that of the session which the request names, if it is one of these, else the oldest. Changes
+    /// memory only: the next job uses the credentials that it was started with.
+    pub fn use_credentials(&mut self, credentials: &Credentials, named: Option<Uuid>, now_ms: u64) {
         let mut ended = self.generations.iter().filter(|generation| generation.ending.is_some());
         let is_named = |generation: &&Generation| named == Some(generation.accepted.id);
         let hurried = ended.clone().find(is_named).or_else(|| ended.next());
         let hurried = hurried.map(|generation| generation.accepted.id);
         for generation in self.generations.iter_mut().filter(|generation| generation.ending.is_some()) {
-            let had_token = generation.token_lives(now_ms);
-            if expires_ms > generation.accepted.token_expires_ms {
-                token.clone_into(&mut generation.accepted.token);
-                generation.accepted.token_expires_ms = expires_ms;
+            let could_write = generation.has_valid_token(now_ms);
+            let current = &mut generation.accepted.credentials;
+            if credentials.expires_ms > current.expires_ms {
+                current.token = Rc::clone(&credentials.token);
+                current.expires_ms = credentials.expires_ms;
             }
-            if !had_token || hurried == Some(generation.accepted.id) {
+            if !could_write || hurried == Some(generation.accepted.id) {
                 generation.write_at_ms = generation.write_at_ms.min(now_ms);
             }
         }
     }
 
-    /// What there is to see to, given which generations somebody in this object is busy with. The session that the owner
-    /// names comes first.
+    /// The due jobs, without those of the generations that run now. The named session comes first.
     #[must_use]
-    pub fn due_jobs(&self, is_busy: impl Fn(Uuid) -> bool, named: Option<Uuid>, now_ms: u64) -> Vec<Job> {
-        let mut due_jobs = Vec::new();
-        let mut writes_left = self.writes_left(&is_busy);
+    pub fn due_jobs(&self, is_running: impl Fn(Uuid) -> bool, named: Option<Uuid>, now_ms: u64) -> Vec<Job> {
+        let mut jobs = Vec::new();
+        let mut writes_left = self.writes_left(&is_running);
         let is_named = |generation: &&Generation| named == Some(generation.accepted.id);
         let first = self.generations.iter().filter(is_named);
         for generation in first.chain(self.generations.iter().filter(|generation| !is_named(generation))) {
             let id = generation.accepted.id;
-            if is_busy(id) {
+            if is_running(id) {
                 continue;
             }
-            match &generation.ending {
-                None => due_jobs.push(Job::Resume(id)),
-                Some(_) if generation.keep_until_ms() <= now_ms => due_jobs.push(Job::Abandon(id)),
-                Some(_) if writes_left > 0 && generation.can_be_written(now_ms) => {
-                    writes_left = writes_left.saturating_sub(1);
-                    due_jobs.push(Job::Write(id));
-                }
-                Some(_) => {}
+            if generation.ending.is_none() {
+                jobs.push(Job::Resume(id));
+            } else if writes_left > 0 && generation.can_be_written(now_ms) {
+                writes_left = writes_left.saturating_sub(1);
+                jobs.push(Job::Persist(id));
             }
         }
-        due_jobs
+        jobs
     }
 
-    /// How many more may be written at the same time as those that are being written.
+    /// How many more endings may be written now.
     #[must_use]
-    pub fn writes_left(&self, is_busy: impl Fn(Uuid) -> bool) -> usize {
-        let is_being_written =
-            |generation: &&Generation| generation.ending.is_some() && is_busy(generation.accepted.id);
-        WRITES_MAX.saturating_sub(self.generations.iter().filter(is_being_written).count())
+    pub fn writes_left(&self, is_running: impl Fn(Uuid) -> bool) -> usize {
+        let is_written_now =
+            |generation: &&Generation| generation.ending.is_some() && is_running(generation.accepted.id);
+        WRITES_MAX.saturating_sub(self.generations.iter().filter(is_written_now).count())
     }
 
-    /// How to go on with a generation that nobody runs any more, because the process died: `None` to ask the model
-    /// again inside the deadline, else how it has ended. Complete cards are kept; a second call is never paid for
-    /// when there are any.
+    /// When the object must be woken at the latest: no sooner than [`ALARM_MIN_MS`] from now. If nothing happens before, that
+    /// is the time of a job of [`UserState::due_jobs`], of a heartbeat, or of removing a state that is no longer needed.
     #[must_use]
-    pub fn resume(generation: &Generation, attempts_max: u32, now_ms: u64) -> Option<Ending> {
-        let may_ask = generation.attempts.max(1) < attempts_max
-            && now_ms.saturating_add(LEAST_FOR_A_CALL_MS) <= generation.deadline_ms;
-        if generation.candidates.is_empty() && may_ask {
-            return None;
-        }
-        Some(broken_off(generation, Code::AiTimeout, generation.attempts, now_ms))
-    }
-
-    /// When the object must be woken at the latest: no sooner than [`ALARM_MIN_MS`] from now. At that moment there is
-    /// something to do, if nothing happens before: a job of [`UserState::due_jobs`], a heartbeat of what is running, or an idle
-    /// storage to delete.
-    #[must_use]
-    pub fn alarm_ms(&self, is_busy: impl Fn(Uuid) -> bool, now_ms: u64) -> Option<u64> {
+    pub fn alarm_ms(&self, is_running: impl Fn(Uuid) -> bool, now_ms: u64) -> Option<u64> {
         let heartbeat_ms = now_ms.saturating_add(HEARTBEAT_MS);
         let soonest_ms = now_ms.saturating_add(ALARM_MIN_MS);
-        let can_write = self.writes_left(&is_busy) > 0;
+        let can_write = self.writes_left(&is_running) > 0;
         let of_one = |generation: &Generation| {
-            if generation.ending.is_none() || is_busy(generation.accepted.id) {
+            if generation.ending.is_none() || is_running(generation.accepted.id) {
                 return heartbeat_ms;
             }
             let write_at_ms = generation.write_at_ms.max(soonest_ms);
             let keep_until_ms = generation.keep_until_ms();
-            // Where two are being written, the end of one of them sets the next alarm.
+            // While two writes run, the end of one of them sets the next alarm.
             if can_write && generation.can_be_written(write_at_ms) {
                 return write_at_ms.min(keep_until_ms);
             }
@@ -419,19 +392,19 @@ impl UserState {
         next_ms.map(|next_ms| next_ms.max(soonest_ms))
     }
 
-    /// When nothing of it will matter any more, if nothing happens before.
+    /// The moment at which the state is no longer needed, if nothing happens before.
     fn idle_at_ms(&self) -> u64 {
-        let kept_until_ms = self.records.iter().map(IdempotencyRecord::ends_ms).max().unwrap_or(0);
+        let kept_until_ms = self.records.iter().map(IdempotencyRecord::expires_ms).max().unwrap_or(0);
         self.ledger.idle_at_ms().max(kept_until_ms).max(self.rejected_until_ms)
     }
 
-    /// Whether nothing is left that would matter tomorrow: the storage can go.
+    /// Whether no decision depends on the state any more: the storage can be deleted.
     #[must_use]
     pub fn is_idle(&self, now_ms: u64) -> bool {
         self.generations.is_empty() && self.idle_at_ms() <= now_ms
     }
 
-    /// Whether there is nothing at all on it.
+    /// Whether nothing is in it.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.generations.is_empty()
@@ -440,13 +413,13 @@ impl UserState {
             && self.rejected_until_ms == 0
     }
 
-    /// Forgets everything.
+    /// Removes everything.
     pub fn clear(&mut self) -> WriteSet {
         *self = Self::default();
-        WriteSet { clear: true, ..WriteSet::default() }
+        WriteSet::from([Write::RemoveAll])
     }
 
-    /// Which of the violated policies the event log has not been told of in this window; they count as told then.
+    /// Returns the violated policies whose limit is not yet in the event log of this window, and marks them as logged.
     pub fn limits_to_log(
         &mut self,
         policies: &Policies,
@@ -463,8 +436,8 @@ impl UserState {
                 _ => continue,
             };
             let window_ms = u64::from(window_s).saturating_mul(1000);
-            let told = self.logged_limits.iter_mut().find(|(known, _)| known == policy);
-            match told {
+            let logged = self.logged_limits.iter_mut().find(|(name, _)| name == policy);
+            match logged {
                 Some((_, at_ms)) if now_ms.saturating_sub(*at_ms) < window_ms => continue,
                 Some((_, at_ms)) => *at_ms = now_ms,
                 None => self.logged_limits.push(((*policy).to_owned(), now_ms)),
@@ -475,30 +448,12 @@ impl UserState {
     }
 }
 
-/// How a generation ends that goes on no longer: with the complete cards that it has, else as a failure with `code`.
-#[must_use]
-pub fn broken_off(generation: &Generation, code: Code, attempts: u32, ended_ms: u64) -> Ending {
-    let has_cards = !generation.candidates.is_empty();
-    Ending {
-        code: (!has_cards).then_some(code),
-        partial: has_cards,
-        usage: None,
-        served_model: None,
-        attempts,
-        dropped: 0,
-        ended_ms,
-        retry_after_s: None,
-        was_reused: None,
-        is_blocked: false,
-    }
-}
-
-/// For how long after its end a token may still be accepted.
+/// For how long after its expiry a token may still be accepted.
 fn leeway_ms() -> u64 {
     u64::try_from(LEEWAY_S).unwrap_or(0).saturating_mul(1000)
 }
 
-/// `concurrent` has no window of its own; its limit is told as often as that of `burst` by default.
+/// `concurrent` has no window of its own; its limit is logged as often as that of `burst` by default.
 const CONCURRENT_WINDOW_S: u32 = 60;
 
 #[cfg(test)]

@@ -2,8 +2,9 @@
 
 #![expect(clippy::expect_used, reason = "invalid settings fail the test")]
 
+use ai_sessions::auth::credentials::Credentials;
 use ai_sessions::config::Supabase;
-use ai_sessions::supabase::rest::{Caller, RestError};
+use ai_sessions::supabase::rest::RestError;
 use ai_sessions::supabase::sessions::{self, NewRow};
 use uuid::Uuid;
 
@@ -27,7 +28,7 @@ fn supabase() -> Supabase {
 /// Opens a session while the model call runs until `model_ends_ms`.
 fn open(host: &ScriptedHost, model_ends_ms: u64) -> Result<bool, RestError> {
     use ai_sessions::ports::Clock as _;
-    let (supabase, caller) = (supabase(), Caller { token: "token", traceparent: None });
+    let credentials = Credentials { token: "token".into(), expires_ms: 0, traceparent: None };
     let row = NewRow {
         id: Uuid::nil(),
         run: 1,
@@ -36,7 +37,7 @@ fn open(host: &ScriptedHost, model_ends_ms: u64) -> Result<bool, RestError> {
         created_at: "2026-11-27T00:00:00Z",
     };
     let is_busy = || host.now_ms() < model_ends_ms;
-    host.run(sessions::open(host, &supabase, caller, &row, &is_busy))
+    host.run(sessions::open(host, &supabase(), &credentials, &row, &is_busy))
 }
 
 fn refused_by(reply: Reply) -> (RestError, usize) {

@@ -1,20 +1,31 @@
 //! The model call with all kinds of failures of a model API: its result, and the number and times of the attempts.
 
+#![expect(clippy::panic, reason = "a generation that does not end with an answer fails the test")]
+
 use std::cell::RefCell;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use ai_sessions::config::ModelApi;
+use ai_sessions::generation::candidate::Candidate;
 use ai_sessions::generation::usage::Usage;
-use ai_sessions::openrouter::call::{Answer, Extent, Progress, REST_MS, call};
-use ai_sessions::openrouter::request::ModelRequest;
-use ai_sessions::problem::Code;
+use ai_sessions::http::problem::Code;
+use ai_sessions::openrouter::call::{Answer, Extent};
+use ai_sessions::openrouter::request::{ModelRequest, allows_reuse, build};
+use ai_sessions::ports::reusable_timer::ReusableTimer;
+use ai_sessions::ports::{Body, Clock, Fetch, Head, Incoming, Random, Unreachable};
+use ai_sessions::user_object::generate::read_pacing::TAIL_MS;
+use ai_sessions::user_object::generate::step::{
+    Action, Ended, Input, ModelEnd, ModelHead, STORE_EVERY_MS, Step, StepSettings,
+};
 use serde_json::{Value, json};
 
-use crate::scripted_host::{Reply, ScriptedHost};
+use crate::scripted_host::{Reply, ScriptedHost, ScriptedIncoming};
 
 const START_MS: u64 = 1_700_000_000_000;
 const TIMEOUT_MS: u64 = 60_000;
 const IDLE_MS: u64 = 15_000;
-const BATCH_BYTES: usize = 4_096;
 
 const PARTIAL: Result<Extent, Code> = Ok(Extent::Partial);
 const WHOLE: Result<Extent, Code> = Ok(Extent::Whole);
@@ -43,58 +54,156 @@ const REQUEST: ModelRequest<'_> = ModelRequest {
     user_id: "018f3a3e-0000-7000-8000-000000000001",
     model: "a/1",
     text: "some text",
-    deadline_ms: START_MS + TIMEOUT_MS,
-    attempts_made: 0,
-    batch_bytes: &|| 1,
-    has_call_left: &|| true,
-    may_call: &|_| true,
     no_cache: false,
     traceparent: None,
     referer: "https://cards.example",
+};
+
+/// A model call, with the state of its user object.
+#[derive(Clone, Copy)]
+struct Call<'a> {
+    deadline_ms: u64,
+    attempts_made: u32,
+    no_cache: bool,
+    /// Each candidate is stored as soon as it is complete; without one, reads are batches.
+    has_subscriber: bool,
+    has_quota: &'a dyn Fn() -> bool,
+    may_start: &'a dyn Fn(u32) -> bool,
+}
+
+const CALL: Call<'_> = Call {
+    deadline_ms: START_MS + TIMEOUT_MS,
+    attempts_made: 0,
+    no_cache: false,
+    has_subscriber: true,
+    has_quota: &|| true,
+    may_start: &|_| true,
 };
 
 /// The result of a call and its times.
 struct Outcome {
     host: ScriptedHost,
     answer: Answer,
-    /// The front of each candidate, and the milliseconds until it was reported.
-    reported: Vec<(String, u64)>,
-    attempts_reported: Vec<u32>,
+    candidates: Vec<Candidate>,
+    /// The front of each candidate, and the milliseconds until it was stored.
+    stored: Vec<(String, u64)>,
+    attempts_counted: Vec<u32>,
     took_ms: u64,
 }
 
-fn calling(
-    settings: &ModelApi,
-    request: &ModelRequest<'_>,
-    replies: impl IntoIterator<Item = Reply>,
-) -> Outcome {
+fn calling(settings: &ModelApi, call: Call<'_>, replies: impl IntoIterator<Item = Reply>) -> Outcome {
     let host = ScriptedHost::new(START_MS);
     for reply in replies {
         host.on("https://model.example/api/v1/chat/completions", reply);
     }
-    calling_on(&host, settings, request)
+    calling_on(&host, settings, call)
 }
 
-fn calling_on(host: &ScriptedHost, settings: &ModelApi, request: &ModelRequest<'_>) -> Outcome {
-    use ai_sessions::ports::Clock;
-    let (mut reported, mut attempts_reported) = (Vec::new(), Vec::new());
-    let answer = host.run(call(host, settings, request, |progress| match progress {
-        Progress::Attempt(number) => attempts_reported.push(number),
-        Progress::Candidate(candidate) => reported.push((candidate.front.clone(), host.now_ms() - START_MS)),
-    }));
-    let fronts: Vec<_> = reported.iter().map(|(front, _)| front.as_str()).collect();
-    assert_eq!(fronts, answer.candidates.iter().map(|candidate| &candidate.front).collect::<Vec<_>>());
-    Outcome { answer, reported, attempts_reported, took_ms: host.now_ms() - START_MS, host: host.clone() }
+fn calling_on(host: &ScriptedHost, settings: &ModelApi, call: Call<'_>) -> Outcome {
+    let (mut candidates, mut stored, mut attempts_counted) = (Vec::new(), Vec::new(), Vec::new());
+    let store = |complete: Vec<Candidate>| {
+        for candidate in complete {
+            stored.push((candidate.front.clone(), host.now_ms() - START_MS));
+            candidates.push(candidate);
+        }
+    };
+    let answer = host.run(drive(host, settings, call, store, &mut attempts_counted));
+    let took_ms = host.now_ms() - START_MS;
+    Outcome { host: host.clone(), answer, candidates, stored, attempts_counted, took_ms }
+}
+
+/// The connection to the model API.
+enum Connection<'h> {
+    Closed,
+    Sent(Pin<Box<dyn Future<Output = Result<ScriptedIncoming, Unreachable>> + 'h>>),
+    Open(ScriptedIncoming),
+}
+
+/// Drives the step of a generation whose row is open, as the user object does.
+async fn drive(
+    host: &ScriptedHost,
+    settings: &ModelApi,
+    call: Call<'_>,
+    mut store: impl FnMut(Vec<Candidate>),
+    attempts_counted: &mut Vec<u32>,
+) -> Answer {
+    let request = ModelRequest { no_cache: call.no_cache, ..REQUEST };
+    let &ModelApi { attempts_max, candidates_max, idle_timeout_ms, .. } = settings;
+    let (deadline_ms, allows_reuse) = (call.deadline_ms, allows_reuse(settings, &request));
+    let step_settings =
+        StepSettings { attempts_max, candidates_max, idle_timeout_ms, deadline_ms, allows_reuse };
+    let mut step = Step::new(step_settings, call.attempts_made, host.now_ms());
+    step.handle(Input::RowOpened(true), host.now_ms());
+    let (mut connection, mut timer) = (Connection::Closed, ReusableTimer::new(host));
+    loop {
+        let input = match step.next(call.has_subscriber, host.now_ms()) {
+            Action::Store(candidates) => {
+                store(candidates);
+                continue;
+            }
+            Action::CheckQuota => {
+                Input::QuotaChecked { has_quota: (call.has_quota)(), random_bits: host.random_bits() }
+            }
+            Action::CountAttempt(attempt) => {
+                let may_start = (call.may_start)(attempt);
+                attempts_counted.extend(may_start.then_some(attempt));
+                Input::AttemptCounted(may_start)
+            }
+            Action::Send(may_reuse) => {
+                connection = Connection::Sent(Box::pin(host.fetch(build(settings, &request, may_reuse))));
+                continue;
+            }
+            Action::Wait { at_least, until_ms } => {
+                if at_least.is_none() {
+                    connection = Connection::Closed;
+                }
+                poll_fn(|context| match connection.poll(at_least.unwrap_or(1), context) {
+                    Poll::Ready(input) => Poll::Ready(input),
+                    Poll::Pending => timer.poll(until_ms, context).map(|()| Input::Timer),
+                })
+                .await
+            }
+            Action::End(Ended::Answered(answer)) => return answer,
+            action => panic!("the row is open and the generation is not stopped: {action:?}"),
+        };
+        step.handle(input, host.now_ms());
+    }
+}
+
+impl Connection<'_> {
+    fn poll(&mut self, at_least: usize, context: &mut Context<'_>) -> Poll<Input> {
+        let response = match self {
+            Self::Closed => return Poll::Pending,
+            Self::Sent(response) => std::task::ready!(response.as_mut().poll(context)),
+            Self::Open(body) => {
+                return body.poll_next(at_least, context).map(|bytes| match bytes {
+                    Ok(Some(bytes)) => Input::ModelBytes(bytes),
+                    Ok(None) => Input::ModelEnded(ModelEnd::Regular),
+                    Err(Unreachable) => Input::ModelEnded(ModelEnd::Cut),
+                });
+            }
+        };
+        let Ok(response) = response else { return Poll::Ready(Input::ModelEnded(ModelEnd::Cut)) };
+        let head = ModelHead {
+            status: response.status(),
+            content_type: response.header("content-type").unwrap_or_default(),
+            retry_after: response.header("retry-after"),
+            cache_status: response.header("x-openrouter-cache-status"),
+            generation_id: response.header("x-generation-id"),
+        };
+        *self = Self::Open(response);
+        Poll::Ready(Input::ModelHead(head))
+    }
 }
 
 /// Runs the call with single reads and with batches, which must have the same outcome.
 fn both_ways(settings: &ModelApi, replies: &[Reply]) -> Outcome {
-    let [single, big] = [1, BATCH_BYTES].map(|batch_bytes| {
-        calling(settings, &ModelRequest { batch_bytes: &|| batch_bytes, ..REQUEST }, replies.to_vec())
-    });
-    assert_eq!(single.answer, big.answer);
-    assert_eq!(single.attempts_reported, big.attempts_reported);
-    assert!(single.host.is_used_up());
+    let [single, batched] = [true, false]
+        .map(|has_subscriber| calling(settings, Call { has_subscriber, ..CALL }, replies.to_vec()));
+    assert_eq!(single.answer, batched.answer);
+    assert_eq!(single.candidates, batched.candidates);
+    assert_eq!(single.attempts_counted, batched.attempts_counted);
+    assert!(single.host.is_used_up() && batched.host.is_used_up());
     single
 }
 
@@ -152,26 +261,65 @@ fn begun() -> Reply {
 fn a_complete_answer_has_candidates_usage_and_model() {
     let outcome = both_ways(&settings(), &[whole()]);
     assert_eq!(outcome.answer.outcome, WHOLE);
-    assert_eq!(outcome.answer.candidates.len(), 2);
+    assert_eq!(outcome.candidates.len(), 2);
     assert_eq!(outcome.answer.usage, Some(Usage { prompt_tokens: 1, completion_tokens: 2, cost: 0.25 }));
     assert_eq!(outcome.answer.model.as_deref(), Some("m/served"));
     assert_eq!(outcome.answer.generation_id.as_deref(), Some("gen-1"));
-    assert_eq!((outcome.answer.attempts, outcome.attempts_reported), (1, vec![1]));
+    assert_eq!((outcome.answer.attempts, outcome.attempts_counted), (1, vec![1]));
     assert_eq!((outcome.answer.dropped, outcome.answer.retry_after_s), (0, None));
     assert_eq!(outcome.answer.operator_note, "");
     assert_eq!(outcome.took_ms, 0);
 }
 
 #[test]
-fn each_candidate_is_reported_when_it_is_complete() {
+fn with_a_subscriber_a_complete_candidate_is_stored_at_once() {
     let reply = stream()
         .say(delta(&["[", &candidate("one")].concat()))
         .wait(300)
         .say(delta(&[",", &candidate("two")].concat()));
     let reply = reply.wait(400).say(delta("]")).say(DONE);
-    let outcome = calling(&settings(), &REQUEST, [reply]);
-    assert_eq!(outcome.reported, [("one".to_owned(), 0), ("two".to_owned(), 300)]);
+    let outcome = calling(&settings(), CALL, [reply]);
+    assert_eq!(outcome.stored, [("one".to_owned(), 0), ("two".to_owned(), 300)]);
     assert_eq!(outcome.took_ms, 700);
+}
+
+#[test]
+fn without_a_subscriber_a_complete_candidate_is_stored_within_250_ms() {
+    let reply = stream().say(delta(&["[", &candidate("one")].concat())).wait(1_000);
+    let reply = reply.say(delta(&[",", &candidate("two")].concat())).wait(1_000).say(delta("]")).say(DONE);
+    let outcome = calling(&settings(), Call { has_subscriber: false, ..CALL }, [reply]);
+    assert_eq!(
+        outcome.stored,
+        [("one".to_owned(), STORE_EVERY_MS), ("two".to_owned(), 1_000 + STORE_EVERY_MS)]
+    );
+    assert_eq!((STORE_EVERY_MS, outcome.took_ms), (250, 2_000));
+}
+
+#[test]
+fn inputs_of_a_connection_that_is_closed_are_ignored() {
+    let ModelApi { attempts_max, candidates_max, idle_timeout_ms, .. } = settings();
+    let deadline_ms = START_MS + TIMEOUT_MS;
+    let step_settings =
+        StepSettings { attempts_max, candidates_max, idle_timeout_ms, deadline_ms, allows_reuse: false };
+    let closed = delta(&["[", &candidate("one"), "]"].concat()).into_bytes();
+    for input in [
+        Input::ModelHead(ModelHead { status: 200, ..ModelHead::default() }),
+        Input::ModelBytes(closed),
+        Input::ModelEnded(ModelEnd::Regular),
+        Input::ModelEnded(ModelEnd::Cut),
+        Input::AttemptCounted(false),
+        Input::Timer,
+    ] {
+        let mut step = Step::new(step_settings, 0, START_MS);
+        step.handle(Input::RowOpened(true), START_MS);
+        step.handle(input.clone(), START_MS);
+        assert_eq!(step.next(true, START_MS), Action::CountAttempt(1), "{input:?}");
+        step.handle(Input::AttemptCounted(true), START_MS);
+        if input != Input::AttemptCounted(false) {
+            step.handle(input.clone(), START_MS);
+        }
+        assert_eq!(step.next(true, START_MS), Action::Send(false), "{input:?}");
+    }
 }
 
 #[test]
@@ -281,8 +429,8 @@ fn a_transient_failure_before_the_first_candidate_is_retried() {
     for (reply, _, note) in passing_failures() {
         let outcome = both_ways(&settings(), &[reply, whole()]);
         assert_eq!(outcome.answer.outcome, WHOLE, "{note}");
-        assert_eq!(outcome.answer.candidates.len(), 2, "{note}");
-        assert_eq!((outcome.answer.attempts, outcome.attempts_reported), (2, vec![1, 2]), "{note}");
+        assert_eq!(outcome.candidates.len(), 2, "{note}");
+        assert_eq!((outcome.answer.attempts, outcome.attempts_counted), (2, vec![1, 2]), "{note}");
         assert_eq!(outcome.answer.operator_note, "", "{note}");
     }
 }
@@ -293,7 +441,7 @@ fn after_the_last_attempt_the_last_failure_is_reported() {
         let outcome = both_ways(&settings(), &[Reply::unreachable(), Reply::unreachable(), reply]);
         assert_eq!(outcome.answer.outcome, Err(code), "{note}");
         assert_eq!((outcome.answer.attempts, outcome.answer.operator_note.as_str()), (3, note));
-        assert_eq!(outcome.answer.candidates, []);
+        assert_eq!(outcome.candidates, []);
     }
 }
 
@@ -322,10 +470,9 @@ fn comments_reset_the_idle_timeout() {
     }
     reply = reply.say(delta(&["[", &candidate("one"), "]"].concat())).say(DONE);
     let patient = ModelApi { timeout_ms: 100_000, ..settings() };
-    for batch_bytes in [1, BATCH_BYTES] {
-        let request =
-            ModelRequest { deadline_ms: START_MS + 100_000, batch_bytes: &|| batch_bytes, ..REQUEST };
-        let outcome = calling(&patient, &request, [reply.clone()]);
+    for has_subscriber in [true, false] {
+        let call = Call { deadline_ms: START_MS + 100_000, has_subscriber, ..CALL };
+        let outcome = calling(&patient, call, [reply.clone()]);
         assert_eq!((outcome.answer.outcome, outcome.answer.attempts), (WHOLE, 1));
         assert_eq!(outcome.took_ms, 5 * (IDLE_MS - 1));
     }
@@ -350,11 +497,10 @@ fn a_fast_stream_that_turns_slow_is_not_idle() {
         reply = reply.wait(1_000).say(if second % 2 == 0 { COMMENT.to_owned() } else { delta(" ") });
     }
     reply = reply.say(delta(&[&candidate("one"), "]"].concat())).say(DONE);
-    for batch_bytes in [1, BATCH_BYTES] {
-        let outcome =
-            calling(&settings(), &ModelRequest { batch_bytes: &|| batch_bytes, ..REQUEST }, [reply.clone()]);
-        assert_eq!((outcome.answer.outcome, outcome.answer.attempts), (WHOLE, 1), "{batch_bytes}");
-        assert_eq!(outcome.took_ms, 40_100, "{batch_bytes}");
+    for has_subscriber in [true, false] {
+        let outcome = calling(&settings(), Call { has_subscriber, ..CALL }, [reply.clone()]);
+        assert_eq!((outcome.answer.outcome, outcome.answer.attempts), (WHOLE, 1), "{has_subscriber}");
+        assert_eq!(outcome.took_ms, 40_100, "{has_subscriber}");
     }
 }
 
@@ -383,17 +529,16 @@ fn candidates_until_the_deadline_are_kept_with_any_batch_size() {
         for number in 1..=4_000 / pace_ms {
             reply = reply.wait(pace_ms).say(delta(&[&candidate(&number.to_string()), ","].concat()));
         }
-        for batch_bytes in [1, BATCH_BYTES, 16 * 1024] {
-            let request =
-                ModelRequest { deadline_ms: START_MS + 3_000, batch_bytes: &|| batch_bytes, ..REQUEST };
-            let outcome = calling(&many, &request, [reply.clone()]);
+        for has_subscriber in [true, false] {
+            let call = Call { deadline_ms: START_MS + 3_000, has_subscriber, ..CALL };
+            let outcome = calling(&many, call, [reply.clone()]);
             assert_eq!(
                 (outcome.answer.outcome, outcome.took_ms),
                 (PARTIAL, 3_000),
-                "{pace_ms} {batch_bytes}"
+                "{pace_ms} {has_subscriber}"
             );
-            let last = outcome.answer.candidates.last().map(|candidate| candidate.front.as_str());
-            assert_eq!(last, Some((2_999 / pace_ms).to_string().as_str()), "{pace_ms} {batch_bytes}");
+            let last = outcome.candidates.last().map(|candidate| candidate.front.as_str());
+            assert_eq!(last, Some((2_999 / pace_ms).to_string().as_str()), "{pace_ms} {has_subscriber}");
         }
     }
 }
@@ -447,7 +592,7 @@ fn an_answer_cut_off_after_a_candidate_is_kept_and_not_retried() {
     ] {
         let outcome = both_ways(&settings(), &[reply]);
         assert_eq!(outcome.answer.outcome, PARTIAL, "{note}");
-        assert_eq!(outcome.reported, [("one".to_owned(), 0)], "{note}");
+        assert_eq!(outcome.stored, [("one".to_owned(), 0)], "{note}");
         assert_eq!((outcome.answer.attempts, outcome.answer.operator_note.as_str()), (1, note));
         assert_eq!((outcome.took_ms, outcome.answer.retry_after_s), (took_ms, None), "{note}");
     }
@@ -463,16 +608,12 @@ fn candidates_before_a_hang_are_kept_with_any_batch_size() {
             reply = reply.say(delta(&String::from_utf8_lossy(chunk))).wait(1);
         }
     }
-    for batch_bytes in [1, BATCH_BYTES, usize::MAX] {
-        let outcome = calling(
-            &settings(),
-            &ModelRequest { batch_bytes: &|| batch_bytes, ..REQUEST },
-            [reply.clone().hang()],
-        );
-        assert_eq!(outcome.answer.outcome, PARTIAL, "{batch_bytes}");
-        let given: Vec<_> =
-            outcome.answer.candidates.iter().map(|candidate| candidate.front.as_str()).collect();
-        assert_eq!(given, fronts, "{batch_bytes}");
+    for has_subscriber in [true, false] {
+        let call = Call { has_subscriber, ..CALL };
+        let outcome = calling(&settings(), call, [reply.clone().hang()]);
+        assert_eq!(outcome.answer.outcome, PARTIAL, "{has_subscriber}");
+        let given: Vec<_> = outcome.candidates.iter().map(|candidate| candidate.front.as_str()).collect();
+        assert_eq!(given, fronts, "{has_subscriber}");
     }
 }
 
@@ -483,18 +624,18 @@ fn an_answer_with_closed_json_is_whole_after_any_end_of_stream() {
     for (reply, took_ms) in [
         (closed(), 0),
         (closed().cut(), 0),
-        (closed().hang(), REST_MS),
+        (closed().hang(), TAIL_MS),
         (closed().say(DONE).hang(), 0),
         (closed().say(stopped("length")).cut(), 0),
         (closed().say(stopped("content_filter")).say(DONE), 0),
         (closed().say(event(&json!({ "error": { "code": 502 } }))), 0),
         (closed().say("data: <html>"), 0),
-        (closed().say("data: <html>\n\n").hang(), REST_MS),
-        (closed().wait(REST_MS / 2).say(COMMENT).wait(REST_MS).say(used(1, 0.0)).hang(), REST_MS),
+        (closed().say("data: <html>\n\n").hang(), TAIL_MS),
+        (closed().wait(TAIL_MS / 2).say(COMMENT).wait(TAIL_MS).say(used(1, 0.0)).hang(), TAIL_MS),
     ] {
         let outcome = both_ways(&settings(), &[reply]);
         assert_eq!((outcome.answer.outcome, outcome.answer.attempts), (WHOLE, 1));
-        assert_eq!((outcome.answer.candidates.len(), outcome.took_ms), (1, took_ms));
+        assert_eq!((outcome.candidates.len(), outcome.took_ms), (1, took_ms));
         assert_eq!(outcome.answer.operator_note, "");
     }
 }
@@ -502,21 +643,21 @@ fn an_answer_with_closed_json_is_whole_after_any_end_of_stream() {
 #[test]
 fn an_answer_that_begins_with_prose_is_read_to_its_end() {
     let prose = || {
-        stream().say(delta(&["Sure: [", &candidate("draft"), "], or better: "].concat())).wait(REST_MS + 1)
+        stream().say(delta(&["Sure: [", &candidate("draft"), "], or better: "].concat())).wait(TAIL_MS + 1)
     };
     let answer = || prose().say(delta(&["[", &candidate("one"), "]"].concat()));
     for (reply, took_ms) in [
         (answer(), 0),
         (answer().say(DONE).hang(), 0),
         (answer().cut(), 0),
-        (answer().say(stopped("stop")).hang(), REST_MS),
-        (answer().say(stopped("stop")).say(used(1, 0.0)).hang(), REST_MS),
+        (answer().say(stopped("stop")).hang(), TAIL_MS),
+        (answer().say(stopped("stop")).say(used(1, 0.0)).hang(), TAIL_MS),
         (answer().hang(), IDLE_MS),
     ] {
         let outcome = both_ways(&settings(), &[reply]);
         assert_eq!((outcome.answer.outcome, outcome.answer.attempts), (WHOLE, 1));
-        assert_eq!(outcome.reported, [("one".to_owned(), outcome.took_ms)]);
-        assert_eq!(outcome.took_ms, REST_MS + 1 + took_ms);
+        assert_eq!(outcome.stored, [("one".to_owned(), outcome.took_ms)]);
+        assert_eq!(outcome.took_ms, TAIL_MS + 1 + took_ms);
     }
 }
 
@@ -530,7 +671,7 @@ fn a_finish_reason_or_usage_in_each_chunk_ends_no_answer() {
     };
     for reason in ["", "stop", "length", "tool_calls"] {
         for begin in ["[", "<think>[]</think>[", ""] {
-            let mut reply = stream().say(chunk("", reason)).wait(3 * REST_MS).say(chunk(begin, reason));
+            let mut reply = stream().say(chunk("", reason)).wait(3 * TAIL_MS).say(chunk(begin, reason));
             for front in ["one", "two", "three"] {
                 reply = reply.wait(700).say(chunk(
                     &[candidate(front).as_str(), if begin.is_empty() { "\n" } else { "," }].concat(),
@@ -539,11 +680,7 @@ fn a_finish_reason_or_usage_in_each_chunk_ends_no_answer() {
             }
             reply = reply.wait(700).say(chunk(if begin.is_empty() { " " } else { "]" }, reason)).say(DONE);
             let outcome = both_ways(&settings(), &[reply]);
-            assert_eq!(
-                (outcome.answer.outcome, outcome.answer.candidates.len()),
-                (WHOLE, 3),
-                "{reason} {begin}"
-            );
+            assert_eq!((outcome.answer.outcome, outcome.candidates.len()), (WHOLE, 3), "{reason} {begin}");
         }
     }
 }
@@ -573,7 +710,7 @@ fn empty_events_change_no_answer() {
         reply = reply.say(NOTHING[number % NOTHING.len()]).say(delta(&String::from_utf8_lossy(chunk)));
     }
     let outcome = both_ways(&settings(), &[reply.say(DONE)]);
-    assert_eq!((outcome.answer.outcome, outcome.answer.candidates.len()), (WHOLE, 2));
+    assert_eq!((outcome.answer.outcome, outcome.candidates.len()), (WHOLE, 2));
     assert_eq!((outcome.answer.attempts, outcome.answer.dropped), (1, 0));
 }
 
@@ -598,11 +735,7 @@ fn the_first_byte_decides_between_stream_and_document() {
     ] {
         let outcome =
             both_ways(&settings(), &[Reply::new(200).with("content-type", content_type).say(&body)]);
-        assert_eq!(
-            (outcome.answer.outcome, outcome.answer.candidates.len()),
-            (WHOLE, 1),
-            "{content_type} {body}"
-        );
+        assert_eq!((outcome.answer.outcome, outcome.candidates.len()), (WHOLE, 1), "{content_type} {body}");
     }
 }
 
@@ -645,12 +778,12 @@ fn usage_shortly_after_the_candidates_is_waited_for() {
     let reply = stream()
         .say(delta(&["[", &candidate("one"), "]"].concat()))
         .say(stopped("stop"))
-        .wait(REST_MS - 1)
+        .wait(TAIL_MS - 1)
         .say(used(7, 0.5))
         .hang();
     let outcome = both_ways(&settings(), &[reply]);
     assert_eq!(outcome.answer.usage.map(|usage| usage.prompt_tokens), Some(7));
-    assert_eq!(outcome.took_ms, REST_MS - 1);
+    assert_eq!(outcome.took_ms, TAIL_MS - 1);
 }
 
 #[test]
@@ -664,7 +797,7 @@ fn the_generation_id_is_read_from_the_body_or_else_the_header() {
         (Reply::new(402).with("x-generation-id", long), None),
         (Reply::new(402), None),
     ] {
-        let outcome = calling(&ModelApi { attempts_max: 1, ..settings() }, &REQUEST, [reply]);
+        let outcome = calling(&ModelApi { attempts_max: 1, ..settings() }, CALL, [reply]);
         assert_eq!(outcome.answer.generation_id.as_deref(), id);
     }
 }
@@ -699,7 +832,7 @@ fn a_refusal_is_not_retried_and_keeps_its_usage() {
     }
 
     let endless = stream().say(event(&refusal("delta"))).hang();
-    assert_eq!(both_ways(&settings(), &[endless]).took_ms, REST_MS);
+    assert_eq!(both_ways(&settings(), &[endless]).took_ms, TAIL_MS);
 }
 
 #[test]
@@ -714,30 +847,30 @@ fn a_slow_stream_past_the_deadline_keeps_complete_candidates() {
     let candidates: String = (0..20).map(|number| [&candidate(&number.to_string()), ","].concat()).collect();
     let outcome = both_ways(&settings(), &[drip(&candidates)]);
     assert_eq!((outcome.answer.outcome, outcome.took_ms), (PARTIAL, TIMEOUT_MS));
-    assert_eq!((outcome.answer.candidates.len(), outcome.answer.operator_note.as_str()), (6, "deadline"));
+    assert_eq!((outcome.candidates.len(), outcome.answer.operator_note.as_str()), (6, "deadline"));
 
     let outcome = both_ways(&settings(), &[drip(&"x".repeat(1_000))]);
     assert_eq!((outcome.answer.outcome, outcome.took_ms), (Err(Code::AiTimeout), TIMEOUT_MS));
     assert_eq!((outcome.answer.attempts, outcome.answer.operator_note.as_str()), (1, "deadline"));
 
     let busy = (0..100_000).fold(stream(), |reply, _| reply.say(COMMENT).wait(1)).hang();
-    let outcome = calling(&settings(), &REQUEST, [busy]);
+    let outcome = calling(&settings(), CALL, [busy]);
     assert_eq!((outcome.answer.outcome, outcome.took_ms), (Err(Code::AiTimeout), TIMEOUT_MS));
 }
 
 #[test]
 fn no_attempt_runs_past_the_deadline() {
-    let outcome = calling(&ModelApi { idle_timeout_ms: 90_000, ..settings() }, &REQUEST, [Reply::silence()]);
+    let outcome = calling(&ModelApi { idle_timeout_ms: 90_000, ..settings() }, CALL, [Reply::silence()]);
     assert_eq!((outcome.answer.outcome, outcome.took_ms), (Err(Code::AiTimeout), TIMEOUT_MS));
     assert_eq!(outcome.answer.operator_note, "deadline");
 
     // Four idle timeouts of 15 s are a minute: the fourth attempt would have no time left.
     let silences = [Reply::silence(), Reply::silence(), Reply::silence(), Reply::silence()];
-    let outcome = calling(&ModelApi { attempts_max: 10, ..settings() }, &REQUEST, silences);
+    let outcome = calling(&ModelApi { attempts_max: 10, ..settings() }, CALL, silences);
     assert_eq!((outcome.answer.outcome, outcome.answer.attempts), (Err(Code::AiTimeout), 4));
     assert_eq!(outcome.took_ms, TIMEOUT_MS);
 
-    let outcome = calling(&settings(), &ModelRequest { deadline_ms: START_MS, ..REQUEST }, []);
+    let outcome = calling(&settings(), Call { deadline_ms: START_MS, ..CALL }, []);
     assert_eq!((outcome.answer.outcome, outcome.answer.attempts), (Err(Code::AiTimeout), 0));
 }
 
@@ -747,7 +880,7 @@ fn waits_between_attempts_double_and_are_random() {
         let host = ScriptedHost::new(START_MS);
         host.set_random_bits(random_bits);
         host.always("/chat/completions", Reply::new(503));
-        let outcome = calling_on(&host, &settings(), &REQUEST);
+        let outcome = calling_on(&host, &settings(), CALL);
         let sent_ms: Vec<_> = host.sent().iter().map(|sent| sent.at_ms - START_MS).collect();
         assert_eq!(sent_ms, [0, first_ms, first_ms + second_ms], "{random_bits}");
         assert_eq!(outcome.took_ms, first_ms + second_ms);
@@ -786,37 +919,36 @@ fn a_429_is_always_forwarded_with_a_retry_after() {
 
 #[test]
 fn attempts_before_a_restart_count() {
-    let request = ModelRequest { attempts_made: 2, ..REQUEST };
-    let outcome = calling(&settings(), &request, [Reply::new(503)]);
+    let call = Call { attempts_made: 2, ..CALL };
+    let outcome = calling(&settings(), call, [Reply::new(503)]);
     assert_eq!((outcome.answer.outcome, outcome.answer.attempts), (Err(Code::AiUnavailable), 3));
-    assert_eq!(outcome.attempts_reported, [3]);
+    assert_eq!(outcome.attempts_counted, [3]);
 
-    let outcome = calling(&settings(), &ModelRequest { attempts_made: 3, ..REQUEST }, []);
+    let outcome = calling(&settings(), Call { attempts_made: 3, ..CALL }, []);
     assert_eq!((outcome.answer.outcome, outcome.answer.attempts), (Err(Code::AiUnavailable), 3));
     assert_eq!(outcome.answer.operator_note, "no attempt left");
 }
 
 #[test]
 fn a_retry_is_counted_when_it_is_made_and_not_before_its_backoff() {
-    use ai_sessions::ports::Clock;
     let host = ScriptedHost::new(START_MS);
     for reply in [Reply::new(503).with("retry-after", "7"), whole()] {
         host.on("https://model.example/api/v1/chat/completions", reply);
     }
     let counted = RefCell::new(Vec::new());
-    let may_call = |attempt| {
+    let may_start = |attempt| {
         counted.borrow_mut().push((attempt, host.now_ms() - START_MS));
         true
     };
-    let outcome = calling_on(&host, &settings(), &ModelRequest { may_call: &may_call, ..REQUEST });
+    let outcome = calling_on(&host, &settings(), Call { may_start: &may_start, ..CALL });
     assert_eq!(outcome.answer.attempts, 2);
     assert_eq!(*counted.borrow(), [(1, 0), (2, 7_000)]);
 }
 
 #[test]
 fn a_forbidden_retry_has_no_backoff() {
-    let none_left = ModelRequest { has_call_left: &|| false, may_call: &|attempt| attempt == 1, ..REQUEST };
-    let outcome = calling(&settings(), &none_left, [Reply::new(503).with("retry-after", "7")]);
+    let none_left = Call { has_quota: &|| false, may_start: &|attempt| attempt == 1, ..CALL };
+    let outcome = calling(&settings(), none_left, [Reply::new(503).with("retry-after", "7")]);
     assert_eq!((outcome.answer.outcome, outcome.took_ms), (Err(Code::AiUnavailable), 0));
     assert_eq!(outcome.answer.retry_after_s, Some(7));
 }
@@ -848,8 +980,7 @@ fn a_cached_answer_is_requested_only_by_the_first_attempt() {
     }
     assert_eq!(both_ways(&on, &[whole()]).answer.was_reused, None);
     assert_eq!(
-        calling(&on, &ModelRequest { no_cache: true, ..REQUEST }, [whole()]).host.sent()[0]
-            .header("x-openrouter-cache"),
+        calling(&on, Call { no_cache: true, ..CALL }, [whole()]).host.sent()[0].header("x-openrouter-cache"),
         None
     );
 }
@@ -865,7 +996,7 @@ fn no_connection_is_left_open() {
         stream().say(event(&json!({ "error": {} }))).hang(),
         stream().say(event(&json!({ "error": { "code": 500 } }))).hang(),
     ] {
-        let outcome = calling(&ModelApi { attempts_max: 1, ..settings() }, &REQUEST, [reply]);
+        let outcome = calling(&ModelApi { attempts_max: 1, ..settings() }, CALL, [reply]);
         assert_eq!(outcome.host.sent()[0].closed_ms, Some(START_MS + outcome.took_ms));
     }
 }
@@ -888,14 +1019,11 @@ fn dropped_candidates_are_counted_and_affect_no_other() {
     ];
     let outcome = both_ways(&settings(), &[stream().say(delta(&content.concat())).say(DONE)]);
     assert_eq!(outcome.answer.outcome, WHOLE);
-    assert_eq!(outcome.reported.iter().map(|(front, _)| front.as_str()).collect::<Vec<_>>(), ["one", "ab"]);
+    assert_eq!(outcome.stored.iter().map(|(front, _)| front.as_str()).collect::<Vec<_>>(), ["one", "ab"]);
     assert_eq!(outcome.answer.dropped, 5);
 
     let outcome = both_ways(&ModelApi { candidates_max: 1, ..settings() }, &[whole()]);
-    assert_eq!(
-        (outcome.answer.outcome, outcome.answer.candidates.len(), outcome.answer.dropped),
-        (WHOLE, 1, 1)
-    );
+    assert_eq!((outcome.answer.outcome, outcome.candidates.len(), outcome.answer.dropped), (WHOLE, 1, 1));
 }
 
 #[test]
@@ -917,7 +1045,7 @@ fn an_answer_of_many_chunks_needs_few_timers() {
         reply = reply.wait(20).say(delta(" "));
     }
     reply = reply.say(delta(&[&candidate("one"), "]"].concat())).say(DONE);
-    let outcome = calling(&settings(), &REQUEST, [reply]);
+    let outcome = calling(&settings(), CALL, [reply]);
     assert_eq!((outcome.answer.outcome, outcome.took_ms), (WHOLE, 10_000));
     assert!(outcome.host.slept_ms().len() <= 3, "{:?}", outcome.host.slept_ms());
 }

@@ -327,8 +327,8 @@ impl IsolateMemory for ScriptedHost {
 }
 
 impl Background for ScriptedHost {
-    fn after_answer(&self, work: impl Future<Output = ()> + 'static) {
-        self.shared.background.borrow_mut().push(Box::pin(work));
+    fn after_response(&self, task: impl Future<Output = ()> + 'static) {
+        self.shared.background.borrow_mut().push(Box::pin(task));
     }
 }
 
@@ -384,7 +384,7 @@ impl Fetch for ScriptedHost {
             end_ms: at_ms,
             ending: reply.ending,
             arrived: Vec::new(),
-            bite_bytes: 0,
+            unfilled_bytes: None,
         })
     }
 }
@@ -403,8 +403,7 @@ impl Drop for Connection {
     }
 }
 
-/// An answer, its body still coming. What has come and was not taken stays: a read that is dropped loses
-/// nothing, and what came before a cut is given before it.
+/// A response whose body is being received. Bytes that arrived before a cut are returned before it.
 pub(crate) struct ScriptedIncoming {
     connection: Connection,
     status: u16,
@@ -413,8 +412,8 @@ pub(crate) struct ScriptedIncoming {
     end_ms: u64,
     ending: Ending,
     arrived: Vec<u8>,
-    /// What a read that was dropped waited for: it goes on when the platform tells whole bites only.
-    bite_bytes: usize,
+    /// How many bytes the read waits for that has not filled.
+    unfilled_bytes: Option<usize>,
 }
 
 impl Head for ScriptedIncoming {
@@ -430,37 +429,36 @@ impl Head for ScriptedIncoming {
 }
 
 impl Body for ScriptedIncoming {
-    async fn next(&mut self, at_least: usize) -> Result<Option<Vec<u8>>, Unreachable> {
-        self.bite_bytes = at_least;
-        poll_fn(|_| {
-            let shared = &self.connection.shared;
-            while let Some((_, bytes)) =
-                self.arrivals.pop_front_if(|(at_ms, _)| *at_ms <= shared.now_ms.get())
-            {
-                self.arrived.extend(bytes);
-            }
-            let is_over = self.arrivals.is_empty()
-                && shared.now_ms.get() >= self.end_ms
-                && self.ending != Ending::Never;
-            if !self.arrived.is_empty() && (is_over || self.arrived.len() >= self.bite_bytes) {
-                self.bite_bytes = 0;
-                return Poll::Ready(Ok(Some(std::mem::take(&mut self.arrived))));
-            }
-            if is_over {
-                return Poll::Ready(if self.ending == Ending::Cut { Err(Unreachable) } else { Ok(None) });
-            }
-            if let Some((at_ms, _)) = self.arrivals.front() {
-                shared.awaited_ms.borrow_mut().push(*at_ms);
-            } else if self.ending != Ending::Never {
-                shared.awaited_ms.borrow_mut().push(self.end_ms);
-            }
-            Poll::Pending
-        })
-        .await
+    fn poll_next(
+        &mut self,
+        at_least: usize,
+        _: &mut Context<'_>,
+    ) -> Poll<Result<Option<Vec<u8>>, Unreachable>> {
+        // A smaller read ends the one that has not filled: it returns the bytes that have arrived.
+        let is_ended = self.unfilled_bytes.replace(at_least).is_some_and(|unfilled| at_least < unfilled);
+        let shared = &self.connection.shared;
+        while let Some((_, bytes)) = self.arrivals.pop_front_if(|(at_ms, _)| *at_ms <= shared.now_ms.get()) {
+            self.arrived.extend(bytes);
+        }
+        let is_over =
+            self.arrivals.is_empty() && shared.now_ms.get() >= self.end_ms && self.ending != Ending::Never;
+        if !self.arrived.is_empty() && (is_over || is_ended || self.arrived.len() >= at_least) {
+            self.unfilled_bytes = None;
+            return Poll::Ready(Ok(Some(std::mem::take(&mut self.arrived))));
+        }
+        if is_over {
+            return Poll::Ready(if self.ending == Ending::Cut { Err(Unreachable) } else { Ok(None) });
+        }
+        if let Some((at_ms, _)) = self.arrivals.front() {
+            shared.awaited_ms.borrow_mut().push(*at_ms);
+        } else if self.ending != Ending::Never {
+            shared.awaited_ms.borrow_mut().push(self.end_ms);
+        }
+        Poll::Pending
     }
 
     async fn next_of_whole(&mut self) -> Result<Option<Vec<u8>>, Unreachable> {
-        self.next(usize::MAX).await
+        poll_fn(|context| self.poll_next(usize::MAX, context)).await
     }
 }
 

@@ -4,18 +4,22 @@
 
 use std::fmt::Write as _;
 
+use ai_sessions::auth::credentials::Credentials;
 use ai_sessions::config::Supabase;
-use ai_sessions::supabase::rest::{Caller, RestError};
+use ai_sessions::supabase::rest::RestError;
 use ai_sessions::supabase::sessions::{self, SessionRow};
 use uuid::Uuid;
 
 use crate::scripted_host::{Reply, ScriptedHost};
 
 const SESSION: Uuid = Uuid::from_u128(7);
-const CALLER: Caller<'static> = Caller { token: "token", traceparent: None };
 
 fn supabase() -> Supabase {
     Supabase { url: "https://project.example".to_owned(), anon_key: "anon".to_owned(), jwt_secret: None }
+}
+
+fn credentials() -> Credentials {
+    Credentials { token: "token".into(), expires_ms: 0, traceparent: None }
 }
 
 /// Returns the row of a completed session as PostgREST writes it, with these members in place of its own.
@@ -41,7 +45,7 @@ fn candidates(count: usize) -> String {
 }
 
 fn read(host: &ScriptedHost, candidates_max: usize) -> Result<Option<SessionRow>, RestError> {
-    host.run(sessions::read(host, &supabase(), CALLER, SESSION, candidates_max))
+    host.run(sessions::read(host, &supabase(), &credentials(), SESSION, candidates_max))
 }
 
 #[test]
@@ -103,7 +107,7 @@ fn a_response_beyond_max_candidates_is_not_read() {
 #[test]
 fn a_response_beyond_the_limit_of_a_list_is_not_read() {
     let list = |host: &ScriptedHost, limit| {
-        host.run(sessions::list(host, &supabase(), CALLER, limit, None)).map(|rows| rows.len())
+        host.run(sessions::list(host, &supabase(), &credentials(), limit, None)).map(|rows| rows.len())
     };
     // A model's id of 200 characters, each in its longest form.
     let long = row("\"cost\":null").replace("test/first", &r"\ud83d\ude00".repeat(200));

@@ -1,0 +1,38 @@
+//! `GET /openapi.json`: the contract for machines. Works without a configuration.
+
+use serde::Serialize;
+
+use crate::config::LogLevel;
+use crate::http::problem::{Code, Problem};
+use crate::http::{JSON, Response};
+use crate::ports::{Assets, Log, log_line};
+
+/// The asset: `src/answer/openapi.json` without its white space.
+const DOCUMENT: &str = "openapi.json";
+
+/// The document.
+///
+/// # Errors
+/// `internal` when the deployment has no such asset.
+pub async fn openapi(host: &(impl Assets + Log)) -> Result<Response, Problem> {
+    let document = asset(host, DOCUMENT).await?;
+    Ok(Response::new(200, JSON, document).with("cache-control", "public, max-age=300"))
+}
+
+/// The bytes of an asset; a missing one is logged.
+pub(super) async fn asset(host: &(impl Assets + Log), name: &str) -> Result<Vec<u8>, Problem> {
+    if let Some(bytes) = host.asset(name).await {
+        return Ok(bytes);
+    }
+    let level = LogLevel::Error;
+    log_line(host, level, &MissingAsset { level: level.name(), message: "asset missing", asset: name });
+    Err(Problem::new(Code::Internal, "the service was deployed without its documents"))
+}
+
+/// The log line of an asset that the deployment does not have.
+#[derive(Serialize)]
+struct MissingAsset<'a> {
+    level: &'static str,
+    message: &'static str,
+    asset: &'a str,
+}

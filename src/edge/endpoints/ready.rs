@@ -1,0 +1,80 @@
+//! `GET /health/ready`: can a generation succeed now? One row per dependency, checked at the same time.
+
+use std::rc::Rc;
+
+use futures_util::future::join3;
+
+use crate::config::{Config, ConfigError};
+use crate::edge::documents::{Check, Ready};
+use crate::http::{JSON, Response, to_json};
+use crate::ports::{Background, Clock, Fetch, IsolateMemory, Timer, within};
+use crate::readiness::Next;
+use crate::{openrouter, supabase};
+
+/// A caller would not wait longer for a dependency.
+const TIMEOUT_MS: u64 = 5000;
+/// Requests of one isolate cannot wait for each other's promises, so they poll.
+const POLL_MS: u64 = 20;
+
+/// 200 when all dependencies are available, else 503. The check is a task of its own, which goes on when the client leaves: a
+/// client that disconnects must not make the next one check the dependencies again.
+pub async fn ready(host: &impl ReadyHost, config: &Result<Rc<Config>, Vec<ConfigError>>) -> Response {
+    loop {
+        match host.with_memory(|memory| memory.readiness.next(host.now_ms())) {
+            Next::Send(response) => return response,
+            Next::Wait => host.sleep(POLL_MS).await,
+            Next::Check => {
+                let (behind, config) = (host.clone(), config.clone());
+                host.after_response(async move {
+                    let response = check(&behind, &config).await;
+                    behind.with_memory(|memory| memory.readiness.checked(response, behind.now_ms()));
+                });
+            }
+        }
+    }
+}
+
+/// Everything that it needs of its host.
+pub trait ReadyHost: Fetch + Timer + Clock + IsolateMemory + Background + 'static {}
+impl<H: Fetch + Timer + Clock + IsolateMemory + Background + 'static> ReadyHost for H {}
+
+async fn check(
+    host: &(impl Fetch + Timer + Clock),
+    config: &Result<Rc<Config>, Vec<ConfigError>>,
+) -> Response {
+    let checks = match config {
+        Ok(config) => check_all(host, config).await,
+        Err(errors) => errors.iter().map(misconfigured).collect(),
+    };
+    let (status, name) = if checks.iter().all(|check| check.ok) { (200, "ok") } else { (503, "unavailable") };
+    Response::new(status, JSON, to_json(&Ready { status: name, checks: &checks }))
+        .with("cache-control", "no-store")
+}
+
+fn misconfigured(error: &ConfigError) -> Check {
+    let detail = [error.variable, " ", error.expected].concat();
+    Check { name: "configuration", ok: false, latency_ms: 0, detail: Some(detail) }
+}
+
+async fn check_all(host: &(impl Fetch + Timer + Clock), config: &Config) -> Vec<Check> {
+    let (auth_keys, database, model_api) = join3(
+        check_one(host, "auth_keys", supabase::keys::probe(host, &config.supabase)),
+        check_one(host, "database", supabase::rest::probe(host, &config.supabase)),
+        check_one(host, "model_api", openrouter::key::probe(host, &config.model_api)),
+    )
+    .await;
+    let configuration = Check { name: "configuration", ok: true, latency_ms: 0, detail: None };
+    vec![configuration, auth_keys, database, model_api]
+}
+
+async fn check_one(
+    host: &(impl Timer + Clock),
+    name: &'static str,
+    probe: impl Future<Output = Result<(), String>>,
+) -> Check {
+    let began_ms = host.now_ms();
+    let probed =
+        within(host, TIMEOUT_MS, probe).await.unwrap_or_else(|_| Err("no answer in time".to_owned()));
+    let latency_ms = host.now_ms().saturating_sub(began_ms);
+    Check { name, ok: probed.is_ok(), latency_ms, detail: probed.err() }
+}

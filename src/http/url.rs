@@ -1,0 +1,49 @@
+//! The parts of an absolute URL.
+
+/// `https://host/path?query` → (`https://host`, `/path`).
+#[must_use]
+pub fn split_url(url: &str) -> (&str, &str) {
+    let after_scheme = url.find("://").map_or(0, |at| at.saturating_add(3));
+    let host_end = url.get(after_scheme..).and_then(|rest| rest.find(['/', '?', '#']));
+    let at = host_end.map_or(url.len(), |end| after_scheme.saturating_add(end));
+    let (origin, rest) = url.split_at_checked(at).unwrap_or((url, ""));
+    let path = rest.split(['?', '#']).next().unwrap_or_default();
+    (origin, if path.is_empty() { "/" } else { path })
+}
+
+/// `https://host/path?query#fragment` → `query`.
+#[must_use]
+pub fn query_of(url: &str) -> &str {
+    let url = url.split('#').next().unwrap_or_default();
+    url.split_once('?').map_or("", |(_, query)| query)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_is_split_into_origin_and_path() {
+        for (url, origin, path) in [
+            ("https://a.example/b?c", "https://a.example", "/b"),
+            ("http://127.0.0.1:8787/", "http://127.0.0.1:8787", "/"),
+            ("https://a.example", "https://a.example", "/"),
+            ("https://a.example?x=/y", "https://a.example", "/"),
+            ("", "", "/"),
+        ] {
+            assert_eq!(split_url(url), (origin, path), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_query_ends_at_the_fragment() {
+        for (url, query) in [
+            ("https://a.example/b?c=d&e", "c=d&e"),
+            ("https://a.example/b?c#d?e", "c"),
+            ("https://a.example/b#d?e", ""),
+            ("https://a.example/b", ""),
+        ] {
+            assert_eq!(query_of(url), query, "{url}");
+        }
+    }
+}

@@ -1,0 +1,325 @@
+//! The run of a generation: drives the [`Step`], then persists the ending.
+//!
+//! 1. Open the session's row, and call the model at the same time.
+//! 2. Store the candidates as they are complete.
+//! 3. Store the ending, with the refund.
+//! 4. Persist it: candidates, session and event in one database transaction.
+
+mod log;
+mod persist;
+pub mod read_pacing;
+pub mod step;
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use uuid::Uuid;
+
+use super::run::Run;
+use super::session_view::rfc3339;
+use super::{UserObject, UserObjectHost};
+use crate::generation::candidate::Candidate;
+use crate::http::problem::Code;
+use crate::ids::new_id;
+use crate::openrouter::call::{Answer, Extent};
+use crate::openrouter::request::{ModelRequest, allows_reuse, build};
+use crate::ports::reusable_timer::ReusableTimer;
+use crate::ports::{Incoming, StoreError, Unreachable};
+use crate::supabase::rest::RestError;
+use crate::supabase::sessions::{self, NewRow};
+use crate::user_state::Event;
+use crate::user_state::generation::{Ending, Finished, Generation, RowState, SessionCandidate};
+use log::{Note, log_ending, log_rest};
+use persist::persist;
+use step::{Action, Ended, Input, ModelEnd, ModelHead, Step, StepSettings};
+
+/// Drives a generation to its end, from wherever it is. `None` when the state does not have it any more.
+///
+/// # Errors
+/// [`StoreError`]: the alarm resumes it.
+pub(super) async fn run<H: UserObjectHost>(
+    object: &UserObject<H>,
+    run: &Run,
+    generation: Generation,
+) -> Result<Option<Finished>, StoreError> {
+    let id = generation.accepted.id;
+    if let Some(ending) = &generation.ending {
+        if generation.writes == 0 {
+            log_ending(object.host(), &generation, ending, &Note::new("ended after a crash"));
+        }
+        return persist(object, generation).await.map(Some);
+    }
+    let (ending, note) = generate(object, run, &generation).await?;
+    // (3) Store the ending.
+    log_ending(object.host(), &generation, &ending, &note);
+    let ended = object.transact(|state| {
+        let writes = state.advance(id, Event::Ended(ending.clone()), object.host().now_ms());
+        (state.find(id).cloned(), writes)
+    });
+    match ended.await? {
+        Some(generation) => persist(object, generation).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// The connection to the model API.
+enum Connection<'h, B> {
+    Closed,
+    /// The request is sent.
+    Sent(Pin<Box<dyn Future<Output = Result<B, Unreachable>> + 'h>>),
+    /// The response is read.
+    Open(B),
+}
+
+/// What a wait ends with.
+enum Woken<B> {
+    Input(Input),
+    Row(Result<bool, RestError>),
+    Response(B),
+}
+
+/// Steps 1 and 2.
+async fn generate<H: UserObjectHost>(
+    object: &UserObject<H>,
+    run: &Run,
+    generation: &Generation,
+) -> Result<(Ending, Note), StoreError> {
+    let (host, config) = (object.host(), &object.0.config);
+    let (id, policies) = (generation.accepted.id, &config.rate_limit);
+    let (session_id, user_id) = (id.to_string(), generation.accepted.user_id.to_string());
+    let request = ModelRequest {
+        secret: &config.service_secret,
+        session_id: &session_id,
+        user_id: &user_id,
+        model: &generation.accepted.model,
+        text: &generation.accepted.input_text,
+        no_cache: generation.accepted.no_cache,
+        traceparent: generation.accepted.credentials.traceparent.as_deref(),
+        referer: &generation.accepted.referer,
+    };
+    let settings = StepSettings {
+        attempts_max: config.model_api.attempts_max,
+        candidates_max: config.model_api.candidates_max,
+        idle_timeout_ms: config.model_api.idle_timeout_ms,
+        deadline_ms: generation.deadline_ms,
+        allows_reuse: allows_reuse(&config.model_api, &request),
+    };
+    let mut step = Step::new(settings, generation.attempts, host.now_ms());
+    let is_calling = Cell::new(true);
+    let is_busy = || is_calling.get();
+    let mut opening = pin!(open_row(object, generation, &is_busy));
+    let (mut is_opening, mut is_row_blocked, mut is_stop_handled) = (true, false, false);
+    let mut connection = Connection::Closed;
+    let mut timer = ReusableTimer::new(host);
+    let ended = loop {
+        if run.is_stopped() && !is_stop_handled {
+            is_stop_handled = true;
+            step.handle(Input::Stop, host.now_ms());
+        }
+        let input = match step.next(run.subscribers() > 0, host.now_ms()) {
+            Action::Store(candidates) => {
+                store(object, run, candidates).await?;
+                continue;
+            }
+            Action::CheckQuota => {
+                let now_ms = host.now_ms();
+                let has_quota = object.peek(|state| state.ledger.has_attempt(policies, now_ms)).await?;
+                Input::QuotaChecked { has_quota, random_bits: host.random_bits() }
+            }
+            Action::CountAttempt(attempt) => {
+                let count =
+                    object.transact(|state| state.begin_attempt(policies, id, attempt, host.now_ms()));
+                Input::AttemptCounted(count.await?)
+            }
+            Action::Send(may_reuse) => {
+                let request = build(&config.model_api, &request, may_reuse);
+                connection = Connection::Sent(Box::pin(host.fetch(request)));
+                continue;
+            }
+            Action::AbandonRow => {
+                is_opening = false;
+                row_opened(object, generation, Err(&RestError::Unavailable)).await?;
+                Input::RowOpened(false)
+            }
+            Action::End(ended) => break ended,
+            Action::Wait { at_least, until_ms } => {
+                is_calling.set(!step.is_answered());
+                if at_least.is_none() {
+                    connection = Connection::Closed; // nothing more is billed
+                }
+                let woken = poll_fn(|context| {
+                    if !is_stop_handled && run.poll_stop(context).is_ready() {
+                        is_stop_handled = true;
+                        return Poll::Ready(Woken::Input(Input::Stop));
+                    }
+                    if is_opening && let Poll::Ready(opened) = opening.as_mut().poll(context) {
+                        return Poll::Ready(Woken::Row(opened));
+                    }
+                    if let Poll::Ready(woken) = connection.poll(at_least.unwrap_or(1), context) {
+                        return Poll::Ready(woken);
+                    }
+                    timer.poll(until_ms, context).map(|()| Woken::Input(Input::Timer))
+                });
+                match woken.await {
+                    Woken::Input(input) => input,
+                    Woken::Row(opened) => {
+                        is_opening = false;
+                        is_row_blocked = opened.as_ref().is_err_and(RestError::is_firewall_rejection);
+                        row_opened(object, generation, opened.as_ref().copied()).await?;
+                        Input::RowOpened(opened.is_ok())
+                    }
+                    Woken::Response(response) => {
+                        let head = head_of(&response);
+                        connection = Connection::Open(response);
+                        Input::ModelHead(head)
+                    }
+                }
+            }
+        };
+        step.handle(input, host.now_ms());
+    };
+    drop(connection); // nothing more is billed
+    let now_ms = host.now_ms();
+    Ok(match ended {
+        Ended::Answered(answer) => ending_of(answer, now_ms),
+        Ended::RowFailed(attempts) => {
+            let ending = Ending::failed(Code::DatabaseError, attempts, now_ms);
+            (Ending { is_blocked: is_row_blocked, ..ending }, Note::new(""))
+        }
+        Ended::Stopped(attempts) => {
+            let interrupted = object.peek(|state| {
+                let stopped = state.find(id).unwrap_or(generation);
+                Ending::interrupted(stopped, Code::Cancelled, attempts, now_ms)
+            });
+            (interrupted.await?, Note::new("stopped"))
+        }
+    })
+}
+
+impl<B: Incoming> Connection<'_, B> {
+    fn poll(&mut self, at_least: usize, context: &mut Context<'_>) -> Poll<Woken<B>> {
+        match self {
+            Self::Closed => Poll::Pending,
+            Self::Sent(response) => response.as_mut().poll(context).map(|response| match response {
+                Ok(response) => Woken::Response(response),
+                Err(Unreachable) => Woken::Input(Input::ModelEnded(ModelEnd::Cut)),
+            }),
+            Self::Open(body) => body.poll_next(at_least, context).map(|bytes| {
+                Woken::Input(match bytes {
+                    Ok(Some(bytes)) => Input::ModelBytes(bytes),
+                    Ok(None) => Input::ModelEnded(ModelEnd::Regular),
+                    Err(Unreachable) => Input::ModelEnded(ModelEnd::Cut),
+                })
+            }),
+        }
+    }
+}
+
+fn head_of(response: &impl Incoming) -> ModelHead {
+    ModelHead {
+        status: response.status(),
+        content_type: response.header("content-type").unwrap_or_default(),
+        retry_after: response.header("retry-after"),
+        cache_status: response.header("x-openrouter-cache-status"),
+        generation_id: response.header("x-generation-id"),
+    }
+}
+
+/// (1) Opens the session's row. Whether the database has confirmed it.
+async fn open_row<H: UserObjectHost>(
+    object: &UserObject<H>,
+    generation: &Generation,
+    is_busy: &dyn Fn() -> bool,
+) -> Result<bool, RestError> {
+    let accepted = &generation.accepted;
+    let created_at = rfc3339(generation.started_ms);
+    let row = NewRow {
+        id: accepted.id,
+        run: accepted.run,
+        model: &accepted.model,
+        input_text: &accepted.input_text,
+        created_at: &created_at,
+    };
+    sessions::open(object.host(), &object.0.config.supabase, &accepted.credentials, &row, is_busy).await
+}
+
+/// Records what the opening of the row says of it.
+async fn row_opened<H: UserObjectHost>(
+    object: &UserObject<H>,
+    generation: &Generation,
+    opened: Result<bool, &RestError>,
+) -> Result<(), StoreError> {
+    let id = generation.accepted.id;
+    let row = match opened {
+        Ok(true) => RowState::Opened,
+        Ok(false) => generation.row,
+        Err(error) => {
+            log_rest(object.host(), id, "open", error);
+            reject_unknown_user(object, generation, error).await?;
+            // Only the first attempt of all that was refused says that the row does not exist; before a crash, and in the run
+            // before, it may have been opened.
+            let is_first = generation.accepted.run == 1
+                && generation.attempts == 0
+                && generation.row == RowState::Unknown;
+            if is_first && error.is_database_rejection() { RowState::Refused } else { generation.row }
+        }
+    };
+    set_row(object, id, row).await
+}
+
+async fn set_row<H: UserObjectHost>(
+    object: &UserObject<H>,
+    id: Uuid,
+    row: RowState,
+) -> Result<(), StoreError> {
+    object.transact(|state| ((), state.advance(id, Event::Row(row), object.host().now_ms()))).await
+}
+
+/// A deleted account is rejected from now on, for as long as its token would be accepted: each of its requests would be one
+/// more billed call whose result cannot be persisted.
+async fn reject_unknown_user<H: UserObjectHost>(
+    object: &UserObject<H>,
+    generation: &Generation,
+    error: &RestError,
+) -> Result<(), StoreError> {
+    if !error.is_unknown_user() {
+        return Ok(());
+    }
+    object.transact(|state| ((), state.reject_user(generation.accepted.credentials.expires_ms))).await
+}
+
+/// (2) Stores complete candidates, then sends them to the subscribers.
+async fn store<H: UserObjectHost>(
+    object: &UserObject<H>,
+    run: &Run,
+    candidates: Vec<Candidate>,
+) -> Result<(), StoreError> {
+    let host = object.host();
+    let now_ms = host.now_ms();
+    let with_id = |candidate| Rc::new(SessionCandidate::new(new_id(now_ms, host.random_bits()), candidate));
+    let candidates: Vec<Rc<SessionCandidate>> = candidates.into_iter().map(with_id).collect();
+    object
+        .transact(|state| ((), state.advance(run.id, Event::Candidates(candidates.clone()), now_ms)))
+        .await?;
+    run.add_stored(candidates);
+    Ok(())
+}
+
+fn ending_of(answer: Answer, now_ms: u64) -> (Ending, Note) {
+    let ending = Ending {
+        code: answer.outcome.err(),
+        partial: answer.outcome == Ok(Extent::Partial),
+        usage: answer.usage,
+        served_model: answer.model,
+        attempts: answer.attempts,
+        dropped: answer.dropped,
+        ended_ms: now_ms,
+        retry_after_s: answer.retry_after_s,
+        was_reused: answer.was_reused,
+        is_blocked: false,
+    };
+    (ending, Note { text: answer.operator_note, generation_id: answer.generation_id })
+}

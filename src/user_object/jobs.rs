@@ -1,0 +1,180 @@
+//! A decision inside one transaction: due jobs, the runs that it reserves, the limits that it meets.
+
+use std::rc::Rc;
+
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::reply::Reply;
+use super::run::Run;
+use super::{UserObject, UserObjectHost};
+use crate::auth::credentials::Credentials;
+use crate::config::LogLevel;
+use crate::ports::{Log, log_line};
+use crate::quota::{Refusal, UserQuota};
+use crate::user_state::generation::Generation;
+use crate::user_state::{Event, Job, UserState, Write, WriteSet};
+
+/// One decision. What it reserves is started once the transaction is stored; a repeated decision begins anew.
+pub(super) struct Decision<'a, H: UserObjectHost> {
+    object: &'a UserObject<H>,
+    pub(super) state: &'a mut UserState,
+    pub(super) writes: &'a mut WriteSet,
+    reserved: &'a mut Reserved<H>,
+    pub(super) now_ms: u64,
+}
+
+/// What a decision has reserved.
+pub(super) struct Reserved<H: UserObjectHost> {
+    runs: Vec<ReservedRun<H>>,
+    abandoned: Vec<Uuid>,
+    /// The policies whose limit has to be written to the event log.
+    limits: Vec<&'static str>,
+}
+
+impl<H: UserObjectHost> Default for Reserved<H> {
+    fn default() -> Self {
+        Self { runs: Vec::new(), abandoned: Vec::new(), limits: Vec::new() }
+    }
+}
+
+impl<H: UserObjectHost> Reserved<H> {
+    /// Starts the runs. Returns the limits that have to be logged.
+    pub(super) fn start(self, object: &UserObject<H>) -> Vec<&'static str> {
+        for id in self.abandoned {
+            log_abandoned(object.host(), id);
+        }
+        for reserved in self.runs {
+            reserved.start();
+        }
+        self.limits
+    }
+}
+
+/// A run that counts as running from the decision on, so that no other decision starts it too. Removed when it is dropped
+/// before its start.
+struct ReservedRun<H: UserObjectHost> {
+    object: UserObject<H>,
+    run: Rc<Run>,
+    generation: Option<Generation>,
+}
+
+impl<H: UserObjectHost> ReservedRun<H> {
+    fn start(mut self) {
+        if let Some(generation) = self.generation.take() {
+            self.object.start(Rc::clone(&self.run), generation);
+        }
+    }
+}
+
+impl<H: UserObjectHost> Drop for ReservedRun<H> {
+    fn drop(&mut self) {
+        if self.generation.is_some() {
+            self.object.0.runs.borrow_mut().retain(|run| !Rc::ptr_eq(run, &self.run));
+        }
+    }
+}
+
+impl<'a, H: UserObjectHost> Decision<'a, H> {
+    pub(super) const fn new(
+        object: &'a UserObject<H>,
+        state: &'a mut UserState,
+        writes: &'a mut WriteSet,
+        reserved: &'a mut Reserved<H>,
+        now_ms: u64,
+    ) -> Self {
+        Self { object, state, writes, reserved, now_ms }
+    }
+
+    /// Resumes pending work with the credentials of a request. The session that the request names comes first; `except` is
+    /// left alone.
+    pub(super) fn resume_pending_work(
+        &mut self,
+        credentials: &Credentials,
+        named: Option<Uuid>,
+        except: Option<Uuid>,
+    ) {
+        self.state.use_credentials(credentials, named, self.now_ms);
+        self.start_due_jobs(named, except);
+    }
+
+    /// Starts the due jobs, and abandons what was not persisted in its time.
+    pub(super) fn start_due_jobs(&mut self, named: Option<Uuid>, except: Option<Uuid>) {
+        self.abandon_expired();
+        let object = self.object;
+        for job in self.state.due_jobs(|id| object.is_running(id), named, self.now_ms) {
+            let (Job::Resume(id) | Job::Persist(id)) = job;
+            if except == Some(id) {
+                continue;
+            }
+            if job == Job::Resume(id) {
+                let attempts_max = object.0.config.model_api.attempts_max;
+                let generation = self.state.find(id);
+                let ending = generation.and_then(|found| found.ending_after_crash(attempts_max, self.now_ms));
+                let writes = self.state.advance(id, ending.map_or(Event::Resumed, Event::Ended), self.now_ms);
+                self.writes.extend(writes);
+            }
+            self.reserve_run(id);
+        }
+    }
+
+    /// Abandons what was not persisted in its time.
+    pub(super) fn abandon_expired(&mut self) {
+        let object = self.object;
+        let (abandoned, writes) = self.state.abandon_expired(|id| object.is_running(id), self.now_ms);
+        self.reserved.abandoned.extend(abandoned);
+        self.writes.extend(writes);
+    }
+
+    /// Reserves a run of that generation.
+    pub(super) fn reserve_run(&mut self, id: Uuid) -> Option<Rc<Run>> {
+        let generation = self.state.find(id)?.clone();
+        let run = Rc::new(Run::new(&generation));
+        self.object.0.runs.borrow_mut().push(Rc::clone(&run));
+        let reserved =
+            ReservedRun { object: self.object.clone(), run: Rc::clone(&run), generation: Some(generation) };
+        self.reserved.runs.push(reserved);
+        Some(run)
+    }
+
+    /// The run of that generation; reserves one to persist it where it has none. `None` when as many as allowed are persisted
+    /// now: then it is left to a later job.
+    pub(super) fn run_or_persist(&mut self, id: Uuid) -> Option<Rc<Run>> {
+        let object = self.object;
+        let run = object.run_of(id);
+        if run.is_some() || self.state.writes_left(|id| object.is_running(id)) == 0 {
+            return run;
+        }
+        self.reserve_run(id)
+    }
+
+    /// The reply to a request over a limit, which the event log gets once per window.
+    pub(super) fn exceed_limit(&mut self, refusal: Refusal) -> Reply {
+        let policies = &self.object.0.config.rate_limit;
+        let limits = self.state.limits_to_log(policies, &refusal, self.now_ms);
+        if !limits.is_empty() {
+            // Stored, so that no other instance of the object logs it again in the same window.
+            self.writes.add(Write::Ledger);
+        }
+        self.reserved.limits = limits;
+        Reply::LimitExceeded(refusal)
+    }
+
+    /// The user's quota now.
+    pub(super) fn quota(&self) -> UserQuota {
+        self.state.ledger.status(&self.object.0.config.rate_limit, self.now_ms)
+    }
+}
+
+#[derive(Serialize)]
+struct AbandonedLine {
+    level: &'static str,
+    message: &'static str,
+    session_id: Uuid,
+}
+
+/// Logs that an ended generation is lost.
+pub(super) fn log_abandoned(log: &impl Log, session_id: Uuid) {
+    let level = LogLevel::Error;
+    log_line(log, level, &AbandonedLine { level: level.name(), message: "given up", session_id });
+}

@@ -1,0 +1,394 @@
+//! The user object: all work on behalf of one user, on any host. A [`Command`] in, a [`Reply`](reply::Reply) out.
+//!
+//! ```text
+//! command ──► decide (one transaction) ──► start runs ──► wait, or subscribe ──► reply
+//! alarm   ──► due jobs ────────────────────────┘
+//! ```
+//! The object owns its runs: a request that leaves ends none of them. Each decision is one transaction, which the store may
+//! run more than once, so a run is reserved in the decision and started after it.
+//!
+//! Not for: HTTP (`edge`), the storage (the hosts), the decisions themselves (`user_state`).
+
+mod admit;
+pub mod command;
+pub mod generate;
+mod jobs;
+pub mod reply;
+mod run;
+pub mod session_view;
+pub mod stored_session;
+pub mod subscription;
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use uuid::Uuid;
+
+use crate::auth::credentials::Credentials;
+use crate::config::Config;
+use crate::http::sse::EventId;
+use crate::ports::{Clock, Fetch, Log, Random, Spawn, StoreError, Timer, UserStore};
+use crate::quota::{Refusal, UserQuota};
+use crate::supabase::sessions;
+use crate::user_state::generation::Generation;
+use crate::user_state::{UserState, WriteSet};
+use command::{Command, Operation};
+use jobs::Decision;
+use reply::{Cause, Executed, Failure, LogFields, Reply};
+use run::Run;
+use session_view::SessionView;
+use subscription::{SUBSCRIBERS_PER_SESSION_MAX, SUBSCRIBERS_PER_USER_MAX, Subscription};
+
+/// Everything that the object needs of its host.
+pub trait UserObjectHost: UserStore + Fetch + Timer + Clock + Random + Log + Spawn + Clone + 'static {}
+impl<H: UserStore + Fetch + Timer + Clock + Random + Log + Spawn + Clone + 'static> UserObjectHost for H {}
+
+/// One user's object. A clone is the same object.
+#[derive(Debug)]
+pub struct UserObject<H>(Rc<Inner<H>>);
+
+#[derive(Debug)]
+struct Inner<H> {
+    host: H,
+    config: Rc<Config>,
+    /// The generations that are driven now: `concurrent` ones, and endings that are being persisted.
+    runs: RefCell<Vec<Rc<Run>>>,
+    /// The moment of the alarm, where it is known.
+    alarm_ms: Cell<Option<u64>>,
+}
+
+impl<H> Clone for UserObject<H> {
+    fn clone(&self) -> Self {
+        Self(Rc::clone(&self.0))
+    }
+}
+
+/// The reply to a command, with what is rendered or measured beside it.
+struct Replied {
+    reply: Reply,
+    quota: Option<UserQuota>,
+    log: LogFields,
+    subscription: Option<Subscription>,
+}
+
+impl Replied {
+    fn new(reply: Reply, log: LogFields) -> Self {
+        Self { reply, quota: None, log, subscription: None }
+    }
+
+    fn bare(reply: Reply) -> Self {
+        Self::new(reply, LogFields::default())
+    }
+
+    fn subscribed(subscription: Subscription, log: LogFields) -> Self {
+        let reply = Reply::Subscribed(subscription.session_id);
+        Self { subscription: Some(subscription), ..Self::new(reply, log) }
+    }
+}
+
+impl<H: UserObjectHost> UserObject<H> {
+    /// The object of one user, whose state the host stores.
+    #[must_use]
+    pub fn new(host: H, config: Rc<Config>) -> Self {
+        let (runs, alarm_ms) = (RefCell::default(), Cell::default());
+        Self(Rc::new(Inner { host, config, runs, alarm_ms }))
+    }
+
+    /// The host.
+    #[must_use]
+    pub fn host(&self) -> &H {
+        &self.0.host
+    }
+
+    /// Executes a command. A subscription comes with [`Reply::Subscribed`].
+    pub async fn execute(&self, command: &Command) -> (Executed, Option<Subscription>) {
+        let replied = match &command.operation {
+            _ if self.rejects_user().await => Ok(failed(Cause::UnknownUser)),
+            Operation::Count => self.count(&command.credentials).await,
+            Operation::Generate(generate) => admit::generate(self, command, generate).await,
+            Operation::Read { id } => self.read(command, *id).await,
+            Operation::Subscribe { id, after } => self.subscribe(command, *id, *after).await,
+            Operation::Stop { id } => self.stop(command, *id).await,
+        };
+        let Replied { reply, quota, log, subscription } =
+            replied.unwrap_or_else(|StoreError| failed(Cause::Storage));
+        (Executed { reply, quota, log }, subscription)
+    }
+
+    /// Runs the due jobs, and deletes a state that is no longer needed. To be called when the alarm goes off.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the host has to set the alarm again.
+    pub async fn run_alarm(&self) -> Result<(), StoreError> {
+        self.0.alarm_ms.set(None);
+        let is_empty = self.decide(None, |decision| {
+            if decision.state.is_idle(decision.now_ms) {
+                let writes = decision.state.clear();
+                decision.writes.extend(writes);
+            }
+            decision.start_due_jobs(None, None);
+            decision.state.is_empty()
+        });
+        if is_empty.await? && self.0.runs.borrow().is_empty() {
+            self.0.host.delete().await?;
+        }
+        Ok(())
+    }
+
+    async fn rejects_user(&self) -> bool {
+        let now_ms = self.0.host.now_ms();
+        self.peek(|state| state.is_rejected(now_ms)).await == Ok(true)
+    }
+
+    async fn count(&self, credentials: &Credentials) -> Result<Replied, StoreError> {
+        let policies = &self.0.config.rate_limit;
+        let (reply, quota) = self
+            .decide(Some(credentials), |decision| {
+                let reply = match decision.state.count(policies, decision.now_ms) {
+                    Ok(writes) => {
+                        decision.writes.extend(writes);
+                        Reply::Counted
+                    }
+                    Err(refusal) => decision.exceed_limit(refusal),
+                };
+                (reply, decision.quota())
+            })
+            .await?;
+        Ok(Replied { quota: Some(quota), ..Replied::bare(reply) })
+    }
+
+    async fn read(&self, command: &Command, id: Uuid) -> Result<Replied, StoreError> {
+        let found = self.decide(Some(&command.credentials), |decision| {
+            decision.resume_pending_work(&command.credentials, Some(id), None);
+            let generation = decision.state.find(id).cloned()?;
+            let run = self.run_of(id).filter(|_| generation.ending.is_some());
+            Some((generation, run))
+        });
+        let Some((generation, run)) = found.await? else { return Ok(Replied::bare(Reply::NotFound)) };
+        // An ending is being persisted.
+        let finished = match run {
+            Some(run) => run.finished().await,
+            None => None,
+        };
+        let generation = finished.map_or(generation, |finished| finished.generation.clone());
+        let session = SessionView::of_generation(&generation, false);
+        Ok(Replied::new(Reply::Session(session.document()), log_fields(&generation)))
+    }
+
+    async fn subscribe(
+        &self,
+        command: &Command,
+        id: Uuid,
+        after: Option<EventId>,
+    ) -> Result<Replied, StoreError> {
+        self.decide(Some(&command.credentials), |decision| {
+            decision.resume_pending_work(&command.credentials, Some(id), None);
+            let Some(generation) = decision.state.find(id).cloned() else {
+                return Replied::bare(Reply::NotFound);
+            };
+            if !self.may_subscribe(id) {
+                return Replied::bare(Reply::LimitExceeded(Refusal::by_concurrent()));
+            }
+            let subscription = match decision.run_or_persist(id) {
+                Some(run) => Subscription::to_run(generation.accepted.run, after, &run),
+                None => Subscription::to_ended(SessionView::of_generation(&generation, false), after),
+            };
+            Replied::subscribed(subscription, log_fields(&generation))
+        })
+        .await
+    }
+
+    async fn stop(&self, command: &Command, id: Uuid) -> Result<Replied, StoreError> {
+        let found = self.decide(Some(&command.credentials), |decision| {
+            decision.resume_pending_work(&command.credentials, Some(id), None);
+            decision.state.find(id).cloned().map(|generation| (generation, self.run_of(id)))
+        });
+        let Some((generation, run)) = found.await? else { return Ok(Replied::bare(Reply::NotFound)) };
+        let log = log_fields(&generation);
+        match (&generation.ending, run) {
+            (None, Some(run)) => {
+                run.stop();
+                // The next read must find it ended.
+                run.finished().await;
+                Ok(Replied::new(Reply::Stopped, log))
+            }
+            (Some(ending), _)
+                if command.is_repeated && has_ended_since(command.began_ms, ending.ended_ms) =>
+            {
+                Ok(Replied::new(Reply::Stopped, log))
+            }
+            _ => Ok(Replied::bare(Reply::NotRunning)),
+        }
+    }
+
+    /// Decides in one transaction, then starts the runs that the decision has reserved, and logs what it has abandoned. The
+    /// store may run `decide` more than once; only its last result counts.
+    async fn decide<T>(
+        &self,
+        credentials: Option<&Credentials>,
+        mut decide: impl FnMut(&mut Decision<'_, H>) -> T,
+    ) -> Result<T, StoreError> {
+        let mut reserved = jobs::Reserved::default();
+        let decided = self.transact(|state| {
+            reserved = jobs::Reserved::default();
+            let mut writes = WriteSet::none();
+            let now_ms = self.0.host.now_ms();
+            let mut decision = Decision::new(self, state, &mut writes, &mut reserved, now_ms);
+            let decided = decide(&mut decision);
+            (decided, writes)
+        });
+        let decided = decided.await?;
+        let limits = reserved.start(self);
+        if let Some(credentials) = credentials.filter(|_| !limits.is_empty()) {
+            self.log_limits(credentials.clone(), limits);
+        }
+        Ok(decided)
+    }
+
+    /// Changes the state in one transaction, and sets the alarm for the next job.
+    async fn transact<T>(
+        &self,
+        mut decide: impl FnMut(&mut UserState) -> (T, WriteSet),
+    ) -> Result<T, StoreError> {
+        let (mut decided, mut alarm_ms) = (None, None);
+        let mut decide = |state: &mut UserState| {
+            let (value, writes) = decide(state);
+            decided = Some(value);
+            alarm_ms =
+                if writes.is_empty() { self.missing_alarm_ms(state) } else { self.next_alarm_ms(state) };
+            writes
+        };
+        self.0.host.transact(&mut decide).await?;
+        self.set_alarm(alarm_ms);
+        decided.ok_or(StoreError)
+    }
+
+    /// Reads the state.
+    async fn peek<T>(&self, look: impl FnOnce(&UserState) -> T) -> Result<T, StoreError> {
+        let (mut look, mut seen, mut alarm_ms) = (Some(look), None, None);
+        let mut look = |state: &UserState| {
+            seen = look.take().map(|look| look(state));
+            alarm_ms = self.missing_alarm_ms(state);
+        };
+        self.0.host.peek(&mut look).await?;
+        self.set_alarm(alarm_ms);
+        seen.ok_or(StoreError)
+    }
+
+    fn next_alarm_ms(&self, state: &UserState) -> Option<u64> {
+        state.alarm_ms(|id| self.is_running(id), self.0.host.now_ms())
+    }
+
+    /// The next alarm where none is set: the last one may have found everything running, or not yet idle.
+    fn missing_alarm_ms(&self, state: &UserState) -> Option<u64> {
+        self.current_alarm_ms().is_none().then(|| self.next_alarm_ms(state)).flatten()
+    }
+
+    /// The moment of the alarm. One that has passed has gone off, or is lost.
+    fn current_alarm_ms(&self) -> Option<u64> {
+        let now_ms = self.0.host.now_ms();
+        self.0.alarm_ms.get().filter(|set_ms| *set_ms > now_ms)
+    }
+
+    /// Sets the alarm, unless it goes off sooner already.
+    fn set_alarm(&self, at_ms: Option<u64>) {
+        let Some(at_ms) = at_ms else { return };
+        if self.current_alarm_ms().is_some_and(|set_ms| set_ms <= at_ms) {
+            return;
+        }
+        self.0.alarm_ms.set(Some(at_ms));
+        let object = self.clone();
+        self.0.host.spawn(async move {
+            if object.0.host.set_alarm(at_ms).await.is_err() {
+                // The storage still has the alarm before; the next decision sets it again.
+                object.0.alarm_ms.set(None);
+            }
+        });
+    }
+
+    /// Drives a generation to its end, in a task of its own.
+    fn start(&self, run: Rc<Run>, generation: Generation) {
+        let object = self.clone();
+        self.0.host.spawn(async move {
+            let finished = generate::run(&object, &run, generation).await.ok().flatten();
+            object.remove(&run);
+            // An ending that is not yet persisted has a time of its own, which may be sooner than the heartbeat. A storage that
+            // fails still has the alarm before.
+            let next_ms = object.peek(|state| object.next_alarm_ms(state)).await;
+            object.set_alarm(next_ms.ok().flatten());
+            run.end(finished);
+        });
+    }
+
+    fn remove(&self, run: &Rc<Run>) {
+        self.0.runs.borrow_mut().retain(|other| !Rc::ptr_eq(other, run));
+    }
+
+    fn run_of(&self, id: Uuid) -> Option<Rc<Run>> {
+        self.0.runs.borrow().iter().find(|run| run.id == id).map(Rc::clone)
+    }
+
+    fn is_running(&self, id: Uuid) -> bool {
+        self.0.runs.borrow().iter().any(|run| run.id == id)
+    }
+
+    /// Whether another stream of that generation is within the limits.
+    fn may_subscribe(&self, id: Uuid) -> bool {
+        let runs = self.0.runs.borrow();
+        let of_session = runs.iter().find(|run| run.id == id).map_or(0, |run| run.subscribers());
+        let of_user = runs.iter().map(|run| run.subscribers()).fold(0, usize::saturating_add);
+        of_session < SUBSCRIBERS_PER_SESSION_MAX && of_user < SUBSCRIBERS_PER_USER_MAX
+    }
+
+    /// Writes to the event log that limits were reached, after the reply. One attempt: the user is not billed for it.
+    fn log_limits(&self, credentials: Credentials, policies: Vec<&'static str>) {
+        let object = self.clone();
+        self.0.host.spawn(async move {
+            for policy in policies {
+                let Inner { host, config, .. } = &*object.0;
+                let _ = sessions::log_rate_limited(host, &config.supabase, &credentials, policy).await;
+            }
+        });
+    }
+}
+
+fn failed(cause: Cause) -> Replied {
+    Replied::bare(Reply::Failed(Failure::new(cause)))
+}
+
+/// Whether a generation that a request stops has ended since the request began. Where the first delivery of the request had no
+/// reply, that delivery has stopped it, or came just as it ended.
+#[must_use]
+pub const fn has_ended_since(began_ms: u64, ended_ms: u64) -> bool {
+    began_ms <= ended_ms.saturating_add(CLOCKS_MS)
+}
+
+/// By how much the clocks of the Worker, the object and the database may differ.
+const CLOCKS_MS: u64 = 1_000;
+
+fn log_fields(generation: &Generation) -> LogFields {
+    let ending = generation.ending.as_ref();
+    LogFields {
+        code: ending.and_then(|ending| ending.code),
+        session_id: Some(generation.accepted.id),
+        model: Some(generation.accepted.model.as_ref().to_owned()),
+        attempts: ending.map(|ending| ending.attempts),
+        usage: ending.and_then(|ending| ending.usage),
+        model_ms: ending.map(|ending| ending.ended_ms.saturating_sub(generation.started_ms)),
+        database_ms: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ending_is_compared_with_the_tolerance_of_clocks() {
+        const T: u64 = 1_800_000_000_000;
+        for (ended_ms, since) in [(T + 5, true), (T, true), (T - 1_000, true), (T - 1_001, false), (0, false)]
+        {
+            assert_eq!(has_ended_since(T, ended_ms), since, "{ended_ms}");
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! A session as its owner sees it, whether the object or the database has it, and its JSON documents.
+
+use std::rc::Rc;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::reply::{Cause, Failure, SessionDocument};
+use crate::generation::usage::Usage;
+use crate::http::problem::Code;
+use crate::http::to_json;
+use crate::user_state::generation::{Generation, SessionCandidate};
+
+/// The status of a session without an end.
+pub const GENERATING: &str = "generating";
+/// The status of a session with candidates.
+pub const COMPLETED: &str = "completed";
+/// The status of a session with an error.
+pub const FAILED: &str = "failed";
+
+/// A session as its owner sees it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SessionView {
+    /// Its id.
+    pub id: Uuid,
+    /// The 1-based number of its run.
+    pub run: u32,
+    /// The requested model.
+    pub model: Rc<str>,
+    /// When it was accepted; RFC 3339.
+    pub created_at: String,
+    /// When it ended; RFC 3339.
+    pub ended_at: Option<String>,
+    /// Its failure.
+    pub failure: Option<Code>,
+    /// Seconds after which a retry can succeed, from the model API.
+    pub retry_after_s: Option<u64>,
+    /// Whether the model's answer was cut.
+    pub partial: bool,
+    /// What was billed.
+    pub usage: Option<Usage>,
+    /// Whether the model API sent a cached answer; `None` where none was requested.
+    pub was_reused: Option<bool>,
+    /// The number of candidates so far.
+    pub candidate_count: usize,
+    /// In their order.
+    pub candidates: Vec<Rc<SessionCandidate>>,
+    /// Whether the database has its end.
+    pub is_persisted: bool,
+    /// Whether a firewall in front of the database refused it.
+    pub is_blocked: bool,
+}
+
+/// The document of `POST /ai-sessions`.
+#[derive(Serialize)]
+struct Created<'a> {
+    id: Uuid,
+    partial: bool,
+    candidates: &'a [Rc<SessionCandidate>],
+}
+
+/// The document of `GET /ai-sessions/{id}`, and of the 202 of `POST /ai-sessions`.
+#[derive(Serialize)]
+struct Session<'a> {
+    #[serde(flatten)]
+    summary: Summary<'a>,
+    /// Empty unless completed.
+    candidates: &'a [Rc<SessionCandidate>],
+}
+
+/// A session without its candidates, as in a list.
+#[derive(Debug, Serialize)]
+pub struct Summary<'a> {
+    /// The session.
+    pub id: Uuid,
+    /// `generating`, `completed`, `failed`.
+    pub status: &'a str,
+    /// The requested model.
+    pub model: &'a str,
+    /// Whether the model's answer was cut.
+    pub partial: bool,
+    /// The code of a failure.
+    pub error: Option<&'a str>,
+    /// RFC 3339, UTC.
+    pub created_at: &'a str,
+    /// RFC 3339, UTC.
+    pub ended_at: Option<&'a str>,
+    /// What was billed.
+    pub usage: Option<Usage>,
+    /// The number of candidates so far.
+    pub candidate_count: usize,
+}
+
+impl SessionView {
+    /// The view of a generation that the object has.
+    #[must_use]
+    pub fn of_generation(generation: &Generation, is_persisted: bool) -> Self {
+        let ending = generation.ending.as_ref();
+        Self {
+            id: generation.accepted.id,
+            run: generation.accepted.run,
+            model: Rc::clone(&generation.accepted.model),
+            created_at: rfc3339(generation.started_ms),
+            ended_at: ending.map(|ending| rfc3339(ending.ended_ms)),
+            failure: ending.and_then(|ending| ending.code),
+            retry_after_s: ending.and_then(|ending| ending.retry_after_s),
+            partial: ending.is_some_and(|ending| ending.partial),
+            usage: ending.and_then(|ending| ending.usage),
+            was_reused: ending.and_then(|ending| ending.was_reused),
+            candidate_count: generation.candidates.len(),
+            candidates: generation.candidates.clone(),
+            is_persisted,
+            is_blocked: ending.is_some_and(|ending| ending.is_blocked),
+        }
+    }
+
+    /// `generating`, `completed` or `failed`.
+    #[must_use]
+    pub const fn status(&self) -> &'static str {
+        match (&self.ended_at, self.failure) {
+            (None, _) => GENERATING,
+            (Some(_), Some(_)) => FAILED,
+            (Some(_), None) => COMPLETED,
+        }
+    }
+
+    /// The session without its candidates.
+    #[must_use]
+    pub fn summary(&self) -> Summary<'_> {
+        Summary {
+            id: self.id,
+            status: self.status(),
+            model: &self.model,
+            partial: self.partial,
+            error: self.failure.map(Code::name),
+            created_at: &self.created_at,
+            ended_at: self.ended_at.as_deref(),
+            usage: self.usage,
+            candidate_count: self.candidate_count,
+        }
+    }
+
+    /// The document for an owner who reads the session.
+    #[must_use]
+    pub fn document(&self) -> SessionDocument {
+        let candidates = if self.status() == COMPLETED { self.candidates.as_slice() } else { &[] };
+        self.with_json(to_json(&Session { summary: self.summary(), candidates }))
+    }
+
+    /// The document for a client that has waited for the end.
+    ///
+    /// # Errors
+    /// The failure of the generation, or that its candidates are not yet persisted.
+    pub fn created(&self) -> Result<SessionDocument, Failure> {
+        if let Some(failure) = self.problem() {
+            return Err(failure);
+        }
+        let document = Created { id: self.id, partial: self.partial, candidates: &self.candidates };
+        Ok(self.with_json(to_json(&document)))
+    }
+
+    fn with_json(&self, json: Vec<u8>) -> SessionDocument {
+        SessionDocument {
+            id: self.id,
+            is_generating: self.ended_at.is_none(),
+            was_reused: self.was_reused,
+            json,
+        }
+    }
+
+    /// Why the candidates are not available; `None` when they are.
+    #[must_use]
+    pub const fn problem(&self) -> Option<Failure> {
+        let cause = match self.failure {
+            Some(code) => Cause::Generation(code),
+            None if self.is_persisted => return None,
+            None => Cause::NotPersisted,
+        };
+        Some(Failure { cause, is_blocked: self.is_blocked, retry_after_s: self.retry_after_s })
+    }
+}
+
+/// RFC 3339, UTC, with milliseconds.
+#[must_use]
+pub fn rfc3339(ms: u64) -> String {
+    let at = i64::try_from(ms).ok().and_then(DateTime::<Utc>::from_timestamp_millis).unwrap_or_default();
+    at.to_rfc3339_opts(SecondsFormat::Millis, true)
+}

@@ -1,0 +1,482 @@
+//! The stored form of the user state: JSON records, which a host keeps in rows.
+//!
+//! ```text
+//! ledger       one row       {"version":1,"ledger":[…],"attempts":[…],"told_limited":[…],"rejected_until_ms":…}
+//! generations  id            {"version":1,"accepted":{…},…}, and beside it the ending: null or {"version":1,…}
+//! candidates   id, position  a batch: [{"id":…,"front":…,"back":…,"prompt":…},…]
+//! claims       session       {"version":1,"key":…,…}: the idempotency records
+//! ```
+//! A record without a version is of version 0, which has the same members. Members may be added without a new version; a
+//! record of a later version than this one is not read.
+
+use std::rc::Rc;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::UserState;
+use super::generation::{Generation, SessionCandidate};
+use super::idempotency::IdempotencyRecord;
+use crate::quota::{Ledger, Window};
+
+/// The version of the records that are stored.
+pub const VERSION: u32 = 1;
+
+const VERSION_MEMBER: &str = "{\"version\":";
+
+/// A record that cannot be read or written: no decision may rest on the state then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotReadable;
+
+/// Every row of a user.
+#[derive(Debug, Default)]
+pub struct StoredRows {
+    /// The ledger's record.
+    pub ledger: Option<String>,
+    /// The record of each generation, and its ending; in the order of `started_ms`.
+    pub generations: Vec<(String, Option<String>)>,
+    /// The generation's id and the batch, by ascending position.
+    pub candidates: Vec<(String, String)>,
+    /// The idempotency records.
+    pub idempotency_records: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct LedgerRecord<'a> {
+    ledger: &'a Ledger,
+    attempts: &'a Window,
+    #[serde(rename = "told_limited")]
+    logged_limits: &'a [(String, u64)],
+    rejected_until_ms: u64,
+}
+
+#[derive(Deserialize)]
+struct StoredLedger {
+    ledger: Ledger,
+    #[serde(default)]
+    attempts: Window,
+    #[serde(rename = "told_limited")]
+    logged_limits: Vec<(String, u64)>,
+    #[serde(default)]
+    rejected_until_ms: u64,
+}
+
+/// Builds the state from its rows.
+///
+/// # Errors
+/// [`NotReadable`].
+pub fn load(rows: &StoredRows) -> Result<UserState, NotReadable> {
+    let (mut ledger, mut logged_limits, mut rejected_until_ms) = (Ledger::default(), Vec::new(), 0);
+    if let Some(record) = &rows.ledger {
+        let record: StoredLedger = read(record)?;
+        ledger = Ledger { attempts: record.attempts, ..record.ledger };
+        (logged_limits, rejected_until_ms) = (record.logged_limits, record.rejected_until_ms);
+    }
+    let records = rows.idempotency_records.iter().map(|record| read::<IdempotencyRecord>(record));
+    let mut generations = Vec::new();
+    for (record, ending) in &rows.generations {
+        let mut generation: Generation = read(record)?;
+        generation.ending = ending.as_deref().map(read).transpose()?;
+        generations.push(generation);
+    }
+    for (id, batch) in &rows.candidates {
+        let id = Uuid::try_parse(id).map_err(|_| NotReadable)?;
+        let generation = generations.iter_mut().find(|generation| generation.accepted.id == id);
+        if let Some(generation) = generation {
+            let batch: Vec<Rc<SessionCandidate>> =
+                serde_json::from_slice(batch.as_bytes()).map_err(|_| NotReadable)?;
+            generation.candidates.extend(batch);
+        }
+    }
+    let records = records.collect::<Result<_, _>>()?;
+    Ok(UserState::from_parts((ledger, logged_limits, rejected_until_ms), records, generations))
+}
+
+/// The record of the ledger.
+///
+/// # Errors
+/// [`NotReadable`].
+pub fn ledger_record(state: &UserState) -> Result<String, NotReadable> {
+    record(&LedgerRecord {
+        ledger: &state.ledger,
+        attempts: &state.ledger.attempts,
+        logged_limits: &state.logged_limits,
+        rejected_until_ms: state.rejected_until_ms,
+    })
+}
+
+/// The record of a generation, of an ending or of an idempotency key.
+///
+/// # Errors
+/// [`NotReadable`].
+pub fn record(value: &impl Serialize) -> Result<String, NotReadable> {
+    serde_json::to_string(value).map_err(|_| NotReadable).and_then(|json| with_version(&json))
+}
+
+fn with_version(json: &str) -> Result<String, NotReadable> {
+    let members = json.strip_prefix('{').ok_or(NotReadable)?;
+    Ok([VERSION_MEMBER, &VERSION.to_string(), ",", members].concat())
+}
+
+/// The batch of a generation's candidates from a position on.
+///
+/// # Errors
+/// [`NotReadable`].
+pub fn batch(generation: &Generation, from: usize) -> Result<String, NotReadable> {
+    let batch = generation.candidates.get(from..).unwrap_or_default();
+    serde_json::to_string(batch).map_err(|_| NotReadable)
+}
+
+fn read<T: for<'a> Deserialize<'a>>(record: &str) -> Result<T, NotReadable> {
+    check_version(record)?;
+    serde_json::from_slice(record.as_bytes()).map_err(|_| NotReadable)
+}
+
+/// A record begins with its version, or has none. Those of this service have no white space.
+fn check_version(record: &str) -> Result<(), NotReadable> {
+    let Some(rest) = record.strip_prefix(VERSION_MEMBER) else { return Ok(()) };
+    let version = rest.split(',').next().and_then(|version| version.parse::<u32>().ok());
+    if version.is_some_and(|version| version <= VERSION) { Ok(()) } else { Err(NotReadable) }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::auth::credentials::Credentials;
+    use crate::generation::usage::Usage;
+    use crate::http::problem::Code;
+    use crate::quota::{Policies, Quota, Reservation};
+    use crate::user_state::generation::{Accepted, Ending, RowState};
+    use crate::user_state::idempotency::{Key, Outcome, Plan, classify};
+
+    const T: u64 = 1_800_000_000_000;
+    const ONE: Uuid = Uuid::from_u128(1);
+    const TWO: Uuid = Uuid::from_u128(2);
+
+    // As the service wrote them before records had a version, with every member set.
+    const LEDGER: &str = include_str!("../../tests/fixtures/stored/ledger.json");
+    const GENERATION: &str = include_str!("../../tests/fixtures/stored/generation.json");
+    const ENDING: &str = include_str!("../../tests/fixtures/stored/ending.json");
+    const CANDIDATES: &str = include_str!("../../tests/fixtures/stored/candidates.json");
+    const IDEMPOTENCY_RECORD: &str = include_str!("../../tests/fixtures/stored/idempotency_record.json");
+
+    fn policies() -> Policies {
+        Policies {
+            burst: Quota { count: 10, window_s: 60 },
+            generations: Quota { count: 3, window_s: 3600 },
+            attempts: Quota { count: 1000, window_s: 3600 },
+            concurrent: 2,
+        }
+    }
+
+    /// The ledger of the fixture, and its second reservation: two requests and two generations, of which the first has ended
+    /// and was refunded, and the second has made two model calls.
+    fn ledger() -> (Ledger, Reservation) {
+        let (mut ledger, policies) = (Ledger::default(), policies());
+        for at_ms in [T, T + 30_000] {
+            ledger.count_request(&policies, at_ms).expect("within the burst");
+        }
+        let first = ledger.reserve(&policies, ONE, 90_000, T).expect("within the limits");
+        let second = ledger.reserve(&policies, TWO, 90_000, T).expect("within the limits");
+        ledger.refund(first);
+        ledger.release(ONE);
+        assert!(ledger.count_attempt(&policies, T + 30_000));
+        (ledger, second)
+    }
+
+    fn generation() -> Generation {
+        let candidate = |number: u128| SessionCandidate {
+            id: Uuid::from_u128(number),
+            front: format!("front {number}"),
+            back: "back".to_owned(),
+            prompt: "prompt".to_owned(),
+        };
+        let accepted = Accepted {
+            id: TWO,
+            run: 2,
+            user_id: Uuid::from_u128(7),
+            input_text: Rc::from("A text with \"quotes\",\n\u{e9} and \u{1f600}."),
+            model: Rc::from("a/one"),
+            credentials: Credentials {
+                token: Rc::from("header.claims.signature"),
+                expires_ms: T + 3_600_000,
+                traceparent: Some(Rc::from("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")),
+            },
+            referer: Rc::from("https://cards.example"),
+            no_cache: true,
+        };
+        Generation {
+            row: RowState::Opened,
+            attempts: 2,
+            writes: 2,
+            refusals: 1,
+            write_at_ms: T + 34_000,
+            candidates: vec![Rc::new(candidate(11)), Rc::new(candidate(12))],
+            ..Generation::new(accepted, ledger().1, 60_000, T)
+        }
+    }
+
+    fn ending() -> Ending {
+        Ending {
+            code: Some(Code::AiRefused),
+            partial: true,
+            usage: Some(Usage { prompt_tokens: 1200, completion_tokens: 340, cost: 0.001_25 }),
+            served_model: Some("a/one-2026".to_owned()),
+            attempts: 2,
+            dropped: 3,
+            ended_ms: T + 40_000,
+            retry_after_s: Some(30),
+            was_reused: Some(false),
+            is_blocked: true,
+        }
+    }
+
+    fn key() -> Key {
+        Key::new("key-1".to_owned(), "a/one", "text", Uuid::from_u128(77))
+    }
+
+    fn idempotency_record() -> IdempotencyRecord {
+        IdempotencyRecord {
+            key: "key-1".to_owned(),
+            fingerprint: key().fingerprint,
+            session_id: ONE,
+            run: 2,
+            request: Uuid::from_u128(77),
+            created_ms: T,
+            outcome: Some(Outcome::Failed(Code::DatabaseError)),
+            is_final: true,
+        }
+    }
+
+    /// The rows of the fixtures, with or without the ending.
+    fn fixtures(ending: Option<&str>) -> StoredRows {
+        StoredRows {
+            ledger: Some(LEDGER.to_owned()),
+            generations: vec![(GENERATION.to_owned(), ending.map(str::to_owned))],
+            candidates: vec![(TWO.to_string(), CANDIDATES.to_owned())],
+            idempotency_records: vec![IDEMPOTENCY_RECORD.to_owned()],
+        }
+    }
+
+    /// The rows as they are written now.
+    fn rows_of(state: &UserState) -> StoredRows {
+        let rows = |generation: &Generation| {
+            let ending = generation.ending.as_ref().map(|ending| record(ending).expect("it is JSON"));
+            (record(generation).expect("it is JSON"), ending)
+        };
+        let batch = |generation: &Generation| {
+            (generation.accepted.id.to_string(), batch(generation, 0).expect("it is JSON"))
+        };
+        StoredRows {
+            ledger: Some(ledger_record(state).expect("it is JSON")),
+            generations: state.generations.iter().map(rows).collect(),
+            candidates: state.generations.iter().map(batch).collect(),
+            idempotency_records: state
+                .records
+                .iter()
+                .map(|found| record(found).expect("it is JSON"))
+                .collect(),
+        }
+    }
+
+    /// Every record of the rows that has a version.
+    fn records_of(rows: &StoredRows) -> Vec<&String> {
+        let generations =
+            rows.generations.iter().flat_map(|(record, ending)| [Some(record), ending.as_ref()]);
+        generations.flatten().chain(&rows.ledger).chain(&rows.idempotency_records).collect()
+    }
+
+    fn assert_complete(state: &UserState, is_ended: bool) {
+        let (mut ledger, reservation) = ledger();
+        let mut expected = generation();
+        assert_eq!(expected.reservation, Some(reservation));
+        if is_ended {
+            // The consequences of an ending are not stored.
+            ledger.release(TWO);
+            expected = Generation { ending: Some(ending()), reservation: None, ..expected };
+        }
+        assert_eq!(state.ledger, ledger);
+        assert_eq!(state.generations, [expected]);
+        assert_eq!(state.records, [idempotency_record()]);
+        let logged = ["burst", "concurrent"].map(|policy| (policy.to_owned(), T + 30_000));
+        assert_eq!(state.logged_limits, logged);
+        assert_eq!(state.rejected_until_ms, T + 30_000);
+    }
+
+    #[test]
+    fn records_without_a_version_are_loaded_completely() {
+        assert_complete(&load(&fixtures(None)).expect("readable"), false);
+        assert_complete(&load(&fixtures(Some(ENDING))).expect("readable"), true);
+    }
+
+    #[test]
+    fn records_of_this_version_are_loaded_completely() {
+        for ending in [None, Some(ENDING)] {
+            let state = load(&fixtures(ending)).expect("readable");
+            let rows = rows_of(&state);
+            for record in records_of(&rows) {
+                assert!(record.starts_with(r#"{"version":1,""#), "{record}");
+            }
+            assert_complete(&load(&rows).expect("readable"), ending.is_some());
+        }
+    }
+
+    #[test]
+    fn a_record_has_the_members_of_version_0_beside_its_version() {
+        let rows = rows_of(&load(&fixtures(Some(ENDING))).expect("readable"));
+        let mut records = records_of(&rows).into_iter();
+        for before in [GENERATION, ENDING, LEDGER, IDEMPOTENCY_RECORD] {
+            let mut before: Value = serde_json::from_str(before).expect("it is JSON");
+            before["version"] = json!(1);
+            let mut now: Value =
+                serde_json::from_str(records.next().expect("four records")).expect("it is JSON");
+            // Removed and released with the ending.
+            if let Some(reservation) = now.get_mut("unit") {
+                *reservation = json!(1);
+            }
+            if let Some(leases) = now.pointer_mut("/ledger/2") {
+                *leases = before["ledger"][2].clone();
+            }
+            assert_eq!(now, before);
+        }
+        assert_eq!(records.next(), None);
+        assert_eq!(rows.candidates, [(TWO.to_string(), CANDIDATES.to_owned())]);
+    }
+
+    #[test]
+    fn no_rows_are_an_empty_state() {
+        assert!(load(&StoredRows::default()).expect("readable").is_empty());
+    }
+
+    /// Each row of the fixtures replaced in turn by `change` of it.
+    fn changed(change: impl Fn(&str) -> String) -> Vec<(&'static str, StoredRows)> {
+        let all = || fixtures(Some(ENDING));
+        vec![
+            ("ledger", StoredRows { ledger: Some(change(LEDGER)), ..all() }),
+            ("generation", StoredRows { generations: vec![(change(GENERATION), None)], ..all() }),
+            (
+                "ending",
+                StoredRows { generations: vec![(GENERATION.to_owned(), Some(change(ENDING)))], ..all() },
+            ),
+            (
+                "idempotency record",
+                StoredRows { idempotency_records: vec![change(IDEMPOTENCY_RECORD)], ..all() },
+            ),
+        ]
+    }
+
+    fn with_version(version: &str) -> impl Fn(&str) -> String {
+        move |record| record.replacen('{', &["{\"version\":", version, ","].concat(), 1)
+    }
+
+    #[test]
+    fn a_record_of_a_later_version_is_refused() {
+        for (version, is_readable) in
+            [("0", true), ("1", true), ("2", false), ("4294967296", false), ("\"1\"", false)]
+        {
+            for (name, rows) in changed(with_version(version)) {
+                assert_eq!(load(&rows).is_ok(), is_readable, "{name} {version}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_broken_record_is_refused() {
+        for broken in [
+            |_: &str| String::new(),
+            |_: &str| "{}".to_owned(),
+            |_: &str| "[]".to_owned(),
+            |_: &str| "null".to_owned(),
+            |record: &str| record[..record.len() - 1].to_owned(),
+            |record: &str| [record, "}"].concat(),
+            |record: &str| record.replacen(':', "", 1),
+        ] {
+            for (name, rows) in changed(broken) {
+                assert_eq!(load(&rows).err(), Some(NotReadable), "{name} {rows:?}");
+            }
+            let candidates = vec![(TWO.to_string(), broken(&CANDIDATES[1..CANDIDATES.len() - 1]))];
+            let rows = StoredRows { candidates, ..fixtures(None) };
+            assert_eq!(load(&rows).is_ok(), rows.candidates[0].1 == "[]", "{rows:?}");
+        }
+        let candidates = vec![("no id".to_owned(), CANDIDATES.to_owned())];
+        assert_eq!(load(&StoredRows { candidates, ..fixtures(None) }).err(), Some(NotReadable));
+    }
+
+    #[test]
+    fn a_value_that_is_no_object_is_no_record() {
+        assert_eq!(record(&[1, 2]), Err(NotReadable));
+        assert_eq!(record(&Option::<Ending>::None), Err(NotReadable));
+    }
+
+    #[test]
+    fn candidates_are_appended_batch_by_batch() {
+        let batches = [11, 12, 13].map(|number| {
+            let candidate =
+                json!({ "id": Uuid::from_u128(number), "front": "f", "back": "b", "prompt": "p" });
+            (TWO.to_string(), json!([candidate]).to_string())
+        });
+        let another = (ONE.to_string(), CANDIDATES.to_owned());
+        let rows = StoredRows { candidates: [vec![another], batches.to_vec()].concat(), ..fixtures(None) };
+        let state = load(&rows).expect("readable");
+        let ids: Vec<_> =
+            state.generations[0].candidates.iter().map(|candidate| candidate.id.as_u128()).collect();
+        assert_eq!(ids, [11, 12, 13]);
+        assert_eq!(state.generations.len(), 1, "a batch without its generation is ignored");
+        let ids: Vec<_> = serde_json::from_str::<Vec<SessionCandidate>>(
+            &batch(&state.generations[0], 1).expect("it is JSON"),
+        )
+        .expect("it is JSON")
+        .iter()
+        .map(|candidate| candidate.id.as_u128())
+        .collect();
+        assert_eq!(ids, [12, 13]);
+        assert_eq!(batch(&state.generations[0], 4), Ok("[]".to_owned()));
+    }
+
+    fn without(record: &str, members: &[&str]) -> String {
+        let mut record: Value = serde_json::from_str(record).expect("it is JSON");
+        for member in members {
+            let removed = record.as_object_mut().and_then(|record| record.remove(*member));
+            assert!(removed.is_some(), "{member}");
+        }
+        record.to_string()
+    }
+
+    #[test]
+    fn a_record_from_before_a_member_existed_is_loaded() {
+        let rows = StoredRows {
+            ledger: Some(without(LEDGER, &["attempts", "rejected_until_ms"])),
+            generations: vec![(
+                without(GENERATION, &["refusals"]),
+                Some(without(ENDING, &["was_reused", "is_blocked"])),
+            )],
+            candidates: Vec::new(),
+            idempotency_records: vec![without(IDEMPOTENCY_RECORD, &["asked_by", "is_final"])],
+        };
+        let state = load(&rows).expect("readable");
+        assert_eq!((state.ledger.attempts, state.rejected_until_ms), (Window::default(), 0));
+        let found = &state.generations[0];
+        assert_eq!(found.refusals, 0);
+        let expected = Ending { was_reused: None, is_blocked: false, ..ending() };
+        assert_eq!(found.ending, Some(expected));
+        let expected = IdempotencyRecord { request: Uuid::nil(), is_final: false, ..idempotency_record() };
+        assert_eq!(state.records, [expected]);
+    }
+
+    #[test]
+    fn a_record_without_its_request_is_found_by_a_repeated_delivery() {
+        let stored =
+            without(IDEMPOTENCY_RECORD, &["asked_by"]).replace(r#"{"Failed":"database_error"}"#, "null");
+        let mut in_progress: Value = serde_json::from_str(GENERATION).expect("it is JSON");
+        in_progress["accepted"]["id"] = json!(ONE);
+        let rows = StoredRows {
+            generations: vec![(in_progress.to_string(), None)],
+            idempotency_records: vec![stored],
+            ..StoredRows::default()
+        };
+        let state = load(&rows).expect("readable");
+        assert_eq!(classify(&state, Some(&key()), Uuid::nil(), true, |_| true, T), Plan::Join(ONE));
+    }
+}

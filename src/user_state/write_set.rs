@@ -1,0 +1,68 @@
+//! The writes of one transaction.
+
+use uuid::Uuid;
+
+/// One write of a transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Write {
+    /// Stores the ledger, and what is stored beside it.
+    Ledger,
+    /// Stores the record and the ending of this generation, without its candidates.
+    Generation(Uuid),
+    /// Stores the ending of this generation, whose record is stored.
+    Ending(Uuid),
+    /// Stores the candidates of this generation from this position on.
+    Candidates(Uuid, usize),
+    /// Removes this generation, its ending and its candidates.
+    RemoveGeneration(Uuid),
+    /// Stores the idempotency record of this session.
+    IdempotencyRecord(Uuid),
+    /// Removes the idempotency records that expire at this moment or before it.
+    RemoveIdempotencyRecords(u64),
+    /// Removes everything.
+    RemoveAll,
+}
+
+/// The writes of one transaction, in their order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct WriteSet(Vec<Write>);
+
+impl WriteSet {
+    /// No write.
+    #[must_use]
+    pub const fn none() -> Self {
+        Self(Vec::new())
+    }
+
+    /// Adds a write. The ledger is written once.
+    pub fn add(&mut self, write: Write) {
+        if write != Write::Ledger || !self.0.contains(&write) {
+            self.0.push(write);
+        }
+    }
+
+    /// Adds the writes of another decision of the same transaction.
+    pub fn extend(&mut self, more: Self) {
+        for write in more.0 {
+            self.add(write);
+        }
+    }
+
+    /// Whether there is nothing to write.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The writes.
+    #[must_use]
+    pub fn writes(&self) -> &[Write] {
+        &self.0
+    }
+}
+
+impl<const N: usize> From<[Write; N]> for WriteSet {
+    fn from(writes: [Write; N]) -> Self {
+        Self(writes.into())
+    }
+}

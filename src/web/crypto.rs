@@ -1,0 +1,91 @@
+//! Signature checks, by WebCrypto.
+
+use std::cell::RefCell;
+
+use js_sys::{JSON, Object, Reflect, Uint8Array};
+use wasm_bindgen::{JsCast, JsValue};
+use wasm_bindgen_futures::JsFuture;
+use web_sys::{CryptoKey, SubtleCrypto, WorkerGlobalScope};
+
+use crate::auth::jwk::Algorithm;
+use crate::ports::VerifyKey;
+
+/// The most imported keys. A project has a handful; a rotation adds one.
+const IMPORTED_MAX: usize = 16;
+
+thread_local! {
+    static IMPORTED: RefCell<Vec<(String, CryptoKey)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Whether the signature is valid; `false` for everything that the platform refuses.
+pub(crate) async fn verify(key: VerifyKey<'_>, message: &[u8], signature: &[u8]) -> bool {
+    try_verify(key, message, signature).await.unwrap_or(false)
+}
+
+async fn try_verify(key: VerifyKey<'_>, message: &[u8], signature: &[u8]) -> Result<bool, JsValue> {
+    let global: WorkerGlobalScope = js_sys::global().unchecked_into();
+    let subtle = global.crypto()?.subtle();
+    let algorithm = match key {
+        VerifyKey::Public(public) => parameters(public.algorithm)?,
+        VerifyKey::Secret(_) => parameters(Algorithm::Hs256)?,
+    };
+    let crypto_key = import(&subtle, key, &algorithm).await?;
+    let verified = subtle.verify_with_object_and_js_u8_array_and_js_u8_array(
+        &algorithm,
+        &crypto_key,
+        &Uint8Array::from(signature),
+        &Uint8Array::from(message),
+    )?;
+    Ok(JsFuture::from(verified).await?.is_truthy())
+}
+
+async fn import(subtle: &SubtleCrypto, key: VerifyKey<'_>, algorithm: &Object) -> Result<CryptoKey, JsValue> {
+    let source = match key {
+        VerifyKey::Public(public) => &public.jwk,
+        VerifyKey::Secret(secret) => secret,
+    };
+    let known = IMPORTED.with_borrow(|imported| {
+        imported.iter().find(|(known, _)| known == source).map(|(_, crypto_key)| crypto_key.clone())
+    });
+    if let Some(known) = known {
+        return Ok(known);
+    }
+    let usages = js_sys::Array::of1(&"verify".into());
+    let importing = match key {
+        VerifyKey::Public(public) => {
+            let jwk: Object = JSON::parse(&public.jwk)?.dyn_into()?;
+            subtle.import_key_with_object("jwk", &jwk, algorithm, false, &usages)?
+        }
+        VerifyKey::Secret(secret) => {
+            let bytes = Uint8Array::from(secret.as_bytes());
+            subtle.import_key_with_object("raw", &bytes, algorithm, false, &usages)?
+        }
+    };
+    let crypto_key: CryptoKey = JsFuture::from(importing).await?.dyn_into()?;
+    IMPORTED.with_borrow_mut(|imported| {
+        if imported.len() >= IMPORTED_MAX {
+            imported.remove(0);
+        }
+        imported.push((source.to_owned(), crypto_key.clone()));
+    });
+    Ok(crypto_key)
+}
+
+/// The parameters of import and check.
+fn parameters(algorithm: Algorithm) -> Result<Object, JsValue> {
+    let (name, hash, curve) = match algorithm {
+        Algorithm::Es256 => ("ECDSA", Some("SHA-256"), Some("P-256")),
+        Algorithm::Rs256 => ("RSASSA-PKCS1-v1_5", Some("SHA-256"), None),
+        Algorithm::EdDsa => ("Ed25519", None, None),
+        Algorithm::Hs256 => ("HMAC", Some("SHA-256"), None),
+    };
+    let parameters = Object::new();
+    Reflect::set(&parameters, &"name".into(), &name.into())?;
+    if let Some(hash) = hash {
+        Reflect::set(&parameters, &"hash".into(), &hash.into())?;
+    }
+    if let Some(curve) = curve {
+        Reflect::set(&parameters, &"namedCurve".into(), &curve.into())?;
+    }
+    Ok(parameters)
+}
