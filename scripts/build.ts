@@ -75,18 +75,18 @@ async function buildModule(): Promise<void> {
       process.stderr.write(output);
       throw new Failure("The module could not be built: see the compiler's message above.");
     }
-    await wrapOutermost();
+    await wrapInTrapGuard();
     await stripNames();
     // A file that was saved while the compiler ran may not be in the module: then the next build makes it anew.
     if (!(await changedSince(start))) await writeFile(stampFile, await fingerprint(tools));
   });
 }
 
-/** Puts the layer that answers for a torn-down module around what worker-build has made. */
-async function wrapOutermost(): Promise<void> {
+/** Wraps the output of worker-build in the trap guard, which answers for a torn-down module. */
+async function wrapInTrapGuard(): Promise<void> {
   const entry = join(buildFolder, 'index.js');
   const { ok, output } = await run(npmPackage('esbuild', 'bin/esbuild'), [
-    join(root, 'src/cloudflare/outermost.js'),
+    join(root, 'src/cloudflare/trap_guard.js'),
     `--alias:worker-build=${entry}`,
     '--bundle',
     '--format=esm',
@@ -99,7 +99,7 @@ async function wrapOutermost(): Promise<void> {
   ]);
   if (ok) return;
   process.stderr.write(output);
-  throw new Failure("The module's outermost layer could not be built: see esbuild's message above.");
+  throw new Failure("The trap guard could not be built: see esbuild's message above.");
 }
 
 /**

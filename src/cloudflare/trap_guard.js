@@ -1,4 +1,4 @@
-// The outermost layer: it answers when the Wasm module cannot, because it was torn down.
+// The trap guard: answers when the Wasm module cannot, because it was torn down.
 //
 // A trap in Wasm (a panic, memory at its end) unwinds nothing: the promise of every request that waits in the instance
 // stays open for ever, the platform cuts those requests after a while without a CORS header, and the page cannot read why.
@@ -73,7 +73,7 @@ export class UserSessions {
 function internal(request, env, error) {
   const sent = request.headers.get('x-request-id') ?? '';
   const request_id = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(sent) ? sent.toLowerCase() : uuidV7();
-  console.error(JSON.stringify({ level: 'error', message: 'outermost', request_id, error: String(error?.name ?? 'trap') }));
+  console.error(JSON.stringify({ level: 'error', message: 'trap_guard', request_id, error: String(error?.name ?? 'trap') }));
   const problem = {
     type: `${new URL(request.url).origin}/docs#internal`,
     title: 'Something here is broken',
