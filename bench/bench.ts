@@ -1,5 +1,5 @@
 /** What every measure gets. */
-import type { Asks } from './asks.ts';
+import type { Asks } from './requests.ts';
 import type { Figures } from './figures.ts';
 import type { Target, TargetName } from './targets.ts';
 import type { Upstream } from './upstream.ts';

@@ -1,13 +1,13 @@
 /** One run: everything is started once, then every measure in every round, and every target in every measure. */
 import { step } from '../scripts/steps.ts';
-import { createAsks } from './asks.ts';
+import { createAsks } from './requests.ts';
 import { type Bench, CONTENDERS, type Measure } from './bench.ts';
 import { checkAll } from './check.ts';
 import { Figures } from './figures.ts';
 import { closingByte } from './measures/closing_byte.ts';
 import { coldStart } from './measures/cold_start.ts';
 import { memory } from './measures/memory.ts';
-import { neighbours } from './measures/neighbours.ts';
+import { neighbours } from './measures/upstream_latency.ts';
 import { requests } from './measures/requests.ts';
 import { scriptSize } from './measures/script_size.ts';
 import { upstreamCalls } from './measures/upstream_calls.ts';

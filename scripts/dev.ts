@@ -8,7 +8,7 @@ import { type DevSettings, readDevSettings } from './dev_settings.ts';
 import { launchExamplePage } from './example_page.ts';
 import { folderOfPort, freePort, launchLocalWorker } from './local_worker.ts';
 import { keepRunning } from './restarts.ts';
-import { curlLine, makeSampleCards, writeSampleRequest } from './sample_cards.ts';
+import { curlLine, makeSampleCards, writeSampleRequest } from './sample_candidates.ts';
 import { watchSources } from './source_watch.ts';
 import { Failure, messageOf, runScript, step } from './steps.ts';
 

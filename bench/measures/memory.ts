@@ -1,5 +1,5 @@
 /** Resident memory of a worker that has just started, and what it gains while it serves. */
-import { inTurns } from '../asks.ts';
+import { inTurns } from '../requests.ts';
 import { CONTENDERS, type Measure } from '../bench.ts';
 import { send } from '../client.ts';
 import { load } from '../load.ts';

@@ -1,6 +1,6 @@
 /** What requests cost: CPU, time, and how many there are a second, for each kind of answer. */
 import { randomUUID } from 'node:crypto';
-import { inTurns } from '../asks.ts';
+import { inTurns } from '../requests.ts';
 import { type Bench, CONTENDERS, type Contender, inTurn, type Measure } from '../bench.ts';
 import type { Answer, Ask } from '../client.ts';
 import { type Goal, quantile, type RowHead } from '../figures.ts';

@@ -1,5 +1,5 @@
 /** How often the neighbours are asked for one generation, and how many connections are opened for it. */
-import { inTurns } from '../asks.ts';
+import { inTurns } from '../requests.ts';
 import { CONTENDERS, type Measure } from '../bench.ts';
 import { load } from '../load.ts';
 

@@ -11,7 +11,7 @@ import { findChromium } from '../../scripts/chromium.ts';
 import { testOutputFolder } from '../../scripts/paths.ts';
 import { startOnWorkerd, type WorkerdService } from '../hosts/workerd.ts';
 import type { User } from '../support/world.ts';
-import { type Line, startLine } from './line.ts';
+import { type Line, startLine } from './network_proxy.ts';
 import { type PageServer, startPageServer } from './page_server.ts';
 
 /** A browser that talks to nobody but the page, and leaves nothing behind (its profile is new each time). */

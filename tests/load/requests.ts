@@ -3,7 +3,7 @@
 import { ask, type Answer, createStream, follow, lesson, NoStream, type Question, type Service, type SignedIn } from '../service/service.ts';
 import { isEnd, type StreamEvent } from '../support/event_stream.ts';
 import type { Choices } from '../support/seeded_random.ts';
-import { sentenceOf, type Way, type WayName, WAYS } from './model_ways.ts';
+import { sentenceOf, type Way, type WayName, WAYS } from './model_behaviours.ts';
 
 /** One request that has been chosen. */
 export type Chosen = {

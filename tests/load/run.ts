@@ -3,9 +3,9 @@
 import { create, eventually, type Row, signIn, type SignedIn } from '../service/service.ts';
 import type { WorkerdService } from '../hosts/workerd.ts';
 import { seededChoices } from '../support/seeded_random.ts';
-import { accountFor, type Limits, type Rows } from './accounts.ts';
+import { accountFor, type Limits, type Rows } from './reconciliation.ts';
 import { processFigures, type ProcessFigures } from './figures.ts';
-import { byText, type Calls } from './model_ways.ts';
+import { byText, type Calls } from './model_behaviours.ts';
 import { type Answered, choose, type Known, send, word } from './requests.ts';
 
 /** What a run is. */

@@ -1,6 +1,6 @@
 // Idempotency-Key: the same key and body is the same session for 24 hours, one call of the model and one unit, in whichever
 // form, at once or later. A failure that can pass frees the key, one that cannot is told again. (What the platform can do
-// to a key: tests/hosts/keys.test.ts and lost_answers.test.ts.)
+// to a key: tests/hosts/idempotency_key_crashes.test.ts and lost_replies.test.ts.)
 
 import assert from 'node:assert/strict';
 import { request as httpRequest } from 'node:http';

@@ -138,7 +138,7 @@ export function tests(start: StartService): void {
   });
 }
 
-/** What no caller and no neighbour can bring about: desk_unreachable.test.ts breaks the host; no host of today needs the other. */
+/** What no caller and no neighbour can bring about: user_object_unreachable.test.ts breaks the host; no host of today needs the other. */
 const BY_A_BROKEN_HOST = ['rate_limiter_unavailable', 'idempotency_in_progress'];
 
 /** There `internal` comes only from a broken host: trap.test.ts, missing_assets.test.ts. */

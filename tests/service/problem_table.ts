@@ -48,7 +48,7 @@ export function tests(start: StartService): void {
 /** What only a host answers that cannot let a request join another one; all hosts of today can. */
 const BY_A_LESSER_HOST = ['idempotency_in_progress'];
 
-/** What no caller and no neighbour can bring about; the hosts' own tests break the host (desk_unreachable.test.ts). */
+/** What no caller and no neighbour can bring about; the hosts' own tests break the host (user_object_unreachable.test.ts). */
 const BY_A_BROKEN_HOST = ['rate_limiter_unavailable'];
 
 const ORIGIN = 'https://cards.example';

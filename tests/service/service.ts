@@ -6,7 +6,7 @@ import { after, before } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
 import { deviations } from '../support/contract.ts';
 import type { StreamEvent } from '../support/event_stream.ts';
-import { Listening } from '../support/listening.ts';
+import { Listening } from '../support/event_subscriber.ts';
 import type { User, World } from '../support/world.ts';
 
 /** A running service in a local world of its own. */

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { it } from 'node:test';
 import { createGate, type Gate } from '../support/gate.ts';
 import { gated } from '../support/model_behaviour.ts';
-import type { Listening } from '../support/listening.ts';
+import type { Listening } from '../support/event_subscriber.ts';
 import {
   type Answer,
   create,

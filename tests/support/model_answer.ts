@@ -1,7 +1,7 @@
 // An answer of the model server, composed: cards as JSON, cut into pieces, streamed or whole, and ended well or badly. The
 // named failures in model_behaviour.ts are made of this.
 
-import type { Card } from './card_maker.ts';
+import type { Card } from './candidate_maker.ts';
 import type { Gate } from './gate.ts';
 import type { ModelTurn } from './model_turn.ts';
 

@@ -1,7 +1,7 @@
 // How the model server behaves: well, and in every way in which OpenRouter is known to fail, each by name. A behaviour is
 // a function that writes one answer; tests may bring their own.
 
-import type { Card } from './card_maker.ts';
+import type { Card } from './candidate_maker.ts';
 import type { Gate } from './gate.ts';
 import {
   type Answer,

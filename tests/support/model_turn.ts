@@ -2,7 +2,7 @@
 
 import type { ServerResponse } from 'node:http';
 import { setImmediate as nextTurn, setTimeout as pause } from 'node:timers/promises';
-import { type Card, makeCards } from './card_maker.ts';
+import { type Card, makeCards } from './candidate_maker.ts';
 import { type ModelRequest, textToLearn, wantedList } from './model_request.ts';
 
 export const MODEL_STAND_IN = 'ai-sessions local model';

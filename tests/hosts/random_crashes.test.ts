@@ -3,7 +3,7 @@
 // each death is one list.
 //
 // The seed is printed; the choices can be made again by it, the moments only nearly. Longer, by hand:
-//   DEATHS=40 DEATH_SEED=7 npx node --test tests/hosts/random_deaths.test.ts   (after npm run build; npx takes the project's Node)
+//   DEATHS=40 DEATH_SEED=7 npx node --test tests/hosts/random_crashes.test.ts   (after npm run build; npx takes the project's Node)
 
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';

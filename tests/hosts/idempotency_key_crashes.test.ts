@@ -1,5 +1,5 @@
 // `kill -9` of workerd, and a start on the same storage: a key stands for the same session before and after. Which session a
-// death leaves is in death.test.ts.
+// death leaves is in crash_recovery.test.ts.
 
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';

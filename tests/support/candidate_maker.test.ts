@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { makeCards } from './card_maker.ts';
+import { makeCards } from './candidate_maker.ts';
 
 describe('the card maker', () => {
   const texts: [string, string][] = [

@@ -1,5 +1,5 @@
 /** What a caller waits for when the neighbours take the time that they take. */
-import { inTurns } from '../asks.ts';
+import { inTurns } from '../requests.ts';
 import { CONTENDERS, inTurn, type Measure } from '../bench.ts';
 import { quantile } from '../figures.ts';
 import { load } from '../load.ts';

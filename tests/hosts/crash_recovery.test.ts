@@ -1,5 +1,5 @@
 // `kill -9` of workerd at each stage of a generation, and a start on the same storage. The contract, section 3: the object
-// owns the generation, and its alarm takes it up again. (At random moments, under load: random_deaths.test.ts.)
+// owns the generation, and its alarm takes it up again. (At random moments, under load: random_crashes.test.ts.)
 
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';

@@ -1,13 +1,13 @@
 // `kill -9` of workerd while streams are open, and a start on the same storage. Whoever comes back with the id of the last
 // event that it heard gets the rest of the one list: what was told before the death is in it, and was not paid for twice.
-// (What becomes of the sessions: death.test.ts. At random moments: random_deaths.test.ts.)
+// (What becomes of the sessions: crash_recovery.test.ts. At random moments: random_crashes.test.ts.)
 
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import { createStream, expectList, follow, ofTheList, read, signIn, type SignedIn } from '../service/service.ts';
 import type { StreamEvent } from '../support/event_stream.ts';
 import { createGate } from '../support/gate.ts';
-import type { Listening } from '../support/listening.ts';
+import type { Listening } from '../support/event_subscriber.ts';
 import { answer, cardByCard, gated, httpError, type ModelBehaviour } from '../support/model_behaviour.ts';
 import { startOnWorkerd, type WorkerdService } from './workerd.ts';
 

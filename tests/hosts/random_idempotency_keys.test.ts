@@ -2,7 +2,7 @@
 // deaths of the process: each key has one session, which is paid for once, and all that was told of it agrees.
 //
 // The seed is printed; the choices can be made again by it, the moments only nearly. Longer, by hand:
-//   KEY_DEATHS=40 KEY_SEED=7 npx node --test tests/hosts/random_keys.test.ts   (after npm run build; npx takes the project's Node)
+//   KEY_DEATHS=40 KEY_SEED=7 npx node --test tests/hosts/random_idempotency_keys.test.ts   (after npm run build; npx takes the project's Node)
 
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';

@@ -2,7 +2,7 @@
 // on what does not.
 
 import type { Row, SignedIn } from '../service/service.ts';
-import type { Calls } from './model_ways.ts';
+import type { Calls } from './model_behaviours.ts';
 import type { Answered } from './requests.ts';
 
 export type Limits = {
