@@ -68,12 +68,12 @@ async function start(name: TargetName | 'empty', folder: string): Promise<Target
   const child = spawn(workerd, args, { stdio: ['ignore', 'ignore', 'inherit', 'pipe'] });
   const forget = onUnplannedExit(() => child.kill('SIGKILL'));
   // One line of JSON for each socket that listens.
-  let told = '';
+  let output = '';
   for await (const piece of child.stdio[3] as Readable) {
-    told += piece;
-    if (told.includes('\n')) break;
+    output += piece;
+    if (output.includes('\n')) break;
   }
-  const port = /"port":(\d+)/.exec(told)?.[1];
+  const port = /"port":(\d+)/.exec(output)?.[1];
   if (port === undefined) throw new Error(`workerd ended before it listened for ${name}`);
   return {
     name,

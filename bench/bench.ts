@@ -1,12 +1,12 @@
 /** What every measure gets. */
-import type { Asks } from './requests.ts';
+import type { Traffic } from './traffic.ts';
 import type { Figures } from './figures.ts';
 import type { Target, TargetName } from './targets.ts';
 import type { Upstream } from './upstream.ts';
 
 export type Bench = {
   upstream: Upstream;
-  asks: Asks;
+  traffic: Traffic;
   figures: Figures;
   /** The short form: fewer requests a round. */
   quick: boolean;

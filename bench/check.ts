@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { type Bench, CONTENDERS } from './bench.ts';
-import { type Ask, eventsOf, send } from './client.ts';
+import { type HttpRequest, eventsOf, send } from './client.ts';
 import { type Target, TARGETS } from './targets.ts';
 import type { Log } from './upstream.ts';
 
@@ -20,21 +20,21 @@ export async function checkAll(bench: Bench): Promise<void> {
   }
 }
 
-async function checkPlain({ upstream, asks }: Bench, target: Target): Promise<void> {
-  const ask = asks.plain(randomUUID());
+async function checkPlain({ upstream, traffic }: Bench, target: Target): Promise<void> {
+  const request = traffic.plain(randomUUID());
   await upstream.log();
-  const answer = await send(target.url, ask);
+  const answer = await send(target.url, request);
   assert.equal(answer.status, 201, `${target.name}: ${answer.body}`);
   const { id, partial, candidates } = JSON.parse(answer.body) as { id: string; partial: boolean; candidates: Card[] };
   assert.equal(partial, false);
   checkCards(candidates);
-  checkRows(await upstream.log(), ask, id, candidates, target);
+  checkRows(await upstream.log(), request, id, candidates, target);
 }
 
-async function checkStream({ upstream, asks }: Bench, target: Target): Promise<void> {
-  const ask = asks.stream(randomUUID());
+async function checkStream({ upstream, traffic }: Bench, target: Target): Promise<void> {
+  const request = traffic.stream(randomUUID());
   await upstream.log();
-  const answer = await send(target.url, ask);
+  const answer = await send(target.url, request);
   assert.match(answer.contentType, /^text\/event-stream/, target.name);
   const events = eventsOf(answer);
   assert.deepEqual(events.map(({ event }) => event), ['session', ...Array<string>(CARDS).fill('candidate'), 'done'], target.name);
@@ -47,7 +47,7 @@ async function checkStream({ upstream, asks }: Bench, target: Target): Promise<v
   checkCards(candidates);
   const { count } = events.at(-1)?.data as { count: number };
   assert.equal(count, CARDS);
-  checkRows(await upstream.log(), ask, id, candidates, target);
+  checkRows(await upstream.log(), request, id, candidates, target);
 }
 
 function checkCards(cards: Card[]): void {
@@ -57,12 +57,12 @@ function checkCards(cards: Card[]): void {
 }
 
 /** The session with its text, its cards and its end, whether in steps or in one call of the completing function. */
-function checkRows(log: Log, ask: Ask, id: string, cards: Card[], { name }: Target): void {
+function checkRows(log: Log, request: HttpRequest, id: string, cards: Card[], { name }: Target): void {
   assert.equal(log.calls['POST /api/v1/chat/completions'], 1, `${name} asks the model once`);
   const bodies = (call: string) => log.writes.filter((write) => write.call === call).map(({ body }) => body);
   const [opened] = bodies('POST /rest/v1/ai_generation_sessions') as Card[];
-  const asked = JSON.parse(ask.body ?? '') as Card;
-  assert.deepEqual({ id: opened?.['id'], input_text: opened?.['input_text'], model: opened?.['model'] }, { id, ...asked }, name);
+  const sent = JSON.parse(request.body ?? '') as Card;
+  assert.deepEqual({ id: opened?.['id'], input_text: opened?.['input_text'], model: opened?.['model'] }, { id, ...sent }, name);
   const [finished] = bodies('POST /rest/v1/rpc/finish_ai_session') as { session: Card; candidates: Card[]; event: Card }[];
   const written = finished?.candidates ?? (bodies('POST /rest/v1/flashcard_candidates') as Card[][])[0];
   assert.deepEqual(written?.map(({ id, front, back, prompt }) => ({ id, front, back, prompt })), cards, name);
@@ -71,14 +71,14 @@ function checkRows(log: Log, ask: Ask, id: string, cards: Card[], { name }: Targ
   assert.ok(finished?.event ?? bodies('POST /rest/v1/event_logs')[0], `${name} writes an event`);
 }
 
-async function checkRefusals({ asks, upstream }: Bench, target: Target, limited: Target): Promise<void> {
+async function checkRefusals({ traffic, upstream }: Bench, target: Target, limited: Target): Promise<void> {
   const user = randomUUID();
   await upstream.log();
-  const status = async (ask: Ask, from = target) => (await send(from.url, ask)).status;
-  assert.equal(await status(asks.forged(user)), 401, target.name);
-  assert.equal(await status(asks.tooShort(user)), 400, target.name);
-  assert.equal(await status(asks.health()), 200, target.name);
+  const status = async (request: HttpRequest, from = target) => (await send(from.url, request)).status;
+  assert.equal(await status(traffic.forged(user)), 401, target.name);
+  assert.equal(await status(traffic.tooShort(user)), 400, target.name);
+  assert.equal(await status(traffic.health()), 200, target.name);
   assert.deepEqual(await upstream.log().then(({ writes }) => writes), [], `${target.name} writes nothing for what it refuses`);
-  assert.equal(await status(asks.plain(user), limited), 201, target.name);
-  assert.equal(await status(asks.plain(user), limited), 429, target.name);
+  assert.equal(await status(traffic.plain(user), limited), 201, target.name);
+  assert.equal(await status(traffic.plain(user), limited), 429, target.name);
 }

@@ -1,7 +1,7 @@
 /** One request, timed on the clock that the upstream stamps with. */
 import { Agent, request } from 'node:http';
 
-export type Ask = { method: 'GET' | 'POST'; path: string; headers: Record<string, string>; body?: string };
+export type HttpRequest = { method: 'GET' | 'POST'; path: string; headers: Record<string, string>; body?: string };
 
 export type Answer = {
   status: number;
@@ -17,7 +17,7 @@ export type Answer = {
 export const monotonicMs = () => Number(process.hrtime.bigint()) / 1e6;
 
 /** Without `connections` it has one of its own. */
-export function send(url: string, { method, path, headers, body }: Ask, connections = new Agent()): Promise<Answer> {
+export function send(url: string, { method, path, headers, body }: HttpRequest, connections = new Agent()): Promise<Answer> {
   const { promise, resolve, reject } = Promise.withResolvers<Answer>();
   const start_ms = monotonicMs();
   const length = body === undefined ? {} : { 'content-length': String(Buffer.byteLength(body)) };

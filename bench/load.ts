@@ -1,7 +1,7 @@
 /** Sends requests, some at a time, and says what they cost. */
 import { Agent } from 'node:http';
 import { setTimeout as pause } from 'node:timers/promises';
-import { type Answer, type Ask, monotonicMs, send } from './client.ts';
+import { type Answer, type HttpRequest, monotonicMs, send } from './client.ts';
 import { cpuMs, machineCpuMs } from './processes.ts';
 import type { Target } from './targets.ts';
 import type { Upstream } from './upstream.ts';
@@ -25,15 +25,15 @@ export const use = {
 /** What is done after an answer belongs to it: so long it is waited for. */
 const AFTERWARDS_MS = 30;
 
-export async function load(target: Target, upstream: Upstream, asks: Ask[], atOnce: number, isGood: (answer: Answer) => boolean): Promise<Load> {
+export async function load(target: Target, upstream: Upstream, requests: HttpRequest[], atOnce: number, isGood: (answer: Answer) => boolean): Promise<Load> {
   // Of this load alone: workerd closes what is idle for some seconds, in the moment in which it may be used again.
   const connections = new Agent({ keepAlive: true });
   const latencies_ms: number[] = [];
   let next = 0;
   const one = async () => {
-    for (let ask = asks[next++]; ask !== undefined; ask = asks[next++]) {
-      const answer = await send(target.url, ask, connections);
-      if (!isGood(answer)) throw new Error(`${target.name} answers ${ask.method} ${ask.path} with ${answer.status}: ${answer.body.slice(-300)}`);
+    for (let request = requests[next++]; request !== undefined; request = requests[next++]) {
+      const answer = await send(target.url, request, connections);
+      if (!isGood(answer)) throw new Error(`${target.name} answers ${request.method} ${request.path} with ${answer.status}: ${answer.body.slice(-300)}`);
       latencies_ms.push(answer.ms);
     }
   };
@@ -44,7 +44,7 @@ export async function load(target: Target, upstream: Upstream, asks: Ask[], atOn
   await pause(AFTERWARDS_MS);
   const after = await spent(target, upstream);
   count(before, after);
-  return { cpu_ms: (after.target_ms - before.target_ms) / asks.length, perSecond: (asks.length / wall_ms) * 1000, latencies_ms };
+  return { cpu_ms: (after.target_ms - before.target_ms) / requests.length, perSecond: (requests.length / wall_ms) * 1000, latencies_ms };
 }
 
 type Spent = { at_ms: number; target_ms: number; upstream_ms: number; client_ms: number; machine_ms: number };

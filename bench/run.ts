@@ -1,25 +1,25 @@
 /** One run: everything is started once, then every measure in every round, and every target in every measure. */
 import { step } from '../scripts/steps.ts';
-import { createAsks } from './requests.ts';
+import { createTraffic } from './traffic.ts';
 import { type Bench, CONTENDERS, type Measure } from './bench.ts';
 import { checkAll } from './check.ts';
 import { Figures } from './figures.ts';
 import { closingByte } from './measures/closing_byte.ts';
 import { coldStart } from './measures/cold_start.ts';
 import { memory } from './measures/memory.ts';
-import { neighbours } from './measures/upstream_latency.ts';
+import { upstreamLatency } from './measures/upstream_latency.ts';
 import { requests } from './measures/requests.ts';
 import { scriptSize } from './measures/script_size.ts';
 import { upstreamCalls } from './measures/upstream_calls.ts';
 import { startTarget, TARGETS } from './targets.ts';
 import { startUpstream, type Upstream } from './upstream.ts';
 
-const measures: Measure[] = [...requests, closingByte, neighbours, coldStart, scriptSize, memory, upstreamCalls];
+const measures: Measure[] = [...requests, closingByte, upstreamLatency, coldStart, scriptSize, memory, upstreamCalls];
 
 export async function runAll(rounds: number, quick: boolean): Promise<Figures> {
   let upstream: Upstream | undefined;
-  const asks = await createAsks(() => `${upstream?.url}/auth/v1`);
-  upstream = await startUpstream(asks.keySet);
+  const traffic = await createTraffic(() => `${upstream?.url}/auth/v1`);
+  upstream = await startUpstream(traffic.keySet);
   const closers: (() => Promise<void>)[] = [upstream.close];
   try {
     const start = async (...args: Parameters<typeof startTarget>) => {
@@ -35,7 +35,7 @@ export async function runAll(rounds: number, quick: boolean): Promise<Figures> {
     };
     const targets = await step('starting the targets', () => all(TARGETS));
     const limited = await all(CONTENDERS, 1);
-    const bench: Bench = { upstream, asks, figures: new Figures(), quick, targets, limited };
+    const bench: Bench = { upstream, traffic, figures: new Figures(), quick, targets, limited };
     await step('checking what they answer and write', () => checkAll(bench));
     for (let round = 0; round < rounds; round += 1) {
       await step(`round ${round + 1} of ${rounds}`, async () => {

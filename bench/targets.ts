@@ -10,7 +10,7 @@ import { peerBundle } from './peer_packages.ts';
 import { pidWith } from './processes.ts';
 
 /** The floor reads the model's answer in three ways; where it does not matter, it is the one that reads it whole. */
-export const TARGETS = ['ours', 'peer', 'floor', 'floor in bites', 'floor by chunk'] as const;
+export const TARGETS = ['ours', 'peer', 'floor', 'floor in batches', 'floor by chunk'] as const;
 export type TargetName = (typeof TARGETS)[number];
 
 export const MODEL = 'bench/model';
@@ -31,7 +31,7 @@ type Definition = { script(): Promise<Script>; bindings(limit: number): Record<s
 const floor = (READ: string): Definition => ({
   async script() {
     const contents = await readFile(join(root, 'bench/floor/worker.js'), 'utf8');
-    return { ...oneModule(contents), durableObjects: { DESK: { className: 'Desk', useSQLite: true } } };
+    return { ...oneModule(contents), durableObjects: { USER_OBJECT: { className: 'Desk', useSQLite: true } } };
   },
   bindings: (limit) => ({ RATE_LIMIT: String(limit), READ }),
 });
@@ -65,7 +65,7 @@ const definitions: Record<TargetName | 'empty', Definition> = {
     bindings: (limit) => ({ RATE_LIMIT: String(limit) }),
   },
   floor: floor('whole'),
-  'floor in bites': floor('bites'),
+  'floor in batches': floor('batches'),
   'floor by chunk': floor('chunks'),
   empty: {
     script: async () => oneModule("export default { fetch: () => new Response('ok') };"),

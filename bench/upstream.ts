@@ -57,7 +57,7 @@ export async function startUpstream(keySet: object): Promise<Upstream> {
   const child = spawn(join(benchTargetFolder, 'release/bench-upstream'), { stdio: ['ignore', 'pipe', 'inherit'] });
   const forget = onUnplannedExit(() => child.kill('SIGKILL'));
   const [url] = (await once(createInterface(child.stdout), 'line')) as [string];
-  const ask = async (method: string, path: string, body?: object) => {
+  const call = async (method: string, path: string, body?: object) => {
     const answer = await fetch(url + path, { method, ...(body === undefined ? {} : { body: JSON.stringify(body) }) });
     if (!answer.ok) throw new Error(`the upstream answers ${method} ${path} with ${answer.status}`);
     return answer;
@@ -66,10 +66,10 @@ export async function startUpstream(keySet: object): Promise<Upstream> {
     url,
     pid: Number(child.pid),
     async set(settings = {}) {
-      await ask('PUT', '/bench/settings', { ...PLAIN, ...settings, key_set: JSON.stringify(keySet) });
+      await call('PUT', '/bench/settings', { ...PLAIN, ...settings, key_set: JSON.stringify(keySet) });
     },
     async log() {
-      return (await (await ask('GET', '/bench/log')).json()) as Log;
+      return (await (await call('GET', '/bench/log')).json()) as Log;
     },
     async close() {
       forget();

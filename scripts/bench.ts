@@ -39,11 +39,11 @@ await runScript(async () => {
 
 function sentences(): string[] {
   const percent = (share: number) => `${(share * 100).toFixed(0)} % of a core`;
-  const neighbours = (['upstream', 'client'] as const).map(
+  const busy = (['upstream', 'client'] as const).map(
     (who) => `The ${who} took ${(use[who].cpu_ms / 1000).toFixed(1)} s of CPU, at most ${percent(use[who].share_max)} while a target was measured.`,
   );
-  if (use.others.share < BUSY_SHARE) return neighbours;
-  return [...neighbours, `Other programs took ${percent(use.others.share)} all the while: trust the CPU figures, not the times and the requests a second.`];
+  if (use.others.share < BUSY_SHARE) return busy;
+  return [...busy, `Other programs took ${percent(use.others.share)} all the while: trust the CPU figures, not the times and the requests a second.`];
 }
 
 /** The short form leaves the figures that the README shows alone. */

@@ -33,14 +33,14 @@ process.exit();
 /** The first Ctrl-C asks for an end in good order, a second one does not wait for it. */
 function interruption(): Promise<void> {
   const { promise, resolve } = Promise.withResolvers<void>();
-  let asked = false;
-  const ask = () => {
-    if (asked) process.exit(1);
-    asked = true;
+  let isStopping = false;
+  const requestStop = () => {
+    if (isStopping) process.exit(1);
+    isStopping = true;
     console.log('\nStopping …');
     resolve();
   };
-  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, ask);
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, requestStop);
   return promise;
 }
 

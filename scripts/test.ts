@@ -30,10 +30,10 @@ const builds = new Map<string, () => Promise<void>>([
 ]);
 
 await runScript(async () => {
-  const asked = process.argv.slice(2);
-  const unknown = asked.find((part) => !parts.includes(part));
+  const requested = process.argv.slice(2);
+  const unknown = requested.find((part) => !parts.includes(part));
   if (unknown !== undefined) throw new Failure(`There are no tests "${unknown}": take some of ${parts.join(', ')}, or none of them for all.`);
-  const chosen = asked.length > 0 ? asked : parts;
+  const chosen = requested.length > 0 ? requested : parts;
 
   const counts = new Map<string, Counts>();
   if (chosen.includes('core')) counts.set('core', await cargoTests());
@@ -42,7 +42,7 @@ await runScript(async () => {
     const isReady = make === undefined || (await isBuilt(make));
     counts.set(part, isReady ? await runNodeTests(await testFiles(part)) : { passed: 0, failed: 1 });
   }
-  if (asked.length === 0) counts.set('README.md', await statedCounts(counts));
+  if (requested.length === 0) counts.set('README.md', await statedCounts(counts));
 
   const all = [...counts.values()].reduce(add, none);
   if (all.failed > 0) process.exitCode = 1;

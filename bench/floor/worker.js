@@ -22,7 +22,7 @@ export default {
     if (!(await crypto.subtle.verify(ALGORITHM, key, bytesOf(signature), signed))) return problem(401, 'invalid_token');
     const user = JSON.parse(atob(claims.replaceAll('-', '+').replaceAll('_', '/'))).sub;
     const { input_text, model } = await request.json();
-    return env.DESK.getByName(user).fetch('https://desk/', {
+    return env.USER_OBJECT.getByName(user).fetch('https://object/', {
       method: 'POST',
       body: JSON.stringify({ token, user, input_text, model, stream: request.headers.get('accept') === 'text/event-stream' }),
     });
@@ -39,20 +39,20 @@ const bytesOf = (base64url) => Uint8Array.from(atob(base64url.replaceAll('-', '+
 
 const problem = (status, code) => Response.json({ status, code }, { status, headers: { 'content-type': 'application/problem+json' } });
 
-export class Desk extends DurableObject {
+export class UserObject extends DurableObject {
   constructor(state, env) {
     super(state, env);
     state.storage.sql.exec('create table if not exists hits (at integer not null)');
   }
 
   async fetch(request) {
-    const ask = await request.json();
+    const input = await request.json();
     if (!this.take()) return problem(429, 'rate_limited');
-    if (ask.input_text.length < 1000) return problem(400, 'validation_failed');
+    if (input.input_text.length < 1000) return problem(400, 'validation_failed');
     const id = crypto.randomUUID();
-    const opened = this.write(ask, 'ai_generation_sessions', { id, model: ask.model, input_text: ask.input_text });
-    const answer = await this.askModel(ask);
-    return ask.stream ? this.streamCards(ask, id, answer, opened) : this.wholeAnswer(ask, id, answer, opened);
+    const opened = this.write(input, 'ai_generation_sessions', { id, model: input.model, input_text: input.input_text });
+    const answer = await this.callModel(input);
+    return input.stream ? this.streamCards(input, id, answer, opened) : this.wholeAnswer(input, id, answer, opened);
   }
 
   take() {
@@ -64,15 +64,15 @@ export class Desk extends DurableObject {
     return true;
   }
 
-  async wholeAnswer(ask, id, answer, opened) {
+  async wholeAnswer(input, id, answer, opened) {
     const text = contentOf(await READERS[this.env.READ](answer));
     const candidates = JSON.parse(text).candidates.map((card) => ({ id: crypto.randomUUID(), ...card }));
     await opened;
-    await this.complete(ask, id, candidates);
+    await this.complete(input, id, candidates);
     return Response.json({ id, partial: false, candidates }, { status: 201 });
   }
 
-  streamCards(ask, id, answer, opened) {
+  streamCards(input, id, answer, opened) {
     const { readable, writable } = new IdentityTransformStream();
     const writer = writable.getWriter();
     const send = (event, data) => writer.write(encoder.encode(`event: ${event}\ndata: ${JSON.stringify(data)}\n\n`));
@@ -85,7 +85,7 @@ export class Desk extends DurableObject {
         candidates.push(kept);
       });
       await opened;
-      await this.complete(ask, id, candidates);
+      await this.complete(input, id, candidates);
       send('done', { id, count: candidates.length, partial: false });
       await writer.close();
     };
@@ -93,7 +93,7 @@ export class Desk extends DurableObject {
     return new Response(readable, { headers: { 'content-type': 'text/event-stream' } });
   }
 
-  askModel({ input_text, model }) {
+  callModel({ input_text, model }) {
     return fetch(`${this.env.OPENROUTER_BASE_URL}/chat/completions`, {
       method: 'POST',
       headers: { authorization: `Bearer ${this.env.OPENROUTER_API_KEY}`, 'content-type': 'application/json' },
@@ -101,9 +101,9 @@ export class Desk extends DurableObject {
     });
   }
 
-  complete(ask, id, candidates) {
+  complete(input, id, candidates) {
     const event = { candidates: candidates.length };
-    return this.write(ask, 'rpc/finish_ai_session', { session: { id, status: 'completed' }, candidates, event });
+    return this.write(input, 'rpc/finish_ai_session', { session: { id, status: 'completed' }, candidates, event });
   }
 
   async write({ token }, path, body) {
@@ -124,7 +124,7 @@ const READERS = {
     for await (const chunk of answer.body) text += decoder.decode(chunk, { stream: true });
     return text;
   },
-  async bites(answer) {
+  async batches(answer) {
     const decoder = new TextDecoder();
     const reader = answer.body.getReader({ mode: 'byob' });
     let text = '';

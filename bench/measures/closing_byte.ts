@@ -10,13 +10,13 @@ const CHUNK_DELAY_MS = 2;
 export const closingByte: Measure = {
   title: "from a card's last byte to its event",
   when: 'each round',
-  async run({ upstream, asks, figures, targets, quick }, round) {
+  async run({ upstream, traffic, figures, targets, quick }, round) {
     const streams = quick ? 1 : 2;
     await upstream.set({ cards: CARDS, chunk_delay_ms: CHUNK_DELAY_MS });
     for (const name of inTurn(CONTENDERS, round)) {
       const waits_ms: number[] = [];
       for (let stream = 0; stream < streams; stream += 1) {
-        const answer = await send(targets[name].url, asks.stream(asks.users[stream] ?? ''));
+        const answer = await send(targets[name].url, traffic.stream(traffic.users[stream] ?? ''));
         const { closed_ms } = await upstream.log();
         const candidates = eventsOf(answer).filter(({ event }) => event === 'candidate');
         if (candidates.length !== CARDS || closed_ms.length !== CARDS) throw new Error(`${name} streams ${candidates.length} of ${closed_ms.length} cards`);

@@ -44,15 +44,15 @@ async function startEach(bench: Bench, prepared: Prepared[], time: number): Prom
   }
 }
 
-async function start({ asks }: Bench, { name, start }: Prepared): Promise<Start> {
+async function start({ traffic }: Bench, { name, start }: Prepared): Promise<Start> {
   const start_ms = monotonicMs();
   const target = await start();
   try {
-    await send(target.url, asks.health());
+    await send(target.url, traffic.health());
     const wall_ms = monotonicMs() - start_ms;
     const cpu_ms = await cpuMs(target.pid);
     if (name === 'empty') return { wall_ms, cpu_ms, post_ms: 0, postCpu_ms: 0 };
-    const { status, ms: post_ms } = await send(target.url, asks.plain(randomUUID()));
+    const { status, ms: post_ms } = await send(target.url, traffic.plain(randomUUID()));
     if (status !== 201) throw new Error(`${name} answers its first generation with ${status}`);
     return { wall_ms, cpu_ms, post_ms, postCpu_ms: (await cpuMs(target.pid)) - cpu_ms };
   } finally {

@@ -1,5 +1,5 @@
 /** Resident memory of a worker that has just started, and what it gains while it serves. */
-import { inTurns } from '../requests.ts';
+import { inTurns } from '../traffic.ts';
 import { CONTENDERS, type Measure } from '../bench.ts';
 import { send } from '../client.ts';
 import { load } from '../load.ts';
@@ -9,17 +9,17 @@ import { startTarget } from '../targets.ts';
 export const memory: Measure = {
   title: 'memory',
   when: 'once',
-  async run({ upstream, asks, figures, quick }) {
+  async run({ upstream, traffic, figures, quick }) {
     const thousands = quick ? 1 : 5;
     await upstream.set();
     for (const name of CONTENDERS) {
       const target = await startTarget(name, upstream.url);
       try {
-        await send(target.url, asks.health());
+        await send(target.url, traffic.health());
         const atStart_mb = await residentMb(target.pid);
         figures.add({ work: 'resident memory', figure: 'at start', unit: 'MB' }, name, atStart_mb);
         for (let thousand = 0; thousand < thousands; thousand += 1) {
-          const requests = inTurns(asks.users, 1000, asks.plain);
+          const requests = inTurns(traffic.users, 1000, traffic.plain);
           await load(target, upstream, requests, 16, ({ status }) => status === 201);
         }
         const gained_mb = (await residentMb(target.pid)) - atStart_mb;

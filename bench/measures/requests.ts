@@ -1,8 +1,8 @@
 /** What requests cost: CPU, time, and how many there are a second, for each kind of answer. */
 import { randomUUID } from 'node:crypto';
-import { inTurns } from '../requests.ts';
+import { inTurns } from '../traffic.ts';
 import { type Bench, CONTENDERS, type Contender, inTurn, type Measure } from '../bench.ts';
-import type { Answer, Ask } from '../client.ts';
+import type { Answer, HttpRequest } from '../client.ts';
 import { type Goal, quantile, type RowHead } from '../figures.ts';
 import { load } from '../load.ts';
 import { type TargetName, TARGETS } from '../targets.ts';
@@ -15,7 +15,7 @@ type Case = {
   targets: readonly TargetName[];
   /** From those whose users are at their limit. */
   limited?: true;
-  ask: (bench: Bench, user: string) => Ask;
+  request: (bench: Bench, user: string) => HttpRequest;
   isGood: (answer: Answer) => boolean;
   /** Requests a round, one at a time and many at a time. */
   counts: { one: number; many: number };
@@ -27,11 +27,11 @@ const hasStatus = (status: number) => (answer: Answer) => answer.status === stat
 const isCreated = hasStatus(201);
 const isWholeStream = ({ status, body }: Answer) => status === 200 && body.includes('event: done');
 
-const refusal = (status: number, ask: Case['ask'], counts = { one: 400, many: 1200 }): Case => ({
+const refusal = (status: number, request: Case['request'], counts = { one: 400, many: 1200 }): Case => ({
   work: `${status}`,
   settings: {},
   targets: CONTENDERS,
-  ask,
+  request,
   isGood: hasStatus(status),
   counts,
   goals: { cpu: atMost(0.8) },
@@ -41,7 +41,7 @@ const streamed = (cards: number, counts: Case['counts']): Case => ({
   work: `streamed answer, ${cards} cards`,
   settings: { cards },
   targets: CONTENDERS,
-  ask: ({ asks }, user) => asks.stream(user),
+  request: ({ traffic }, user) => traffic.stream(user),
   isGood: isWholeStream,
   counts,
   goals: { cpu: atMost(0.15) },
@@ -52,7 +52,7 @@ const cases: Case[] = [
     work: 'plain generation, 8 cards, model without delay',
     settings: {},
     targets: TARGETS,
-    ask: ({ asks }, user) => asks.plain(user),
+    request: ({ traffic }, user) => traffic.plain(user),
     isGood: isCreated,
     counts: { one: 150, many: 480 },
     goals: { cpu: atMost(0.75), perSecond: { over: 'peer', at: 1.5, is: 'at least' } },
@@ -61,7 +61,7 @@ const cases: Case[] = [
     work: 'plain generation, 8 cards, model 1 ms a chunk',
     settings: { chunk_delay_ms: 1 },
     targets: TARGETS,
-    ask: ({ asks }, user) => asks.plain(user),
+    request: ({ traffic }, user) => traffic.plain(user),
     isGood: isCreated,
     counts: { one: 15, many: 240 },
     goals: { cpu: atMost(0.75) },
@@ -70,15 +70,15 @@ const cases: Case[] = [
     work: 'plain generation, 8 cards, a user for the first time',
     settings: {},
     targets: CONTENDERS,
-    ask: ({ asks }) => asks.plain(randomUUID()),
+    request: ({ traffic }) => traffic.plain(randomUUID()),
     isGood: isCreated,
     counts: { one: 60, many: 0 },
     goals: {},
   },
-  refusal(401, ({ asks }, user) => asks.forged(user)),
-  refusal(400, ({ asks }, user) => asks.tooShort(user)),
-  { ...refusal(429, ({ asks }, user) => asks.plain(user)), limited: true },
-  { ...refusal(200, ({ asks }) => asks.health(), { one: 600, many: 2400 }), work: 'GET /health', goals: {} },
+  refusal(401, ({ traffic }, user) => traffic.forged(user)),
+  refusal(400, ({ traffic }, user) => traffic.tooShort(user)),
+  { ...refusal(429, ({ traffic }, user) => traffic.plain(user)), limited: true },
+  { ...refusal(200, ({ traffic }) => traffic.health(), { one: 600, many: 2400 }), work: 'GET /health', goals: {} },
   streamed(8, { one: 40, many: 64 }),
   streamed(50, { one: 6, many: 16 }),
   // Many of these at once would take the peer minutes.
@@ -93,18 +93,18 @@ const measureOf = (measured: Case): Measure => ({
   run: (bench, round) => runCase(bench, round, measured),
 });
 
-async function runCase(bench: Bench, round: number, { work, settings, targets, limited, ask, isGood, counts, goals }: Case): Promise<void> {
+async function runCase(bench: Bench, round: number, { work, settings, targets, limited, request, isGood, counts, goals }: Case): Promise<void> {
   const { upstream, figures } = bench;
   const scale = bench.quick ? 0.4 : 1;
   await upstream.set(settings);
   for (const name of inTurn(targets, round)) {
     const target = limited ? bench.limited[name as Contender] : bench.targets[name];
     // At their limit users are for a minute after they have been let in once.
-    const users = limited ? bench.asks.newUsers() : bench.asks.users;
-    const asks = (count: number) => inTurns(users, Math.ceil(count * scale), (user) => ask(bench, user));
-    const [one, many] = [asks(counts.one), asks(counts.many)];
+    const users = limited ? bench.traffic.newUsers() : bench.traffic.users;
+    const requestsOf = (count: number) => inTurns(users, Math.ceil(count * scale), (user) => request(bench, user));
+    const [one, many] = [requestsOf(counts.one), requestsOf(counts.many)];
     // So that their objects are in memory.
-    const warmUp = inTurns(users, limited ? users.length : Math.min(users.length, one.length), (user) => ask(bench, user));
+    const warmUp = inTurns(users, limited ? users.length : Math.min(users.length, one.length), (user) => request(bench, user));
     await load(target, upstream, warmUp, MANY_AT_ONCE, limited ? isCreated : isGood);
 
     const row = (figure: string, unit: string, goal?: Goal): RowHead => ({ work, figure, unit, ...(goal === undefined ? {} : { goal }) });

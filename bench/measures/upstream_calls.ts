@@ -1,5 +1,5 @@
 /** How often the neighbours are asked for one generation, and how many connections are opened for it. */
-import { inTurns } from '../requests.ts';
+import { inTurns } from '../traffic.ts';
 import { CONTENDERS, type Measure } from '../bench.ts';
 import { load } from '../load.ts';
 
@@ -8,11 +8,11 @@ const GENERATIONS = 50;
 export const upstreamCalls: Measure = {
   title: 'upstream calls of a generation',
   when: 'once',
-  async run({ upstream, asks, figures, targets }) {
+  async run({ upstream, traffic, figures, targets }) {
     await upstream.set();
     for (const name of CONTENDERS) {
       await upstream.log();
-      const requests = inTurns(asks.users, GENERATIONS, asks.plain);
+      const requests = inTurns(traffic.users, GENERATIONS, traffic.plain);
       await load(targets[name], upstream, requests, 1, ({ status }) => status === 201);
       const { calls, connections } = await upstream.log();
       const total = Object.values(calls).reduce((sum, count) => sum + count, 0);

@@ -1,16 +1,16 @@
 /** What a caller waits for when the neighbours take the time that they take. */
-import { inTurns } from '../requests.ts';
+import { inTurns } from '../traffic.ts';
 import { CONTENDERS, inTurn, type Measure } from '../bench.ts';
 import { quantile } from '../figures.ts';
 import { load } from '../load.ts';
 
-export const neighbours: Measure = {
+export const upstreamLatency: Measure = {
   title: 'plain generation, database 20 ms, model 100 ms',
   when: 'each round',
-  async run({ upstream, asks, figures, targets, quick }, round) {
+  async run({ upstream, traffic, figures, targets, quick }, round) {
     await upstream.set({ database_delay_ms: 20, model_delay_ms: 100 });
     for (const name of inTurn(CONTENDERS, round)) {
-      const requests = inTurns(asks.users, quick ? 8 : 16, asks.plain);
+      const requests = inTurns(traffic.users, quick ? 8 : 16, traffic.plain);
       const { latencies_ms } = await load(targets[name], upstream, requests, 1, ({ status }) => status === 201);
       const head = { work: 'plain generation, 8 cards, database 20 ms, model 100 ms', figure: 'p50, one at a time', unit: 'ms' };
       figures.add({ ...head, goal: { over: 'peer', at: 0.68, is: 'at most' } }, name, quantile(latencies_ms, 0.5));

@@ -10,7 +10,7 @@ import { answer, httpError } from '../support/model_behaviour.ts';
 import { button, cards, cardsAre, expectAccessible, make, open, phase, picture, says, signIn, staged, textBox } from './stage.ts';
 
 const text = readFileSync(new URL('../../examples/sample-text.txt', import.meta.url), 'utf8');
-const sizes = { desk: { width: 1280, height: 800 }, phone: { width: 390, height: 844 } };
+const sizes = { desktop: { width: 1280, height: 800 }, phone: { width: 390, height: 844 } };
 
 describe('the page looks and reads well', () => {
   const stage = staged({ ALLOWED_MODELS: 'openai/gpt-4o-mini,google/gemini-2.5-flash', MAX_CANDIDATES: '6', AI_MAX_ATTEMPTS: '1', RATE_LIMIT_GENERATIONS: '50/86400' });

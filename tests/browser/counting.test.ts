@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { describe, it } from 'node:test';
-import { ask, signIn as signInUser } from '../service/service.ts';
+import { sendRequest, signIn as signInUser } from '../service/service.ts';
 import { button, openSignedIn, says, staged, textBox } from './stage.ts';
 
 type Case = { name: string; text: string; clean: string; characters: number };
@@ -16,7 +16,7 @@ describe('the count of characters on the page', () => {
     const { tab } = await openSignedIn(stage());
     const { token } = await signInUser(stage().service);
     for (const { name, text, characters } of cases) {
-      const refused = await ask(stage().service, 'POST', '/ai-sessions', { token, body: { input_text: text, model: 'test/first' } });
+      const refused = await sendRequest(stage().service, 'POST', '/ai-sessions', { token, body: { input_text: text, model: 'test/first' } });
       const length = refused.body.errors.find((error: { code: string }) => error.code === 'length');
       assert.equal(length.actual, characters, `the service, ${name}`);
       await textBox(tab).fill(text);

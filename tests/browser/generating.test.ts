@@ -41,8 +41,8 @@ describe('a generation on the page', () => {
     await tab.evaluate(() => {
       const shifts: string[] = [];
       Object.assign(globalThis, { shifts });
-      const tell = (list: PerformanceObserverEntryList) => shifts.push(...list.getEntries().flatMap((entry) => (entry as unknown as { sources: { node?: Element }[] }).sources.map(({ node }) => node?.outerHTML ?? 'what is gone')));
-      new PerformanceObserver(tell).observe({ type: 'layout-shift' });
+      const record = (list: PerformanceObserverEntryList) => shifts.push(...list.getEntries().flatMap((entry) => (entry as unknown as { sources: { node?: Element }[] }).sources.map(({ node }) => node?.outerHTML ?? 'what is gone')));
+      new PerformanceObserver(record).observe({ type: 'layout-shift' });
     });
     third.open();
     await cardsAre(tab, 3);
@@ -62,9 +62,9 @@ describe('a generation on the page', () => {
     const { text, requests } = scripted(answer({ hold: { gate, after_cards: 3 } }));
     await make(tab, text);
     await cardsAre(tab, 3);
-    const asked = tab.waitForRequest((request) => request.method() === 'GET' && request.url().endsWith('/events'));
+    const resumed = tab.waitForRequest((request) => request.method() === 'GET' && request.url().endsWith('/events'));
     await tab.reload();
-    assert.equal((await asked).headers()['last-event-id'], '1.3');
+    assert.equal((await resumed).headers()['last-event-id'], '1.3');
     await cardsAre(tab, 3);
     await phase(tab, 'generating');
     gate.open();

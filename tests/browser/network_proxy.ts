@@ -1,6 +1,6 @@
 // The line between the browser and the service: it can be cut in the middle of an answer, be down, and hold answers back.
 
-import { request as ask } from 'node:http';
+import { request as httpRequest } from 'node:http';
 import { pipeline } from 'node:stream';
 import type { Gate } from '../support/gate.ts';
 import { type LoopbackServer, startLoopbackServer } from '../support/loopback_server.ts';
@@ -15,7 +15,7 @@ export async function startLine(to: () => string): Promise<Line> {
   let gate: Gate | undefined;
   const server = await startLoopbackServer((incoming, outgoing) => {
     const { method, headers, url = '/' } = incoming;
-    const onward = ask(to() + url, { method, headers, agent: false }, async (answer) => {
+    const onward = httpRequest(to() + url, { method, headers, agent: false }, async (answer) => {
       if (method !== 'OPTIONS') await gate?.pass();
       // Whoever asked may have left meanwhile.
       if (outgoing.destroyed) {

@@ -116,7 +116,7 @@ describe('a problem on the page', () => {
     assert.ok(rows.length > 20, 'the table was read');
     const { tab } = await openSignedIn(stage());
     await textBox(tab).fill(lesson());
-    const told = new Map<string, string>();
+    const shown = new Map<string, string>();
     for (const [, code = '', status = '', , retryable, title] of rows) {
       await tab.route('**/ai-sessions', (route) => route.fulfill({
         status: Number(status),
@@ -126,33 +126,33 @@ describe('a problem on the page', () => {
       }));
       await button(tab, 'Make cards').click();
       await phase(tab, 'failed');
-      told.set(code, `${await tab.locator('#problem-title').textContent()} ${await tab.locator('#problem-sentence').textContent()}`);
+      shown.set(code, `${await tab.locator('#problem-title').textContent()} ${await tab.locator('#problem-sentence').textContent()}`);
       await expectAccessible(tab, code);
       await tab.unrouteAll();
       // A limit holds the button until its end.
       await tab.reload();
       await tab.locator('#model:enabled').waitFor();
     }
-    const strange = [...told].filter(([, words]) => words.includes('does not know') || words.includes('has a fault'));
+    const strange = [...shown].filter(([, words]) => words.includes('does not know') || words.includes('has a fault'));
     assert.deepEqual(strange, []);
   });
 
   it('can be read by a page of an allowed origin, with its headers, and by no other', async () => {
     const { tab } = await openSignedIn(stage());
     const { url } = stage().line;
-    const ask = (init: { method?: string; headers?: Record<string, string>; body?: string }, path = '/ai-sessions') =>
+    const fetchInPage = (init: { method?: string; headers?: Record<string, string>; body?: string }, path = '/ai-sessions') =>
       tab.evaluate(async ([where, options]) => {
         const response = await fetch(where, options);
         const { code, request_id } = await response.json();
         return { status: response.status, code, same_id: request_id === response.headers.get('x-request-id'), auth: response.headers.get('www-authenticate') };
       }, [url + path, init] as const);
     const headers = { 'content-type': 'application/json' };
-    const missing = await ask({ method: 'POST', headers, body: '{}' });
+    const missing = await fetchInPage({ method: 'POST', headers, body: '{}' });
     assert.deepEqual([missing.status, missing.code, missing.same_id], [401, 'missing_token', true]);
     assert.match(missing.auth ?? '', /^Bearer/);
-    assert.deepEqual((await ask({ headers: { authorization: 'Bearer a.b.c' } })).code, 'invalid_token');
-    assert.deepEqual((await ask({}, '/nowhere')).code, 'not_found');
-    assert.deepEqual((await ask({ method: 'DELETE' }, '/models')).code, 'method_not_allowed');
+    assert.deepEqual((await fetchInPage({ headers: { authorization: 'Bearer a.b.c' } })).code, 'invalid_token');
+    assert.deepEqual((await fetchInPage({}, '/nowhere')).code, 'not_found');
+    assert.deepEqual((await fetchInPage({ method: 'DELETE' }, '/models')).code, 'method_not_allowed');
 
     const stranger = await tab.context().newPage();
     await stranger.goto(`${stage().pages.url.replace('127.0.0.1', 'localhost')}/favicon.svg`);

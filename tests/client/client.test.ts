@@ -5,15 +5,15 @@ import { mock, test } from 'node:test';
 import { type AiSessions, connect, type LineEvent, type SessionEvent } from '../../examples/astro/src/ai-sessions/client.ts';
 import { ConnectionError, ProblemError } from '../../examples/astro/src/ai-sessions/errors.ts';
 import type { Quota } from '../../examples/astro/src/ai-sessions/quota.ts';
-import { document, events, json, noAnswer, problem, scripted, type Told } from './scripted_fetch.ts';
+import { document, events, json, noAnswer, problem, scripted, type SentEvent } from './scripted_fetch.ts';
 
 const request = { input_text: 'A text.', model: 'a/one' };
 const card = (index: number) => ({ index, id: `card-${index}`, front: `f${index}`, back: `b${index}`, prompt: `p${index}` });
-const session: Told = ['r.1', 'session', { id: 's-1' }];
-const cards: Told[] = [0, 1, 2].map((index) => [`r.${index + 2}`, 'candidate', card(index)]);
-const done: Told = ['r.5', 'done', { id: 's-1', count: 3, partial: false, usage: null }];
+const session: SentEvent = ['r.1', 'session', { id: 's-1' }];
+const cards: SentEvent[] = [0, 1, 2].map((index) => [`r.${index + 2}`, 'candidate', card(index)]);
+const done: SentEvent = ['r.5', 'done', { id: 's-1', count: 3, partial: false, usage: null }];
 const whole = [session, ...cards, done];
-const asTold = ([lastEventId, type, data]: Told) => ({ lastEventId, type, ...data });
+const asReceived = ([lastEventId, type, data]: SentEvent) => ({ lastEventId, type, ...data });
 
 const all = (stream: AsyncIterable<SessionEvent | LineEvent>) => Array.fromAsync(stream);
 const withCode = (code: string) => (error: unknown) => error instanceof ProblemError && error.code === code;
@@ -97,16 +97,16 @@ test('Retry-After is waited for only when the caller says so, and only for as lo
 });
 
 test('what is left of each limit is told with every answer that says it', async () => {
-  const told: Quota[][] = [];
+  const quotas: Quota[][] = [];
   const fields = {
     'ratelimit-policy': '"burst";q=10;w=60, "generations";q=50;w=86400, "attempts";q=150;w=86400',
     ratelimit: '"burst";r=9;t=6, "generations";r=49, "attempts";r=149;t=9',
   };
   const service = scripted(json({ id: 's-1' }, 201, fields), json({ models: [] }));
-  const client = connect({ ...service, onQuota: (quota) => told.push(quota) });
+  const client = connect({ ...service, onQuota: (quota) => quotas.push(quota) });
   await client.create(request);
   await client.models();
-  assert.deepEqual(told, [
+  assert.deepEqual(quotas, [
     [
       { policy: 'burst', limit: 10, window_s: 60, remaining: 9, reset_s: 6 },
       { policy: 'generations', limit: 50, window_s: 86400, remaining: 49, reset_s: undefined },
@@ -117,7 +117,7 @@ test('what is left of each limit is told with every answer that says it', async 
 
 test('a stream gives every event, and ends after done', async () => {
   const service = scripted(events(whole, 'silence'));
-  assert.deepEqual(await all(connect(service).stream(request)), whole.map(asTold));
+  assert.deepEqual(await all(connect(service).stream(request)), whole.map(asReceived));
   assert.equal(service.sent[0]?.headers.get('accept'), 'text/event-stream');
 });
 
@@ -125,9 +125,9 @@ test('a stream that breaks, or ends early, goes on after its last event, whereve
   for (const then of ['break', 'end'] as const) {
     for (let seen = 1; seen < whole.length; seen += 1) {
       const service = scripted(events(whole.slice(0, seen), then), events(whole.slice(seen)));
-      const told = await all(connect(service).stream(request));
-      assert.deepEqual(told.filter((event) => 'lastEventId' in event), whole.map(asTold));
-      assert.deepEqual(told.slice(seen, seen + 2), [{ type: 'interrupted', offline: false }, { type: 'resumed' }]);
+      const received = await all(connect(service).stream(request));
+      assert.deepEqual(received.filter((event) => 'lastEventId' in event), whole.map(asReceived));
+      assert.deepEqual(received.slice(seen, seen + 2), [{ type: 'interrupted', offline: false }, { type: 'resumed' }]);
       const again = service.sent[1];
       assert.equal(`${again?.method} ${again?.path}`, 'GET /ai-sessions/s-1/events');
       assert.equal(again?.headers.get('last-event-id'), `r.${seen}`);
@@ -137,8 +137,8 @@ test('a stream that breaks, or ends early, goes on after its last event, whereve
 
 test('a stream that breaks before it says its session is asked for again under the same key', async () => {
   const service = scripted(noAnswer(), events([], 'break'), events(whole));
-  const told = await all(connect(service).stream(request));
-  assert.deepEqual(told.filter((event) => 'lastEventId' in event), whole.map(asTold));
+  const received = await all(connect(service).stream(request));
+  assert.deepEqual(received.filter((event) => 'lastEventId' in event), whole.map(asReceived));
   assert.deepEqual(service.sent.map(({ method }) => method), ['POST', 'POST', 'POST']);
   assert.equal(new Set(service.sent.map(({ headers }) => headers.get('idempotency-key'))).size, 1);
 });
@@ -190,8 +190,8 @@ test('a stream goes on after a reload of the page from what was kept', async () 
   const service = scripted(events([done]), events([done]), events(whole));
   const client = connect(service);
   await all(client.stream(request, { key: 'k', from: { id: 's-1', lastEventId: 'r.4' } }));
-  await all(client.follow('s-1', { lastEventId: 'r.4' }));
-  await all(client.follow('s-1'));
+  await all(client.subscribe('s-1', { lastEventId: 'r.4' }));
+  await all(client.subscribe('s-1'));
   assert.deepEqual(
     service.sent.map(({ method, path, headers }) => [method, path, headers.get('last-event-id')]),
     [

@@ -56,12 +56,12 @@ export function document(status: number, code: ProblemCode, more: Partial<Proble
 /** What a browser throws when there is no answer. */
 export const noAnswer = () => new TypeError('Failed to fetch');
 
-export type Told = [id: string, type: string, data: object];
+export type SentEvent = [id: string, type: string, data: object];
 
 /** A stream of these events; then it ends, breaks, or stays silent until the client closes it. */
-export function events(told: Told[], then: 'end' | 'break' | 'silence' = 'end'): (signal: AbortSignal) => Promise<Response> {
+export function events(sent: SentEvent[], then: 'end' | 'break' | 'silence' = 'end'): (signal: AbortSignal) => Promise<Response> {
   return async (signal) => {
-    const text = told.map(([id, type, data]) => `id: ${id}\nevent: ${type}\ndata: ${JSON.stringify(data)}\n\n`).join('');
+    const text = sent.map(([id, type, data]) => `id: ${id}\nevent: ${type}\ndata: ${JSON.stringify(data)}\n\n`).join('');
     const chunks = [new TextEncoder().encode(text)];
     const body = new ReadableStream<Uint8Array>(
       {

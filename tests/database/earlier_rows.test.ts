@@ -58,9 +58,9 @@ describe('the bounds of 2026-11-27, on a database with rows from before', () => 
       `select id, created_at, ended_at, cost from public.ai_generation_sessions order by id`,
     );
     const now = Date.now();
-    const told = (time: Date | null) => (time === null ? null : Math.abs(time.getTime() - now) < 3_600_000 ? 'now' : time.toISOString());
+    const timeName = (time: Date | null) => (time === null ? null : Math.abs(time.getTime() - now) < 3_600_000 ? 'now' : time.toISOString());
     assert.deepEqual(
-      rows.map(({ id, created_at, ended_at, cost }) => [id.slice(-2), told(created_at), told(ended_at), cost]),
+      rows.map(({ id, created_at, ended_at, cost }) => [id.slice(-2), timeName(created_at), timeName(ended_at), cost]),
       [
         ['11', 'now', '2020-01-01T00:00:00.000Z', '1000000'],
         ['12', '2020-01-01T00:00:00.000Z', 'now', '0'],

@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
-import { type Answer, ask, create, eventually, lesson, read, remaining, rowsOf, signIn, type SignedIn } from '../service/service.ts';
+import { type Answer, sendRequest, create, eventually, lesson, read, remaining, rowsOf, signIn, type SignedIn } from '../service/service.ts';
 import { createGate } from '../support/gate.ts';
 import type { Fault } from '../support/gateway.ts';
 import { answer, gated, httpError, type ModelBehaviour, refusal } from '../support/model_behaviour.ts';
@@ -25,11 +25,11 @@ const STORED_MS = 1_000;
 type Victim = {
   user: SignedIn;
   /** What the client is told, if it is told anything. */
-  told: Promise<Answer | undefined>;
+  answer: Promise<Answer | undefined>;
   /** Stages. */
-  modelAsked: Promise<unknown>;
+  modelCalled: Promise<unknown>;
   rowOpened: () => Promise<unknown>;
-  databaseAsked: (path: string) => Promise<unknown>;
+  databaseCalled: (path: string) => Promise<unknown>;
 };
 
 type Case = {
@@ -43,7 +43,7 @@ type Case = {
   /** The client goes away before the death. */
   clientLeaves?: true;
   /** The code that the client is told before the death. */
-  told?: string;
+  reportedCode?: string;
   fate: {
     status: 'completed' | 'failed';
     code?: string;
@@ -57,7 +57,7 @@ type Case = {
 
 const whole = { status: 'completed', partial: false, cards: 20, unitsUsed: 1 } as const;
 /** Nothing of the first answer was there. */
-const askedAgain: Case['fate'] = { ...whole, modelCalls: 2 };
+const calledAgain: Case['fate'] = { ...whole, modelCalls: 2 };
 /** All of it was there, and is not paid for twice. */
 const kept: Case['fate'] = { ...whole, modelCalls: 1 };
 
@@ -71,34 +71,34 @@ function stages(): Case[] {
       when: 'after its first heartbeat, with nothing heard of the model',
       model: gated(shut()),
       stage: () => pause(HEARTBEAT_MS + 1_000),
-      fate: askedAgain,
+      fate: calledAgain,
     },
     {
       when: 'before its row is open and before the first card',
       model: gated(shut()),
       fault: [OPEN, { kind: 'gate', gate: shut() }],
-      stage: ({ modelAsked, databaseAsked }) => Promise.all([modelAsked, databaseAsked(OPEN)]),
-      fate: askedAgain,
+      stage: ({ modelCalled, databaseCalled }) => Promise.all([modelCalled, databaseCalled(OPEN)]),
+      fate: calledAgain,
     },
     {
       when: 'when its row is open and nobody has heard of it',
       model: gated(shut()),
       fault: [OPEN, { kind: 'gate', gate: shut(), kept: true }],
-      stage: ({ modelAsked, rowOpened }) => Promise.all([modelAsked, rowOpened()]),
-      fate: askedAgain,
+      stage: ({ modelCalled, rowOpened }) => Promise.all([modelCalled, rowOpened()]),
+      fate: calledAgain,
     },
     {
       when: 'before the first card',
       model: gated(shut()),
-      stage: ({ modelAsked, rowOpened }) => Promise.all([modelAsked, rowOpened()]),
-      fate: askedAgain,
+      stage: ({ modelCalled, rowOpened }) => Promise.all([modelCalled, rowOpened()]),
+      fate: calledAgain,
     },
     {
       when: 'before the first card, when its client has left',
       model: gated(shut()),
-      stage: ({ modelAsked, rowOpened }) => Promise.all([modelAsked, rowOpened()]),
+      stage: ({ modelCalled, rowOpened }) => Promise.all([modelCalled, rowOpened()]),
       clientLeaves: true,
-      fate: askedAgain,
+      fate: calledAgain,
     },
     {
       when: 'after one card, with silence behind it',
@@ -115,40 +115,40 @@ function stages(): Case[] {
     {
       when: 'while its end is on its way to the database',
       fault: [FINISH, { kind: 'gate', gate: shut() }],
-      stage: ({ databaseAsked }) => databaseAsked(FINISH),
+      stage: ({ databaseCalled }) => databaseCalled(FINISH),
       fate: kept,
     },
     {
       when: 'when its end is written and nobody has heard of it',
       fault: [FINISH, { kind: 'gate', gate: shut(), kept: true }],
-      stage: ({ databaseAsked }) => databaseAsked(FINISH),
+      stage: ({ databaseCalled }) => databaseCalled(FINISH),
       fate: kept,
     },
     {
       when: 'when the database has not taken its end',
       fault: [FINISH, { kind: 'answer', status: 503 }],
-      stage: ({ told }) => told,
-      told: 'database_error',
+      stage: ({ answer }) => answer,
+      reportedCode: 'database_error',
       fate: kept,
     },
     {
       when: 'when it has failed and that is not written',
       model: httpError(402),
       fault: [FINISH, { kind: 'gate', gate: shut() }],
-      stage: ({ databaseAsked }) => databaseAsked(FINISH),
+      stage: ({ databaseCalled }) => databaseCalled(FINISH),
       fate: { status: 'failed', code: 'ai_misconfigured', partial: false, cards: 0, modelCalls: 1, unitsUsed: 0 },
     },
     {
       when: 'when its text was refused and that is not written',
       model: refusal(),
       fault: [FINISH, { kind: 'gate', gate: shut() }],
-      stage: ({ databaseAsked }) => databaseAsked(FINISH),
+      stage: ({ databaseCalled }) => databaseCalled(FINISH),
       fate: { status: 'failed', code: 'ai_refused', partial: false, cards: 0, modelCalls: 1, unitsUsed: 1 },
     },
     {
       when: 'when all cards are there and the stream has no end',
       model: answer({ instead_of_end: 'silence' }),
-      stage: ({ modelAsked }) => modelAsked,
+      stage: ({ modelCalled }) => modelCalled,
       // Whole if the service was done with it before the death.
       fate: { status: 'completed', cards: 20, modelCalls: 1, unitsUsed: 1 },
     },
@@ -161,7 +161,7 @@ function tooLate(): Case[] {
     {
       when: 'before the first card',
       model: gated(shut()),
-      stage: ({ modelAsked, rowOpened }) => Promise.all([modelAsked, rowOpened()]),
+      stage: ({ modelCalled, rowOpened }) => Promise.all([modelCalled, rowOpened()]),
       fate: { status: 'failed', code: 'ai_timeout', partial: false, cards: 0, modelCalls: 1, unitsUsed: 0 },
     },
     {
@@ -197,7 +197,7 @@ function killedTogether(cases: Case[], variables: Record<string, string>): void 
     it(`${each.when}: ${each.fate.status}, after ${each.fate.modelCalls} call(s) of the model, with one event`, async () => {
       const victim = victims.get(each);
       assert.ok(victim, 'it was brought to its stage');
-      assert.equal((await victim.told)?.body.code, each.told);
+      assert.equal((await victim.answer)?.body.code, each.reportedCode);
       await expectFate(service, victim.user, each.fate);
     });
   }
@@ -211,18 +211,18 @@ async function bringToItsStage(service: WorkerdService, { model, fault, stage, c
   if (model !== undefined) openrouter.next(model);
   if (fault !== undefined) gateway.fail(isTheirs(fault[0]), fault[1]);
 
-  const modelAsked = openrouter.arrived(openrouter.requests.total + 1);
+  const modelCalled = openrouter.arrived(openrouter.requests.total + 1);
   const leaving = new AbortController();
   const body = { input_text: lesson(), model: 'test/first' };
-  const asked = ask(service, 'POST', '/ai-sessions', { token: user.token, body, signal: leaving.signal });
+  const pending = sendRequest(service, 'POST', '/ai-sessions', { token: user.token, body, signal: leaving.signal });
   const victim: Victim = {
     user,
-    told: asked.catch(() => undefined),
-    modelAsked,
+    answer: pending.catch(() => undefined),
+    modelCalled,
     rowOpened: () => eventually('the row is open', async () => (await rowsOf(service, user)).sessions[0]),
-    databaseAsked: (path) => gateway.requests.nthWhere(1, isTheirs(path)),
+    databaseCalled: (path) => gateway.requests.nthWhere(1, isTheirs(path)),
   };
-  await Promise.all([modelAsked, stage(victim)]);
+  await Promise.all([modelCalled, stage(victim)]);
   if (clientLeaves) leaving.abort();
   return victim;
 }

@@ -3,7 +3,7 @@
 
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
-import { type Answer, ask, create, eventually, expectProblem, lesson, read, remaining, rowsOf, signIn, type SignedIn } from '../service/service.ts';
+import { type Answer, sendRequest, create, eventually, expectProblem, lesson, read, remaining, rowsOf, signIn, type SignedIn } from '../service/service.ts';
 import { createGate } from '../support/gate.ts';
 import { answer, gated, goodAnswer, httpError, type ModelBehaviour, refusal, silence } from '../support/model_behaviour.ts';
 import { startOnWorkerd, type WorkerdService } from './workerd.ts';
@@ -39,9 +39,9 @@ const keyed = ({ token }: SignedIn, headers: Record<string, string> = {}, sent: 
 async function begin(user: SignedIn, behaviour: ModelBehaviour): Promise<string> {
   const { openrouter } = service.world;
   openrouter.next(behaviour);
-  const asked = openrouter.arrived(openrouter.requests.total + 1);
+  const called = openrouter.arrived(openrouter.requests.total + 1);
   const { id } = (await keyed(user, LATER)).body;
-  await asked;
+  await called;
   return id;
 }
 
@@ -142,9 +142,9 @@ describe('a key whose session had, when the process died,', { concurrency: true 
       const forms = [{}, LATER, { accept: 'text/event-stream' }];
       const answers = await Promise.all(Array.from({ length: 9 }, (_, n) => keyed(user, forms[n % 3])));
       const plain = answers.filter((_, n) => n % 3 === 0);
-      for (const told of plain) {
-        assert.deepEqual([told.status, told.body.code, told.body.partial, told.body.candidates?.length], [each.status, each.code, each.partial, each.cards], told.text);
-        assert.equal(remaining(told)['generations'], 50 - each.unitsUsed);
+      for (const response of plain) {
+        assert.deepEqual([response.status, response.body.code, response.body.partial, response.body.candidates?.length], [each.status, each.code, each.partial, each.cards], response.text);
+        assert.equal(remaining(response)['generations'], 50 - each.unitsUsed);
       }
       if (each.status === 201) assert.equal(new Set(plain.map(({ text }) => text)).size, 1);
 
@@ -162,7 +162,7 @@ describe('a key whose session had, when the process died,', { concurrency: true 
     const user = victims.get(stopped);
     assert.ok(user, 'it was brought there');
     const { id } = (await rowsOf(service, user)).sessions[0]!;
-    assert.equal((await ask(service, 'DELETE', `/ai-sessions/${id}`, { token: user.token })).status, 204);
+    assert.equal((await sendRequest(service, 'DELETE', `/ai-sessions/${id}`, { token: user.token })).status, 204);
     const found = await read(service, user.token, id);
     assert.deepEqual([found.body.status, found.body.error], ['failed', 'cancelled']);
     const { events } = await rowsOf(service, user);

@@ -4,7 +4,7 @@
 
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
-import { type Answer, ask, create, eventually, expectProblem, lesson, read, remaining, rowsOf, type Service, signIn, type SignedIn } from '../service/service.ts';
+import { type Answer, sendRequest, create, eventually, expectProblem, lesson, read, remaining, rowsOf, type Service, signIn, type SignedIn } from '../service/service.ts';
 import { createGate } from '../support/gate.ts';
 import { answer, gated, httpError, type ModelBehaviour, refusal } from '../support/model_behaviour.ts';
 import { startAfter } from './workerd.ts';
@@ -102,12 +102,12 @@ for (const [how, key] of [['without a key', {}], ['with a key', KEYED]] as const
     for (const [form, headers] of Object.entries(FORMS)) {
       it(`when all is done is answered ${form} with what was made, and counted once`, async () => {
         const user = await signIn(service);
-        const told = await losing('answer', user, { ...key, ...headers });
-        assert.equal(told.status, { plain: 201, 'as a stream': 200, later: 202 }[form], told.text);
-        assert.deepEqual(remaining(told), { burst: 9, generations: 49 });
-        const id = told.headers.get('location')?.split('/').at(-1) ?? '';
+        const response = await losing('answer', user, { ...key, ...headers });
+        assert.equal(response.status, { plain: 201, 'as a stream': 200, later: 202 }[form], response.text);
+        assert.deepEqual(remaining(response), { burst: 9, generations: 49 });
+        const id = response.headers.get('location')?.split('/').at(-1) ?? '';
         // The stream's answer began before there was an end, and the 202's too.
-        if (form === 'plain') assert.deepEqual((await expectOnce(user)).cards, told.body.candidates);
+        if (form === 'plain') assert.deepEqual((await expectOnce(user)).cards, response.body.candidates);
         await ended(user, id);
         assert.equal((await expectOnce(user)).id, id);
         assert.deepEqual(remaining(await create(service, user.token, '{')), { burst: 8, generations: 49 });
@@ -118,20 +118,20 @@ for (const [how, key] of [['without a key', {}], ['with a key', KEYED]] as const
       const gate = createGate();
       const user = await signIn(service);
       service.world.openrouter.next(gated(gate));
-      const telling = losing('early', user, key);
+      const pending = losing('early', user, key);
       await gate.reached;
       gate.open();
-      const told = await telling;
-      assert.equal(told.status, 201, told.text);
-      assert.deepEqual(remaining(told), { burst: 9, generations: 49 });
-      assert.deepEqual((await expectOnce(user)).cards, told.body.candidates);
+      const response = await pending;
+      assert.equal(response.status, 201, response.text);
+      assert.deepEqual(remaining(response), { burst: 9, generations: 49 });
+      assert.deepEqual((await expectOnce(user)).cards, response.body.candidates);
     });
 
     it('and which never arrived is answered as any other', async () => {
       const user = await signIn(service);
-      const told = await losing('question', user, key);
-      assert.equal(told.status, 201, told.text);
-      assert.deepEqual(remaining(told), { burst: 9, generations: 49 });
+      const response = await losing('question', user, key);
+      assert.equal(response.status, 201, response.text);
+      assert.deepEqual(remaining(response), { burst: 9, generations: 49 });
       await expectOnce(user);
     });
 
@@ -150,9 +150,9 @@ for (const [how, key] of [['without a key', {}], ['with a key', KEYED]] as const
       it(`and said ${code} says so, and is counted once`, async () => {
         const user = await signIn(service);
         service.world.openrouter.next(behaviour);
-        const told = await losing('answer', user, key);
-        expectProblem(told, 500, code);
-        assert.deepEqual(remaining(told), { burst: 9, generations: 50 - used });
+        const response = await losing('answer', user, key);
+        expectProblem(response, 500, code);
+        assert.deepEqual(remaining(response), { burst: 9, generations: 50 - used });
         const { sessions, events } = await rowsOf(service, user);
         assert.deepEqual([sessions.map(({ error_code }) => error_code), events.length], [[code], 1]);
       });
@@ -162,18 +162,18 @@ for (const [how, key] of [['without a key', {}], ['with a key', KEYED]] as const
       const user = await signIn(service);
       // The first answer is that of three attempts that failed.
       service.world.gateway.fail(isTheirs(user, FINISH), { kind: 'answer', status: 503 }, 3);
-      const told = await losing('answer', user, key);
-      assert.equal(told.status, 201, told.text);
-      assert.deepEqual(remaining(told), { burst: 9, generations: 49 });
-      assert.deepEqual((await expectOnce(user)).cards, told.body.candidates);
+      const response = await losing('answer', user, key);
+      assert.equal(response.status, 201, response.text);
+      assert.deepEqual(remaining(response), { burst: 9, generations: 49 });
+      assert.deepEqual((await expectOnce(user)).cards, response.body.candidates);
     });
 
     it('and cannot be read again pays for nothing twice', async () => {
       const user = await signIn(service);
       const away = service.world.gateway.fail((request) => request.method === 'GET' && isTheirs(user, SESSIONS)(request), { kind: 'cut' });
-      const told = await losing('answer', user, key);
-      assert.equal(expectProblem(told, 500, 'database_error').retryable, true);
-      assert.deepEqual(remaining(told), { burst: 9, generations: 49 });
+      const response = await losing('answer', user, key);
+      assert.equal(expectProblem(response, 500, 'database_error').retryable, true);
+      assert.deepEqual(remaining(response), { burst: 9, generations: 49 });
       away.clear();
       await expectOnce(user);
     });
@@ -185,11 +185,11 @@ for (const [how, key] of [['without a key', {}], ['with a key', KEYED]] as const
     it(`a failure that can pass and whose answer is lost is told ${how}, ${form}, and counted once; the next request tries again`, async () => {
       const user = await signIn(service);
       service.world.openrouter.next(httpError(503), 3);
-      const told = await losing('late', user, { ...key, ...headers });
-      if (form === 'plain') expectProblem(told, 500, 'ai_unavailable');
-      else if (form === 'later') assert.deepEqual([told.status, told.body.status, told.body.error], [202, 'failed', 'ai_unavailable'], told.text);
-      else assert.match(told.text, /event: error\ndata: .*"code":"ai_unavailable"/);
-      assert.deepEqual(remaining(told), { burst: 9, generations: 50 });
+      const response = await losing('late', user, { ...key, ...headers });
+      if (form === 'plain') expectProblem(response, 500, 'ai_unavailable');
+      else if (form === 'later') assert.deepEqual([response.status, response.body.status, response.body.error], [202, 'failed', 'ai_unavailable'], response.text);
+      else assert.match(response.text, /event: error\ndata: .*"code":"ai_unavailable"/);
+      assert.deepEqual(remaining(response), { burst: 9, generations: 50 });
       assert.deepEqual((await rowsOf(service, user)).sessions.map(({ status, run }) => [status, run]), [['failed', 1]]);
 
       const next = await create(service, user.token, body, key);
@@ -204,9 +204,9 @@ for (const [how, key] of [['without a key', {}], ['with a key', KEYED]] as const
 it('a failure of which there is no row and whose answer is lost is told, and counted once; with its key the next request tries again', async () => {
   const user = await signIn(service);
   service.world.gateway.fail(isTheirs(user, SESSIONS), { kind: 'answer', status: 403, body: { code: '42501' } }, 1);
-  const told = await losing('answer', user, KEYED);
-  expectProblem(told, 500, 'database_error');
-  assert.deepEqual(remaining(told), { burst: 9, generations: 50 });
+  const response = await losing('answer', user, KEYED);
+  expectProblem(response, 500, 'database_error');
+  assert.deepEqual(remaining(response), { burst: 9, generations: 50 });
   const next = await create(service, user.token, body, KEYED);
   assert.equal(next.status, 201, next.text);
   const { sessions, candidates } = await rowsOf(service, user);
@@ -231,7 +231,7 @@ for (const [what, cards, wanted] of [['before a card', 0, 'failed'], ['after two
     service.world.openrouter.next(answer({ hold: { gate, after_cards: cards } }) satisfies ModelBehaviour);
     const { id } = (await create(service, user.token, body, { prefer: 'respond-async' })).body;
     await eventually('the model has sent them', async () => (await read(service, user.token, id)).body.candidate_count === cards || undefined);
-    const stop = (headers = {}) => ask(service, 'DELETE', `/ai-sessions/${id}`, { token: user.token, headers });
+    const stop = (headers = {}) => sendRequest(service, 'DELETE', `/ai-sessions/${id}`, { token: user.token, headers });
     assert.equal((await stop({ 'x-request-id': LOSSES.answer + crypto.randomUUID().slice(8) })).status, 204);
     gate.open();
     const { body: session } = await read(service, user.token, id);
@@ -245,6 +245,6 @@ const isTheirs = (user: SignedIn, wanted: string) => ({ path, headers }: { path:
 
 /** Waits for the end as a client does that has the session's events. */
 async function ended({ token }: SignedIn, id: string, end = 'done'): Promise<void> {
-  const { text } = await ask(service, 'GET', `/ai-sessions/${id}/events`, { token });
+  const { text } = await sendRequest(service, 'GET', `/ai-sessions/${id}/events`, { token });
   assert.ok(text.includes(`event: ${end}\n`), text);
 }

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
-import { ask, create, eventually, type Service, signIn } from '../service/service.ts';
+import { sendRequest, create, eventually, type Service, signIn } from '../service/service.ts';
 import { startAfter } from './workerd.ts';
 
 /** A worker whose default export makes the binding: workerd's own way to wrap one. */
@@ -19,7 +19,7 @@ describe('a deployment with METRICS', () => {
 
   it('gets one point per request, with the columns of ports::Point and nothing of the user', async () => {
     const { token } = await signIn(service);
-    await ask(service, 'GET', '/models');
+    await sendRequest(service, 'GET', '/models');
     const created = await create(service, token);
     assert.equal(created.status, 201, created.text);
     await create(service, 'wrong');

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
-import { ask, eventually, expectProblem, type Service } from '../service/service.ts';
+import { eventually, expectProblem, sendRequest, type Service } from '../service/service.ts';
 import { startAfter } from './workerd.ts';
 
 const binding = (fetch: string) => `Object.getPrototypeOf(assetsEnv.ASSETS).fetch = ${fetch};`;
@@ -25,10 +25,10 @@ for (const [name, prelude] of broken) {
 
     for (const [path, asset] of [['/docs', 'docs.html'], ['/openapi.json', 'openapi.json']] as const) {
       it(`fails ${path} alone, with a line in the log`, async () => {
-        expectProblem(await ask(service, 'GET', path), 500, 'internal');
+        expectProblem(await sendRequest(service, 'GET', path), 500, 'internal');
         const line = JSON.stringify({ level: 'error', message: 'asset missing', asset });
         await eventually('the log names the asset', () => service.logs.find((logged) => logged === line));
-        assert.equal((await ask(service, 'GET', '/health')).status, 200);
+        assert.equal((await sendRequest(service, 'GET', '/health')).status, 200);
       });
     }
   });

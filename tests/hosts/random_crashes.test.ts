@@ -3,19 +3,19 @@
 // each death is one list.
 //
 // The seed is printed; the choices can be made again by it, the moments only nearly. Longer, by hand:
-//   DEATHS=40 DEATH_SEED=7 npx node --test tests/hosts/random_crashes.test.ts   (after npm run build; npx takes the project's Node)
+//   CRASHES=40 CRASH_SEED=7 npx node --test tests/hosts/random_crashes.test.ts   (after npm run build; npx takes the project's Node)
 
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
 import {
   type Answer,
-  ask,
+  sendRequest,
   create,
   createStream,
   eventually,
   expectList,
-  follow,
+  subscribe,
   lesson,
   NoStream,
   ofTheList,
@@ -40,7 +40,7 @@ import {
 import { seededChoices, seedFrom } from '../support/seeded_random.ts';
 import { startOnWorkerd, type WorkerdService } from './workerd.ts';
 
-const DEATHS = Number(process.env['DEATHS'] ?? 6);
+const CRASHES = Number(process.env['CRASHES'] ?? 6);
 const USERS = 8;
 const CONCURRENT = 6;
 const GENERATIONS = 10_000;
@@ -63,25 +63,25 @@ type Call = {
 };
 
 /** What a reader heard of one generation, over all its connections. */
-type Heard = { user: SignedIn; id: string; events: StreamEvent[]; connections: number; firstCard_ms?: number };
+type Subscription = { user: SignedIn; id: string; events: StreamEvent[]; connections: number; firstCard_ms?: number };
 
-const seed = seedFrom('DEATH_SEED');
+const seed = seedFrom('CRASH_SEED');
 const choices = seededChoices(seed);
 
-describe(`${DEATHS} deaths under load (DEATH_SEED=${seed})`, () => {
+describe(`${CRASHES} deaths under load (CRASH_SEED=${seed})`, () => {
   let service: WorkerdService;
   let users: SignedIn[];
   let sessions: Row[];
   let candidates: Row[];
   let events: Row[];
-  const deaths_ms: number[] = [];
+  const crashes_ms: number[] = [];
   const calls: Call[] = [];
   /** When the database was first asked to complete a session. */
   const completing_ms = new Map<string, number>();
   const answers: Answer[] = [];
-  const heard: Heard[] = [];
+  const subscriptions: Subscription[] = [];
   /** Requests whose connection a death broke. */
-  let cutByDeath = 0;
+  let cutByCrash = 0;
   /** Connections that broke with no death to blame. */
   const broken: string[] = [];
 
@@ -106,45 +106,45 @@ describe(`${DEATHS} deaths under load (DEATH_SEED=${seed})`, () => {
     const by = (status: string) => sessions.filter((session) => session['status'] === status).length;
     console.log(
       `${by('completed')} completed, ${by('failed')} failed, ${calls.length} model calls, ` +
-        `${answers.filter(({ status }) => status === 201).length} answered by cards, ${heard.length} streams ` +
-        `(${heard.filter(({ connections }) => connections > 1).length} resumed), seed ${seed}`,
+        `${answers.filter(({ status }) => status === 201).length} answered by cards, ${subscriptions.length} streams ` +
+        `(${subscriptions.filter(({ connections }) => connections > 1).length} resumed), seed ${seed}`,
     );
   });
   after(() => service.close());
 
   it('there was something to kill', () => {
-    assert.equal(deaths_ms.length, DEATHS);
-    assert.ok(cutByDeath >= DEATHS, `${cutByDeath} requests were cut by ${DEATHS} deaths`);
-    assert.ok(heard.some(({ connections }) => connections > 1), 'a stream was cut, and went on');
+    assert.equal(crashes_ms.length, CRASHES);
+    assert.ok(cutByCrash >= CRASHES, `${cutByCrash} requests were cut by ${CRASHES} deaths`);
+    assert.ok(subscriptions.some(({ connections }) => connections > 1), 'a stream was cut, and went on');
   });
 
   it('a client is answered as the contract says, or its connection broke by a death', () => {
     assert.deepEqual(broken, []);
-    const ends = heard.map(({ events }) => events.at(-1)?.data);
-    const told = new Set([
+    const ends = subscriptions.map(({ events }) => events.at(-1)?.data);
+    const outcomes = new Set([
       ...answers.map(({ status, body }) => `${status} ${body.code ?? ''}`.trim()),
       ...ends.filter(({ code }) => code !== undefined).map(({ status, code }) => `${status} ${code}`),
     ]);
     const allowed = ['201', '429 rate_limited', '500 ai_unavailable', '500 ai_refused', '500 ai_timeout', '500 database_error'];
-    assert.deepEqual([...told].filter((one) => !allowed.includes(one)), []);
+    assert.deepEqual([...outcomes].filter((one) => !allowed.includes(one)), []);
   });
 
   it('every session ended', () => {
-    const asked = new Set(calls.map(({ session }) => session));
+    const called = new Set(calls.map(({ session }) => session));
     const there = new Set(sessions.map(({ id }) => id));
-    assert.deepEqual([...asked].filter((id) => !there.has(id)), [], 'sessions that the model was asked for and that have no row');
+    assert.deepEqual([...called].filter((id) => !there.has(id)), [], 'sessions that the model was called for and that have no row');
     assert.deepEqual(sessions.filter(({ status }) => status === 'generating'), []);
     assert.deepEqual(sessions.filter(({ ended_at }) => ended_at === null), []);
   });
 
   it('every session has one event, that of its end', () => {
-    const told = new Map<string, string[]>();
+    const loggedTypes = new Map<string, string[]>();
     for (const { session_id, type } of events) {
-      if (session_id !== null) told.set(session_id, [...(told.get(session_id) ?? []), type]);
+      if (session_id !== null) loggedTypes.set(session_id, [...(loggedTypes.get(session_id) ?? []), type]);
     }
-    const wrong = sessions.filter(({ id, status }) => told.get(id)?.join() !== `ai_session.${status}`);
-    assert.deepEqual(wrong.map(({ id, status }) => [id, status, told.get(id)]), []);
-    assert.equal(told.size, sessions.length);
+    const wrong = sessions.filter(({ id, status }) => loggedTypes.get(id)?.join() !== `ai_session.${status}`);
+    assert.deepEqual(wrong.map(({ id, status }) => [id, status, loggedTypes.get(id)]), []);
+    assert.equal(loggedTypes.size, sessions.length);
   });
 
   it('a completed session has cards, each once and in their order; a failed one has none', () => {
@@ -164,18 +164,18 @@ describe(`${DEATHS} deaths under load (DEATH_SEED=${seed})`, () => {
   });
 
   it('a stream is one list, over however many connections and deaths: of the cards that are stored', async () => {
-    for (const { user, id, events } of heard) {
-      const told = events.filter(({ event }) => event === 'candidate');
+    for (const { user, id, events } of subscriptions) {
+      const sent = events.filter(({ event }) => event === 'candidate');
       const end = events.at(-1);
-      const isNotStored = end?.data.code === 'database_error' && told.length > 0;
-      // That is told in the place of the last card: whoever comes back later hears the end itself.
-      const later = await follow(service, user.token, id, isNotStored ? end?.id : undefined);
+      const isNotStored = end?.data.code === 'database_error' && sent.length > 0;
+      // That is sent in the place of the last card: whoever comes back later hears the end itself.
+      const later = await subscribe(service, user.token, id, isNotStored ? end?.id : undefined);
       const list = isNotStored ? [...events.slice(0, -1), ...(await later.whole())] : await later.whole();
-      expectList(list, told.length, list.at(-1)?.event === 'done' ? 'done' : 'error');
+      expectList(list, sent.length, list.at(-1)?.event === 'done' ? 'done' : 'error');
       if (!isNotStored) assert.deepEqual(events.map(ofTheList), list.map(ofTheList));
       const stored = candidates.filter(({ session_id }) => session_id === id);
       assert.deepEqual(
-        told.map(({ data: { index, id } }) => [index, id]),
+        sent.map(({ data: { index, id } }) => [index, id]),
         stored.map(({ position, id }) => [position, id]),
         id,
       );
@@ -183,10 +183,10 @@ describe(`${DEATHS} deaths under load (DEATH_SEED=${seed})`, () => {
   });
 
   it('no model is asked again when a card was told', () => {
-    const toldTwice = heard.filter(({ id, firstCard_ms = Number.POSITIVE_INFINITY }) =>
+    const calledAgain = subscriptions.filter(({ id, firstCard_ms = Number.POSITIVE_INFINITY }) =>
       calls.some((call) => call.session === id && call.began_ms > firstCard_ms),
     );
-    assert.deepEqual(toldTwice.map(({ id }) => id), []);
+    assert.deepEqual(calledAgain.map(({ id }) => id), []);
   });
 
   it('no model is asked again when the cards are complete', () => {
@@ -196,7 +196,7 @@ describe(`${DEATHS} deaths under load (DEATH_SEED=${seed})`, () => {
     assert.deepEqual(paidTwice, [], 'sessions whose model was asked when their end was already written');
 
     const stored = calls.filter(isSurelyStored);
-    const beforeLast = stored.filter(({ over_ms = 0 }) => over_ms < (deaths_ms.at(-1) ?? 0));
+    const beforeLast = stored.filter(({ over_ms = 0 }) => over_ms < (crashes_ms.at(-1) ?? 0));
     assert.ok(beforeLast.length > 0, 'an answer was stored, and a death came after it');
     assert.deepEqual(stored.filter(({ session, over_ms = 0 }) => again(session, over_ms) > 0), []);
   });
@@ -226,31 +226,31 @@ describe(`${DEATHS} deaths under load (DEATH_SEED=${seed})`, () => {
       const began_ms = Date.now();
       const leaving = new AbortController();
       const body = { input_text: lesson(choices.between(16, 40)), model: 'test/first' };
-      const asked = ask(service, 'POST', '/ai-sessions', { token: user.token, body, signal: leaving.signal });
+      const pending = sendRequest(service, 'POST', '/ai-sessions', { token: user.token, body, signal: leaving.signal });
       if (choices.chance(0.1)) setTimeout(() => leaving.abort(), choices.between(1, 500));
       try {
-        const told = await asked;
-        answers.push(told);
+        const response = await pending;
+        answers.push(response);
         // Its own pace, where dead generations hold all its places.
-        if (told.status === 429) await pause(100);
+        if (response.status === 429) await pause(100);
       } catch (error) {
         if (leaving.signal.aborted) return;
-        if (deaths_ms.some((death_ms) => death_ms >= began_ms)) cutByDeath += 1;
+        if (crashes_ms.some((crash_ms) => crash_ms >= began_ms)) cutByCrash += 1;
         else broken.push(String(error));
       }
     };
     /** Listens to the end, and comes back after each death. */
-    const hear = async (user: SignedIn) => {
+    const readStream = async (user: SignedIn) => {
       const began_ms = Date.now();
       const body = { input_text: lesson(choices.between(16, 40)), model: 'test/first' };
-      const one: Heard = { user, id: '', events: [], connections: 0 };
+      const one: Subscription = { user, id: '', events: [], connections: 0 };
       while (!isEnd(one.events.at(-1))) {
         try {
           await up;
           const isFirst = one.connections === 0;
           const stream = await (isFirst
             ? createStream(service, user.token, body)
-            : follow(service, user.token, one.id, one.events.at(-1)?.id));
+            : subscribe(service, user.token, one.id, one.events.at(-1)?.id));
           one.connections += 1;
           while (!isEnd(one.events.at(-1))) {
             const event = await stream.next(ALL_ENDED_MS);
@@ -264,25 +264,25 @@ describe(`${DEATHS} deaths under load (DEATH_SEED=${seed})`, () => {
             if (error.answer.status === 429) await pause(100);
             return;
           }
-          if (deaths_ms.some((death_ms) => death_ms >= began_ms)) cutByDeath += 1;
+          if (crashes_ms.some((crash_ms) => crash_ms >= began_ms)) cutByCrash += 1;
           else broken.push(String(error));
           // Whether it was accepted nobody can tell.
           if (one.events.length === 0) return;
         }
       }
-      heard.push(one);
+      subscriptions.push(one);
     };
     const load = users.map(async (user) => {
       while (!isOver) {
         await up;
-        await (choices.chance(0.4) ? hear(user) : one(user));
+        await (choices.chance(0.4) ? readStream(user) : one(user));
       }
     });
-    for (let n = 0; n < DEATHS; n += 1) {
+    for (let n = 0; n < CRASHES; n += 1) {
       await pause(choices.between(300, 2_500));
       // The others may all come too soon after one another for that.
-      if (n === DEATHS - 1) await eventually('an answer is stored', () => calls.some(wasStored) || undefined, ALL_ENDED_MS);
-      deaths_ms.push(Date.now());
+      if (n === CRASHES - 1) await eventually('an answer is stored', () => calls.some(wasStored) || undefined, ALL_ENDED_MS);
+      crashes_ms.push(Date.now());
       up = service.kill();
       await up;
     }
@@ -293,7 +293,7 @@ describe(`${DEATHS} deaths under load (DEATH_SEED=${seed})`, () => {
   /** Whether the model's whole answer was taken, and no death came so near that some of it may be lost. */
   function isSurelyStored({ isGood, end, over_ms = 0 }: Call): boolean {
     // Also a death just before: what was still on its way is sent all the same, to nobody.
-    return isGood && end === 'answered' && !deaths_ms.some((death_ms) => Math.abs(death_ms - over_ms) < SURELY_STORED_MS);
+    return isGood && end === 'answered' && !crashes_ms.some((crash_ms) => Math.abs(crash_ms - over_ms) < SURELY_STORED_MS);
   }
 
   /** The same, if a death came now. */

@@ -2,17 +2,17 @@
 // deaths of the process: each key has one session, which is paid for once, and all that was told of it agrees.
 //
 // The seed is printed; the choices can be made again by it, the moments only nearly. Longer, by hand:
-//   KEY_DEATHS=40 KEY_SEED=7 npx node --test tests/hosts/random_idempotency_keys.test.ts   (after npm run build; npx takes the project's Node)
+//   KEY_CRASHES=40 KEY_SEED=7 npx node --test tests/hosts/random_idempotency_keys.test.ts   (after npm run build; npx takes the project's Node)
 
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
-import { type Answer, ask, create, eventually, lesson, remaining, type Row, signIn, type SignedIn } from '../service/service.ts';
+import { type Answer, sendRequest, create, eventually, lesson, remaining, type Row, signIn, type SignedIn } from '../service/service.ts';
 import { answer, cutAfter, httpError, type ModelBehaviour, refusal } from '../support/model_behaviour.ts';
 import { seededChoices, seedFrom } from '../support/seeded_random.ts';
 import { startOnWorkerd, type WorkerdService } from './workerd.ts';
 
-const DEATHS = Number(process.env['KEY_DEATHS'] ?? 5);
+const CRASHES = Number(process.env['KEY_CRASHES'] ?? 5);
 const USERS = 5;
 const CLIENTS = 4;
 /** Requests with one key, more or less, before its users go on to the next. */
@@ -27,21 +27,21 @@ const FORMS = { plain: {}, stream: { accept: 'text/event-stream' }, later: { pre
 type Form = keyof typeof FORMS;
 
 /** One answer to a request with a key. */
-type Told = { user: SignedIn; key: string; form: Form; answer: Answer };
+type Exchange = { user: SignedIn; key: string; form: Form; answer: Answer };
 
 const seed = seedFrom('KEY_SEED');
 const choices = seededChoices(seed);
 const body = { input_text: lesson(), model: 'test/first' };
 const other = { ...body, model: 'test/second' };
 
-describe(`keys, and ${DEATHS} deaths (KEY_SEED=${seed})`, () => {
+describe(`keys, and ${CRASHES} deaths (KEY_SEED=${seed})`, () => {
   let service: WorkerdService;
   let users: SignedIn[];
   let sessions: Row[];
   let candidates: Row[];
   let events: Row[];
-  const deaths_ms: number[] = [];
-  const told: Told[] = [];
+  const crashes_ms: number[] = [];
+  const exchanges: Exchange[] = [];
   /** Model calls, by session. */
   const called_ms = new Map<string, number[]>();
   /** When the database was first asked to complete a session. */
@@ -65,7 +65,7 @@ describe(`keys, and ${DEATHS} deaths (KEY_SEED=${seed})`, () => {
     const { sql } = service.world;
     await eventually('every session has ended', async () => {
       // The owner's call: what is unwritten gets a token, and what nobody runs is taken up.
-      for (const { token } of users) await ask(service, 'GET', `/ai-sessions/${crypto.randomUUID()}`, { token });
+      for (const { token } of users) await sendRequest(service, 'GET', `/ai-sessions/${crypto.randomUUID()}`, { token });
       return (await sql<Row>("select 1 from ai_generation_sessions where status = 'generating'")).length === 0 ? true : undefined;
     }, ALL_ENDED_MS);
     [sessions, candidates, events] = await Promise.all([
@@ -74,19 +74,19 @@ describe(`keys, and ${DEATHS} deaths (KEY_SEED=${seed})`, () => {
       sql<Row>('select * from event_logs order by session_id, run'),
     ]);
     const runs = sessions.filter(({ run }) => run > 1).length;
-    console.log(`${told.length} answers, ${sessions.length} sessions, ${runs} of them tried again, ${reused.length} keys reused, seed ${seed}`);
+    console.log(`${exchanges.length} answers, ${sessions.length} sessions, ${runs} of them tried again, ${reused.length} keys reused, seed ${seed}`);
   });
   after(() => service.close());
 
   it('a client is answered as the contract says, or its connection broke by a death', () => {
     assert.deepEqual(broken, []);
     const allowed = ['200', '201', '202', '409 cancelled', '429 rate_limited', '500 ai_invalid_response', '500 ai_refused', '500 ai_timeout', '500 ai_unavailable', '500 database_error'];
-    const statuses = new Set(told.map(({ answer: { status, body } }) => `${status} ${body?.code ?? ''}`.trim()));
+    const statuses = new Set(exchanges.map(({ answer: { status, body } }) => `${status} ${body?.code ?? ''}`.trim()));
     assert.deepEqual([...statuses].filter((one) => !allowed.includes(one)), []);
   });
 
   it('a key has one session, whatever was told of it', () => {
-    const sessionsOf = Map.groupBy(told.filter(({ answer }) => answer.headers.has('location')), ({ user, key }) => `${user.id} ${key}`);
+    const sessionsOf = Map.groupBy(exchanges.filter(({ answer }) => answer.headers.has('location')), ({ user, key }) => `${user.id} ${key}`);
     assert.ok(sessionsOf.size > USERS);
     const seen = new Set<string>();
     for (const [key, all] of sessionsOf) {
@@ -101,7 +101,7 @@ describe(`keys, and ${DEATHS} deaths (KEY_SEED=${seed})`, () => {
 
   it('the cards that were told are those that are stored', () => {
     const stored = Map.groupBy(candidates, ({ session_id }) => session_id);
-    for (const { form, answer } of told) {
+    for (const { form, answer } of exchanges) {
       const cards = cardsIn(form, answer);
       const id = answer.headers.get('location')?.split('/').at(-1);
       const rows = (stored.get(id) ?? []).map(({ id, front, back, prompt }) => ({ id, front, back, prompt }));
@@ -141,7 +141,7 @@ describe(`keys, and ${DEATHS} deaths (KEY_SEED=${seed})`, () => {
 
   it('each key comes to an end now, and to the same for all who ask', async () => {
     service.world.openrouter.reset();
-    const keys = new Map(told.map(({ user, key }) => [`${user.id} ${key}`, { user, key }]));
+    const keys = new Map(exchanges.map(({ user, key }) => [`${user.id} ${key}`, { user, key }]));
     for (const { user, key } of keys.values()) {
       const answers = await Promise.all([1, 2, 3].map(() => keyed(user, key, 'plain')));
       const [first] = answers;
@@ -157,23 +157,23 @@ describe(`keys, and ${DEATHS} deaths (KEY_SEED=${seed})`, () => {
   async function loadAndKill(): Promise<void> {
     let up: Promise<void> = Promise.resolve();
     let isOver = false;
-    const asked = new Map<SignedIn, number>();
+    const requestsOf = new Map<SignedIn, number>();
     const one = async (user: SignedIn) => {
       const began_ms = Date.now();
-      const nth = asked.get(user) ?? 0;
-      asked.set(user, nth + 1);
+      const nth = requestsOf.get(user) ?? 0;
+      requestsOf.set(user, nth + 1);
       const key = `key-${Math.floor(nth / PER_KEY)}`;
       const form = choices.pick<Form>([[3, 'plain'], [1, 'stream'], [1, 'later']]);
       try {
         const answer = await keyed(user, key, form);
-        told.push({ user, key, form, answer });
+        exchanges.push({ user, key, form, answer });
         const id = answer.headers.get('location')?.split('/').at(-1);
         if (id !== undefined && choices.chance(0.1)) reused.push(await keyed(user, key, form, other));
-        if (id !== undefined && form === 'later' && choices.chance(0.3)) await ask(service, 'DELETE', `/ai-sessions/${id}`, { token: user.token });
+        if (id !== undefined && form === 'later' && choices.chance(0.3)) await sendRequest(service, 'DELETE', `/ai-sessions/${id}`, { token: user.token });
         // Its own pace, where dead generations hold all its places.
         if (answer.status === 429) await pause(100);
       } catch (error) {
-        if (!deaths_ms.some((death_ms) => death_ms >= began_ms)) broken.push(String(error));
+        if (!crashes_ms.some((crash_ms) => crash_ms >= began_ms)) broken.push(String(error));
       }
     };
     const load = users.flatMap((user) =>
@@ -184,9 +184,9 @@ describe(`keys, and ${DEATHS} deaths (KEY_SEED=${seed})`, () => {
         }
       }),
     );
-    for (let n = 0; n < DEATHS; n += 1) {
+    for (let n = 0; n < CRASHES; n += 1) {
       await pause(choices.between(300, 2_500));
-      deaths_ms.push(Date.now());
+      crashes_ms.push(Date.now());
       up = service.kill();
       await up;
     }
@@ -231,7 +231,7 @@ describe(`keys, and ${DEATHS} deaths (KEY_SEED=${seed})`, () => {
 function cardsIn(form: Form, { status, body, text }: Answer): object[] | undefined {
   if (form === 'plain') return status === 201 ? body.candidates : undefined;
   if (form === 'later') return body.status === 'completed' ? body.candidates : undefined;
-  const heard = [...text.matchAll(/^event: (\w+)\ndata: (.*)$/gm)].map(([, event, data]) => ({ event, data: JSON.parse(data ?? '') }));
-  const isDone = heard.at(-1)?.event === 'done';
-  return isDone ? heard.filter(({ event }) => event === 'candidate').map(({ data: { index: _, ...card } }) => card) : undefined;
+  const events = [...text.matchAll(/^event: (\w+)\ndata: (.*)$/gm)].map(([, event, data]) => ({ event, data: JSON.parse(data ?? '') }));
+  const isDone = events.at(-1)?.event === 'done';
+  return isDone ? events.filter(({ event }) => event === 'candidate').map(({ data: { index: _, ...card } }) => card) : undefined;
 }

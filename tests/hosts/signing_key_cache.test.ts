@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { after, before, it } from 'node:test';
-import { ask, eventually, expectProblem, signIn } from '../service/service.ts';
+import { sendRequest, eventually, expectProblem, signIn } from '../service/service.ts';
 import { startAfter, type WorkerdService } from './workerd.ts';
 
 const prelude = `
@@ -21,10 +21,10 @@ after(() => service.close());
 
 it('the key set is stored under a URL of the service’s own host that is no route', async () => {
   const { token } = await signIn(service);
-  await ask(service, 'GET', `/ai-sessions/${crypto.randomUUID()}`, { token });
+  await sendRequest(service, 'GET', `/ai-sessions/${crypto.randomUUID()}`, { token });
   const cached = () => service.logs.filter((line) => line.startsWith('CACHED ')).map((line) => new URL(line.slice('CACHED '.length)));
   const [url] = await eventually('the key set is stored', () => (cached().length > 0 ? cached() : undefined));
   assert.equal(url?.origin, service.url);
   assert.ok(!url?.href.includes(new URL(service.world.supabaseUrl).host));
-  expectProblem(await ask(service, 'GET', url?.pathname ?? ''), 404, 'not_found');
+  expectProblem(await sendRequest(service, 'GET', url?.pathname ?? ''), 404, 'not_found');
 });

@@ -4,10 +4,10 @@
 
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
-import { createStream, expectList, follow, ofTheList, read, signIn, type SignedIn } from '../service/service.ts';
+import { createStream, expectList, subscribe, ofTheList, read, signIn, type SignedIn } from '../service/service.ts';
 import type { StreamEvent } from '../support/event_stream.ts';
 import { createGate } from '../support/gate.ts';
-import type { Listening } from '../support/event_subscriber.ts';
+import type { EventSubscriber } from '../support/event_subscriber.ts';
 import { answer, cardByCard, gated, httpError, type ModelBehaviour } from '../support/model_behaviour.ts';
 import { startOnWorkerd, type WorkerdService } from './workerd.ts';
 
@@ -18,34 +18,34 @@ type Case = {
   /** How the model treats the first call; a second one gets a good answer. */
   model?: ModelBehaviour;
   /** The database does not take the end, until the death. */
-  isUnwritten?: true;
+  isNotPersisted?: true;
   /** So many events are heard before the death. */
-  heard: number;
+  eventsReceived: number;
   /** How the reader comes back. */
   back: 'to the events' | 'by its key';
   fate: { cards: number; end: 'done' | 'error'; partial?: boolean; code?: string; modelCalls: number };
 };
 
-type Victim = { user: SignedIn; stream: Listening; told: StreamEvent[] };
+type Victim = { user: SignedIn; stream: EventSubscriber; received: StreamEvent[] };
 
 /** What stands at it stands until the process dies. */
 const shut = () => createGate();
 
 const cases: Case[] = [
-  { when: 'before the first card', model: gated(shut()), heard: 1, back: 'to the events', fate: { cards: 20, end: 'done', partial: false, modelCalls: 2 } },
-  { when: 'before the first card', model: gated(shut()), heard: 1, back: 'by its key', fate: { cards: 20, end: 'done', partial: false, modelCalls: 2 } },
+  { when: 'before the first card', model: gated(shut()), eventsReceived: 1, back: 'to the events', fate: { cards: 20, end: 'done', partial: false, modelCalls: 2 } },
+  { when: 'before the first card', model: gated(shut()), eventsReceived: 1, back: 'by its key', fate: { cards: 20, end: 'done', partial: false, modelCalls: 2 } },
   ...[1, 5].flatMap((cards): Case[] =>
     (['to the events', 'by its key'] as const).map((back) => ({
       when: `the moment it has heard card ${cards}`,
       model: cardByCard(gates(cards)),
-      heard: 1 + cards,
+      eventsReceived: 1 + cards,
       back,
       fate: { cards, end: 'done', partial: true, modelCalls: 1 },
     })),
   ),
-  { when: 'after all cards, before the end is written', isUnwritten: true, heard: 21, back: 'to the events', fate: { cards: 20, end: 'done', partial: false, modelCalls: 1 } },
-  { when: 'before a failure is written', model: httpError(402), isUnwritten: true, heard: 1, back: 'to the events', fate: { cards: 0, end: 'error', code: 'ai_misconfigured', modelCalls: 1 } },
-  { when: 'when it has heard everything', model: answer({ cards: 4 }), heard: 6, back: 'to the events', fate: { cards: 4, end: 'done', partial: false, modelCalls: 1 } },
+  { when: 'after all cards, before the end is written', isNotPersisted: true, eventsReceived: 21, back: 'to the events', fate: { cards: 20, end: 'done', partial: false, modelCalls: 1 } },
+  { when: 'before a failure is written', model: httpError(402), isNotPersisted: true, eventsReceived: 1, back: 'to the events', fate: { cards: 0, end: 'error', code: 'ai_misconfigured', modelCalls: 1 } },
+  { when: 'when it has heard everything', model: answer({ cards: 4 }), eventsReceived: 6, back: 'to the events', fate: { cards: 4, end: 'done', partial: false, modelCalls: 1 } },
 ];
 
 /** Open but for the last one, behind which nothing comes. */
@@ -69,19 +69,19 @@ describe('a stream whose process is killed', () => {
   });
   after(() => service.close());
 
-  async function bringToItsStage({ model, isUnwritten, heard }: Case): Promise<Victim> {
+  async function bringToItsStage({ model, isNotPersisted, eventsReceived }: Case): Promise<Victim> {
     const { gateway, openrouter } = service.world;
     const user = await signIn(service);
     const isTheirs = ({ path, headers }: { path: string; headers: Record<string, unknown> }) =>
       path === FINISH && headers['authorization'] === `Bearer ${user.token}`;
-    if (isUnwritten) gateway.fail(isTheirs, { kind: 'gate', gate: shut() });
+    if (isNotPersisted) gateway.fail(isTheirs, { kind: 'gate', gate: shut() });
     if (model !== undefined) openrouter.next(model);
-    const asked = openrouter.arrived(openrouter.requests.total + 1);
+    const called = openrouter.arrived(openrouter.requests.total + 1);
     const stream = await createStream(service, user.token, undefined, KEY);
-    const told = await stream.some(heard);
-    await asked;
-    if (isUnwritten) await gateway.requests.nthWhere(1, isTheirs);
-    return { user, stream, told };
+    const received = await stream.some(eventsReceived);
+    await called;
+    if (isNotPersisted) await gateway.requests.nthWhere(1, isTheirs);
+    return { user, stream, received };
   }
 
   for (const each of cases) {
@@ -89,19 +89,19 @@ describe('a stream whose process is killed', () => {
     it(`${when}, whose reader comes back ${back}, goes on as if nothing had been`, async () => {
       const victim = victims.get(each);
       assert.ok(victim, 'it was brought to its stage');
-      const { user, stream, told } = victim;
-      const id = told[0]?.data.id;
-      if (told.at(-1)?.event !== 'done') assert.equal(await stream.end, 'broken', 'a stream without its end does not end as one that has it');
-      assert.deepEqual(stream.events, told);
+      const { user, stream, received } = victim;
+      const id = received[0]?.data.id;
+      if (received.at(-1)?.event !== 'done') assert.equal(await stream.end, 'broken', 'a stream without its end does not end as one that has it');
+      assert.deepEqual(stream.events, received);
       const rest =
         back === 'to the events'
-          ? await follow(service, user.token, id, stream.lastEventId)
+          ? await subscribe(service, user.token, id, stream.lastEventId)
           : await createStream(service, user.token, undefined, { ...KEY, 'last-event-id': stream.lastEventId });
-      const joined = [...told, ...(await rest.whole())];
+      const joined = [...received, ...(await rest.whole())];
       const end = expectList(joined, fate.cards, fate.end);
       assert.deepEqual([end.partial, end.code], [fate.partial, fate.code]);
 
-      const again = await (await follow(service, user.token, id)).whole();
+      const again = await (await subscribe(service, user.token, id)).whole();
       assert.deepEqual(again.map(ofTheList), joined.map(ofTheList));
       const cards = joined.filter(({ event }) => event === 'candidate').map(({ data: { index, ...card } }) => card);
       const found = await read(service, user.token, id);

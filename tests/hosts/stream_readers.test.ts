@@ -6,16 +6,16 @@ import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import { after, before, describe, it } from 'node:test';
 import { processFigures } from '../load/figures.ts';
-import { create, createStream, eventually, expectList, follow, read, rowsOf, signIn, type SignedIn } from '../service/service.ts';
+import { create, createStream, eventually, expectList, subscribe, read, rowsOf, signIn, type SignedIn } from '../service/service.ts';
 import type { Card } from '../support/candidate_maker.ts';
 import { isEnd } from '../support/event_stream.ts';
 import { createGate } from '../support/gate.ts';
-import type { Listening } from '../support/event_subscriber.ts';
+import type { EventSubscriber } from '../support/event_subscriber.ts';
 import { answer, cardByCard } from '../support/model_behaviour.ts';
 import { within } from '../support/within.ts';
 import { startAfter, startOnWorkerd, type WorkerdService } from './workerd.ts';
 
-const hasEnded = (stream: Listening) => isEnd(stream.events.at(-1));
+const hasEnded = (stream: EventSubscriber) => isEnd(stream.events.at(-1));
 
 const rss_mb = async (service: WorkerdService) => (await processFigures(service.pid)).rss_mb;
 
@@ -44,7 +44,7 @@ describe('200 streams at once, of 200 users', () => {
     const gates = Array.from({ length: STREAMS / BATCH }, createGate);
     for (const gate of gates) service.world.openrouter.next(answer({ hold: { gate, after_cards: 5 } }), BATCH);
     const before_mb = await rss_mb(service);
-    const streams: Listening[] = [];
+    const streams: EventSubscriber[] = [];
     while (streams.length < STREAMS) {
       const batch = users.slice(streams.length, streams.length + BATCH).map(({ token }) => createStream(service, token));
       streams.push(...(await Promise.all(batch)));
@@ -99,7 +99,7 @@ describe('the way of a stream', () => {
     const { token } = await signIn(service);
     const stream = await createStream(service, token, undefined, { 'accept-encoding': 'identity' });
     const { id } = expectList(await stream.whole(), 20, 'done');
-    expectList(await (await follow(service, token, id)).whole(), 20, 'done');
+    expectList(await (await subscribe(service, token, id)).whole(), 20, 'done');
     assert.deepEqual([count('read of the model') > 0, count('read of the stream')], [true, 0]);
   });
 
@@ -110,7 +110,7 @@ describe('the way of a stream', () => {
     const stream = await createStream(service, user.token);
     await stream.some(2);
     const { token } = user;
-    const other = await follow(service, token, stream.events[0]?.data.id);
+    const other = await subscribe(service, token, stream.events[0]?.data.id);
     await other.some(2);
     stream.leave();
     assert.equal(await stream.end, 'broken');
@@ -202,15 +202,15 @@ describe('a stream whose storage fails', () => {
     const { token } = await signIn(service);
     service.world.openrouter.next(cardByCard(gates));
     const stream = await createStream(service, token);
-    const told = await stream.some(2);
+    const received = await stream.some(2);
     gates[0]?.open();
-    told.push(await stream.next());
+    received.push(await stream.next());
     for (const gate of gates) gate.open();
     // workerd lets a body that broke off look like one that ended: without `done` or `error` it is no end.
     await within(stream.end, 'the end of the connection');
-    assert.deepEqual(stream.events, told);
-    const rest = await follow(service, token, told[0]?.data.id, stream.lastEventId);
-    assert.equal(expectList([...told, ...(await rest.whole())], 2, 'done').partial, true);
+    assert.deepEqual(stream.events, received);
+    const rest = await subscribe(service, token, received[0]?.data.id, stream.lastEventId);
+    assert.equal(expectList([...received, ...(await rest.whole())], 2, 'done').partial, true);
     assert.equal(service.world.openrouter.requests.total, 1);
   });
 });

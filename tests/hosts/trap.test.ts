@@ -3,7 +3,7 @@
 
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
-import { ask, create, createStream, eventually, expectList, follow, type Service, signIn, UUID_V7 } from '../service/service.ts';
+import { sendRequest, create, createStream, eventually, expectList, subscribe, type Service, signIn, UUID_V7 } from '../service/service.ts';
 import { createGate } from '../support/gate.ts';
 import { answer, gated } from '../support/model_behaviour.ts';
 import { within } from '../support/within.ts';
@@ -35,23 +35,23 @@ describe('a trap', () => {
   after(() => service.close());
 
   it('is answered in the one shape of errors, and the next request by a new instance', async () => {
-    const trapped = await ask(service, 'GET', '/models', { headers: { 'x-trap': '1', origin } });
+    const trapped = await sendRequest(service, 'GET', '/models', { headers: { 'x-trap': '1', origin } });
     assert.equal(trapped.status, 500);
     assert.equal(trapped.headers.get('content-type'), 'application/problem+json');
     assert.equal(trapped.headers.get('access-control-allow-origin'), origin);
-    const inApp = await ask(service, 'GET', '/models', { headers: { 'x-trap': '1', origin: appOrigin } });
+    const inApp = await sendRequest(service, 'GET', '/models', { headers: { 'x-trap': '1', origin: appOrigin } });
     assert.deepEqual([inApp.status, inApp.headers.get('access-control-allow-origin')], [500, appOrigin]);
     assert.equal(trapped.headers.get('x-request-id'), trapped.body.request_id);
     assert.match(trapped.body.request_id, UUID_V7);
-    assert.equal((await ask(service, 'GET', '/models')).status, 200);
+    assert.equal((await sendRequest(service, 'GET', '/models')).status, 200);
     const id = crypto.randomUUID();
-    const again = await ask(service, 'GET', '/models', { headers: { 'x-trap': '1', 'x-request-id': id } });
+    const again = await sendRequest(service, 'GET', '/models', { headers: { 'x-trap': '1', 'x-request-id': id } });
     assert.equal(again.headers.get('x-request-id'), id);
     await eventually('the log names the request', () => service.logs.find((line) => line.includes(id)));
-    assert.equal((await ask(service, 'GET', '/models')).status, 200);
+    assert.equal((await sendRequest(service, 'GET', '/models')).status, 200);
 
     // The module's own `internal` has the same members.
-    const unknown = await ask(service, 'GET', '/nothing');
+    const unknown = await sendRequest(service, 'GET', '/nothing');
     assert.deepEqual(Object.keys(trapped.body).sort(), Object.keys(unknown.body).sort());
     assert.equal(trapped.body.type, `${service.url}/docs#internal`);
   });
@@ -62,7 +62,7 @@ describe('a trap', () => {
     service.world.openrouter.next(gated(gate));
     const waiting = create(service, token, undefined, { origin });
     await service.world.openrouter.arrived(1);
-    assert.equal((await ask(service, 'GET', '/models', { headers: { 'x-trap': '1' } })).status, 500);
+    assert.equal((await sendRequest(service, 'GET', '/models', { headers: { 'x-trap': '1' } })).status, 500);
     const answered = await waiting;
     gate.open();
     assert.deepEqual([answered.status, answered.body.code], [500, 'internal']);
@@ -77,12 +77,12 @@ describe('a trap', () => {
     const { token } = await signIn(service);
     service.world.openrouter.next(answer({ hold: { gate: createGate(), after_cards: 2 } }));
     const stream = await createStream(service, token);
-    const told = await stream.some(3);
-    assert.equal((await ask(service, 'GET', '/models', { headers: { 'x-trap': '1' } })).status, 500);
+    const received = await stream.some(3);
+    assert.equal((await sendRequest(service, 'GET', '/models', { headers: { 'x-trap': '1' } })).status, 500);
     // However that looks from outside: without `done` or `error` it is no end.
     await within(stream.end, 'the end of the connection');
-    assert.deepEqual(stream.events, told);
-    const rest = await follow(service, token, told[0]?.data.id, stream.lastEventId);
-    assert.equal(expectList([...told, ...(await rest.whole())], 2, 'done').partial, true);
+    assert.deepEqual(stream.events, received);
+    const rest = await subscribe(service, token, received[0]?.data.id, stream.lastEventId);
+    assert.equal(expectList([...received, ...(await rest.whole())], 2, 'done').partial, true);
   });
 });

@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import { expectShape } from '../service/problem_table.ts';
-import { ask, eventually, lesson, rowsOf, type Service, signIn } from '../service/service.ts';
+import { sendRequest, eventually, lesson, rowsOf, type Service, signIn } from '../service/service.ts';
 import { startAfter } from './workerd.ts';
 
 const origin = 'https://cards.example';
@@ -37,16 +37,16 @@ for (const [name, prelude] of broken) {
 
     it('refuses a generation, and nobody pays for one', async () => {
       const user = await signIn(service);
-      const asked = { token: user.token, body: { input_text: lesson(), model: 'test/first' }, headers: { origin } };
-      const refused = await ask(service, 'POST', '/ai-sessions', asked);
+      const options = { token: user.token, body: { input_text: lesson(), model: 'test/first' }, headers: { origin } };
+      const refused = await sendRequest(service, 'POST', '/ai-sessions', options);
       expectShape(service, refused, 'rate_limiter_unavailable');
       assert.equal(service.world.openrouter.requests.total, 0);
       assert.deepEqual((await rowsOf(service, user)).sessions, []);
     });
 
     it('leaves the rest as it is', async () => {
-      assert.equal((await ask(service, 'GET', '/health')).status, 200);
-      assert.equal((await ask(service, 'GET', '/models')).status, 200);
+      assert.equal((await sendRequest(service, 'GET', '/health')).status, 200);
+      assert.equal((await sendRequest(service, 'GET', '/models')).status, 200);
     });
   });
 }
@@ -70,8 +70,8 @@ describe('an object that the platform calls overloaded', () => {
 
   it('is not called again, and the response says when to come back', async () => {
     const user = await signIn(service);
-    const asked = { token: user.token, body: { input_text: lesson(), model: 'test/first' }, headers: { origin } };
-    const refused = await ask(service, 'POST', '/ai-sessions', asked);
+    const options = { token: user.token, body: { input_text: lesson(), model: 'test/first' }, headers: { origin } };
+    const refused = await sendRequest(service, 'POST', '/ai-sessions', options);
     expectShape(service, refused, 'rate_limiter_unavailable');
     assert.match(refused.headers.get('retry-after') ?? '', /^[1-9]\d*$/);
     const id = refused.headers.get('x-request-id') ?? '';

@@ -3,7 +3,7 @@
 
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { ask, create, eventually, expectProblem, signIn, started } from '../service/service.ts';
+import { sendRequest, create, eventually, expectProblem, signIn, started } from '../service/service.ts';
 import { startAfter, startOnWorkerd } from './workerd.ts';
 
 const unquoted = (variables: Record<string, unknown>) => startAfter('', variables as Record<string, string>);
@@ -11,7 +11,7 @@ const unquoted = (variables: Record<string, unknown>) => startAfter('', variable
 it('a number without quotes is read, and refused when it makes no sense', async () => {
   const service = await unquoted({ AI_MAX_ATTEMPTS: 11, MAX_CANDIDATES: 5, AI_FALLBACK: true, LOG_LEVEL: {} });
   try {
-    const { status, body } = await ask(service, 'GET', '/health/ready');
+    const { status, body } = await sendRequest(service, 'GET', '/health/ready');
     assert.equal(status, 503);
     const wrong = (body.checks as { detail: string }[]).map(({ detail }) => detail.split(' ')[0]);
     assert.deepEqual(wrong, ['AI_MAX_ATTEMPTS', 'LOG_LEVEL']);
@@ -23,7 +23,7 @@ it('a number without quotes is read, and refused when it makes no sense', async 
 it('an API key that can be guessed is refused as the key of the hashes, unless there is a secret', async () => {
   const service = await startAfter('', { OPENROUTER_API_KEY: 'ollama' });
   try {
-    const { status, body } = await ask(service, 'GET', '/health/ready');
+    const { status, body } = await sendRequest(service, 'GET', '/health/ready');
     assert.equal(status, 503);
     const [check] = body.checks as { name: string; detail: string }[];
     assert.deepEqual([check?.name, check?.detail.split(' ')[0]], ['configuration', 'SERVICE_SECRET']);
@@ -57,7 +57,7 @@ describe('values with line ends around them', () => {
     }
     assert.deepEqual(openrouter.requests.recent.map(({ path }) => path), Array.from({ length: 2 }, () => '/api/v1/chat/completions'));
     for (const { headers } of openrouter.requests.recent) assert.equal(headers['authorization'], `Bearer ${openrouter.key}`);
-    const { headers } = await ask(service(), 'GET', '/models', { headers: { origin: 'https://cards.example' } });
+    const { headers } = await sendRequest(service(), 'GET', '/models', { headers: { origin: 'https://cards.example' } });
     assert.equal(headers.get('access-control-allow-origin'), 'https://cards.example');
   });
 });
@@ -80,9 +80,9 @@ describe('origins of apps', () => {
 
   for (const origin of allowed) {
     it(`${origin} may read an answer and send a preflight`, async () => {
-      const models = await ask(service(), 'GET', '/models', { headers: { origin } });
+      const models = await sendRequest(service(), 'GET', '/models', { headers: { origin } });
       assert.deepEqual([models.status, models.headers.get('access-control-allow-origin')], [200, origin]);
-      const preflight = await ask(service(), 'OPTIONS', '/ai-sessions', {
+      const preflight = await sendRequest(service(), 'OPTIONS', '/ai-sessions', {
         headers: { origin, 'access-control-request-method': 'POST', 'access-control-request-headers': 'authorization,content-type' },
       });
       assert.deepEqual([preflight.status, preflight.headers.get('access-control-allow-origin')], [204, origin]);
@@ -91,7 +91,7 @@ describe('origins of apps', () => {
 
   it('others of the same scheme or host are not allowed', async () => {
     for (const origin of ['capacitor://localhost:80', 'capacitor://example.test', 'ionic://localhost', 'http://localhost', extension.replace('a', 'b'), 'com.example.app://main', 'null']) {
-      const { headers } = await ask(service(), 'GET', '/models', { headers: { origin } });
+      const { headers } = await sendRequest(service(), 'GET', '/models', { headers: { origin } });
       assert.equal(headers.get('access-control-allow-origin'), null, origin);
     }
   });
@@ -100,7 +100,7 @@ describe('origins of apps', () => {
 it('an origin that no browser sends is refused by name', async () => {
   const service = await startAfter('', { ALLOWED_ORIGINS: 'https://cards.example,javascript://cards.example' });
   try {
-    const { status, body } = await ask(service, 'GET', '/health/ready');
+    const { status, body } = await sendRequest(service, 'GET', '/health/ready');
     assert.equal(status, 503);
     assert.match(body.checks[0].detail, /^ALLOWED_ORIGINS /);
   } finally {

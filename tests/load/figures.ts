@@ -37,7 +37,7 @@ export function printed({ answered, duration_ms, before, after, modelCalls, rows
   for (const [kind, ofKind] of Map.groupBy(answered, (one) => one.kind)) {
     const took_ms = ofKind.map(({ sent_ms, answered_ms }) => answered_ms - sent_ms).sort((a, b) => a - b);
     const figures = [String(ofKind.length), percentile(took_ms, 50), percentile(took_ms, 99)];
-    const words = [...Map.groupBy(ofKind, ({ answer }) => word(answer))].map(([told, those]) => `${told} × ${those.length}`);
+    const words = [...Map.groupBy(ofKind, ({ answer }) => word(answer))].map(([outcome, those]) => `${outcome} × ${those.length}`);
     lines.push(`${kind.padEnd(18)}${figures.map((figure) => figure.padStart(8)).join('')}  ${words.sort().join(', ')}`);
   }
   return lines.join('\n');

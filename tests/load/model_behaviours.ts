@@ -66,7 +66,7 @@ export type Calls = {
 /** Treats each request as its text says, and writes down all of them. */
 export function byText(calls: Calls): ModelBehaviour {
   const inFlight = new Map<ModelRequest, Call>();
-  const asked = new Map<string, number>();
+  const callCounts = new Map<string, number>();
   return async (turn) => {
     const { request } = turn;
     const call = { session: String(request.headers['x-session-id']), user: String(request.body?.['user']) };
@@ -76,8 +76,8 @@ export function byText(calls: Calls): ModelBehaviour {
     const ofUser = [...inFlight.values()].filter(({ user }) => user === call.user);
     calls.mostAtOnce = Math.max(calls.mostAtOnce, new Set(ofUser.map(({ session }) => session)).size);
 
-    const nth = (asked.get(call.session) ?? 0) + 1;
-    asked.set(call.session, nth);
+    const nth = (callCounts.get(call.session) ?? 0) + 1;
+    callCounts.set(call.session, nth);
     const name = request.raw.match(/The way of this text is called (\w+)\./)?.[1];
     if (name === undefined || !(name in WAYS)) throw new Error(`the text names no way: ${name}`);
     const way: Way = WAYS[name as WayName];

@@ -27,7 +27,7 @@ export type Books = {
 };
 
 export function accountFor(books: Books): string[] {
-  return [sessions, events, candidates, modelCalls, units, bursts, places, limitsTold, keys].flatMap((check) => check(books));
+  return [sessions, events, candidates, modelCalls, units, bursts, places, loggedLimits, keys].flatMap((check) => check(books));
 }
 
 const isCreated = ({ answer }: Answered) => answer.status === 201;
@@ -44,9 +44,9 @@ function sessions({ users, answered, rows }: Books): string[] {
     for (const code of new Set([...accepted.map(codeOf), ...own.map(({ error_code }) => error_code ?? '')])) {
       // A completed one whose end the database took late was told as a database error.
       if (code === '' || code === 'database_error') continue;
-      const told = accepted.filter((one) => codeOf(one) === code).length;
+      const logged = accepted.filter((one) => codeOf(one) === code).length;
       const stored = own.filter(({ error_code }) => error_code === code).length;
-      if (told !== stored) wrong.push(`${code} was told ${told} times to a user and is stored ${stored} times`);
+      if (logged !== stored) wrong.push(`${code} was told ${logged} times to a user and is stored ${stored} times`);
     }
     const ids = new Set(own.filter(({ status }) => status === 'completed').map(({ id }) => id));
     const lost = accepted.filter((one) => isCreated(one) && !ids.has(one.answer.body.id));
@@ -86,14 +86,14 @@ function candidates({ answered, rows }: Books): string[] {
 /** Each call is an attempt that an event tells of, and each attempt is a call. */
 function modelCalls({ calls, rows }: Books): string[] {
   const made = Map.groupBy(calls.all, ({ session }) => session);
-  const told = new Map(rows.events.map(({ session_id, data }) => [session_id, data]));
-  const wrong = [...made.keys()].filter((id) => !told.has(id)).map((id) => `the model was asked for session ${id}, which there is not`);
+  const logged = new Map(rows.events.map(({ session_id, data }) => [session_id, data]));
+  const wrong = [...made.keys()].filter((id) => !logged.has(id)).map((id) => `the model was asked for session ${id}, which there is not`);
   for (const { id, error_code } of rows.sessions) {
-    const { attempts } = told.get(id) ?? {};
-    const asked = made.get(id)?.length ?? 0;
+    const { attempts } = logged.get(id) ?? {};
+    const modelCallCount = made.get(id)?.length ?? 0;
     // Where the row could not be opened the call was stopped, perhaps before it had left.
-    const isExplained = error_code === 'database_error' ? asked <= 2 : asked === attempts;
-    if (!isExplained) wrong.push(`session ${id} tells of ${attempts} attempts, and the model was asked ${asked} times`);
+    const isExplained = error_code === 'database_error' ? modelCallCount <= 2 : modelCallCount === attempts;
+    if (!isExplained) wrong.push(`session ${id} tells of ${attempts} attempts, and the model was asked ${modelCallCount} times`);
   }
   return wrong;
 }
@@ -130,7 +130,7 @@ function places({ limits, calls }: Books): string[] {
 }
 
 /** The event log tells of each limit that a user met, at most once in a window (of `concurrent`: a minute). */
-function limitsTold({ limits, users, answered, rows, duration_ms }: Books): string[] {
+function loggedLimits({ limits, users, answered, rows, duration_ms }: Books): string[] {
   const windows = {
     burst: limits.burst.window_s,
     generations: limits.generations.window_s,
@@ -139,9 +139,9 @@ function limitsTold({ limits, users, answered, rows, duration_ms }: Books): stri
   return users.flatMap((user) =>
     Object.entries(windows).flatMap(([policy, window_s]) => {
       const met = answered.some(({ user: by, answer }) => by === user && answer.body?.['violated-policies']?.includes(policy));
-      const told = rows.events.filter(({ user_id, data }) => user_id === user.id && data.policy === policy).length;
+      const logged = rows.events.filter(({ user_id, data }) => user_id === user.id && data.policy === policy).length;
       const most = met ? 1 + Math.floor(duration_ms / 1000 / window_s) : 0;
-      return told >= (met ? 1 : 0) && told <= most ? [] : [`the event log tells ${told} times of a user’s ${policy}, at most ${most} are right`];
+      return logged >= (met ? 1 : 0) && logged <= most ? [] : [`the event log tells ${logged} times of a user’s ${policy}, at most ${most} are right`];
     }),
   );
 }

@@ -1,6 +1,6 @@
 // The requests of a load run: good ones, bad ones and forged ones, each with the answers that it may get.
 
-import { ask, type Answer, createStream, follow, lesson, NoStream, type Question, type Service, type SignedIn } from '../service/service.ts';
+import { sendRequest, type Answer, createStream, subscribe, lesson, NoStream, type RequestOptions, type Service, type SignedIn } from '../service/service.ts';
 import { isEnd, type StreamEvent } from '../support/event_stream.ts';
 import type { Choices } from '../support/seeded_random.ts';
 import { sentenceOf, type Way, type WayName, WAYS } from './model_behaviours.ts';
@@ -10,7 +10,7 @@ export type Chosen = {
   kind: string;
   method: string;
   path: string;
-  question: Question;
+  question: RequestOptions;
   /** Each is a status, and where it is an error, a space and the code: `429 rate_limited`. */
   allowed: string[];
   user?: SignedIn;
@@ -116,7 +116,7 @@ export function choose(service: Service, choices: Choices, users: SignedIn[], kn
   if (user === undefined) throw new Error('a load run has users');
   if (choices.chance(FORGED)) {
     const [token, allowed] = choices.pick(tokens)(service, user);
-    const question: Question = { body: body(lesson()), ...(token === undefined ? {} : { token }) };
+    const question: RequestOptions = { body: body(lesson()), ...(token === undefined ? {} : { token }) };
     return { kind: 'bad token', method: 'POST', path: '/ai-sessions', question, allowed: [allowed] };
   }
   const [name, kind] = choices.pick(KINDS.map(([weight, name, kind]): [number, [string, Kind]] => [weight, [name, kind]]));
@@ -133,20 +133,20 @@ export async function send(service: Service, chosen: Chosen): Promise<Answered> 
   const signal = AbortSignal.timeout(ANSWER_MS_MAX);
   const question = { ...chosen.question, signal };
   const answer = chosen.cuts
-    ? await hear(service, question, chosen.cuts).catch(refusal)
-    : await ask(service, chosen.method, chosen.path, question);
+    ? await readStream(service, question, chosen.cuts).catch(refusal)
+    : await sendRequest(service, chosen.method, chosen.path, question);
   return { ...chosen, answer, sent_ms, answered_ms: performance.now() };
 }
 
 /** Asks for a stream, leaves it after so many cards each time, and comes back. Answers what the plain form would have been. */
-async function hear(service: Service, { token = '', body, headers }: Question, cuts: number[]): Promise<Answer> {
+async function readStream(service: Service, { token = '', body, headers }: RequestOptions, cuts: number[]): Promise<Answer> {
   let stream = await createStream(service, token, body, headers);
   const joined: StreamEvent[] = [];
   for (const cut of cuts) {
     while (joined.length <= cut && !isEnd(joined.at(-1))) joined.push(await stream.next(ANSWER_MS_MAX));
     if (isEnd(joined.at(-1))) break;
     stream.leave();
-    stream = await follow(service, token, joined[0]?.data.id, joined.at(-1)?.id);
+    stream = await subscribe(service, token, joined[0]?.data.id, joined.at(-1)?.id);
   }
   while (!isEnd(joined.at(-1))) joined.push(await stream.next(ANSWER_MS_MAX));
   if ((await stream.end) !== 'whole') throw new Error('the stream broke off after its end');

@@ -88,8 +88,8 @@ export async function runLoad(service: WorkerdService, { requests, seed }: Plan)
   const unitsLeft = new Map<string, number>();
   for (const user of users) {
     // Counts for the burst at most, and tells how the others stand.
-    const told = await create(service, user.token, '{');
-    unitsLeft.set(user.id, Number(told.headers.get('ratelimit')?.match(/"generations";r=(\d+)/)?.[1]));
+    const response = await create(service, user.token, '{');
+    unitsLeft.set(user.id, Number(response.headers.get('ratelimit')?.match(/"generations";r=(\d+)/)?.[1]));
   }
   const jwksRequests = service.world.auth.jwksRequests;
   wrong.push(...accountFor({ limits: LIMITS, users, answered, calls, rows, unitsLeft, duration_ms, jwksRequests }));

@@ -6,7 +6,7 @@ import { describe, it } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
 import { createGate } from '../support/gate.ts';
 import { content, gated, httpError } from '../support/model_behaviour.ts';
-import { type Answer, ask, create, expectProblem, lesson, remainingOfAll, rowsOf, signIn, started, type StartService } from './service.ts';
+import { type Answer, sendRequest, create, expectProblem, lesson, remainingOfAll, rowsOf, signIn, started, type StartService } from './service.ts';
 
 const PLENTY = { RATE_LIMIT_BURST: '100/60', AI_MAX_ATTEMPTS: '3' };
 
@@ -57,7 +57,7 @@ export function tests(start: StartService): void {
         assert.equal(accepted.status, 202, accepted.text);
         assert.equal(remainingOfAll(accepted)['attempts'], 6 - n);
         await openrouter.arrived(n + 1);
-        const stopped = await ask(service(), 'DELETE', `/ai-sessions/${accepted.body.id}`, { token: user.token });
+        const stopped = await sendRequest(service(), 'DELETE', `/ai-sessions/${accepted.body.id}`, { token: user.token });
         assert.equal(stopped.status, 204);
       }
       expectLimited(await create(service(), user.token, undefined, { prefer: 'respond-async' }));
@@ -74,7 +74,7 @@ export function tests(start: StartService): void {
       const accepted = await create(service(), user.token, undefined, { prefer: 'respond-async' });
       await (await openrouter.arrived(1)).over;
       await pause(300); // the service reads the failure, which nothing shows
-      assert.equal((await ask(service(), 'DELETE', `/ai-sessions/${accepted.body.id}`, { token: user.token })).status, 204);
+      assert.equal((await sendRequest(service(), 'DELETE', `/ai-sessions/${accepted.body.id}`, { token: user.token })).status, 204);
       assert.equal(remainingOfAll(await create(service(), user.token, '{'))['attempts'], 6);
       assert.equal(openrouter.requests.total, 1);
       openrouter.reset();
@@ -91,7 +91,7 @@ export function tests(start: StartService): void {
         openrouter.always(gated(gate, httpError(503)));
         const accepted = await create(service(), user.token, undefined, { prefer: 'respond-async' });
         await openrouter.arrived(1);
-        const stopping = ask(service(), 'DELETE', `/ai-sessions/${accepted.body.id}`, { token: user.token });
+        const stopping = sendRequest(service(), 'DELETE', `/ai-sessions/${accepted.body.id}`, { token: user.token });
         await pause(50); // it has reached the object
         gate.open();
         assert.equal((await stopping).status, 204);

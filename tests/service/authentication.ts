@@ -6,7 +6,7 @@ import { describe, it } from 'node:test';
 import { encodePart, signature, signJws } from '../support/signing_keys.ts';
 import {
   type Answer,
-  ask,
+  sendRequest,
   create,
   eventually,
   expectProblem,
@@ -29,7 +29,7 @@ const JWKS = '/auth/v1/.well-known/jwks.json';
 
 /** A session that nobody has: 404 for whoever is let in, and it costs nothing. */
 function knock(service: Service, authorization: string): Promise<Answer> {
-  return ask(service, 'GET', `/ai-sessions/${crypto.randomUUID()}`, { headers: { authorization } });
+  return sendRequest(service, 'GET', `/ai-sessions/${crypto.randomUUID()}`, { headers: { authorization } });
 }
 
 async function expectLetIn(service: Service, token: string): Promise<void> {
@@ -55,7 +55,7 @@ function asDelivered(start: StartService): void {
     for (const authorization of [undefined, '', 'Bearer', 'Bearer ', 'Basic dXNlcjpwYXNzd29yZA==', 'Token abc', 'BearerX']) {
       it(`${authorization === undefined ? 'no header' : `"${authorization}"`} is told what is missing`, async () => {
         const headers: Record<string, string> = authorization === undefined ? {} : { authorization };
-        const refused = await ask(service(), 'GET', `/ai-sessions/${crypto.randomUUID()}`, { headers });
+        const refused = await sendRequest(service(), 'GET', `/ai-sessions/${crypto.randomUUID()}`, { headers });
         expectProblem(refused, 401, 'missing_token');
         // RFC 6750, section 3.1: without a token the challenge has no error.
         assert.match(refused.headers.get('www-authenticate') ?? '', /^Bearer (?!.*error=)/);

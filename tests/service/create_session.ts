@@ -123,8 +123,8 @@ function asDelivered(start: StartService): void {
   it('asks for a stream in a strict form, by providers that keep to it', async () => {
     const { token } = await signIn(service());
     const { body } = await create(service(), token, { input_text: lesson(), model: 'test/second' });
-    const asked = await lastModelRequest(service(), body.id);
-    const { model, models, stream, response_format, provider, usage } = asked.body ?? {};
+    const sent = await lastModelRequest(service(), body.id);
+    const { model, models, stream, response_format, provider, usage } = sent.body ?? {};
     assert.deepEqual({ model, models, stream }, { model: 'test/second', models: undefined, stream: true });
     assert.equal((provider as { require_parameters: boolean }).require_parameters, true);
     assert.deepEqual(usage, { include: true });
@@ -141,18 +141,18 @@ function asDelivered(start: StartService): void {
     };
     assert.equal(schema.type, 'object');
     isStrict(schema);
-    assert.equal(asked.headers['x-session-id'], body.id);
-    assert.ok(asked.headers['http-referer'] && asked.headers['x-openrouter-title'], 'says who asks');
+    assert.equal(sent.headers['x-session-id'], body.id);
+    assert.ok(sent.headers['http-referer'] && sent.headers['x-openrouter-title'], 'says who asks');
   });
 
   it('tells the model API a pseudonym, the same for the same user, and never the user', async () => {
     const [first, second] = [await signIn(service()), await signIn(service())];
     const pseudonymOf = async (user: SignedIn) => {
       const { body } = await create(service(), user.token);
-      const asked = await lastModelRequest(service(), body.id);
-      const said = JSON.stringify(asked.headers) + asked.raw;
+      const sent = await lastModelRequest(service(), body.id);
+      const said = JSON.stringify(sent.headers) + sent.raw;
       for (const personal of [user.id, user.email ?? user.id]) assert.ok(!said.includes(personal), personal);
-      return String(asked.body?.['user']);
+      return String(sent.body?.['user']);
     };
     const pseudonym = await pseudonymOf(first);
     assert.match(pseudonym, /^\S{16,}$/);
@@ -206,9 +206,9 @@ function asDelivered(start: StartService): void {
     const { anonKey, openrouter } = service().world;
     const { token } = await signIn(service());
     const { body } = await create(service(), token);
-    const asked = await lastModelRequest(service(), body.id);
-    assert.equal(asked.headers['authorization'], `Bearer ${openrouter.key}`);
-    const said = JSON.stringify(asked.headers) + asked.raw;
+    const sent = await lastModelRequest(service(), body.id);
+    assert.equal(sent.headers['authorization'], `Bearer ${openrouter.key}`);
+    const said = JSON.stringify(sent.headers) + sent.raw;
     for (const foreign of [token, anonKey]) assert.ok(!said.includes(foreign));
   });
 
@@ -276,9 +276,9 @@ function withFallback(start: StartService): void {
   it('names the asked-for model first and then the other allowed ones', async () => {
     const { token } = await signIn(service());
     const { body } = await create(service(), token, { input_text: textOf(1500), model: 'test/second' });
-    const asked = await lastModelRequest(service(), body.id);
-    assert.deepEqual(asked.body?.models, ['test/second', 'test/first']);
-    assert.equal(asked.body?.model, undefined);
+    const sent = await lastModelRequest(service(), body.id);
+    assert.deepEqual(sent.body?.models, ['test/second', 'test/first']);
+    assert.equal(sent.body?.model, undefined);
   });
 
   it('keeps no more cards than it is set to', async () => {

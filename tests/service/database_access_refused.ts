@@ -7,7 +7,7 @@ import { createGate } from '../support/gate.ts';
 import type { Fault, GatewayRequest } from '../support/gateway.ts';
 import { gated } from '../support/model_behaviour.ts';
 import {
-  ask,
+  sendRequest,
   create,
   createStream,
   eventually,
@@ -112,7 +112,7 @@ function notYetValid(service: () => Service): void {
     assert.equal((await read(service(), user.token, body.id)).status, 200);
     assert.equal(few.hits, 2);
     const set = gateway.fail(OPEN, issuedAtFuture);
-    const failed = await ask(service(), 'GET', '/ai-sessions', { token: user.token });
+    const failed = await sendRequest(service(), 'GET', '/ai-sessions', { token: user.token });
     set.clear();
     assert.equal(expectProblem(failed, 500, 'database_error').retryable, true);
   });
@@ -208,7 +208,7 @@ function firewall(service: () => Service): void {
     const user = await signIn(service());
     const { body } = await create(service(), user.token);
     const set = service().world.gateway.fail(ofDatabase, page(403, 'Blocked'));
-    const failed = [await read(service(), user.token, body.id), await ask(service(), 'GET', '/ai-sessions', { token: user.token })];
+    const failed = [await read(service(), user.token, body.id), await sendRequest(service(), 'GET', '/ai-sessions', { token: user.token })];
     set.clear();
     for (const answer of failed) {
       const problem = expectProblem(answer, 500, 'database_error');
@@ -254,7 +254,7 @@ function notReady(service: () => Service): void {
     assert.equal(created.status, 201, 'the completing function opens the row itself');
     await expectPaidAndStoredOnce(service(), user, created.body);
     for (const path of ['/ai-sessions', `/ai-sessions/${created.body.id}`]) {
-      const unread = await ask(service(), 'GET', path, { token: user.token });
+      const unread = await sendRequest(service(), 'GET', path, { token: user.token });
       assert.equal(expectProblem(unread, 500, 'database_error').retryable, true);
     }
     set.clear();

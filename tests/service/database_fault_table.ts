@@ -66,7 +66,7 @@ export function tests(start: StartService): void {
     describe('at the opening', { concurrency }, () => atTheOpening(begin));
     describe('at the completing', { concurrency }, () => atTheCompleting(begin));
     describe('that is slow', { concurrency }, () => slow(begin));
-    describe('that takes a write and is not heard', { concurrency }, () => unheard(begin));
+    describe('that takes a write and is not heard', { concurrency }, () => unacknowledged(begin));
     describe('behind a page', { concurrency }, () => pages(begin));
     describe('that does not take the token any more', () => endedTokens(begin));
   });
@@ -183,12 +183,12 @@ function atTheCompleting(begin: Begin): void {
       assert.equal(expectProblem(answered, 500, 'database_error').retryable, true);
       assert.deepEqual(remaining(answered), { burst: 9, generations: 49 });
       assert.ok(begun.set.hits >= twice(row), `${begun.set.hits} attempts`);
-      const unwritten = await rowsOf(service, user);
-      assert.deepEqual(unwritten.sessions.map(({ status }) => status), ['generating']);
-      assert.deepEqual([unwritten.candidates, unwritten.events], [[], []]);
+      const before = await rowsOf(service, user);
+      assert.deepEqual(before.sessions.map(({ status }) => status), ['generating']);
+      assert.deepEqual([before.candidates, before.events], [[], []]);
 
       begun.set.clear();
-      const found = await read(service, freshToken(begun), unwritten.sessions[0]?.['id']);
+      const found = await read(service, freshToken(begun), before.sessions[0]?.['id']);
       assert.deepEqual([found.status, found.body.status, found.body.error, found.body.candidates.length], [200, 'completed', null, 20]);
       await eventually('it is written', async () => ((await rowsOf(service, user)).events.length > 0 ? true : undefined));
       await expectStoredOnce(begun, found.body.candidates);
@@ -257,7 +257,7 @@ function slow(begin: Begin): void {
   }
 }
 
-function unheard(begin: Begin): void {
+function unacknowledged(begin: Begin): void {
   for (const [step, path] of [['opening', OPEN], ['completing', FINISH]] as const) {
     for (const [how, fault] of [
       ['no answer', { kind: 'hang', kept: true }],

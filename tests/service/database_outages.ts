@@ -131,7 +131,7 @@ function atTheOpening(service: () => Service): void {
 
 function atTheCompleting(service: () => Service): void {
   /** A generation whose end could not be written. */
-  const unwritten = async (fault: Fault): Promise<{ user: SignedIn; failed: Answer; id: string; mend: () => void }> => {
+  const notPersisted = async (fault: Fault): Promise<{ user: SignedIn; failed: Answer; id: string; mend: () => void }> => {
     const user = await signIn(service());
     const set = service().world.gateway.fail(FINISH, fault);
     const failed = await create(service(), user.token);
@@ -141,7 +141,7 @@ function atTheCompleting(service: () => Service): void {
 
   for (const [name, fault] of refusals) {
     it(`a database ${name} is told, and the owner’s next call gets the session`, async () => {
-      const { user, failed, id, mend } = await unwritten(fault);
+      const { user, failed, id, mend } = await notPersisted(fault);
       assert.equal(expectProblem(failed, 500, 'database_error').retryable, true);
       assert.deepEqual(remaining(failed), { burst: 9, generations: 49 });
       const before = await rowsOf(service(), user);
@@ -163,7 +163,7 @@ function atTheCompleting(service: () => Service): void {
   }
 
   it('what could not be written is nobody’s but the owner’s', async () => {
-    const { id, mend } = await unwritten({ kind: 'answer', status: 503 });
+    const { id, mend } = await notPersisted({ kind: 'answer', status: 503 });
     const stranger = await signIn(service());
     expectProblem(await read(service(), stranger.token, id), 404, 'not_found');
     mend();
@@ -171,7 +171,7 @@ function atTheCompleting(service: () => Service): void {
   });
 
   it('what could not be written outlives a restart', async () => {
-    const { user, id, mend } = await unwritten({ kind: 'answer', status: 503 });
+    const { user, id, mend } = await notPersisted({ kind: 'answer', status: 503 });
     await service().restart();
     mend();
     const found = await read(service(), user.token, id);
@@ -181,7 +181,7 @@ function atTheCompleting(service: () => Service): void {
   });
 
   it('what could not be written is written by the next generation too', async () => {
-    const { user, id, mend } = await unwritten({ kind: 'answer', status: 503 });
+    const { user, id, mend } = await notPersisted({ kind: 'answer', status: 503 });
     mend();
     const created = await create(service(), user.token);
     assert.equal(created.status, 201, created.text);
@@ -195,7 +195,7 @@ function atTheCompleting(service: () => Service): void {
   });
 
   it('what could not be written is written without anybody’s call', async () => {
-    const { user, mend } = await unwritten({ kind: 'answer', status: 503 });
+    const { user, mend } = await notPersisted({ kind: 'answer', status: 503 });
     mend();
     // The service's own backoff, and nothing that a test can hurry.
     await ended(service(), user, 30_000);

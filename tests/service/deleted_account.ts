@@ -5,7 +5,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { createGate } from '../support/gate.ts';
 import { gated, goodAnswer } from '../support/model_behaviour.ts';
-import { ask, create, expectProblem, read, signIn, type SignedIn, started, type StartService } from './service.ts';
+import { sendRequest, create, expectProblem, read, signIn, type SignedIn, started, type StartService } from './service.ts';
 
 export function tests(start: StartService): void {
   const service = started(start);
@@ -42,7 +42,7 @@ export function tests(start: StartService): void {
         }
         expectProblem(await create(service(), user.token, '{'), 401, 'invalid_token');
         expectProblem(await read(service(), user.token, crypto.randomUUID()), 401, 'invalid_token');
-        expectProblem(await ask(service(), 'DELETE', `/ai-sessions/${crypto.randomUUID()}`, { token: user.token }), 401, 'invalid_token');
+        expectProblem(await sendRequest(service(), 'DELETE', `/ai-sessions/${crypto.randomUUID()}`, { token: user.token }), 401, 'invalid_token');
         assert.equal(openrouter.requests.total, 1);
         openrouter.reset();
       });

@@ -6,7 +6,7 @@ import { once } from 'node:events';
 import { it } from 'node:test';
 import { createGate, type Gate } from '../support/gate.ts';
 import { answer, gated, httpError, type ModelBehaviour } from '../support/model_behaviour.ts';
-import { create, ask, eventually, lesson, read, remaining, type Row, rowsOf, type Service, signIn, type SignedIn, started, type StartService } from './service.ts';
+import { create, sendRequest, eventually, lesson, read, remaining, type Row, rowsOf, type Service, signIn, type SignedIn, started, type StartService } from './service.ts';
 
 export function tests(start: StartService): void {
   const service = started(start);
@@ -95,8 +95,8 @@ async function leaveAt(service: Service, { token, ...user }: SignedIn, gate: Gat
   const leaving = new AbortController();
   const before = (await rowsOf(service, user)).sessions.length;
   const body = { input_text: lesson(), model: 'test/first' };
-  const asked = ask(service, 'POST', '/ai-sessions', { token, body, signal: leaving.signal });
-  const left = assert.rejects(asked, { name: 'AbortError' });
+  const pending = sendRequest(service, 'POST', '/ai-sessions', { token, body, signal: leaving.signal });
+  const left = assert.rejects(pending, { name: 'AbortError' });
   await gate.reached;
   await eventually('the row is there', async () => (await rowsOf(service, user)).sessions[before]);
   leaving.abort();

@@ -33,7 +33,7 @@ export function tests(start: StartService): void {
     describe('concurrent', () => concurrent(service));
     describe('the event log', () => eventLog(service));
     it('survive a restart', () => surviveRestart(service()));
-    it('are told to the event log once in a window, also by another life of the object', () => toldOnce(service()));
+    it('are told to the event log once in a window, also by another life of the object', () => loggedOnce(service()));
   });
   describe('fifty requests at once', () => allAtOnce(start));
   describe('a window of a second', () => shortWindow(start));
@@ -204,7 +204,7 @@ function concurrent(service: () => Service): void {
     openrouter.reset();
     openrouter.always(gated(gate));
     const refused = Promise.withResolvers<void>();
-    const asked = Array.from({ length: 4 }, async () => {
+    const pending = Array.from({ length: 4 }, async () => {
       const answer = await create(service(), user.token);
       if (answer.status !== 201) refused.resolve();
       return answer;
@@ -215,7 +215,7 @@ function concurrent(service: () => Service): void {
     } finally {
       gate.open();
     }
-    const statuses = (await Promise.all(asked)).map(({ status }) => status).sort();
+    const statuses = (await Promise.all(pending)).map(({ status }) => status).sort();
     openrouter.reset();
     assert.deepEqual(statuses, [201, 201, 429, 429]);
   });
@@ -279,16 +279,16 @@ async function surviveRestart(service: Service): Promise<void> {
   assert.deepEqual(remaining(await badBody(service, counted)), { burst: 3, generations: 2 });
 }
 
-async function toldOnce(service: Service): Promise<void> {
+async function loggedOnce(service: Service): Promise<void> {
   const user = await signIn(service);
-  const told = async () => (await rowsOf(service, user)).events.map(({ type, data }) => [type, data]);
+  const logged = async () => (await rowsOf(service, user)).events.map(({ type, data }) => [type, data]);
   for (let n = 0; n < 6; n += 1) await badBody(service, user);
-  await eventually('the row', async () => ((await told()).length > 0 ? true : undefined));
+  await eventually('the row', async () => ((await logged()).length > 0 ? true : undefined));
   await service.restart();
   expectLimited(await badBody(service, user), 'burst');
   // A second row would have left before this: a whole generation of somebody else takes several times as long.
   assert.equal((await create(service, (await signIn(service)).token)).status, 201);
-  assert.deepEqual(await told(), [['ai_session.rate_limited', { policy: 'burst' }]]);
+  assert.deepEqual(await logged(), [['ai_session.rate_limited', { policy: 'burst' }]]);
 }
 
 const AT_ONCE = 50;
@@ -313,10 +313,10 @@ function allAtOnce(start: StartService): void {
     const { openrouter } = generating().world;
     const gate = createGate();
     openrouter.always(gated(gate));
-    const asked = fiftyAtOnce(generating());
+    const pending = fiftyAtOnce(generating());
     await openrouter.arrived(10);
     gate.open();
-    assert.deepEqual(await asked, { 201: 10, 429: 40 });
+    assert.deepEqual(await pending, { 201: 10, 429: 40 });
     assert.equal(openrouter.requests.total, 10);
   });
 }

@@ -67,12 +67,12 @@ function table(start: StartService, variables: Variables, tokens: Case[]): void 
         expectProblem(await send(service(), 'GET', `/ai-sessions/${crypto.randomUUID()}`, lines), 404, 'not_found');
         return;
       }
-      const before = { asked: askedOfDatabase(service()), model: world.openrouter.requests.total };
+      const before = { database: databaseRequests(service()), model: world.openrouter.requests.total };
       // What costs most, if it went through.
       const body = JSON.stringify({ input_text: lesson(), model: 'test/first' });
       const refused = await send(service(), 'POST', '/ai-sessions', lines, body);
       expectProblem(refused, 401, token.expect);
-      assert.deepEqual({ asked: askedOfDatabase(service()), model: world.openrouter.requests.total }, before);
+      assert.deepEqual({ database: databaseRequests(service()), model: world.openrouter.requests.total }, before);
       refusals.push({ name: token.name, code: token.expect, seen: fromOutside(refused) });
     });
   }
@@ -99,7 +99,7 @@ function table(start: StartService, variables: Variables, tokens: Case[]): void 
   });
 }
 
-function askedOfDatabase(service: Service): number {
+function databaseRequests(service: Service): number {
   return service.world.gateway.requests.where(({ path }) => path.startsWith('/rest/v1/')).length;
 }
 

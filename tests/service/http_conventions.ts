@@ -6,7 +6,7 @@ import { createGate } from '../support/gate.ts';
 import { gated, httpError } from '../support/model_behaviour.ts';
 import {
   type Answer,
-  ask,
+  sendRequest,
   create,
   eventually,
   expectProblem,
@@ -40,7 +40,7 @@ export function tests(start: StartService): void {
 function paths(service: () => Service): void {
   for (const path of ['/', '/ai-session', '/ai-sessions/', '/ai-sessions/a/b', '/AI-SESSIONS', '/health/', '/models/x', '/favicon.ico', '/%2Fhealth']) {
     it(`${path} is not found`, async () => {
-      for (const method of ['GET', 'POST']) expectProblem(await ask(service(), method, path), 404, 'not_found');
+      for (const method of ['GET', 'POST']) expectProblem(await sendRequest(service(), method, path), 404, 'not_found');
     });
   }
 
@@ -51,7 +51,7 @@ function paths(service: () => Service): void {
     ['DELETE', '/health', 'GET'],
   ] as const) {
     it(`${method} ${path} is not allowed, and the answer says what is`, async () => {
-      const refused = await ask(service(), method, path);
+      const refused = await sendRequest(service(), method, path);
       expectProblem(refused, 405, 'method_not_allowed');
       const allow = refused.headers.get('allow')?.split(/, */) ?? [];
       assert.ok(allow.includes(allowed) && allow.includes('OPTIONS') && !allow.includes(method), allow.join());
@@ -59,13 +59,13 @@ function paths(service: () => Service): void {
   }
 
   it('is the same with a query', async () => {
-    assert.equal((await ask(service(), 'GET', '/health?a=b')).status, 200);
+    assert.equal((await sendRequest(service(), 'GET', '/health?a=b')).status, 200);
   });
 }
 
 function openRoutes(service: () => Service): void {
   it('/models names the allowed models, the default first, to anyone', async () => {
-    const found = await ask(service(), 'GET', '/models');
+    const found = await sendRequest(service(), 'GET', '/models');
     assert.equal(found.status, 200);
     assert.equal(found.headers.get('content-type'), 'application/json');
     assert.deepEqual(found.body, {
@@ -81,7 +81,7 @@ function openRoutes(service: () => Service): void {
     gateway.requests.clear();
     gateway.down();
     openrouter.down();
-    const found = await ask(service(), 'GET', '/health');
+    const found = await sendRequest(service(), 'GET', '/health');
     gateway.up();
     openrouter.up();
     assert.equal(found.status, 200);
@@ -96,7 +96,7 @@ const members = (field: string | null): string[] => (field ?? '').toLowerCase().
 
 function cors(service: () => Service): void {
   const preflight = (origin: string, path = '/ai-sessions') =>
-    ask(service(), 'OPTIONS', path, {
+    sendRequest(service(), 'OPTIONS', path, {
       headers: {
         origin,
         'access-control-request-method': 'POST',
@@ -133,7 +133,7 @@ function cors(service: () => Service): void {
 
   for (const origin of ['https://evil.example', 'http://cards.example', 'https://cards.example.evil.example', 'https://cards.example:8443', 'null']) {
     it(`of ${origin} is not let in`, async () => {
-      for (const answer of [await preflight(origin), await ask(service(), 'GET', '/models', { headers: { origin } })]) {
+      for (const answer of [await preflight(origin), await sendRequest(service(), 'GET', '/models', { headers: { origin } })]) {
         assert.equal(answer.headers.get('access-control-allow-origin'), null);
         assert.ok(members(answer.headers.get('vary')).includes('origin'));
       }
@@ -142,12 +142,12 @@ function cors(service: () => Service): void {
 
   const origin = { origin: ORIGIN };
   const answers: Record<string, () => Promise<Answer>> = {
-    200: () => ask(service(), 'GET', '/models', { headers: origin }),
+    200: () => sendRequest(service(), 'GET', '/models', { headers: origin }),
     201: async () => create(service(), (await signIn(service())).token, undefined, origin),
     400: async () => create(service(), (await signIn(service())).token, '{', origin),
     401: () => create(service(), 'wrong', undefined, origin),
-    404: () => ask(service(), 'GET', '/nothing', { headers: origin }),
-    405: () => ask(service(), 'PUT', '/models', { headers: origin }),
+    404: () => sendRequest(service(), 'GET', '/nothing', { headers: origin }),
+    405: () => sendRequest(service(), 'PUT', '/models', { headers: origin }),
     415: async () => create(service(), (await signIn(service())).token, 'x', { ...origin, 'content-type': 'text/plain' }),
     429: async () => {
       const { token } = await signIn(service());
@@ -169,7 +169,7 @@ function cors(service: () => Service): void {
 }
 
 function requestIds(service: () => Service): void {
-  const models = (id?: string) => ask(service(), 'GET', '/models', { headers: id === undefined ? {} : { 'x-request-id': id } });
+  const models = (id?: string) => sendRequest(service(), 'GET', '/models', { headers: id === undefined ? {} : { 'x-request-id': id } });
 
   it('is the service’s own where the caller has none, and a new one each time', async () => {
     const ids = (await Promise.all([models(), models()])).map(({ headers }) => headers.get('x-request-id'));
@@ -180,7 +180,7 @@ function requestIds(service: () => Service): void {
   it('is the caller’s own if it is a UUID, in errors too', async () => {
     const id = crypto.randomUUID();
     assert.equal((await models(id)).headers.get('x-request-id'), id);
-    const failed = await ask(service(), 'GET', '/nothing', { headers: { 'x-request-id': id } });
+    const failed = await sendRequest(service(), 'GET', '/nothing', { headers: { 'x-request-id': id } });
     assert.equal(expectProblem(failed, 404, 'not_found').request_id, id);
     const refused = await create(service(), (await signIn(service())).token, '{', { 'x-request-id': id });
     assert.equal(expectProblem(refused, 400, 'malformed_json').request_id, id);
@@ -217,9 +217,9 @@ function headers(service: () => Service): void {
     const created = await create(service(), token, undefined, gzipped);
     assert.equal(created.headers.get('content-encoding'), 'gzip');
     const path = `/ai-sessions/${created.body.id}`;
-    const compressed = await ask(service(), 'GET', path, { token, headers: gzipped });
+    const compressed = await sendRequest(service(), 'GET', path, { token, headers: gzipped });
     assert.equal(compressed.headers.get('content-encoding'), 'gzip');
-    const whole = await ask(service(), 'GET', path, { token, headers: plain });
+    const whole = await sendRequest(service(), 'GET', path, { token, headers: plain });
     assert.equal(whole.headers.get('content-encoding'), null);
     assert.deepEqual(compressed.body, whole.body);
   });
@@ -239,10 +239,10 @@ function trace(service: () => Service): void {
     openrouter.requests.clear();
     const { status, body } = await create(service(), token, undefined, { traceparent });
     assert.equal(status, 201);
-    await ask(service(), 'GET', `/ai-sessions/${body.id}`, { token, headers: { traceparent } });
-    const asked = [...gateway.requests.recent, ...openrouter.requests.recent];
-    assert.equal(asked.length, 4);
-    return asked.map(({ headers }) => headers['traceparent']);
+    await sendRequest(service(), 'GET', `/ai-sessions/${body.id}`, { token, headers: { traceparent } });
+    const sent = [...gateway.requests.recent, ...openrouter.requests.recent];
+    assert.equal(sent.length, 4);
+    return sent.map(({ headers }) => headers['traceparent']);
   };
 
   it('of the caller goes on to the database and to the model API', async () => {
@@ -297,16 +297,16 @@ function log(service: () => Service): void {
     const answers = [
       await create(service(), token),
       await create(service(), token, '{'),
-      await ask(service(), 'GET', '/models'),
-      await ask(service(), 'GET', '/nothing'),
+      await sendRequest(service(), 'GET', '/models'),
+      await sendRequest(service(), 'GET', '/nothing'),
       await create(service(), 'wrong'),
     ];
     for (const answer of answers) await lineOf(service(), answer);
     for (const { headers } of answers) assert.equal(linesOf(service(), headers.get('x-request-id') ?? '').length, 1);
   });
 
-  for (const [name, asked, expected] of [
-    ['a path that is not there', () => ask(service(), 'GET', '/nothing?token=hidden'), { status: 404, code: 'not_found', level: 'info' }],
+  for (const [name, send, expected] of [
+    ['a path that is not there', () => sendRequest(service(), 'GET', '/nothing?token=hidden'), { status: 404, code: 'not_found', level: 'info' }],
     ['a wrong token', () => create(service(), 'wrong'), { status: 401, code: 'invalid_token', level: 'info' }],
     ['a bad body', async () => create(service(), (await signIn(service())).token, '{'), { status: 400, code: 'malformed_json', level: 'info' }],
     [
@@ -335,7 +335,7 @@ function log(service: () => Service): void {
     ],
   ] as const) {
     it(`has the code of ${name}`, async () => {
-      const { status, code, level } = await lineOf(service(), await asked());
+      const { status, code, level } = await lineOf(service(), await send());
       assert.deepEqual({ status, code, level }, expected);
     });
   }
@@ -360,7 +360,7 @@ function openToAll(start: StartService): void {
     for (const answer of [
       await create(service(), token, undefined, { origin: 'https://any.example' }),
       await create(service(), 'wrong', undefined, { origin: 'https://any.example' }),
-      await ask(service(), 'OPTIONS', '/ai-sessions', { headers: { origin: 'https://any.example' } }),
+      await sendRequest(service(), 'OPTIONS', '/ai-sessions', { headers: { origin: 'https://any.example' } }),
     ]) {
       assert.equal(answer.headers.get('access-control-allow-origin'), '*');
       assert.equal(answer.headers.get('access-control-allow-credentials'), null);
@@ -396,8 +396,8 @@ function badConfiguration(start: StartService): void {
     for (const answer of [
       await create(service(), token, undefined, headers),
       await create(service(), 'wrong', undefined, headers),
-      await ask(service(), 'GET', `/ai-sessions/${crypto.randomUUID()}`, { token, headers }),
-      await ask(service(), 'GET', '/models', { headers }),
+      await sendRequest(service(), 'GET', `/ai-sessions/${crypto.randomUUID()}`, { token, headers }),
+      await sendRequest(service(), 'GET', '/models', { headers }),
     ]) {
       expectProblem(answer, 500, 'internal');
       assert.match(answer.headers.get('x-request-id') ?? '', UUID_V7);
@@ -407,15 +407,15 @@ function badConfiguration(start: StartService): void {
   });
 
   it('leaves /health as it is', async () => {
-    const found = await ask(service(), 'GET', '/health');
+    const found = await sendRequest(service(), 'GET', '/health');
     assert.deepEqual([found.status, found.body.status], [200, 'ok']);
   });
 
   it('is told in the log, each variable by its name and none by its value', async () => {
-    await ask(service(), 'GET', '/models');
-    const told = await eventually('the line', () => service().logs.find((line) => line.includes('RATE_LIMIT_BURST')));
-    for (const name of names) assert.ok(told.includes(name), name);
-    assert.equal((JSON.parse(told) as Row)['level'], 'error');
+    await sendRequest(service(), 'GET', '/models');
+    const line = await eventually('the line', () => service().logs.find((line) => line.includes('RATE_LIMIT_BURST')));
+    for (const name of names) assert.ok(line.includes(name), name);
+    assert.equal((JSON.parse(line) as Row)['level'], 'error');
     assert.deepEqual(service().logs.filter((line) => line.includes('marker-of-the-value')), []);
   });
 }
@@ -425,8 +425,8 @@ function noConfiguration(start: StartService): void {
   const service = started(start, Object.fromEntries(required.map((name) => [name, ''])));
 
   it('is told in the log, each required variable by its name', async () => {
-    expectProblem(await ask(service(), 'GET', '/models'), 500, 'internal');
-    const told = await eventually('the line', () => service().logs.find((line) => line.includes('SUPABASE_URL')));
-    for (const name of required) assert.ok(told.includes(name), name);
+    expectProblem(await sendRequest(service(), 'GET', '/models'), 500, 'internal');
+    const line = await eventually('the line', () => service().logs.find((line) => line.includes('SUPABASE_URL')));
+    for (const name of required) assert.ok(line.includes(name), name);
   });
 }

@@ -11,7 +11,7 @@ import { answer, cutByLength, gated, httpError, type ModelBehaviour, refusal } f
 import type { ModelRequest } from '../support/model_request.ts';
 import {
   type Answer,
-  ask,
+  sendRequest,
   create,
   eventually,
   expectProblem,
@@ -139,8 +139,8 @@ function sameKey(service: () => Service): void {
     const user = await signIn(service());
     const leaving = new AbortController();
     service().world.openrouter.next(gated(gate));
-    const asked = { token: user.token, body, headers: { 'idempotency-key': 'k' }, signal: leaving.signal };
-    const left = assert.rejects(ask(service(), 'POST', '/ai-sessions', asked), { name: 'AbortError' });
+    const options = { token: user.token, body, headers: { 'idempotency-key': 'k' }, signal: leaving.signal };
+    const left = assert.rejects(sendRequest(service(), 'POST', '/ai-sessions', options), { name: 'AbortError' });
     await gate.reached;
     leaving.abort();
     await left;
@@ -198,8 +198,8 @@ function atOnce(service: () => Service): void {
     const plain = answers.filter((_, n) => forms[n % 3] === 'plain');
     assert.deepEqual([...new Set(plain.map(({ status }) => status))], [201]);
     assert.equal(new Set(plain.map(({ text }) => text)).size, 1, 'all are told the same');
-    for (const told of answers) assert.deepEqual(cardsIn(told) ?? plain[0]?.body.candidates, plain[0]?.body.candidates);
-    for (const told of answers) assert.equal(remaining(told)['generations'], GENERATIONS - 1);
+    for (const response of answers) assert.deepEqual(cardsIn(response) ?? plain[0]?.body.candidates, plain[0]?.body.candidates);
+    for (const response of answers) assert.equal(remaining(response)['generations'], GENERATIONS - 1);
     await expectOneSession(service(), user, sessionIn(answers[0]!), [['completed', 1]]);
   });
 
@@ -212,7 +212,7 @@ function atOnce(service: () => Service): void {
     await gate.reached;
     gate.open();
     const answers = await Promise.all(answering);
-    for (const told of answers) expectProblem(told, 500, 'ai_refused');
+    for (const response of answers) expectProblem(response, 500, 'ai_refused');
     const [session] = (await rowsOf(service(), user)).sessions;
     await expectOneSession(service(), user, session?.['id'], [['failed', 1]]);
     assert.equal(remaining(await keyed(service(), user, 'k'))['generations'], GENERATIONS - 1);
@@ -298,13 +298,13 @@ function header(service: () => Service): void {
   const raw = (token: string, lines: string[]): Promise<{ status: number | undefined; document: any; ratelimit: string }> =>
     new Promise((resolve, reject) => {
       const headers = { authorization: `Bearer ${token}`, 'content-type': 'application/json', connection: 'close', 'idempotency-key': lines };
-      const asked = httpRequest(`${service().url}/ai-sessions`, { method: 'POST', headers }, async (answered) => {
+      const outgoing = httpRequest(`${service().url}/ai-sessions`, { method: 'POST', headers }, async (answered) => {
         let text = '';
         for await (const piece of answered) text += piece;
         resolve({ status: answered.statusCode, document: JSON.parse(text), ratelimit: String(answered.headers['ratelimit']) });
       });
-      asked.on('error', reject);
-      asked.end(JSON.stringify(body));
+      outgoing.on('error', reject);
+      outgoing.end(JSON.stringify(body));
     });
 
   it('may be quoted or not: it is the same key', async () => {
@@ -377,13 +377,13 @@ function retried(service: () => Service): void {
         const again = await keyed(service(), user, 'k', { form });
         assert.equal(sessionIn(again), first?.['id']);
         assert.equal(remaining(again)['generations'], GENERATIONS - 1);
-        const told = await keyed(service(), user, 'k');
-        assert.equal(told.status, 201, told.text);
-        assert.deepEqual(cardsIn(again) ?? told.body.candidates, told.body.candidates);
+        const response = await keyed(service(), user, 'k');
+        assert.equal(response.status, 201, response.text);
+        assert.deepEqual(cardsIn(again) ?? response.body.candidates, response.body.candidates);
         const session = await expectOneSession(service(), user, first?.['id'], [['failed', 1], ['completed', 2]], calls + 1);
         assert.deepEqual([session['status'], session['error_code'], session['run']], ['completed', null, 2]);
-        assert.deepEqual((await read(service(), user.token, first?.['id'])).body.candidates, told.body.candidates);
-        assert.equal(remaining(told)['generations'], GENERATIONS - 1);
+        assert.deepEqual((await read(service(), user.token, first?.['id'])).body.candidates, response.body.candidates);
+        assert.equal(remaining(response)['generations'], GENERATIONS - 1);
       });
     }
   }
@@ -442,7 +442,7 @@ function retried(service: () => Service): void {
     service().world.openrouter.next(gated(gate));
     const waiting = keyed(service(), user, 'k');
     const later = await keyed(service(), user, 'k', { form: 'later' });
-    assert.equal((await ask(service(), 'DELETE', `/ai-sessions/${sessionIn(later)}`, { token: user.token })).status, 204);
+    assert.equal((await sendRequest(service(), 'DELETE', `/ai-sessions/${sessionIn(later)}`, { token: user.token })).status, 204);
     expectProblem(await waiting, 409, 'cancelled');
     gate.open();
     const created = await keyed(service(), user, 'k');
@@ -523,10 +523,10 @@ function withoutDatabase(service: () => Service): void {
     const gate = createGate();
     const user = await signIn(service());
     service().world.openrouter.next(gated(gate));
-    const unheard = service().world.gateway.fail((request) => request.path === OPEN && hasToken(user)(request), { kind: 'cut', kept: true });
+    const lostAnswers = service().world.gateway.fail((request) => request.path === OPEN && hasToken(user)(request), { kind: 'cut', kept: true });
     expectProblem(await keyed(service(), user, 'k'), 500, 'database_error');
     gate.open();
-    unheard.clear();
+    lostAnswers.clear();
     const created = await keyed(service(), user, 'k');
     assert.equal(created.status, 201, created.text);
     const { sessions, events } = await rowsOf(service(), user);
@@ -603,7 +603,7 @@ function withoutDatabase(service: () => Service): void {
     const stream = await keyed(service(), user, 'k', { form: 'as a stream' });
     assert.match(stream.text, /event: error\ndata: .*"code":"database_error"/);
     const { body: later } = await keyed(service(), user, 'k', { form: 'later' });
-    const events = await ask(service(), 'GET', `/ai-sessions/${later.id}/events`, { token: user.token });
+    const events = await sendRequest(service(), 'GET', `/ai-sessions/${later.id}/events`, { token: user.token });
     assert.match(events.text, /event: error\ndata: .*"code":"database_error"/);
     away.clear();
     const created = await keyed(service(), signedIn, 'k');

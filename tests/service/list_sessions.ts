@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { createGate } from '../support/gate.ts';
 import { cutByLength, gated, httpError } from '../support/model_behaviour.ts';
-import { type Answer, ask, create, eventually, expectProblem, lesson, read, remaining, rowsOf, type Service, signIn, type SignedIn, started, type StartService } from './service.ts';
+import { type Answer, sendRequest, create, eventually, expectProblem, lesson, read, remaining, rowsOf, type Service, signIn, type SignedIn, started, type StartService } from './service.ts';
 
 export function tests(start: StartService): void {
   const service = started(start, { RATE_LIMIT_BURST: '100/60' });
@@ -13,7 +13,7 @@ export function tests(start: StartService): void {
   describe('a bad parameter', () => badParameters(service));
 }
 
-const list = (service: Service, token: string, query = ''): Promise<Answer> => ask(service, 'GET', `/ai-sessions${query}`, { token });
+const list = (service: Service, token: string, query = ''): Promise<Answer> => sendRequest(service, 'GET', `/ai-sessions${query}`, { token });
 
 const idsIn = ({ body }: Answer): string[] => body.sessions.map(({ id }: { id: string }) => id);
 
@@ -80,9 +80,9 @@ function whatItTells(service: () => Service): void {
         ['completed', false, null, 20],
       ],
     );
-    for (const told of found.body.sessions) {
-      const { candidates, ...summary } = (await read(service(), user.token, told.id)).body;
-      assert.deepEqual(told, summary);
+    for (const listed of found.body.sessions) {
+      const { candidates, ...summary } = (await read(service(), user.token, listed.id)).body;
+      assert.deepEqual(listed, summary);
       assert.ok(Array.isArray(candidates));
     }
     gate.open();
@@ -98,7 +98,7 @@ function whatItTells(service: () => Service): void {
   });
 
   it('needs a token', async () => {
-    expectProblem(await ask(service(), 'GET', '/ai-sessions'), 401, 'missing_token');
+    expectProblem(await sendRequest(service(), 'GET', '/ai-sessions'), 401, 'missing_token');
   });
 
   it('costs nothing', async () => {

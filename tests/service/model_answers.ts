@@ -122,9 +122,9 @@ function whole(meet: Meet): void {
   it('without usage has none, and with it keeps what was billed and who served', async () => {
     const silent = await expectCards(await meet(answer({ usage: false })), { partial: false, cards: 20 });
     assert.deepEqual([silent['prompt_tokens'], silent['completion_tokens'], silent['cost'], silent['event'].usage], [null, null, null, undefined]);
-    const told = await expectCards(await meet(answer()), { partial: false, cards: 20 });
-    assert.ok(told['prompt_tokens'] > 0 && Number(told['cost']) > 0);
-    assert.deepEqual([told['completion_tokens'], told['model'], told['event'].served_model], [400, 'test/first', 'test/first']);
+    const stored = await expectCards(await meet(answer()), { partial: false, cards: 20 });
+    assert.ok(stored['prompt_tokens'] > 0 && Number(stored['cost']) > 0);
+    assert.deepEqual([stored['completion_tokens'], stored['model'], stored['event'].served_model], [400, 'test/first', 'test/first']);
   });
 
   it('with figures that nobody can have used is stored all the same', async () => {

@@ -6,7 +6,7 @@ import type { ModelBehaviour } from '../support/model_behaviour.ts';
 import { create, signIn, type StartService, started } from './service.ts';
 
 /** Tells in a header, as OpenRouter does, whether the answer was one that it had given before. */
-const told = (status: string): ModelBehaviour => (turn) => {
+const withCacheStatus = (status: string): ModelBehaviour => (turn) => {
   const cards = { candidates: turn.cards(3) };
   const choices = [{ index: 0, finish_reason: 'stop', message: { role: 'assistant', content: JSON.stringify(cards) } }];
   turn.reply(200, { model: turn.model, choices }, { 'x-openrouter-cache-status': status });
@@ -19,7 +19,7 @@ export function tests(start: StartService): void {
     for (const [status, field] of [['HIT', 'OpenRouter; hit'], ['MISS', 'OpenRouter; fwd=miss']] as const) {
       it(`a ${status} is told in Cache-Status`, async () => {
         const { openrouter } = service().world;
-        openrouter.next(told(status));
+        openrouter.next(withCacheStatus(status));
         const created = await create(service(), (await signIn(service())).token);
         assert.equal(created.status, 201, created.text);
         assert.equal(created.headers.get('cache-status'), field);
@@ -31,7 +31,7 @@ export function tests(start: StartService): void {
 
     it('Cache-Control: no-cache asks for a fresh answer', async () => {
       const { openrouter } = service().world;
-      openrouter.next(told('MISS'));
+      openrouter.next(withCacheStatus('MISS'));
       const { token } = await signIn(service());
       const created = await create(service(), token, undefined, { 'cache-control': 'no-cache' });
       assert.equal(created.status, 201, created.text);
@@ -45,7 +45,7 @@ export function tests(start: StartService): void {
 
     it('nothing is asked for and nothing is told', async () => {
       const { openrouter } = service().world;
-      openrouter.next(told('HIT'));
+      openrouter.next(withCacheStatus('HIT'));
       const created = await create(service(), (await signIn(service())).token);
       assert.equal(created.headers.get('cache-status'), null);
       assert.equal(openrouter.requests.recent.at(-1)!.headers['x-openrouter-cache'], undefined);

@@ -1,5 +1,5 @@
 // GET /openapi.json and GET /docs, and that they are true: every example is sent, and every answer that is described is
-// brought about and is what its example shows. (That nothing else is answered, `ask` checks in all the tests here.)
+// brought about and is what its example shows. (That nothing else is answered, `sendRequest` checks in all the tests here.)
 
 import assert from 'node:assert/strict';
 import { before, describe, it } from 'node:test';
@@ -8,7 +8,7 @@ import { answersTo, at, contract, eventsIn, type Json, schemaDeviations } from '
 import { createGate } from '../support/gate.ts';
 import { answer, content, httpError, type ModelBehaviour, refusal, silence } from '../support/model_behaviour.ts';
 import type { User } from '../support/world.ts';
-import { type Answer, ask, create, eventually, expectProblem, type Question, rowsOf, type Service, signIn, type SignedIn, started, type StartService } from './service.ts';
+import { type Answer, sendRequest, create, eventually, expectProblem, type RequestOptions, rowsOf, type Service, signIn, type SignedIn, started, type StartService } from './service.ts';
 
 export function tests(start: StartService): void {
   const variables = { ALLOWED_MODELS: models.join(), AI_TIMEOUT_MS: '2000', AI_MAX_ATTEMPTS: '1' };
@@ -21,7 +21,7 @@ export function tests(start: StartService): void {
 
   describe('GET /openapi.json', () => {
     it('is the document, for any page, and may be kept for a while', async () => {
-      const found = await ask(service(), 'GET', '/openapi.json', { headers: { origin: 'https://cards.example' } });
+      const found = await sendRequest(service(), 'GET', '/openapi.json', { headers: { origin: 'https://cards.example' } });
       assert.deepEqual([found.status, found.body], [200, contract]);
       assert.equal(found.headers.get('content-type'), 'application/json');
       assert.equal(found.headers.get('access-control-allow-origin'), 'https://cards.example');
@@ -29,7 +29,7 @@ export function tests(start: StartService): void {
     });
 
     it('is OpenAPI 3.1', async () => {
-      const { body } = await ask(service(), 'GET', '/openapi.json');
+      const { body } = await sendRequest(service(), 'GET', '/openapi.json');
       const validator = new Validator();
       const { valid, errors } = await validator.validate(body);
       assert.ok(valid, JSON.stringify(errors));
@@ -39,7 +39,7 @@ export function tests(start: StartService): void {
 
   describe('GET /docs', () => {
     it('is a page that may load nothing and run nothing', async () => {
-      const page = await ask(service(), 'GET', '/docs');
+      const page = await sendRequest(service(), 'GET', '/docs');
       assert.equal(page.status, 200);
       assert.equal(page.headers.get('content-type'), 'text/html; charset=utf-8');
       assert.match(page.headers.get('content-security-policy') ?? '', /^default-src 'none'; style-src 'unsafe-inline';/);
@@ -47,24 +47,24 @@ export function tests(start: StartService): void {
     });
 
     it('is where the type of a problem leads', async () => {
-      const problem = expectProblem(await ask(service(), 'GET', '/ai-sessions'), 401, 'missing_token');
+      const problem = expectProblem(await sendRequest(service(), 'GET', '/ai-sessions'), 401, 'missing_token');
       const { origin, pathname, hash } = new URL(problem.type);
       assert.deepEqual([origin, pathname, hash], [service().url, '/docs', '#missing_token']);
-      const page = await ask(service(), 'GET', pathname);
+      const page = await sendRequest(service(), 'GET', pathname);
       assert.ok(page.text.includes(` id=${hash.slice(1)}>`));
     });
   });
 
   it('neither document has another path', async () => {
     for (const path of ['/docs.html', '/docs/', '/openapi', '/assets/docs.html', '/index.html']) {
-      expectProblem(await ask(service(), 'GET', path), 404, 'not_found');
+      expectProblem(await sendRequest(service(), 'GET', path), 404, 'not_found');
     }
   });
 
   describe('a service that is badly set tells both', () => {
     const broken = started(start, { AI_TIMEOUT_MS: '-1' });
     for (const path of ['/openapi.json', '/docs']) {
-      it(path, async () => assert.equal((await ask(broken(), 'GET', path)).status, 200));
+      it(path, async () => assert.equal((await sendRequest(broken(), 'GET', path)).status, 200));
     }
   });
 
@@ -87,7 +87,7 @@ export function tests(start: StartService): void {
         // The owner has the one session that the examples tell of.
         const { token } = method === 'POST' ? await signIn(service()) : owner;
         const { question, target } = withAllParameters(method, path);
-        const answered = await ask(service(), method, target, { ...question, token });
+        const answered = await sendRequest(service(), method, target, { ...question, token });
         const sent = contract['components'].parameters['X-Request-Id'].example;
         assert.equal(answered.headers.get('x-request-id'), sent);
         const expected: Record<string, number> = { createSession: 202, stopSession: 409 };
@@ -114,7 +114,7 @@ export function tests(start: StartService): void {
           assert.ok(way !== undefined, 'somebody has to say how it comes about');
           const there = services[way.setting ?? 'well']();
           const user = there === service() ? owner : await signIn(there);
-          const answered = await way.ask({ service: there, owner: user, method, path: path.replace('{id}', example('session')['id']) });
+          const answered = await way.send({ service: there, owner: user, method, path: path.replace('{id}', example('session')['id']) });
           assert.equal(answered.status, Number(status), answered.text);
           const given = mediaType === 'text/event-stream' ? eventsIn(answered.text) : answered.body;
           const shown = mediaType === 'text/event-stream' ? eventsIn(value) : value;
@@ -126,11 +126,11 @@ export function tests(start: StartService): void {
 
   describe('what is answered to other requests', () => {
     it('204: the preflight of any path', async () => {
-      for (const path of ['/ai-sessions', '/nothing']) assert.equal((await ask(service(), 'OPTIONS', path)).status, 204);
+      for (const path of ['/ai-sessions', '/nothing']) assert.equal((await sendRequest(service(), 'OPTIONS', path)).status, 204);
     });
     for (const [method, path, status, name] of [['GET', '/nothing', 404, 'no_such_path'], ['PUT', '/ai-sessions', 405, 'method_not_allowed']] as const) {
       it(`${status}`, async () => {
-        const answered = await ask(service(), method, path);
+        const answered = await sendRequest(service(), method, path);
         assert.equal(answered.status, status);
         assert.deepEqual(masked(answered.body), masked(example(name)));
       });
@@ -193,7 +193,7 @@ function describedValues(): [pointer: string, value: unknown, schema: string][] 
   return found;
 }
 
-function withAllParameters(method: string, path: string): { target: string; question: Question } {
+function withAllParameters(method: string, path: string): { target: string; question: RequestOptions } {
   const item = contract['paths'][path];
   const parameters = [...(item.parameters ?? []), ...(item[method.toLowerCase()].parameters ?? [])].map((parameter: Json) =>
     parameter['$ref'] === undefined ? parameter : at(parameter['$ref']),
@@ -201,7 +201,7 @@ function withAllParameters(method: string, path: string): { target: string; ques
   const placed = (place: string) => parameters.filter((parameter) => parameter['in'] === place).map(({ name, example }) => [name, String(example)]);
   const query = new URLSearchParams(placed('query')).toString();
   const target = path.replace('{id}', Object.fromEntries(placed('path')).id ?? '') + (query === '' ? '' : `?${query}`);
-  const question: Question = { headers: Object.fromEntries(placed('header')) };
+  const question: RequestOptions = { headers: Object.fromEntries(placed('header')) };
   return { target, question: method === 'POST' ? { ...question, body: example('water_cycle') } : question };
 }
 
@@ -240,41 +240,41 @@ async function store({ world }: Service, user: User, session: Json): Promise<voi
 type Setting = 'well' | 'tight' | 'keyless' | 'broken';
 
 /** A request that gets a certain answer. `owner` is whose the session of the examples is, where it is there. */
-type Asked = { service: Service; owner: SignedIn; method: string; path: string };
-type Way = { setting?: Setting; ask: (asked: Asked) => Promise<Answer> };
+type Exchange = { service: Service; owner: SignedIn; method: string; path: string };
+type Way = { setting?: Setting; send: (exchange: Exchange) => Promise<Answer> };
 
 const good = example('water_cycle');
 
 /** The operation as it is described, with that token. */
-function plainly({ service, method, path }: Asked, token: string | undefined, question: Question = {}): Promise<Answer> {
+function plainly({ service, method, path }: Exchange, token: string | undefined, question: RequestOptions = {}): Promise<Answer> {
   const body = method === 'POST' ? { body: good } : {};
-  return ask(service, method, path, { ...body, ...(token === undefined ? {} : { token }), ...question });
+  return sendRequest(service, method, path, { ...body, ...(token === undefined ? {} : { token }), ...question });
 }
 
-const byToken = (tokenOf: (asked: Asked) => Promise<string | undefined> | string | undefined): Way => ({
-  ask: async (asked) => plainly(asked, await tokenOf(asked)),
+const byToken = (tokenOf: (exchange: Exchange) => Promise<string | undefined> | string | undefined): Way => ({
+  send: async (exchange) => plainly(exchange, await tokenOf(exchange)),
 });
 
-const asOwner = (question: Question = {}): Way => ({ ask: (asked) => plainly(asked, asked.owner.token, question) });
+const asOwner = (question: RequestOptions = {}): Way => ({ send: (exchange) => plainly(exchange, exchange.owner.token, question) });
 
 /** `POST` as somebody who has not asked for anything yet, while the model behaves like that. */
-const whileTheModel = (behaviour: ModelBehaviour, question: Question = {}): Way => ({
-  ask: async (asked) => {
-    asked.service.world.openrouter.next(behaviour);
-    return plainly(asked, (await signIn(asked.service)).token, question);
+const whileTheModel = (behaviour: ModelBehaviour, question: RequestOptions = {}): Way => ({
+  send: async (exchange) => {
+    exchange.service.world.openrouter.next(behaviour);
+    return plainly(exchange, (await signIn(exchange.service)).token, question);
   },
 });
 
 /** The same, with a question of its own. */
-const asNewcomer = (question: Question, path?: string): Way => ({
-  ask: async (asked) => plainly(path === undefined ? asked : { ...asked, path }, (await signIn(asked.service)).token, question),
+const asNewcomer = (question: RequestOptions, path?: string): Way => ({
+  send: async (exchange) => plainly(path === undefined ? exchange : { ...exchange, path }, (await signIn(exchange.service)).token, question),
 });
 
 const withoutDatabase = (path: string): Way => ({
-  ask: async (asked) => {
-    const set = asked.service.world.gateway.fail(path, { kind: 'answer', status: 503 });
+  send: async (exchange) => {
+    const set = exchange.service.world.gateway.fail(path, { kind: 'answer', status: 503 });
     try {
-      return await plainly(asked, (await signIn(asked.service)).token);
+      return await plainly(exchange, (await signIn(exchange.service)).token);
     } finally {
       set.clear();
     }
@@ -291,16 +291,16 @@ const ways: Record<string, Way> = {
   anonymous_not_allowed: byToken(async ({ service }) => (await signIn(service, { anonymous: true })).token),
   not_found: asNewcomer({}),
   database_error: withoutDatabase('/rest/v1/ai_generation_sessions'),
-  auth_unavailable: { setting: 'keyless', ask: (asked) => plainly(asked, asked.owner.token) },
+  auth_unavailable: { setting: 'keyless', send: (exchange) => plainly(exchange, exchange.owner.token) },
   rate_limited: {
     setting: 'tight',
-    ask: async (asked) => {
-      const { token } = await signIn(asked.service);
-      await plainly(asked, token);
-      return plainly(asked, token);
+    send: async (exchange) => {
+      const { token } = await signIn(exchange.service);
+      await plainly(exchange, token);
+      return plainly(exchange, token);
     },
   },
-  internal: { setting: 'broken', ask: (asked) => plainly(asked, asked.owner.token) },
+  internal: { setting: 'broken', send: (exchange) => plainly(exchange, exchange.owner.token) },
 
   'createSession 200': whileTheModel(cards(), { headers: { accept: 'text/event-stream' } }),
   'createSession 201': whileTheModel(cards()),
@@ -311,31 +311,31 @@ const ways: Record<string, Way> = {
   'createSession body_too_large': asNewcomer({ body: 'x'.repeat(262_145) }),
   'createSession unsupported_media_type': asNewcomer({ body: 'text', headers: { 'content-type': 'text/plain' } }),
   'createSession idempotency_key_reused': {
-    ask: async (asked) => {
-      const { token } = await signIn(asked.service);
+    send: async (exchange) => {
+      const { token } = await signIn(exchange.service);
       const headers = { 'idempotency-key': '"a"' };
-      await plainly(asked, token, { headers });
-      return plainly(asked, token, { headers, body: { ...good, model: models[1] } });
+      await plainly(exchange, token, { headers });
+      return plainly(exchange, token, { headers, body: { ...good, model: models[1] } });
     },
   },
   'createSession not_found': {
-    ask: async (asked) => {
-      const user = await signIn(asked.service);
+    send: async (exchange) => {
+      const user = await signIn(exchange.service);
       const headers = { 'idempotency-key': '"a"' };
-      await plainly(asked, user.token, { headers });
-      await asked.service.world.sql('delete from ai_generation_sessions where user_id = $1', [user.id]);
-      return plainly(asked, user.token, { headers });
+      await plainly(exchange, user.token, { headers });
+      await exchange.service.world.sql('delete from ai_generation_sessions where user_id = $1', [user.id]);
+      return plainly(exchange, user.token, { headers });
     },
   },
   'createSession cancelled': {
-    ask: async (asked) => {
-      const user = await signIn(asked.service);
+    send: async (exchange) => {
+      const user = await signIn(exchange.service);
       const gate = createGate();
-      asked.service.world.openrouter.next(answer({ hold: { gate, after_cards: 0 } }));
-      const waiting = plainly(asked, user.token);
+      exchange.service.world.openrouter.next(answer({ hold: { gate, after_cards: 0 } }));
+      const waiting = plainly(exchange, user.token);
       await gate.reached;
-      const id = await eventually('the row is there', async () => (await rowsOf(asked.service, user)).sessions[0]?.['id']);
-      const stopped = await ask(asked.service, 'DELETE', `/ai-sessions/${id}`, { token: user.token });
+      const id = await eventually('the row is there', async () => (await rowsOf(exchange.service, user)).sessions[0]?.['id']);
+      const stopped = await sendRequest(exchange.service, 'DELETE', `/ai-sessions/${id}`, { token: user.token });
       assert.equal(stopped.status, 204);
       gate.open();
       return waiting;
@@ -343,9 +343,9 @@ const ways: Record<string, Way> = {
   },
   'createSession rate_limited': {
     setting: 'tight',
-    ask: async (asked) => {
-      await plainly(asked, asked.owner.token, { body: '{' });
-      return plainly(asked, asked.owner.token);
+    send: async (exchange) => {
+      await plainly(exchange, exchange.owner.token, { body: '{' });
+      return plainly(exchange, exchange.owner.token);
     },
   },
   'createSession ai_unavailable': whileTheModel(httpError(503)),
@@ -365,5 +365,5 @@ const ways: Record<string, Way> = {
   'listModels 200': asNewcomer({}),
   'health 200': asNewcomer({}),
   'ready 200': asNewcomer({}),
-  'ready 503': { setting: 'broken', ask: (asked) => plainly(asked, undefined) },
+  'ready 503': { setting: 'broken', send: (exchange) => plainly(exchange, undefined) },
 };

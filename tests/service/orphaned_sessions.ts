@@ -3,7 +3,7 @@
 
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { type Answer, ask, create, expectProblem, lesson, read, rowsOf, signIn, type SignedIn, started, type StartService } from './service.ts';
+import { type Answer, sendRequest, create, expectProblem, lesson, read, rowsOf, signIn, type SignedIn, started, type StartService } from './service.ts';
 
 const AI_TIMEOUT_MS = 5_000;
 /** From its creation on: AI_TIMEOUT_MS + 60 s. */
@@ -29,7 +29,7 @@ export function tests(start: StartService): void {
   }
 
   describe('past its time', () => {
-    const ways: [name: string, ask: (user: SignedIn, id: string) => Promise<Answer>, expect: (told: Answer) => void][] = [
+    const ways: [name: string, send: (user: SignedIn, id: string) => Promise<Answer>, expect: (response: Answer) => void][] = [
       [
         'GET tells that it failed',
         (user, id) => read(service(), user.token, id),
@@ -40,13 +40,13 @@ export function tests(start: StartService): void {
       ],
       [
         'its events are those of a failure',
-        (user, id) => ask(service(), 'GET', `/ai-sessions/${id}/events`, { token: user.token }),
+        (user, id) => sendRequest(service(), 'GET', `/ai-sessions/${id}/events`, { token: user.token }),
         ({ status, text }) => {
           assert.equal(status, 200, text);
           assert.match(text, /event: error\ndata: .*"code":"database_error".*\n\n$/);
         },
       ],
-      ['DELETE finds nothing to stop', (user, id) => ask(service(), 'DELETE', `/ai-sessions/${id}`, { token: user.token }), (told) => void expectProblem(told, 409, 'not_running')],
+      ['DELETE finds nothing to stop', (user, id) => sendRequest(service(), 'DELETE', `/ai-sessions/${id}`, { token: user.token }), (response) => void expectProblem(response, 409, 'not_running')],
     ];
     for (const [name, askFor, expect] of ways) {
       it(`${name}, each time, and it is ended with one event`, async () => {
@@ -69,7 +69,7 @@ export function tests(start: StartService): void {
       const { user, id } = await opened(END_MS + 1_000);
       const stranger = await signIn(service());
       expectProblem(await read(service(), stranger.token, id), 404, 'not_found');
-      expectProblem(await ask(service(), 'DELETE', `/ai-sessions/${id}`, { token: stranger.token }), 404, 'not_found');
+      expectProblem(await sendRequest(service(), 'DELETE', `/ai-sessions/${id}`, { token: stranger.token }), 404, 'not_found');
       const { sessions, events } = await rowsOf(service(), user);
       assert.deepEqual([sessions[0]?.['status'], events], ['generating', []]);
     });
@@ -90,8 +90,8 @@ export function tests(start: StartService): void {
       const found = await read(service(), user.token, id);
       assert.deepEqual([found.status, found.body.status, found.body.ended_at], [200, 'generating', null]);
       assert.match(found.headers.get('retry-after') ?? '', /^[1-9]\d*$/);
-      expectProblem(await ask(service(), 'GET', `/ai-sessions/${id}/events`, { token: user.token }), 500, 'database_error');
-      expectProblem(await ask(service(), 'DELETE', `/ai-sessions/${id}`, { token: user.token }), 409, 'not_running');
+      expectProblem(await sendRequest(service(), 'GET', `/ai-sessions/${id}/events`, { token: user.token }), 500, 'database_error');
+      expectProblem(await sendRequest(service(), 'DELETE', `/ai-sessions/${id}`, { token: user.token }), 409, 'not_running');
       const { sessions, events } = await rowsOf(service(), user);
       assert.deepEqual([sessions.map(({ status }) => status), events], [['generating'], []]);
     });

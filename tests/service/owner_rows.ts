@@ -6,7 +6,7 @@ import { before, describe, it } from 'node:test';
 import type { RestAnswer } from '../support/world.ts';
 import { createGate } from '../support/gate.ts';
 import { answer } from '../support/model_behaviour.ts';
-import { ask, createStream, expectList, lesson, read, type Row, rowsOf, type Service, signIn, type SignedIn, started, type StartService } from './service.ts';
+import { sendRequest, createStream, expectList, lesson, read, type Row, rowsOf, type Service, signIn, type SignedIn, started, type StartService } from './service.ts';
 
 export function tests(start: StartService): void {
   describe('rows for a session that is generating', () => duringGeneration(start));
@@ -105,7 +105,7 @@ function fromBefore(start: StartService): void {
       const { body, text } = await read(service(), user.token, await stored(user, row));
       assert.deepEqual([body.created_at, body.ended_at], [created_at, ended_at], text);
     }
-    const { body } = await ask(service(), 'GET', '/ai-sessions', { token: user.token });
+    const { body } = await sendRequest(service(), 'GET', '/ai-sessions', { token: user.token });
     assert.equal(body.sessions.length, times.length);
     for (const { created_at, ended_at } of body.sessions) for (const time of [created_at, ended_at]) assert.match(time, RFC_3339);
   });
@@ -114,8 +114,8 @@ function fromBefore(start: StartService): void {
     const user = await signIn(service());
     for (const [row] of times.slice(0, 4)) await stored(user, row);
     const newest = await stored(user, { created_at: '2026-11-27T11:00:00Z', ended_at: '2026-11-27T11:00:09Z' });
-    const first = await ask(service(), 'GET', '/ai-sessions?limit=3', { token: user.token });
-    const next = await ask(service(), 'GET', `/ai-sessions?limit=3&before=${first.body.next}`, { token: user.token });
+    const first = await sendRequest(service(), 'GET', '/ai-sessions?limit=3', { token: user.token });
+    const next = await sendRequest(service(), 'GET', `/ai-sessions?limit=3&before=${first.body.next}`, { token: user.token });
     assert.equal(next.status, 200, next.text);
     assert.equal(next.body.sessions[0].id, newest);
     assert.equal(next.body.next, null);
@@ -128,7 +128,7 @@ function fromBefore(start: StartService): void {
       const found = await read(service(), user.token, id);
       assert.deepEqual([found.status, found.body.usage.prompt_tokens], [200, 7], found.text);
       assert.ok(Number.isFinite(found.body.usage.cost));
-      const list = await ask(service(), 'GET', '/ai-sessions', { token: user.token });
+      const list = await sendRequest(service(), 'GET', '/ai-sessions', { token: user.token });
       assert.deepEqual([list.status, list.body.sessions.map(({ id }: Row) => id)], [200, [id]]);
     });
   }

@@ -9,10 +9,10 @@ import { gunzipSync } from 'node:zlib';
 import { content, httpError, type ModelBehaviour, refusal, silence } from '../support/model_behaviour.ts';
 import {
   type Answer,
-  ask,
+  sendRequest,
   eventually,
   lesson,
-  type Question,
+  type RequestOptions,
   rowsOf,
   type Service,
   signIn,
@@ -40,8 +40,8 @@ export function tests(start: StartService): void {
   describe('a service that is badly set', () => walk(started(start, { AI_TIMEOUT_MS: '-1' }), misconfigured));
 
   it('is walked to its end: every code of docs/api.md comes in a request above, or is one that is known not to', () => {
-    const told = problemTable().map(([, code]) => code);
-    assert.deepEqual([...walked, ...BY_A_LESSER_HOST, ...BY_A_BROKEN_HOST].sort(), told.sort());
+    const documented = problemTable().map(([, code]) => code);
+    assert.deepEqual([...walked, ...BY_A_LESSER_HOST, ...BY_A_BROKEN_HOST].sort(), documented.sort());
   });
 }
 
@@ -55,10 +55,10 @@ const ORIGIN = 'https://cards.example';
 const QUOTA_EXCEEDED = 'https://iana.org/assignments/http-problem-types#quota-exceeded';
 
 /** How a code is brought about: one request as that user, who has not asked for anything yet. */
-type Row = { code: string; yields: (service: Service, user: SignedIn, asking: Asking) => Promise<Answer> };
+type Row = { code: string; yields: (service: Service, user: SignedIn, send: Send) => Promise<Answer> };
 
 /** A request with the headers that all of them have here. */
-type Asking = (method: string, path: string, question?: Question) => Promise<Answer>;
+type Send = (method: string, path: string, question?: RequestOptions) => Promise<Answer>;
 
 const codesOf = (rows: Row[]) => rows.map(({ code }) => code);
 
@@ -66,22 +66,22 @@ const good = { input_text: lesson(), model: 'test/first' };
 
 const byTheModel = (code: string, behaviour: ModelBehaviour): Row => ({
   code,
-  yields: (service, { token }, asking) => {
+  yields: (service, { token }, send) => {
     service.world.openrouter.next(behaviour);
-    return asking('POST', '/ai-sessions', { token, body: good });
+    return send('POST', '/ai-sessions', { token, body: good });
   },
 });
 
 const byTheBody = (code: string, body: unknown, headers: Record<string, string> = {}): Row => ({
   code,
-  yields: (_service, { token }, asking) => asking('POST', '/ai-sessions', { token, body, headers }),
+  yields: (_service, { token }, send) => send('POST', '/ai-sessions', { token, body, headers }),
 });
 
 const byTheToken = (code: string, tokenOf: (service: Service, user: SignedIn) => Promise<string | undefined> | string | undefined): Row => ({
   code,
-  yields: async (service, user, asking) => {
+  yields: async (service, user, send) => {
     const token = await tokenOf(service, user);
-    return asking('POST', '/ai-sessions', { body: good, ...(token === undefined ? {} : { token }) });
+    return send('POST', '/ai-sessions', { body: good, ...(token === undefined ? {} : { token }) });
   },
 });
 
@@ -95,37 +95,37 @@ const common: Row[] = [
   byTheToken('invalid_token', () => 'no.real.token'),
   byTheToken('expired_token', (service, user) => service.world.auth.token(user, { expires_in_s: -3600 })),
   byTheToken('anonymous_not_allowed', async (service) => (await signIn(service, { anonymous: true })).token),
-  { code: 'not_found', yields: (_service, { token }, asking) => asking('GET', `/ai-sessions/${crypto.randomUUID()}`, { token }) },
-  { code: 'method_not_allowed', yields: (_service, { token }, asking) => asking('PATCH', '/ai-sessions', { token }) },
+  { code: 'not_found', yields: (_service, { token }, send) => send('GET', `/ai-sessions/${crypto.randomUUID()}`, { token }) },
+  { code: 'method_not_allowed', yields: (_service, { token }, send) => send('PATCH', '/ai-sessions', { token }) },
   {
     code: 'rate_limited',
-    yields: async (_service, { token }, asking) => {
-      for (let n = 0; n < 2; n += 1) await asking('POST', '/ai-sessions', { token, body: '{' });
-      return asking('POST', '/ai-sessions', { token, body: good });
+    yields: async (_service, { token }, send) => {
+      for (let n = 0; n < 2; n += 1) await send('POST', '/ai-sessions', { token, body: '{' });
+      return send('POST', '/ai-sessions', { token, body: good });
     },
   },
   {
     code: 'idempotency_key_reused',
-    yields: async (_service, { token }, asking) => {
+    yields: async (_service, { token }, send) => {
       const headers = { 'idempotency-key': 'k' };
-      await asking('POST', '/ai-sessions', { token, body: good, headers });
-      return asking('POST', '/ai-sessions', { token, body: { ...good, model: 'test/second' }, headers });
+      await send('POST', '/ai-sessions', { token, body: good, headers });
+      return send('POST', '/ai-sessions', { token, body: { ...good, model: 'test/second' }, headers });
     },
   },
   {
     code: 'not_running',
-    yields: async (_service, { token }, asking) => {
-      const { body } = await asking('POST', '/ai-sessions', { token, body: good });
-      return asking('DELETE', `/ai-sessions/${body.id}`, { token });
+    yields: async (_service, { token }, send) => {
+      const { body } = await send('POST', '/ai-sessions', { token, body: good });
+      return send('DELETE', `/ai-sessions/${body.id}`, { token });
     },
   },
   {
     code: 'cancelled',
-    yields: async (service, user, asking) => {
+    yields: async (service, user, send) => {
       service.world.openrouter.next(silence({ headers: true }));
-      const waiting = asking('POST', '/ai-sessions', { token: user.token, body: good });
+      const waiting = send('POST', '/ai-sessions', { token: user.token, body: good });
       const session = await eventually('the session is open', async () => (await rowsOf(service, user)).sessions[0]);
-      await ask(service, 'DELETE', `/ai-sessions/${session['id']}`, { token: user.token });
+      await sendRequest(service, 'DELETE', `/ai-sessions/${session['id']}`, { token: user.token });
       return waiting;
     },
   },
@@ -136,9 +136,9 @@ const common: Row[] = [
   byTheModel('ai_misconfigured', httpError(402)),
   {
     code: 'database_error',
-    yields: async (service, { token }, asking) => {
+    yields: async (service, { token }, send) => {
       const set = service.world.gateway.fail('/rpc/finish_ai_session', { kind: 'answer', status: 503 });
-      const answer = await asking('POST', '/ai-sessions', { token, body: good });
+      const answer = await send('POST', '/ai-sessions', { token, body: good });
       set.clear();
       return answer;
     },
@@ -164,20 +164,20 @@ function walk(service: () => Service, rows: Row[]): void {
     it(`${code} looks as every error does`, async () => {
       const user = await signIn(service());
       let sent = '';
-      const asking: Asking = (method, path, question = {}) => {
+      const send: Send = (method, path, question = {}) => {
         sent = crypto.randomUUID();
-        return ask(service(), method, path, { ...question, headers: { origin: ORIGIN, 'x-request-id': sent, ...question.headers } });
+        return sendRequest(service(), method, path, { ...question, headers: { origin: ORIGIN, 'x-request-id': sent, ...question.headers } });
       };
-      const answer = await yields(service(), user, asking);
+      const answer = await yields(service(), user, send);
       expectShape(service(), answer, code);
       assert.equal(answer.body.request_id, sent, 'the caller’s own id');
     });
 
     it(`${code} has an id of its own where the caller sends none`, async () => {
       const user = await signIn(service());
-      const asking: Asking = (method, path, question = {}) =>
-        ask(service(), method, path, { ...question, headers: { origin: ORIGIN, ...question.headers } });
-      const answer = await yields(service(), user, asking);
+      const send: Send = (method, path, question = {}) =>
+        sendRequest(service(), method, path, { ...question, headers: { origin: ORIGIN, ...question.headers } });
+      const answer = await yields(service(), user, send);
       expectShape(service(), answer, code);
       assert.match(answer.body.request_id, UUID_V7);
     });
@@ -244,14 +244,14 @@ function rawAnswer(service: Service, token: string, acceptEncoding: string): Pro
   const body = JSON.stringify(good);
   const headers = { authorization: `Bearer ${token}`, 'content-type': 'application/json', 'accept-encoding': acceptEncoding };
   return new Promise((resolve, reject) => {
-    const asked = httpRequest(`${service.url}/ai-sessions`, { method: 'POST', headers, agent: false }, (answer) => {
+    const outgoing = httpRequest(`${service.url}/ai-sessions`, { method: 'POST', headers, agent: false }, (answer) => {
       const chunks: Buffer[] = [];
       answer.on('data', (chunk: Buffer) => chunks.push(chunk));
       answer.on('error', reject);
       answer.on('end', () => resolve({ status: answer.statusCode ?? 0, encoding: answer.headers['content-encoding'], bytes: Buffer.concat(chunks) }));
     });
-    asked.on('error', reject);
-    asked.end(body);
+    outgoing.on('error', reject);
+    outgoing.end(body);
   });
 }
 

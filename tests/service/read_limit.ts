@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { it } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
-import { type Answer, ask, create, expectProblem, signIn, started, type StartService } from './service.ts';
+import { type Answer, sendRequest, create, expectProblem, signIn, started, type StartService } from './service.ts';
 
 const QUOTA = 6;
 /** Longer than the requests of a test take. */
@@ -35,27 +35,27 @@ export function tests(start: StartService): void {
     ];
     for (let n = 0; n < QUOTA; n += 1) {
       const [method, path, status] = kinds[n % kinds.length]!;
-      const answer = await ask(service(), method, path, { token: user.token });
+      const answer = await sendRequest(service(), method, path, { token: user.token });
       assert.equal(answer.status, status, answer.text);
     }
     gateway.requests.clear();
     let wait_s = 0;
-    for (const [method, path] of kinds) wait_s = expectLimited(await ask(service(), method, path, { token: user.token }));
+    for (const [method, path] of kinds) wait_s = expectLimited(await sendRequest(service(), method, path, { token: user.token }));
     assert.equal(gateway.requests.total, 0);
     assert.equal((await create(service(), user.token)).status, 201, 'a POST is no read');
     // The time itself is what is promised here.
     await pause(wait_s * 1000);
-    assert.equal((await ask(service(), 'GET', '/ai-sessions', { token: user.token })).status, 200);
+    assert.equal((await sendRequest(service(), 'GET', '/ai-sessions', { token: user.token })).status, 200);
   });
 
   it('of one user is nothing to another', async () => {
     const [first, second] = [await signIn(service()), await signIn(service())];
-    for (let n = 0; n < QUOTA; n += 1) await ask(service(), 'GET', '/ai-sessions', { token: first.token });
-    expectLimited(await ask(service(), 'GET', '/ai-sessions', { token: first.token }));
-    assert.equal((await ask(service(), 'GET', '/ai-sessions', { token: second.token })).status, 200);
+    for (let n = 0; n < QUOTA; n += 1) await sendRequest(service(), 'GET', '/ai-sessions', { token: first.token });
+    expectLimited(await sendRequest(service(), 'GET', '/ai-sessions', { token: first.token }));
+    assert.equal((await sendRequest(service(), 'GET', '/ai-sessions', { token: second.token })).status, 200);
   });
 
   it('is for users: what anyone may read is not counted', async () => {
-    for (let n = 0; n < 2 * QUOTA; n += 1) assert.equal((await ask(service(), 'GET', '/models')).status, 200);
+    for (let n = 0; n < 2 * QUOTA; n += 1) assert.equal((await sendRequest(service(), 'GET', '/models')).status, 200);
   });
 }

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { createGate } from '../support/gate.ts';
 import { answer, cutByLength, httpError } from '../support/model_behaviour.ts';
-import { type Answer, ask, create, eventually, expectProblem, read, rowsOf, signIn, started, type StartService } from './service.ts';
+import { type Answer, sendRequest, create, eventually, expectProblem, read, rowsOf, signIn, started, type StartService } from './service.ts';
 
 const MEMBERS = ['candidate_count', 'candidates', 'created_at', 'ended_at', 'error', 'id', 'model', 'partial', 'status', 'usage'];
 
@@ -133,7 +133,7 @@ export function tests(start: StartService): void {
     it('a token is needed', async () => {
       const { token } = await signIn(service());
       const { body } = await create(service(), token);
-      expectProblem(await ask(service(), 'GET', `/ai-sessions/${body.id}`), 401, 'missing_token');
+      expectProblem(await sendRequest(service(), 'GET', `/ai-sessions/${body.id}`), 401, 'missing_token');
     });
   });
 
@@ -155,7 +155,7 @@ function expectSession(found: Answer, expected: Record<string, unknown>): void {
 }
 
 /** RFC 3339 in UTC, and the moment that the row says, to the millisecond. */
-function expectUtc(told: string, stored: Date): void {
-  assert.match(told, /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)$/);
-  assert.equal(Date.parse(told), stored.getTime());
+function expectUtc(reported: string, stored: Date): void {
+  assert.match(reported, /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)$/);
+  assert.equal(Date.parse(reported), stored.getTime());
 }

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { httpError, type ModelBehaviour } from '../support/model_behaviour.ts';
-import { type Answer, ask, type Service, started, type StartService } from './service.ts';
+import { type Answer, sendRequest, type Service, started, type StartService } from './service.ts';
 
 const JWKS = '/auth/v1/.well-known/jwks.json';
 
@@ -12,7 +12,7 @@ export function tests(start: StartService): void {
   describe('with a bad configuration', () => badlySet(start));
 }
 
-const ready = (service: Service) => ask(service, 'GET', '/health/ready');
+const ready = (service: Service) => sendRequest(service, 'GET', '/health/ready');
 
 type Check = { name: string; ok: boolean; latency_ms: number };
 

@@ -23,10 +23,10 @@ export function tests(start: StartService): void {
     assert.equal(accepted.headers.get('cache-control'), 'no-store');
     assert.match(accepted.headers.get('retry-after') ?? '', /^[1-9]\d*$/);
     assert.deepEqual(remaining(accepted), { burst: 9, generations: 49 });
-    const { created_at, ...told } = accepted.body;
+    const { created_at, ...rest } = accepted.body;
     assert.ok(Math.abs(Date.parse(created_at) - Date.now()) < 60_000);
     const running = { id, status: 'generating', model: 'test/first', partial: false, error: null, ended_at: null, usage: null, candidate_count: 0, candidates: [] };
-    assert.deepEqual(told, running);
+    assert.deepEqual(rest, running);
     assert.deepEqual((await read(service(), user.token, id)).body, accepted.body, 'it is told as by GET');
     gate.open();
     await ended(service(), user, id);

@@ -6,7 +6,7 @@ import { after, before } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
 import { deviations } from '../support/contract.ts';
 import type { StreamEvent } from '../support/event_stream.ts';
-import { Listening } from '../support/event_subscriber.ts';
+import { EventSubscriber } from '../support/event_subscriber.ts';
 import type { User, World } from '../support/world.ts';
 
 /** A running service in a local world of its own. */
@@ -46,11 +46,11 @@ export function started(start: StartService, variables: Variables = {}): () => S
 /** An answer, read whole. */
 export type Answer = { status: number; headers: Headers; body: any; text: string };
 
-export type Question = { token?: string; headers?: Record<string, string>; body?: unknown; signal?: AbortSignal };
+export type RequestOptions = { token?: string; headers?: Record<string, string>; body?: unknown; signal?: AbortSignal };
 
 /** One request; a body goes as JSON unless it is a string or bytes. Its answer must be one that openapi.json describes. */
-export async function ask(service: Service, method: string, path: string, question: Question = {}): Promise<Answer> {
-  const answer = await readWhole(await send(service, method, path, question));
+export async function sendRequest(service: Service, method: string, path: string, options: RequestOptions = {}): Promise<Answer> {
+  const answer = await readWhole(await send(service, method, path, options));
   const undescribed = deviations(method, path, answer);
   assert.deepEqual(undescribed, [], `${method} ${path} was answered ${answer.status} ${answer.text.slice(0, 1000)}`);
   return answer;
@@ -62,10 +62,10 @@ async function readWhole(response: Response): Promise<Answer> {
   return { status: response.status, headers: response.headers, body: isJson ? JSON.parse(text) : undefined, text };
 }
 
-function send(service: Service, method: string, path: string, { token, body, signal, ...question }: Question): Promise<Response> {
+function send(service: Service, method: string, path: string, { token, body, signal, ...options }: RequestOptions): Promise<Response> {
   // On a connection of its own: one on which a body was not read to its end may be closed after the answer, and a pool
   // would hand it to the next test.
-  const headers = new Headers({ connection: 'close', ...question.headers });
+  const headers = new Headers({ connection: 'close', ...options.headers });
   if (token !== undefined) headers.set('authorization', `Bearer ${token}`);
   keepSecret(service, ...(token ?? '').split('.').slice(1), textIn(body).slice(0, 40));
   const init: RequestInit = { method, headers, redirect: 'manual', ...(signal ? { signal } : {}) };
@@ -87,12 +87,12 @@ export class NoStream extends Error {
 }
 
 /** One request that is answered by a stream of events. */
-export async function listen(service: Service, method: string, path: string, question: Question = {}): Promise<Listening> {
+export async function openStream(service: Service, method: string, path: string, options: RequestOptions = {}): Promise<EventSubscriber> {
   const leaving = new AbortController();
-  const response = await send(service, method, path, { ...question, signal: leaving.signal });
+  const response = await send(service, method, path, { ...options, signal: leaving.signal });
   const isStream = response.status === 200 && response.headers.get('content-type') === 'text/event-stream';
   if (!isStream) throw new NoStream(await readWhole(response));
-  return new Listening(response, leaving);
+  return new EventSubscriber(response, leaving);
 }
 
 /** A text that holds, of exactly so many characters. */
@@ -123,7 +123,7 @@ export function create(
   body: unknown = { input_text: lesson(), model: 'test/first' },
   headers: Record<string, string> = {},
 ): Promise<Answer> {
-  return ask(service, 'POST', '/ai-sessions', { token, body, headers });
+  return sendRequest(service, 'POST', '/ai-sessions', { token, body, headers });
 }
 
 /** `POST /ai-sessions` as that user, to hear each card as it comes. */
@@ -132,19 +132,19 @@ export function createStream(
   token: string,
   body: unknown = { input_text: lesson(), model: 'test/first' },
   headers: Record<string, string> = {},
-): Promise<Listening> {
-  return listen(service, 'POST', '/ai-sessions', { token, body, headers: { accept: 'text/event-stream', ...headers } });
+): Promise<EventSubscriber> {
+  return openStream(service, 'POST', '/ai-sessions', { token, body, headers: { accept: 'text/event-stream', ...headers } });
 }
 
 /** `GET /ai-sessions/{id}/events` as that user. */
-export function follow(service: Service, token: string, id: string, lastEventId?: string): Promise<Listening> {
+export function subscribe(service: Service, token: string, id: string, lastEventId?: string): Promise<EventSubscriber> {
   const headers: Record<string, string> = lastEventId === undefined ? {} : { 'last-event-id': lastEventId };
-  return listen(service, 'GET', `/ai-sessions/${id}/events`, { token, headers });
+  return openStream(service, 'GET', `/ai-sessions/${id}/events`, { token, headers });
 }
 
 /** `GET /ai-sessions/{id}` as that user. */
 export function read(service: Service, token: string, id: string): Promise<Answer> {
-  return ask(service, 'GET', `/ai-sessions/${id}`, { token });
+  return sendRequest(service, 'GET', `/ai-sessions/${id}`, { token });
 }
 
 export type Row = Record<string, any>;
@@ -189,8 +189,8 @@ export function expectList(events: StreamEvent[], cards: number, end: 'done' | '
   const names = ['session', ...Array.from({ length: cards }, () => 'candidate'), end];
   assert.deepEqual(events.map(({ event }) => event), names);
   assert.deepEqual(events.map(({ id }) => id), names.map((_, place) => `${run}.${place}`));
-  const told = events.slice(1, -1).map(({ data }) => data);
-  assert.deepEqual(told.map(({ index }) => index), told.map((_, index) => index));
+  const candidates = events.slice(1, -1).map(({ data }) => data);
+  assert.deepEqual(candidates.map(({ index }) => index), candidates.map((_, index) => index));
   return events.at(-1)?.data;
 }
 
@@ -217,7 +217,7 @@ export async function eventually<T>(
 export const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 export const UUID_V7 = /^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/;
 
-/** Parts of tokens and texts that went through `ask`, by service. */
+/** Parts of tokens and texts that went through `sendRequest`, by service. */
 const secrets = new WeakMap<Service, Set<string>>();
 
 /** What is shorter could stand in any line by chance. */

@@ -3,19 +3,19 @@
 
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { heardIn, isEvent } from '../support/event_stream.ts';
+import { parseEvents, isEvent } from '../support/event_stream.ts';
 import { createGate } from '../support/gate.ts';
 import { answer, httpError } from '../support/model_behaviour.ts';
 import { seededChoices, seedFrom } from '../support/seeded_random.ts';
 import {
-  ask,
+  sendRequest,
   create,
   createStream,
   expectList,
   expectProblem,
-  follow,
+  subscribe,
   lesson,
-  listen,
+  openStream,
   ofTheList,
   rowsOf,
   signIn,
@@ -46,9 +46,9 @@ function cutsOf(bytes: Buffer, random: number): number[] {
 }
 
 /** What a reader has of a stream that was cut there: the whole events, and the id of the last one. */
-function heardBefore(bytes: Buffer, cut: number): { whole: Buffer; lastEventId?: string } {
+function wholeEventsBefore(bytes: Buffer, cut: number): { whole: Buffer; lastEventId?: string } {
   const whole = bytes.subarray(0, cut).subarray(0, bytes.subarray(0, cut).lastIndexOf('\n\n') + 2);
-  const id = heardIn(whole).filter(isEvent).at(-1)?.id;
+  const id = parseEvents(whole).filter(isEvent).at(-1)?.id;
   return id === undefined ? { whole: Buffer.alloc(0) } : { whole, lastEventId: id };
 }
 
@@ -59,8 +59,8 @@ function resumed(start: StartService): void {
   const resumeAll = async (user: SignedIn, id: string, soFar: Buffer, cuts: number[], uncut: () => Promise<Buffer>) => {
     const readers = await Promise.all(
       cuts.map(async (cut) => {
-        const { whole, lastEventId } = heardBefore(soFar, cut);
-        return { cut, whole, rest: await follow(service(), user.token, id, lastEventId) };
+        const { whole, lastEventId } = wholeEventsBefore(soFar, cut);
+        return { cut, whole, rest: await subscribe(service(), user.token, id, lastEventId) };
       }),
     );
     const expected = (await uncut()).toString();
@@ -113,9 +113,9 @@ function resumed(start: StartService): void {
     const events = await stream.whole();
     expectList(events, 0, 'error');
     for (const cut of cutsOf(stream.bytes, 10)) {
-      const { whole, lastEventId } = heardBefore(stream.bytes, cut);
-      const rest = await follow(service(), user.token, events[0]?.data.id, lastEventId);
-      const joined = [...heardIn(whole).filter(isEvent), ...(await rest.whole())];
+      const { whole, lastEventId } = wholeEventsBefore(stream.bytes, cut);
+      const rest = await subscribe(service(), user.token, events[0]?.data.id, lastEventId);
+      const joined = [...parseEvents(whole).filter(isEvent), ...(await rest.whole())];
       assert.deepEqual(joined.map(ofTheList), events.map(ofTheList), `cut after ${cut} bytes`);
     }
   });
@@ -129,11 +129,11 @@ function resumed(start: StartService): void {
       const count = choices.between(1, 4);
       for (let n = 0; n < count && joined.at(-1)?.event !== 'done'; n += 1) joined.push(await stream.next());
       stream.leave();
-      stream = await follow(service(), user.token, joined[0]?.data.id, joined.at(-1)?.id);
+      stream = await subscribe(service(), user.token, joined[0]?.data.id, joined.at(-1)?.id);
     }
     assert.deepEqual(await stream.whole(), []);
     expectList(joined, 20, 'done');
-    assert.deepEqual(joined, await (await follow(service(), user.token, joined[0]?.data.id)).whole());
+    assert.deepEqual(joined, await (await subscribe(service(), user.token, joined[0]?.data.id)).whole());
   });
 }
 
@@ -146,7 +146,7 @@ function late(start: StartService): void {
     service().world.openrouter.next(answer({ hold: { gate, after_cards: 5 } }));
     const first = await createStream(service(), token);
     const soFar = await first.some(6);
-    const others = await Promise.all(Array.from({ length: SUBSCRIBERS_MAX - 1 }, () => follow(service(), token, soFar[0]?.data.id)));
+    const others = await Promise.all(Array.from({ length: SUBSCRIBERS_MAX - 1 }, () => subscribe(service(), token, soFar[0]?.data.id)));
     for (const other of others) assert.deepEqual(await other.some(6), soFar);
     gate.open();
     const events = await first.whole();
@@ -160,7 +160,7 @@ function late(start: StartService): void {
     service().world.openrouter.next(answer({ hold: { gate, after_cards: 3 } }));
     const accepted = await create(service(), token, undefined, { prefer: 'respond-async' });
     assert.equal(accepted.status, 202, accepted.text);
-    const stream = await follow(service(), token, accepted.body.id);
+    const stream = await subscribe(service(), token, accepted.body.id);
     assert.deepEqual((await stream.some(4)).map(({ id }) => id), ['1.0', '1.1', '1.2', '1.3']);
     gate.open();
     expectList(await stream.whole(), 20, 'done');
@@ -169,7 +169,7 @@ function late(start: StartService): void {
   it('is the same list of a session that was answered in the plain form', async () => {
     const { token } = await signIn(service());
     const { body } = await create(service(), token);
-    const events = await (await follow(service(), token, body.id)).whole();
+    const events = await (await subscribe(service(), token, body.id)).whole();
     expectList(events, 20, 'done');
     assert.deepEqual(events.slice(1, -1).map(({ data: { index, ...card } }) => card), body.candidates);
   });
@@ -181,10 +181,10 @@ function late(start: StartService): void {
     service().world.openrouter.next(answer({ hold: { gate, after_cards: 1 } }));
     const first = await createStream(service(), token);
     const { data: { id } } = await first.next();
-    const running = await listen(service(), 'GET', `/ai-sessions/${id}/events`, { token, headers });
+    const running = await openStream(service(), 'GET', `/ai-sessions/${id}/events`, { token, headers });
     gate.open();
     await Promise.all([first.whole(), running.whole()]);
-    const stored = await listen(service(), 'GET', `/ai-sessions/${id}/events`, { token, headers });
+    const stored = await openStream(service(), 'GET', `/ai-sessions/${id}/events`, { token, headers });
     assert.deepEqual(stored.headers.get('location'), running.headers.get('location'));
     for (const stream of [running, stored]) {
       assert.equal(stream.headers.get('cache-control'), 'no-store, no-transform');
@@ -203,7 +203,7 @@ function after(start: StartService): void {
     const { token } = await signIn(service());
     const { body } = await create(service(), token);
     for (const id of ['x', '1', '1.', '-1.0', '1.0.0', '1.4294967296', crypto.randomUUID()]) {
-      const refused = await ask(service(), 'GET', `/ai-sessions/${body.id}/events`, { token, headers: { 'last-event-id': id } });
+      const refused = await sendRequest(service(), 'GET', `/ai-sessions/${body.id}/events`, { token, headers: { 'last-event-id': id } });
       const problem = expectProblem(refused, 400, 'invalid_parameter');
       assert.deepEqual(problem.errors.map(({ field }: { field: string }) => field), ['Last-Event-ID'], id);
     }
@@ -213,10 +213,10 @@ function after(start: StartService): void {
     const { token } = await signIn(service());
     const events = await (await createStream(service(), token)).whole();
     const id = events[0]?.data.id;
-    for (const heard of ['1.21', '1.22', '1.4294967295']) {
-      assert.deepEqual(await (await follow(service(), token, id, heard)).whole(), [], heard);
+    for (const lastId of ['1.21', '1.22', '1.4294967295']) {
+      assert.deepEqual(await (await subscribe(service(), token, id, lastId)).whole(), [], lastId);
     }
-    for (const heard of ['0.5', '2.0', '7.21']) assert.deepEqual(await (await follow(service(), token, id, heard)).whole(), events, heard);
+    for (const lastId of ['0.5', '2.0', '7.21']) assert.deepEqual(await (await subscribe(service(), token, id, lastId)).whole(), events, lastId);
   });
 
   it('waits for the end, where all that there is was heard, and is nothing beyond it', async () => {
@@ -225,7 +225,7 @@ function after(start: StartService): void {
     service().world.openrouter.next(answer({ hold: { gate, after_cards: 2 } }));
     const first = await createStream(service(), token);
     const [session] = await first.some(3);
-    const readers = await Promise.all(['1.2', '1.4', '1.500'].map((heard) => follow(service(), token, session?.data.id, heard)));
+    const readers = await Promise.all(['1.2', '1.4', '1.500'].map((lastId) => subscribe(service(), token, session?.data.id, lastId)));
     gate.open();
     const events = await first.whole();
     const [rest, more, beyond] = await Promise.all(readers.map((reader) => reader.whole()));
@@ -246,11 +246,11 @@ function after(start: StartService): void {
     openrouter.next(answer({ hold: { gate, after_cards: 4 } }));
     const key = { 'idempotency-key': '"one"' };
     const first = await createStream(service(), token, undefined, key);
-    const told = await first.some(5);
+    const received = await first.some(5);
     first.leave();
     const running = await createStream(service(), token, undefined, { ...key, 'last-event-id': first.lastEventId });
     gate.open();
-    const joined = [...told, ...(await running.whole())];
+    const joined = [...received, ...(await running.whole())];
     expectList(joined, 20, 'done');
     const stored = await createStream(service(), token, undefined, { ...key, 'last-event-id': '1.3' });
     assert.deepEqual(await stored.whole(), joined.slice(4));
@@ -271,7 +271,7 @@ function again(start: StartService): void {
     const events = await second.whole();
     expectList(events, 20, 'done', 2);
     assert.equal(events[0]?.data.id, failed.events[0]?.data.id);
-    const later = await follow(service(), token, events[0]?.data.id, failed.lastEventId);
+    const later = await subscribe(service(), token, events[0]?.data.id, failed.lastEventId);
     assert.deepEqual(await later.whole(), events);
   });
 }
@@ -287,8 +287,8 @@ function strangers(start: StartService): void {
     const [session] = await stream.some(3);
     const path = `/ai-sessions/${session?.data.id}/events`;
     const refused = async () => {
-      expectProblem(await ask(service(), 'GET', path, { token: stranger.token }), 404, 'not_found');
-      expectProblem(await ask(service(), 'GET', path), 401, 'missing_token');
+      expectProblem(await sendRequest(service(), 'GET', path, { token: stranger.token }), 404, 'not_found');
+      expectProblem(await sendRequest(service(), 'GET', path), 401, 'missing_token');
     };
     await refused();
     gate.open();
@@ -300,16 +300,16 @@ function strangers(start: StartService): void {
   it('is 404 for a session that there is not', async () => {
     const { token } = await signIn(service());
     for (const id of [crypto.randomUUID(), 'x', '%00']) {
-      expectProblem(await ask(service(), 'GET', `/ai-sessions/${id}/events`, { token }), 404, 'not_found');
+      expectProblem(await sendRequest(service(), 'GET', `/ai-sessions/${id}/events`, { token }), 404, 'not_found');
     }
-    expectProblem(await ask(service(), 'POST', `/ai-sessions/${crypto.randomUUID()}/events`, { token }), 405, 'method_not_allowed');
+    expectProblem(await sendRequest(service(), 'POST', `/ai-sessions/${crypto.randomUUID()}/events`, { token }), 405, 'method_not_allowed');
   });
 
   it('tells that the database is away', async () => {
     const { token } = await signIn(service());
     const { body } = await create(service(), token);
     const set = service().world.gateway.fail('/rest/v1/ai_generation_sessions', { kind: 'cut' });
-    const failed = await ask(service(), 'GET', `/ai-sessions/${body.id}/events`, { token });
+    const failed = await sendRequest(service(), 'GET', `/ai-sessions/${body.id}/events`, { token });
     set.clear();
     expectProblem(failed, 500, 'database_error');
   });

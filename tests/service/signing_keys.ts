@@ -7,7 +7,7 @@ import { before, describe, it } from 'node:test';
 import type { Fault } from '../support/gateway.ts';
 import { createGate } from '../support/gate.ts';
 import { signJws } from '../support/signing_keys.ts';
-import { type Answer, ask, eventually, expectProblem, type Service, signIn, type SignedIn, started, type StartService } from './service.ts';
+import { type Answer, sendRequest, eventually, expectProblem, type Service, signIn, type SignedIn, started, type StartService } from './service.ts';
 
 const JWKS = '/auth/v1/.well-known/jwks.json';
 
@@ -21,7 +21,7 @@ export function tests(start: StartService): void {
 
 /** A session that nobody has: 404 for whoever is let in, and it costs nothing. */
 function knock(service: Service, token: string): Promise<Answer> {
-  return ask(service, 'GET', `/ai-sessions/${crypto.randomUUID()}`, { token });
+  return sendRequest(service, 'GET', `/ai-sessions/${crypto.randomUUID()}`, { token });
 }
 
 async function expectLetIn(service: Service, token: string): Promise<void> {
@@ -69,12 +69,12 @@ function rotation(start: StartService): void {
     const user = await signIn(service());
     const old = auth.current.kid;
     await expectLetIn(service(), freshToken(service(), user));
-    const asked = auth.jwksRequests;
+    const before = auth.jwksRequests;
 
     const next = await auth.rotate();
     await expectLetIn(service(), freshToken(service(), user, next));
     await expectLetIn(service(), freshToken(service(), user, old));
-    assert.equal(auth.jwksRequests, asked + 1);
+    assert.equal(auth.jwksRequests, before + 1);
 
     await service().restart();
     await expectLetIn(service(), freshToken(service(), user, old));
@@ -198,13 +198,13 @@ function manyRequests(start: StartService): void {
 
   it('with a bad signature by a known key ask for nothing', async () => {
     const user = await signIn(service());
-    const asked = service().world.auth.jwksRequests;
+    const before = service().world.auth.jwksRequests;
     const forged = Array.from({ length: 20 }, () => {
       const [header, claims] = freshToken(service(), user).split('.');
       return `${header}.${claims}.${Buffer.alloc(64, 1).toString('base64url')}`;
     });
     await Promise.all(forged.map((token) => expectRefused(service(), token)));
-    assert.equal(service().world.auth.jwksRequests, asked);
+    assert.equal(service().world.auth.jwksRequests, before);
   });
 }
 

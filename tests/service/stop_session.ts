@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { createGate } from '../support/gate.ts';
 import { answer, gated, httpError, type ModelBehaviour, silence } from '../support/model_behaviour.ts';
-import { type Answer, ask, create, eventually, expectProblem, lesson, read, remaining, rowsOf, type Service, signIn, type SignedIn, started, type StartService } from './service.ts';
+import { type Answer, sendRequest, create, eventually, expectProblem, lesson, read, remaining, rowsOf, type Service, signIn, type SignedIn, started, type StartService } from './service.ts';
 
 const OPEN = '/rest/v1/ai_generation_sessions';
 const FINISH = '/rest/v1/rpc/finish_ai_session';
@@ -16,7 +16,7 @@ export function tests(start: StartService): void {
   describe('for whom there is nothing to stop', () => nothingToStop(service));
 }
 
-const stop = (service: Service, { token }: SignedIn, id: string): Promise<Answer> => ask(service, 'DELETE', `/ai-sessions/${id}`, { token });
+const stop = (service: Service, { token }: SignedIn, id: string): Promise<Answer> => sendRequest(service, 'DELETE', `/ai-sessions/${id}`, { token });
 
 /** One that runs, with a client that waits for it in the plain form and one that reads its events. */
 async function begin(service: Service, behaviour: ModelBehaviour): Promise<{ user: SignedIn; id: string; nth: number; waiting: Promise<Answer>; stream: Promise<Answer> }> {
@@ -28,7 +28,7 @@ async function begin(service: Service, behaviour: ModelBehaviour): Promise<{ use
   const nth = openrouter.requests.total + 1;
   const { id } = (await create(service, user.token, body, { ...headers, prefer: 'respond-async' })).body;
   const waiting = create(service, user.token, body, headers);
-  const stream = ask(service, 'GET', `/ai-sessions/${id}/events`, { token: user.token });
+  const stream = sendRequest(service, 'GET', `/ai-sessions/${id}/events`, { token: user.token });
   await openrouter.arrived(nth);
   return { user, id, nth, waiting, stream };
 }
@@ -55,9 +55,9 @@ function beforeTheFirst(service: () => Service): void {
       const stopped = await stop(service(), user, id);
       assert.deepEqual([stopped.status, stopped.text], [204, '']);
       await service().world.openrouter.aborted(nth);
-      const told = await waiting;
-      assert.equal(expectProblem(told, 409, 'cancelled').retryable, true);
-      assert.equal(remaining(told)['generations'], 50);
+      const response = await waiting;
+      assert.equal(expectProblem(response, 409, 'cancelled').retryable, true);
+      assert.equal(remaining(response)['generations'], 50);
       assert.match((await stream).text, /event: error\ndata: .*"code":"cancelled".*\n\n$/);
       await expectCancelled(service(), user, id);
       assert.equal(service().world.openrouter.requests.total, nth, 'the model is not asked again');
@@ -131,9 +131,9 @@ function afterSome(service: () => Service): void {
       gate.open();
       await service().world.openrouter.aborted(nth);
 
-      const told = await waiting;
-      assert.deepEqual([told.status, told.body.partial, told.body.candidates], [201, true, found.body.candidates]);
-      assert.equal(remaining(told)['generations'], 49);
+      const response = await waiting;
+      assert.deepEqual([response.status, response.body.partial, response.body.candidates], [201, true, found.body.candidates]);
+      assert.equal(remaining(response)['generations'], 49);
       const end = new RegExp(`event: done\ndata: {"id":"${id}","count":${cards},"partial":true,"usage":null}\n\n$`);
       assert.match((await stream).text, end);
       const { sessions, candidates, events } = await rowsOf(service(), user);
@@ -196,7 +196,7 @@ function nothingToStop(service: () => Service): void {
     const foreign = expectProblem(await stop(service(), stranger, id), 404, 'not_found');
     const random = expectProblem(await stop(service(), stranger, crypto.randomUUID()), 404, 'not_found');
     assert.deepEqual({ ...foreign, request_id: '' }, { ...random, request_id: '' });
-    expectProblem(await ask(service(), 'DELETE', `/ai-sessions/${id}`), 401, 'missing_token');
+    expectProblem(await sendRequest(service(), 'DELETE', `/ai-sessions/${id}`), 401, 'missing_token');
     assert.equal((await read(service(), user.token, id)).body.status, 'generating');
     gate.open();
     assert.equal((await waiting).status, 201);

@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { createGate, type Gate } from '../support/gate.ts';
-import type { Listening } from '../support/event_subscriber.ts';
+import type { EventSubscriber } from '../support/event_subscriber.ts';
 import {
   answer,
   cardByCard,
@@ -21,13 +21,13 @@ import {
   refusal,
 } from '../support/model_behaviour.ts';
 import {
-  ask,
+  sendRequest,
   create,
   createStream,
   eventually,
   expectList,
   expectProblem,
-  follow,
+  subscribe,
   lesson,
   read,
   remaining,
@@ -169,15 +169,15 @@ function refused(start: StartService): void {
 
   it('is a plain problem document before it is accepted', async () => {
     const { token } = await signIn(service());
-    const asked = (body: unknown, headers = {}) => create(service(), token, body, { accept, ...headers });
-    expectProblem(await ask(service(), 'POST', '/ai-sessions', { body: good(), headers: { accept } }), 401, 'missing_token');
-    expectProblem(await ask(service(), 'POST', '/ai-sessions', { token: 'x.y.z', body: good(), headers: { accept } }), 401, 'invalid_token');
-    expectProblem(await asked('{'), 400, 'malformed_json');
-    expectProblem(await asked({ ...good(), input_text: 'short' }), 400, 'validation_failed');
-    const garbage = expectProblem(await asked(good(), { 'last-event-id': 'x' }), 400, 'invalid_parameter');
+    const post = (body: unknown, headers = {}) => create(service(), token, body, { accept, ...headers });
+    expectProblem(await sendRequest(service(), 'POST', '/ai-sessions', { body: good(), headers: { accept } }), 401, 'missing_token');
+    expectProblem(await sendRequest(service(), 'POST', '/ai-sessions', { token: 'x.y.z', body: good(), headers: { accept } }), 401, 'invalid_token');
+    expectProblem(await post('{'), 400, 'malformed_json');
+    expectProblem(await post({ ...good(), input_text: 'short' }), 400, 'validation_failed');
+    const garbage = expectProblem(await post(good(), { 'last-event-id': 'x' }), 400, 'invalid_parameter');
     assert.deepEqual(garbage.errors.map(({ field }: { field: string }) => field), ['Last-Event-ID']);
-    expectProblem(await asked(good(), { 'content-type': 'text/plain' }), 415, 'unsupported_media_type');
-    const limited = await asked(good());
+    expectProblem(await post(good(), { 'content-type': 'text/plain' }), 415, 'unsupported_media_type');
+    const limited = await post(good());
     expectProblem(limited, 429, 'rate_limited');
     assert.deepEqual(limited.body['violated-policies'], ['burst']);
   });
@@ -210,7 +210,7 @@ function failing(start: StartService): void {
       const events = await stream.whole();
       const problem = expectList(events, 0, 'error');
       assert.deepEqual(problem, { ...plain, request_id: stream.headers.get('x-request-id') });
-      const later = await follow(service(), user.token, events[0]?.data.id);
+      const later = await subscribe(service(), user.token, events[0]?.data.id);
       assert.deepEqual(expectList(await later.whole(), 0, 'error'), { ...plain, request_id: later.headers.get('x-request-id') });
       const { sessions } = await rowsOf(service(), user);
       assert.deepEqual(sessions.map(({ status, error_code }) => [status, error_code]), [['failed', code], ['failed', code]]);
@@ -241,7 +241,7 @@ function failing(start: StartService): void {
     openrouter.next(gated(createGate()));
     const stream = await createStream(service(), user.token);
     const { data: { id } } = await stream.next();
-    assert.equal((await ask(service(), 'DELETE', `/ai-sessions/${id}`, { token: user.token })).status, 204);
+    assert.equal((await sendRequest(service(), 'DELETE', `/ai-sessions/${id}`, { token: user.token })).status, 204);
     const problem = expectList(await stream.whole(), 0, 'error');
     assert.deepEqual([problem.status, problem.code], [409, 'cancelled']);
     await openrouter.aborted(1);
@@ -277,8 +277,8 @@ function breakingOff(start: StartService): void {
     openrouter.next(answer({ hold: { gate: createGate(), after_cards: 4 } }));
     const stream = await createStream(service(), token);
     const [session] = await stream.some(5);
-    const other = await follow(service(), token, session?.data.id, '1.3');
-    assert.equal((await ask(service(), 'DELETE', `/ai-sessions/${session?.data.id}`, { token })).status, 204);
+    const other = await subscribe(service(), token, session?.data.id, '1.3');
+    assert.equal((await sendRequest(service(), 'DELETE', `/ai-sessions/${session?.data.id}`, { token })).status, 204);
     const done = expectList(await stream.whole(), 4, 'done');
     assert.deepEqual([done.count, done.partial], [4, true]);
     assert.deepEqual(await other.whole(), stream.events.slice(4));
@@ -293,22 +293,22 @@ function notStored(start: StartService): void {
     const user = await signIn(service());
     const set = service().world.gateway.fail(FINISH, { kind: 'answer', status: 503 });
     const stream = await createStream(service(), user.token);
-    const told = await stream.whole();
-    const error = told.at(-1);
-    expectList(told.slice(0, -1).concat({ ...error!, id: '1.21' }), 20, 'error');
+    const received = await stream.whole();
+    const error = received.at(-1);
+    expectList(received.slice(0, -1).concat({ ...error!, id: '1.21' }), 20, 'error');
     assert.deepEqual([error?.id, error?.data.code, error?.data.retryable], ['1.20', 'database_error', true]);
-    const id = told[0]?.data.id;
+    const id = received[0]?.data.id;
 
-    const inVain = await follow(service(), user.token, id, stream.lastEventId);
+    const inVain = await subscribe(service(), user.token, id, stream.lastEventId);
     assert.deepEqual((await inVain.whole()).map(({ id, event, data }) => [id, event, data.code]), [['1.20', 'error', 'database_error']]);
 
     set.clear();
-    const later = await (await follow(service(), user.token, id, stream.lastEventId)).whole();
+    const later = await (await subscribe(service(), user.token, id, stream.lastEventId)).whole();
     assert.deepEqual(later.map(({ id, event }) => [id, event]), [['1.21', 'done']]);
-    assert.equal(expectList([...told.slice(0, -1), ...later], 20, 'done').count, 20);
+    assert.equal(expectList([...received.slice(0, -1), ...later], 20, 'done').count, 20);
     const { sessions } = await rowsOf(service(), user);
     assert.deepEqual(sessions.map(({ status }) => status), ['completed']);
-    assert.deepEqual(await (await follow(service(), user.token, id)).whole(), [...told.slice(0, -1), ...later]);
+    assert.deepEqual(await (await subscribe(service(), user.token, id)).whole(), [...received.slice(0, -1), ...later]);
   });
 
   it('tells a failure of the model as such, also when that is not stored', async () => {
@@ -319,7 +319,7 @@ function notStored(start: StartService): void {
     const stream = await createStream(service(), user.token);
     assert.equal(expectList(await stream.whole(), 0, 'error').code, 'ai_misconfigured');
     set.clear();
-    const later = await follow(service(), user.token, stream.events[0]?.data.id, '1.0');
+    const later = await subscribe(service(), user.token, stream.events[0]?.data.id, '1.0');
     assert.deepEqual((await later.whole()).map(({ id, data }) => [id, data.code]), [['1.1', 'ai_misconfigured']]);
   });
 }
@@ -345,7 +345,7 @@ function leaving(start: StartService): void {
       const session = await completed(service(), user);
       assert.deepEqual([session['partial'], (await rowsOf(service(), user)).candidates.length], [false, 20]);
       assert.equal(service().world.openrouter.requests.total, 1);
-      const rest = await follow(service(), user.token, session['id'], stream.lastEventId);
+      const rest = await subscribe(service(), user.token, session['id'], stream.lastEventId);
       expectList([...stream.events, ...(await rest.whole())], 20, 'done');
       assert.deepEqual(service().logs.filter(isComplaint), []);
     });
@@ -355,9 +355,9 @@ function leaving(start: StartService): void {
     const gate = createGate();
     const { token } = await signIn(service());
     service().world.openrouter.next(answer({ hold: { gate, after_cards: 3 } }));
-    const streams: Listening[] = [await createStream(service(), token)];
+    const streams: EventSubscriber[] = [await createStream(service(), token)];
     const [session] = await streams[0]!.some(4);
-    while (streams.length < 4) streams.push(await follow(service(), token, session?.data.id));
+    while (streams.length < 4) streams.push(await subscribe(service(), token, session?.data.id));
     streams[0]?.leave();
     streams[2]?.leave();
     await Promise.all([streams[0]?.end, streams[2]?.end]);

@@ -4,13 +4,13 @@ import assert from 'node:assert/strict';
 import { it } from 'node:test';
 import { createGate, type Gate } from '../support/gate.ts';
 import { gated } from '../support/model_behaviour.ts';
-import type { Listening } from '../support/event_subscriber.ts';
+import type { EventSubscriber } from '../support/event_subscriber.ts';
 import {
   type Answer,
   create,
   createStream,
   expectProblem,
-  follow,
+  subscribe,
   lesson,
   NoStream,
   read,
@@ -33,14 +33,14 @@ function expectLimited(answer: Answer): void {
 }
 
 /** The refusal in place of a stream. */
-async function refusal(stream: Promise<Listening>): Promise<Answer> {
+async function refusal(stream: Promise<EventSubscriber>): Promise<Answer> {
   const refused = await stream.then(() => undefined, (error: unknown) => error);
   assert.ok(refused instanceof NoStream, `a refusal is expected: ${refused}`);
   return refused.answer;
 }
 
 /** A session of a model that waits at the gate, and the stream that started it. */
-async function runs(service: Service, token: string, gate: Gate, key: string): Promise<{ id: string; streams: Listening[] }> {
+async function runs(service: Service, token: string, gate: Gate, key: string): Promise<{ id: string; streams: EventSubscriber[] }> {
   service.world.openrouter.next(gated(gate));
   const stream = await createStream(service, token, body, { 'idempotency-key': key });
   const [session] = await stream.some(1);
@@ -55,9 +55,9 @@ export function tests(start: StartService): void {
     const { token } = await signIn(service());
     const keyed = { 'idempotency-key': 'k' };
     const { id, streams } = await runs(service(), token, gate, 'k');
-    while (streams.length < PER_SESSION - 1) streams.push(await follow(service(), token, id));
+    while (streams.length < PER_SESSION - 1) streams.push(await subscribe(service(), token, id));
     streams.push(await createStream(service(), token, body, keyed));
-    expectLimited(await refusal(follow(service(), token, id)));
+    expectLimited(await refusal(subscribe(service(), token, id)));
     expectLimited(await refusal(createStream(service(), token, body, keyed)));
     // Who does not follow it is no subscriber.
     const waiting = create(service(), token, body, keyed);
@@ -67,7 +67,7 @@ export function tests(start: StartService): void {
     for (const stream of streams) assert.equal((await stream.whole()).at(-1)?.event, 'done');
     const waited = await waiting;
     assert.equal(waited.status, 201, waited.text);
-    assert.equal((await (await follow(service(), token, id)).whole()).at(-1)?.event, 'done', 'there is room again');
+    assert.equal((await (await subscribe(service(), token, id)).whole()).at(-1)?.event, 'done', 'there is room again');
   });
 
   it('a user with 32 streams starts no generation with one more', async () => {
@@ -75,10 +75,10 @@ export function tests(start: StartService): void {
     const gate = createGate();
     const { token } = await signIn(service());
     openrouter.reset();
-    const all: Listening[] = [];
+    const all: EventSubscriber[] = [];
     for (const key of ['a', 'b', 'c', 'd']) {
       const { id, streams } = await runs(service(), token, gate, key);
-      while (streams.length < PER_SESSION) streams.push(await follow(service(), token, id));
+      while (streams.length < PER_SESSION) streams.push(await subscribe(service(), token, id));
       all.push(...streams);
     }
     assert.equal(all.length, PER_USER);

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { EventStreamReader, type Heard, heardIn } from './event_stream.ts';
+import { EventStreamReader, type StreamItem, parseEvents } from './event_stream.ts';
 
 const whole = [
   'id: 1.0\nevent: session\ndata: {"id":"a"}\n\n',
@@ -10,7 +10,7 @@ const whole = [
   'id: 1.2\nevent: done\ndata: {"count":\ndata: 1}\n\n',
 ].join('');
 
-const heard: Heard[] = [
+const items: StreamItem[] = [
   { id: '1.0', event: 'session', data: { id: 'a' } },
   { comment: '' },
   { id: '1.1', event: 'candidate', data: { front: 'żółw 🐢' } },
@@ -26,7 +26,7 @@ describe('the reader of event streams', () => {
       for (let size = 1; size <= bytes.length; size += 1) {
         const reader = new EventStreamReader();
         const pieces = Array.from({ length: Math.ceil(bytes.length / size) }, (_, n) => bytes.subarray(n * size, (n + 1) * size));
-        assert.deepEqual(pieces.flatMap((piece) => reader.push(piece)), heard, `pieces of ${size} bytes`);
+        assert.deepEqual(pieces.flatMap((piece) => reader.push(piece)), items, `pieces of ${size} bytes`);
         assert.equal(reader.lastEventId, '1.2');
       }
     });
@@ -37,14 +37,14 @@ describe('the reader of event streams', () => {
     for (let cut = 0; cut < bytes.length; cut += 1) {
       const reader = new EventStreamReader();
       const said = reader.push(bytes.subarray(0, cut));
-      assert.deepEqual(said, heard.slice(0, said.length));
+      assert.deepEqual(said, items.slice(0, said.length));
       const ids = said.flatMap((one) => ('id' in one ? [one.id] : []));
       assert.equal(reader.lastEventId, ids.at(-1) ?? '', `cut at ${cut}`);
     }
   });
 
   it('takes what the form allows', () => {
-    assert.deepEqual(heardIn('data:1\n\nevent\ndata: 2\nunknown: x\nid:7\n\n'), [
+    assert.deepEqual(parseEvents('data:1\n\nevent\ndata: 2\nunknown: x\nid:7\n\n'), [
       { id: '', event: 'message', data: 1 },
       { id: '7', event: 'message', data: 2 },
     ]);

@@ -12,12 +12,12 @@ export type StreamEvent = {
 export type Comment = { comment: string };
 
 /** What a stream says. */
-export type Heard = StreamEvent | Comment;
+export type StreamItem = StreamEvent | Comment;
 
-export const isEvent = (heard: Heard): heard is StreamEvent => 'event' in heard;
+export const isEvent = (items: StreamItem): items is StreamEvent => 'event' in items;
 /** Whether a list ends with it. */
 export const isEnd = (event: StreamEvent | undefined) => event?.event === 'done' || event?.event === 'error';
-export const isComment = (heard: Heard): heard is Comment => 'comment' in heard;
+export const isComment = (items: StreamItem): items is Comment => 'comment' in items;
 
 export class EventStreamReader {
   /** What a reader that comes back sends as `Last-Event-ID`; empty before the first event. */
@@ -29,19 +29,19 @@ export class EventStreamReader {
   #data: string[] = [];
 
   /** Takes the next bytes; answers what is whole now. */
-  push(bytes: Uint8Array): Heard[] {
+  push(bytes: Uint8Array): StreamItem[] {
     this.#rest += this.#decoder.decode(bytes, { stream: true });
-    const heard: Heard[] = [];
+    const items: StreamItem[] = [];
     for (;;) {
       // A CR at the very end may be the first half of a CRLF.
       const line = /^([^\r\n]*)(\r\n|\n|\r(?=[^]))/.exec(this.#rest);
-      if (line === null) return heard;
+      if (line === null) return items;
       this.#rest = this.#rest.slice(line[0].length);
-      heard.push(...this.#line(line[1] ?? ''));
+      items.push(...this.#line(line[1] ?? ''));
     }
   }
 
-  #line(line: string): Heard[] {
+  #line(line: string): StreamItem[] {
     if (line === '') return this.#dispatch();
     const colon = line.indexOf(':');
     const field = colon < 0 ? line : line.slice(0, colon);
@@ -53,7 +53,7 @@ export class EventStreamReader {
     return [];
   }
 
-  #dispatch(): Heard[] {
+  #dispatch(): StreamItem[] {
     this.lastEventId = this.#id;
     const [event, data] = [this.#event || 'message', this.#data];
     this.#event = '';
@@ -64,5 +64,5 @@ export class EventStreamReader {
 }
 
 /** All of it at once. */
-export const heardIn = (bytes: string | Uint8Array): Heard[] =>
+export const parseEvents = (bytes: string | Uint8Array): StreamItem[] =>
   new EventStreamReader().push(typeof bytes === 'string' ? Buffer.from(bytes) : bytes);

@@ -1,20 +1,20 @@
 // Somebody who listens to a stream of events: what was heard, what comes next, how it ended. It reads all the time, as a
 // page does.
 
-import { type Comment, EventStreamReader, type Heard, isComment, isEvent, type StreamEvent } from './event_stream.ts';
+import { type Comment, EventStreamReader, type StreamItem, isComment, isEvent, type StreamEvent } from './event_stream.ts';
 import { within } from './within.ts';
 
-export class Listening {
+export class EventSubscriber {
   readonly headers: Headers;
   /** Everything, comments included. */
-  readonly heard: Heard[] = [];
+  readonly items: StreamItem[] = [];
   /** How it ended: as it should, or as one that broke off. */
   readonly end: Promise<'whole' | 'broken'>;
   #pieces: Uint8Array[] = [];
   #reader = new EventStreamReader();
   #taken = 0;
   #ended: 'whole' | 'broken' | undefined;
-  #news = Promise.withResolvers<void>();
+  #update = Promise.withResolvers<void>();
   #leaving: AbortController;
 
   constructor(response: Response, leaving: AbortController) {
@@ -27,30 +27,30 @@ export class Listening {
     try {
       for await (const piece of response.body ?? []) {
         this.#pieces.push(piece);
-        this.heard.push(...this.#reader.push(piece));
-        this.#tell();
+        this.items.push(...this.#reader.push(piece));
+        this.#notify();
       }
       this.#ended = 'whole';
     } catch {
       this.#ended = 'broken';
     }
-    this.#tell();
+    this.#notify();
     return this.#ended;
   }
 
-  #tell(): void {
-    this.#news.resolve();
-    this.#news = Promise.withResolvers();
+  #notify(): void {
+    this.#update.resolve();
+    this.#update = Promise.withResolvers();
   }
 
-  async #next<T extends Heard>(isIt: (heard: Heard) => heard is T): Promise<T> {
+  async #next<T extends StreamItem>(isIt: (items: StreamItem) => items is T): Promise<T> {
     for (;;) {
-      const one = this.heard[this.#taken];
+      const one = this.items[this.#taken];
       if (one !== undefined) {
         this.#taken += 1;
         if (isIt(one)) return one;
-      } else if (this.#ended === undefined) await this.#news.promise;
-      else throw new Error(`nothing more comes, the stream is ${this.#ended}, the last of it ${JSON.stringify(this.heard.at(-1))}`);
+      } else if (this.#ended === undefined) await this.#update.promise;
+      else throw new Error(`nothing more comes, the stream is ${this.#ended}, the last of it ${JSON.stringify(this.items.at(-1))}`);
     }
   }
 
@@ -80,7 +80,7 @@ export class Listening {
 
   /** All events so far. */
   get events(): StreamEvent[] {
-    return this.heard.filter(isEvent);
+    return this.items.filter(isEvent);
   }
 
   /** What a reader that comes back sends. */

@@ -180,7 +180,7 @@ function forward(request: GatewayRequest, body: Buffer, socketPath: string): Pro
   const headers = Object.fromEntries(Object.entries(request.headers).filter(([name]) => !HOP_BY_HOP.has(name)));
   if (body.length > 0) headers['content-length'] = String(body.length);
   return new Promise((resolve, reject) => {
-    const asked = httpRequest(
+    const outgoing = httpRequest(
       { socketPath, agent: false, method: request.method, path: request.path.slice('/rest/v1'.length), headers },
       (answer) => {
         bodyOf(answer).then((bytes) => {
@@ -190,8 +190,8 @@ function forward(request: GatewayRequest, body: Buffer, socketPath: string): Pro
         }, reject);
       },
     );
-    asked.on('error', reject);
-    asked.end(body);
+    outgoing.on('error', reject);
+    outgoing.end(body);
   });
 }
 
@@ -208,11 +208,11 @@ function withoutLength(headers: Record<string, string>): Record<string, string> 
 }
 
 function corsHeaders(incoming: IncomingMessage): Record<string, string> {
-  const asked = incoming.headers['access-control-request-headers'];
+  const requested = incoming.headers['access-control-request-headers'];
   return {
     'access-control-allow-origin': '*',
     'access-control-allow-methods': 'GET, HEAD, PUT, PATCH, POST, DELETE, OPTIONS',
-    'access-control-allow-headers': asked === undefined ? '*' : String(asked),
+    'access-control-allow-headers': requested === undefined ? '*' : String(requested),
     'access-control-expose-headers': '*',
     'access-control-max-age': '3600',
   };

@@ -44,7 +44,7 @@ describe('the model server', () => {
   after(() => world.close());
   afterEach(() => world.openrouter.reset());
 
-  const ask = (more: object = {}, headers: Record<string, string> = {}, signal?: AbortSignal) =>
+  const complete = (more: object = {}, headers: Record<string, string> = {}, signal?: AbortSignal) =>
     fetch(`${world.openrouter.url}/chat/completions`, {
       method: 'POST',
       headers: { authorization: `Bearer ${world.openrouter.key}`, 'content-type': 'application/json', ...headers },
@@ -64,7 +64,7 @@ describe('the model server', () => {
   /** Asks with this behaviour and reads the stream to its end or its cut. */
   async function stream(behaviour: ModelBehaviour): Promise<Stream> {
     world.openrouter.next(behaviour);
-    const answer = await ask();
+    const answer = await complete();
     const { text, cut } = await readAll(answer);
     const blocks = text.split(/\r\n\r\n|\n\n|\r\r/);
     // What stands behind the last empty line is no event: it was cut.
@@ -88,7 +88,7 @@ describe('the model server', () => {
   const cardsIn = (content: string) => (JSON.parse(content) as { cards: { front: string }[] }).cards;
 
   it('streams cards of the text as OpenRouter does, under the names of the schema', async () => {
-    const answer = await ask();
+    const answer = await complete();
     assert.match(answer.headers.get('x-generation-id') ?? '', /^gen-/);
     await answer.body?.cancel();
     const whole = await stream(behave.goodAnswer);
@@ -102,14 +102,14 @@ describe('the model server', () => {
   });
 
   it('answers in one piece if no stream is asked for', async () => {
-    const answer = (await (await ask({ stream: false })).json()) as { choices: { message: { content: string } }[] };
+    const answer = (await (await complete({ stream: false })).json()) as { choices: { message: { content: string } }[] };
     assert.equal(cardsIn(answer.choices[0]?.message.content ?? '').length, 6);
   });
 
   it('finds the text between lines of delimiters, or takes all', async () => {
     for (const content of [`Text:\n=== 0a1b2c3d4e ===\n${TEXT}\n=== 0a1b2c3d4e ===`, TEXT]) {
       const body = { stream: false, messages: [{ role: 'user', content: [{ type: 'text', text: content }] }] };
-      const answer = (await (await ask(body)).json()) as { choices: { message: { content: string } }[] };
+      const answer = (await (await complete(body)).json()) as { choices: { message: { content: string } }[] };
       const [first] = cardsIn(answer.choices[0]?.message.content ?? '');
       assert.match(first?.front ?? '', /^Sentence number 0 speaks of thing0 in ____\.$/);
     }
@@ -117,7 +117,7 @@ describe('the model server', () => {
 
   it('wants its key', async () => {
     for (const authorization of ['', 'Bearer sk-or-v1-wrong']) {
-      const answer = await ask({}, { authorization });
+      const answer = await complete({}, { authorization });
       assert.equal(answer.status, 401);
       assert.equal(((await answer.json()) as Chunk).error?.code, 401);
       assert.equal((await fetch(`${world.openrouter.url}/key`, { headers: { authorization } })).status, 401);
@@ -132,7 +132,7 @@ describe('the model server', () => {
     for (const status of [400, 401, 402, 403, 404, 408, 413, 422, 429, 500, 502, 503, 504]) {
       it(`HTTP ${status} in OpenRouter's form`, async () => {
         world.openrouter.next(behave.httpError(status, { retry_after_s: 7 }));
-        const answer = await ask();
+        const answer = await complete();
         assert.equal(answer.status, status);
         assert.equal(answer.headers.get('retry-after'), '7');
         const { error } = (await answer.json()) as { error: { code: number; metadata: { error_type: string } } };
@@ -159,15 +159,15 @@ describe('the model server', () => {
 
     it('a cut before the headers', async () => {
       world.openrouter.next(behave.cutBeforeHeaders);
-      await assert.rejects(ask(), TypeError);
+      await assert.rejects(complete(), TypeError);
       assert.equal(await (await world.openrouter.arrived(1)).over, 'server cut');
     });
 
     it('down, and up again', async () => {
       world.openrouter.down();
-      await assert.rejects(ask(), TypeError);
+      await assert.rejects(complete(), TypeError);
       world.openrouter.up();
-      const answer = await ask();
+      const answer = await complete();
       assert.equal(answer.status, 200);
       await answer.body?.cancel();
     });
@@ -237,11 +237,11 @@ describe('the model server', () => {
       it(`${name}, until the client leaves`, async () => {
         world.openrouter.next(behaviour);
         const leave = new AbortController();
-        const asked = ask({}, {}, leave.signal);
+        const pending = complete({}, {}, leave.signal);
         const request = await world.openrouter.arrived(1);
-        if (firstBytes !== null) await readUntil(await asked, firstBytes);
+        if (firstBytes !== null) await readUntil(await pending, firstBytes);
         leave.abort();
-        await asked.catch(() => {});
+        await pending.catch(() => {});
         assert.equal(await world.openrouter.aborted(1), request);
         assert.equal(request.end, 'client left');
       });
@@ -262,7 +262,7 @@ describe('the model server', () => {
 
     it('raw bytes in chunks of any size, broken UTF-8 included', async () => {
       world.openrouter.next(behave.raw(Uint8Array.of(0x64, 0xff, 0xc3), { chunk_bytes: 1, content_type: 'text/plain', status: 206 }));
-      const answer = await ask();
+      const answer = await complete();
       assert.equal(answer.status, 206);
       assert.deepEqual(new Uint8Array(await answer.arrayBuffer()), Uint8Array.of(0x64, 0xff, 0xc3));
     });
@@ -279,7 +279,7 @@ describe('the model server', () => {
     for (const form of ['cards', 'string', 'line'] as const) {
       it(`five megabytes of ${form}`, async () => {
         world.openrouter.next(behave.huge(form));
-        const { text } = await readAll(await ask());
+        const { text } = await readAll(await complete());
         assert.ok(text.length >= 5 * 1024 * 1024);
       });
     }
@@ -289,10 +289,10 @@ describe('the model server', () => {
     const atStart = createGate();
     const afterTwo = createGate();
     world.openrouter.next(behave.gated(atStart, behave.answer({ hold: { gate: afterTwo, after_cards: 2 } })));
-    const asked = ask();
+    const pending = complete();
     await atStart.reached;
     atStart.open();
-    const answer = await asked;
+    const answer = await pending;
     await afterTwo.reached;
     afterTwo.open();
     const { text } = await readAll(answer);
@@ -305,7 +305,7 @@ describe('the model server', () => {
     world.openrouter.next(behave.httpError(402));
     const statuses: number[] = [];
     for (let i = 0; i < 5; i += 1) {
-      const answer = await ask({ seed: i });
+      const answer = await complete({ seed: i });
       statuses.push(answer.status);
       await answer.body?.cancel();
     }

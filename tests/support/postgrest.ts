@@ -79,12 +79,12 @@ export async function startPostgrest(postgres: Postgres, jwks: object): Promise<
 async function answers(socketPath: string): Promise<void> {
   for (;;) {
     const status = await new Promise<number>((resolve) => {
-      const asked = request({ socketPath, path: '/' }, (answer) => {
+      const probe = request({ socketPath, path: '/' }, (answer) => {
         answer.resume();
         resolve(answer.statusCode ?? 0);
       });
-      asked.on('error', () => resolve(0));
-      asked.end();
+      probe.on('error', () => resolve(0));
+      probe.end();
     });
     if (status === 200) return;
     await pause(10);

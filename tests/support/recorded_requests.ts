@@ -31,7 +31,7 @@ export class RecordedRequests<R extends RecordedRequest> {
     this.#counts.set(key, (this.#counts.get(key) ?? 0) + 1);
     this.recent.push(recorded);
     if (this.recent.length > KEPT) this.recent.shift();
-    for (const tell of this.#waiting) tell(recorded);
+    for (const notify of this.#waiting) notify(recorded);
     return recorded;
   }
 

@@ -13,12 +13,12 @@ export async function untilReady(child: ChildProcess, name: string, ready: Promi
   };
   child.stdout?.on('data', keep);
   child.stderr?.on('data', keep);
-  const died = new Promise<never>((_, reject) => {
+  const exited = new Promise<never>((_, reject) => {
     child.once('error', reject);
     child.once('exit', (code, signal) => reject(new Error(`${name} ended (${code ?? signal}): ${output}`)));
   });
   try {
-    await within(Promise.race([ready, died]), `${name} did not start`, 30_000);
+    await within(Promise.race([ready, exited]), `${name} did not start`, 30_000);
   } catch (error) {
     child.kill('SIGKILL');
     throw error;
@@ -28,7 +28,7 @@ export async function untilReady(child: ChildProcess, name: string, ready: Promi
     // Keep the pipes flowing: a full pipe would block the child.
     child.stdout?.resume();
     child.stderr?.resume();
-    died.catch(() => {});
+    exited.catch(() => {});
   }
 }
 

@@ -57,7 +57,7 @@ export interface AiSessions {
   /** Card by card. Ends after `done`; an `error` event is thrown as a `ProblemError`. */
   stream(request: NewSession, options?: CreateOptions & { from?: StreamPlace }): AsyncGenerator<SessionEvent | LineEvent>;
   /** The same for a session that was started before, from its beginning or after an event. */
-  follow(id: string, options?: { lastEventId?: string; signal?: AbortSignal }): AsyncGenerator<SessionEvent | LineEvent>;
+  subscribe(id: string, options?: { lastEventId?: string; signal?: AbortSignal }): AsyncGenerator<SessionEvent | LineEvent>;
   read(id: string, signal?: AbortSignal): Promise<Session>;
   /** Reads the session until it is not generating any more. */
   ended(id: string, signal?: AbortSignal): Promise<Session>;
@@ -73,15 +73,15 @@ const PAUSE_MAX_MS = 15_000;
 /** Between two looks at a running session, where the answer does not say. */
 const LOOK_AGAIN_S = 2;
 
-type Ask = { method?: string; headers?: Record<string, string>; body?: NewSession; signal?: AbortSignal | undefined };
+type Outgoing = { method?: string; headers?: Record<string, string>; body?: NewSession; signal?: AbortSignal | undefined };
 type Opening = { place: StreamPlace; headers: Record<string, string>; signal: AbortSignal };
 
-export function connect({ url, accessToken, onQuota, fetch: ask = (...request) => fetch(...request), pause = realPause }: ConnectOptions): AiSessions {
+export function connect({ url, accessToken, onQuota, fetch: doFetch = (...request) => fetch(...request), pause = realPause }: ConnectOptions): AiSessions {
   /** One request; an answer that is no success is thrown. */
-  async function send(path: string, request: Ask = {}, renew = false): Promise<Response> {
+  async function send(path: string, request: Outgoing = {}, renew = false): Promise<Response> {
     const { method = 'GET', headers = {}, body, signal = null } = request;
     const token = await accessToken(renew);
-    const response = await ask(url + path, {
+    const response = await doFetch(url + path, {
       method,
       headers: {
         ...headers,
@@ -99,7 +99,7 @@ export function connect({ url, accessToken, onQuota, fetch: ask = (...request) =
     throw error;
   }
 
-  async function sendForJson<T>(path: string, request: Ask = {}): Promise<T> {
+  async function sendForJson<T>(path: string, request: Outgoing = {}): Promise<T> {
     return bodyOf<T>(await send(path, request));
   }
 
@@ -129,7 +129,7 @@ export function connect({ url, accessToken, onQuota, fetch: ask = (...request) =
     }
   }
 
-  async function* follow(open: (opening: Opening) => Promise<Response>, from: StreamPlace, signal = never): AsyncGenerator<SessionEvent | LineEvent> {
+  async function* subscribe(open: (opening: Opening) => Promise<Response>, from: StreamPlace, signal = never): AsyncGenerator<SessionEvent | LineEvent> {
     const place = { ...from };
     let isBroken = false;
     for (let breaks = 0; ; ) {
@@ -140,13 +140,13 @@ export function connect({ url, accessToken, onQuota, fetch: ask = (...request) =
         if (isBroken) yield { type: 'resumed' };
         isBroken = false;
         for await (const event of eventsIn(response.body ?? emptyBody(), line.alive)) {
-          const told = sessionEvent(event);
-          if (told === undefined) continue;
+          const known = sessionEvent(event);
+          if (known === undefined) continue;
           breaks = 0;
-          place.lastEventId = told.lastEventId;
-          if (told.type === 'session') place.id = told.id;
-          yield told;
-          if (told.type === 'done') return;
+          place.lastEventId = known.lastEventId;
+          if (known.type === 'session') place.id = known.id;
+          yield known;
+          if (known.type === 'done') return;
         }
         // The body ended without `done` or `error`: the line broke, politely.
       } catch (error) {
@@ -184,11 +184,11 @@ export function connect({ url, accessToken, onQuota, fetch: ask = (...request) =
         // Breaks are told by `follow`, so one attempt is enough here.
         return patiently(attempt, { ...options, signal }, 1);
       };
-      return follow(open, from, options.signal);
+      return subscribe(open, from, options.signal);
     },
-    follow(id, { lastEventId, signal } = {}) {
+    subscribe(id, { lastEventId, signal } = {}) {
       const open = ({ headers, signal }: Opening) => send(eventsPath(id), { headers, signal });
-      return follow(open, lastEventId === undefined ? { id } : { id, lastEventId }, signal);
+      return subscribe(open, lastEventId === undefined ? { id } : { id, lastEventId }, signal);
     },
     read(id, signal) {
       return sendForJson(sessionPath(id), { signal });

@@ -9,7 +9,7 @@ import { isAbort, ProblemError } from '../ai-sessions/errors.ts';
 import { keep, readKept } from './kept.ts';
 
 /** What was asked for, and under which key. */
-export interface Asked {
+export interface Submitted {
   request: NewSession;
   attempt: Attempt;
 }
@@ -18,9 +18,9 @@ export type State =
   | { phase: 'empty' }
   /** A session of the past is on its way. */
   | { phase: 'opening'; id: string }
-  | { phase: 'generating'; id?: string; asked?: Asked; cards: Candidate[]; line: 'good' | 'broken' | 'offline'; stopping: boolean }
-  | { phase: 'done'; id: string; asked?: Asked; cards: Candidate[]; partial: boolean }
-  | { phase: 'failed'; error: unknown; asked?: Asked }
+  | { phase: 'generating'; id?: string; submitted?: Submitted; cards: Candidate[]; line: 'good' | 'broken' | 'offline'; stopping: boolean }
+  | { phase: 'done'; id: string; submitted?: Submitted; cards: Candidate[]; partial: boolean }
+  | { phase: 'failed'; error: unknown; submitted?: Submitted }
   /** A session of the past that ended without a card. */
   | { phase: 'failed-before'; id: string; code: ProblemCode };
 
@@ -39,10 +39,12 @@ export interface Generation {
 /** Of a running generation, in the tab's own storage: what is needed to go on after a reload. */
 interface Saved {
   userId: string;
-  asked?: Asked;
+  asked?: Submitted;
   place: StreamPlace;
   cards: Candidate[];
 }
+
+type Watched = Pick<Saved, 'place' | 'cards'> & { submitted?: Submitted };
 
 const SAVED = 'cards.running';
 
@@ -62,13 +64,13 @@ export function createGeneration(client: AiSessions, userId: string, show: (stat
     return watching.signal;
   }
 
-  async function watch(events: AsyncGenerator<SessionEvent | LineEvent>, { asked, place, cards }: Omit<Saved, 'userId'>, signal: AbortSignal): Promise<void> {
-    const askedFor = asked === undefined ? {} : { asked };
+  async function watch(events: AsyncGenerator<SessionEvent | LineEvent>, { submitted, place, cards }: Watched, signal: AbortSignal): Promise<void> {
+    const withSubmitted = submitted === undefined ? {} : { submitted };
     const running = (more: Partial<Extract<State, { phase: 'generating' }>> = {}) => {
       const stopping = state.phase === 'generating' && state.stopping;
-      set({ phase: 'generating', ...(place.id === undefined ? {} : { id: place.id }), ...askedFor, cards, line: 'good', stopping, ...more });
+      set({ phase: 'generating', ...(place.id === undefined ? {} : { id: place.id }), ...withSubmitted, cards, line: 'good', stopping, ...more });
     };
-    const save = () => keep(sessionStorage, SAVED, { userId, ...askedFor, place, cards } satisfies Saved);
+    const save = () => keep(sessionStorage, SAVED, { userId, ...(submitted === undefined ? {} : { asked: submitted }), place, cards } satisfies Saved);
     save();
     running({ stopping: false });
     try {
@@ -94,7 +96,7 @@ export function createGeneration(client: AiSessions, userId: string, show: (stat
           running();
         } else {
           keep(sessionStorage, SAVED, undefined);
-          set({ phase: 'done', id: event.id, ...askedFor, cards, partial: event.partial });
+          set({ phase: 'done', id: event.id, ...withSubmitted, cards, partial: event.partial });
           return;
         }
         save();
@@ -103,7 +105,7 @@ export function createGeneration(client: AiSessions, userId: string, show: (stat
       if (signal.aborted) return;
       // Without a connection it may still run: a reload finds it again.
       if (error instanceof ProblemError) keep(sessionStorage, SAVED, undefined);
-      set({ phase: 'failed', error, ...askedFor });
+      set({ phase: 'failed', error, ...withSubmitted });
     }
   }
 
@@ -127,7 +129,7 @@ export function createGeneration(client: AiSessions, userId: string, show: (stat
       try {
         const attempt = await attemptFor(localStorage, userId, request, Date.now(), after);
         const events = client.stream(request, { key: attempt.key, signal });
-        await watch(events, { asked: { request, attempt }, place: {}, cards: [] }, signal);
+        await watch(events, { submitted: { request, attempt }, place: {}, cards: [] }, signal);
       } catch (error) {
         // Where a page is not served securely, browsers have no hash to make a key of.
         if (!signal.aborted) set({ phase: 'failed', error });
@@ -136,13 +138,13 @@ export function createGeneration(client: AiSessions, userId: string, show: (stat
     resume() {
       const saved = readKept<Saved>(sessionStorage, SAVED);
       if (saved === undefined || saved.userId !== userId) return false;
-      const { asked, place, cards } = saved;
+      const { asked: submitted, place, cards } = saved;
       const signal = watchAnew();
       const events =
-        asked === undefined
-          ? client.follow(place.id ?? '', { ...place, signal })
-          : client.stream(asked.request, { key: asked.attempt.key, from: place, signal });
-      void watch(events, saved.asked === undefined ? { place, cards } : { asked: saved.asked, place, cards }, signal);
+        submitted === undefined
+          ? client.subscribe(place.id ?? '', { ...place, signal })
+          : client.stream(submitted.request, { key: submitted.attempt.key, from: place, signal });
+      void watch(events, submitted === undefined ? { place, cards } : { submitted, place, cards }, signal);
       return true;
     },
     async open(id) {
@@ -151,7 +153,7 @@ export function createGeneration(client: AiSessions, userId: string, show: (stat
       set({ phase: 'opening', id });
       try {
         const session = await client.read(id, signal);
-        if (session.status === 'generating') return await watch(client.follow(id, { signal }), { place: { id }, cards: [] }, signal);
+        if (session.status === 'generating') return await watch(client.subscribe(id, { signal }), { place: { id }, cards: [] }, signal);
         if (session.error !== null) set({ phase: 'failed-before', id, code: session.error });
         else set({ phase: 'done', id, cards: session.candidates, partial: session.partial });
       } catch (error) {

@@ -39,7 +39,7 @@ const results = resultsView({
   stop: () => void generation?.stop(),
   makeNew() {
     const state = generation?.state;
-    if (state?.phase === 'done' && state.asked !== undefined) start(state.asked.request, true);
+    if (state?.phase === 'done' && state.submitted !== undefined) start(state.submitted.request, true);
   },
   remedy: (remedy) => mend(remedy),
   quota: () => quota,
@@ -107,15 +107,15 @@ function show(state: State): void {
 /** A failure that cost a generation says whether a retry can help; one that is the text's own fault stays counted. */
 const wasGivenBack = (error: unknown) => error instanceof ProblemError && error.problem.retryable !== undefined && error.code !== 'ai_refused' && error.code !== 'database_error';
 
-function setQuota(told: Quota[]): void {
-  quota = told;
+function setQuota(received: Quota[]): void {
+  quota = received;
   composer.setQuota(quota);
   if (user !== undefined) keep(localStorage, quotaItem(user), { at_ms: Date.now(), quota } satisfies Remembered);
 }
 
 function start(request: NewSession, anew = false): void {
   const state = generation?.state;
-  const shown = state !== undefined && 'asked' in state ? state.asked?.attempt : undefined;
+  const shown = state !== undefined && 'submitted' in state ? state.submitted?.attempt : undefined;
   quotaBefore = quota;
   void generation?.start(request, anew ? shown : undefined);
   results.focus();
@@ -126,8 +126,8 @@ function mend(remedy: Remedy): void {
   if (remedy === 'edit') return composer.focus();
   if (remedy === 'sign-in') return void account.signOut();
   if (state?.phase !== 'failed') return;
-  if (state.asked === undefined) return openFromAddress();
-  start(state.asked.request, remedy === 'new');
+  if (state.submitted === undefined) return openFromAddress();
+  start(state.submitted.request, remedy === 'new');
 }
 
 function openFromAddress(): void {

@@ -2,7 +2,7 @@
 import type { AiSessions } from '../ai-sessions/client.ts';
 import type { SessionSummary } from '../ai-sessions/documents.ts';
 import { byId, copyOf, within } from './elements.ts';
-import { cards, tell, tellCode } from './sentences.ts';
+import { cards, describe, describeCode } from './sentences.ts';
 
 const PAGE = 10;
 
@@ -12,12 +12,12 @@ export function pastView(client: () => AiSessions): void {
   const more = byId('more-past');
   const message = byId('past-message');
   let next: string | null = null;
-  let asking = new AbortController();
+  let loading = new AbortController();
 
   async function load(before?: string): Promise<void> {
     message.textContent = 'Loading …';
     try {
-      const page = await client().list({ limit: PAGE, signal: asking.signal, ...(before === undefined ? {} : { before }) });
+      const page = await client().list({ limit: PAGE, signal: loading.signal, ...(before === undefined ? {} : { before }) });
       const items = page.sessions.map(itemOf);
       list.append(...items);
       next = page.next;
@@ -26,13 +26,13 @@ export function pastView(client: () => AiSessions): void {
       // Where the button was, the list goes on.
       if (before !== undefined) within(items[0] ?? list, 'a').focus();
     } catch (error) {
-      if (asking.signal.aborted) return;
-      message.textContent = tell(error).sentence;
+      if (loading.signal.aborted) return;
+      message.textContent = describe(error).sentence;
     }
   }
 
   byId('open-past').addEventListener('click', () => {
-    asking = new AbortController();
+    loading = new AbortController();
     list.replaceChildren();
     more.hidden = true;
     dialog.showModal();
@@ -42,7 +42,7 @@ export function pastView(client: () => AiSessions): void {
     if (next !== null) void load(next);
   });
   byId('close-past').addEventListener('click', () => dialog.close());
-  dialog.addEventListener('close', () => asking.abort());
+  dialog.addEventListener('close', () => loading.abort());
   // A link to a session, or a click beside the dialog.
   dialog.addEventListener('click', ({ target }) => {
     if (target === dialog || (target as Element).closest('a') !== null) dialog.close();
@@ -62,6 +62,6 @@ function itemOf(session: SessionSummary): HTMLElement {
 
 function outcomeOf({ status, error, candidate_count, partial }: SessionSummary): string {
   if (status === 'generating') return 'being made';
-  if (error !== null) return tellCode(error).title;
+  if (error !== null) return describeCode(error).title;
   return `${cards(candidate_count)}${partial ? ', broken off' : ''}`;
 }

@@ -6,7 +6,7 @@ import { cardView, type CardView } from './card_view.ts';
 import { csvOf, type Decisions, keepDecisions, readDecisions } from './decisions.ts';
 import { announce, byId, copyOf } from './elements.ts';
 import type { State } from './generation.ts';
-import { cards as cardsInWords, countdown, type Remedy, tell, tellCode, tellLimit, type Told } from './sentences.ts';
+import { cards as cardsInWords, countdown, type Remedy, describe, describeCode, describeLimit, type ProblemText } from './sentences.ts';
 
 export interface ResultsView {
   show(state: State): void;
@@ -84,24 +84,24 @@ export function resultsView(actions: ResultsActions): ResultsView {
     byId('download').hidden = state.phase !== 'done' || csvOf(state.cards, decisions) === '';
   }
 
-  function showProblem(told: Told | undefined, error?: unknown): void {
+  function showProblem(problemText: ProblemText | undefined, error?: unknown): void {
     clearInterval(clock);
-    byId('problem').hidden = told === undefined;
+    byId('problem').hidden = problemText === undefined;
     byId('problem-wait').hidden = true;
     actions.limited(false);
-    if (told === undefined) return;
+    if (problemText === undefined) return;
     const problem = error instanceof ProblemError ? error : undefined;
-    remedy = told.remedy;
-    const sentence = told.remedy === 'wait' ? tellLimit(problem?.problem['violated-policies'] ?? [], actions.quota()) : told.sentence;
+    remedy = problemText.remedy;
+    const sentence = problemText.remedy === 'wait' ? describeLimit(problem?.problem['violated-policies'] ?? [], actions.quota()) : problemText.sentence;
     byId('problem').dataset['tone'] = problem?.code === 'cancelled' ? 'calm' : 'bad';
-    byId('problem-title').textContent = told.title;
+    byId('problem-title').textContent = problemText.title;
     byId('problem-sentence').textContent = sentence;
     byId('problem-request').textContent = problem?.problem.status === 500 ? `Request ${problem.problem.request_id}` : '';
     const button = byId('problem-remedy');
-    button.hidden = !(told.remedy in remedyWords);
-    button.textContent = remedyWords[told.remedy] ?? '';
+    button.hidden = !(problemText.remedy in remedyWords);
+    button.textContent = remedyWords[problemText.remedy] ?? '';
     button.setAttribute('aria-disabled', 'false');
-    if (told.remedy === 'wait' && problem?.retryAfter_s !== undefined) wait(Date.now() + problem.retryAfter_s * 1000);
+    if (problemText.remedy === 'wait' && problem?.retryAfter_s !== undefined) wait(Date.now() + problem.retryAfter_s * 1000);
   }
 
   /** Until then the button says no; a clock runs down beside it. */
@@ -140,12 +140,12 @@ export function resultsView(actions: ResultsActions): ResultsView {
       byId('empty').hidden = state.phase !== 'empty';
       byId('stop').hidden = state.phase !== 'generating';
       byId('stop').setAttribute('aria-disabled', String(state.phase === 'generating' && state.stopping));
-      byId('make-new').hidden = state.phase !== 'done' || state.asked === undefined;
+      byId('make-new').hidden = state.phase !== 'done' || state.submitted === undefined;
       const id = 'id' in state ? state.id : undefined;
       showCards(id, cardsOf(state), state.phase === 'generating' || state.phase === 'opening');
       showProgress(state);
-      if (state.phase === 'failed') showProblem(tell(state.error), state.error);
-      else if (state.phase === 'failed-before') showProblem({ ...tellCode(state.code), remedy: 'none' });
+      if (state.phase === 'failed') showProblem(describe(state.error), state.error);
+      else if (state.phase === 'failed-before') showProblem({ ...describeCode(state.code), remedy: 'none' });
       else showProblem(undefined);
       const sentence = announcement(before, state, decisions);
       if (sentence !== undefined) announce(sentence);
@@ -190,9 +190,9 @@ function progressOf(state: State, decisions: Decisions): string {
 }
 
 /** What there is to know about cards that are all there. */
-function remark({ partial, asked }: Extract<State, { phase: 'done' }>): string {
+function remark({ partial, submitted }: Extract<State, { phase: 'done' }>): string {
   if (partial) return ' · The answer broke off; these are whole.';
-  if (asked?.attempt.known === true) return ' · You sent this text before; nothing new was counted.';
+  if (submitted?.attempt.known === true) return ' · You sent this text before; nothing new was counted.';
   return '';
 }
 

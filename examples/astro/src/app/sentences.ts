@@ -6,13 +6,13 @@ import type { Quota } from '../ai-sessions/quota.ts';
 /** `same`: ask again under the same key. `new`: a new attempt, because the key would only give the same failure again. */
 export type Remedy = 'same' | 'new' | 'sign-in' | 'edit' | 'wait' | 'none';
 
-export interface Told {
+export interface ProblemText {
   title: string;
   sentence: string;
   remedy: Remedy;
 }
 
-const told: Record<ProblemCode, Told> = {
+const texts: Record<ProblemCode, ProblemText> = {
   missing_token: { title: 'Signed out', sentence: 'Sign in to make cards. Your text stays here.', remedy: 'sign-in' },
   invalid_token: { title: 'Signed out', sentence: 'Your sign-in is not valid any more. Sign in again; your text stays here.', remedy: 'sign-in' },
   expired_token: { title: 'Signed out', sentence: 'Your sign-in has run out. Sign in again; your text stays here.', remedy: 'sign-in' },
@@ -43,38 +43,38 @@ const told: Record<ProblemCode, Told> = {
   internal: { title: 'Something broke', sentence: 'Something in the service is broken. Try again later.', remedy: 'same' },
 };
 
-const unknown: Told = { title: 'Something went wrong', sentence: 'The service said something that this page does not know. Reload it and try again.', remedy: 'none' };
-const unreachable: Told = { title: 'No connection', sentence: 'The service cannot be reached. Check your connection and try again; nothing is counted twice.', remedy: 'same' };
-const bug: Told = { title: 'Something went wrong', sentence: 'The page itself has a fault. Reload it and try again; nothing is counted twice.', remedy: 'same' };
+const unknown: ProblemText = { title: 'Something went wrong', sentence: 'The service said something that this page does not know. Reload it and try again.', remedy: 'none' };
+const unreachable: ProblemText = { title: 'No connection', sentence: 'The service cannot be reached. Check your connection and try again; nothing is counted twice.', remedy: 'same' };
+const bug: ProblemText = { title: 'Something went wrong', sentence: 'The page itself has a fault. Reload it and try again; nothing is counted twice.', remedy: 'same' };
 
-export function tell(error: unknown): Told {
+export function describe(error: unknown): ProblemText {
   if (error instanceof ConnectionError) return unreachable;
   if (!(error instanceof ProblemError)) return bug;
   const { code, problem } = error;
   const length = problem.errors?.find((each) => each.field === 'input_text' && each.code === 'length');
   if (code === 'validation_failed' && length !== undefined) {
-    return { ...told.validation_failed, sentence: `The text has ${count(length.actual ?? 0)} characters. ${count(length.min ?? 0)} to ${count(length.max ?? 0)} are allowed.` };
+    return { ...texts.validation_failed, sentence: `The text has ${count(length.actual ?? 0)} characters. ${count(length.min ?? 0)} to ${count(length.max ?? 0)} are allowed.` };
   }
   if (code === 'validation_failed' && problem.errors?.some(({ field }) => field === 'model') === true) {
-    return { ...told.validation_failed, title: 'The model is gone', sentence: 'This model is not offered any more. Take another one.' };
+    return { ...texts.validation_failed, title: 'The model is gone', sentence: 'This model is not offered any more. Take another one.' };
   }
-  return tellCode(code);
+  return describeCode(code);
 }
 
 /** The same for a session that is known to have failed with this code. */
-export const tellCode = (code: ProblemCode): Told => told[code] ?? unknown;
+export const describeCode = (code: ProblemCode): ProblemText => texts[code] ?? unknown;
 
 /** What each limit of a window counts. */
 const counted: { [policy: string]: string } = { burst: 'request', generations: 'generation', attempts: 'model call' };
 
 /** Which limit it is. `quota` is what the same answer said. */
-export function tellLimit(policies: string[], quota: Quota[]): string {
+export function describeLimit(policies: string[], quota: Quota[]): string {
   const [policy = ''] = policies;
   const { limit, window_s } = quota.find((each) => each.policy === policy) ?? {};
   if (policy === 'concurrent') return 'Too many cards of yours are being made, stored or watched at this moment. Wait until some of them are done, or close other tabs.';
   if (policy === 'reads') return 'Your cards were requested too often in a short time. Wait a moment.';
   const what = counted[policy];
-  if (what === undefined || limit === undefined || window_s === undefined) return told.rate_limited.sentence;
+  if (what === undefined || limit === undefined || window_s === undefined) return texts.rate_limited.sentence;
   return `You have used ${limit === 1 ? `the one ${what}` : `all ${count(limit)} ${what}s`} of ${span(window_s)}.`;
 }
 

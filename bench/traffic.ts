@@ -2,7 +2,7 @@
 import { randomUUID } from 'node:crypto';
 import { AccessTokens } from '../tests/support/access_tokens.ts';
 import { createSigningKey } from '../tests/support/signing_keys.ts';
-import type { Ask } from './client.ts';
+import type { HttpRequest } from './client.ts';
 import { MODEL } from './targets.ts';
 
 /** Enough that none of them is at a limit, few enough that their objects are in memory after a warm-up. */
@@ -10,24 +10,24 @@ const USERS = 32;
 
 const TEXT = 'Water rises from the sea as vapour, falls on the land as rain, and runs back in rivers. '.repeat(23).trim();
 
-export type Asks = {
+export type Traffic = {
   keySet: object;
   /** Those that come again and again. */
   users: string[];
   /** Nobody has seen these before. */
   newUsers(): string[];
   /** Tokens are never sent twice, so that each has to be verified. */
-  plain(user: string): Ask;
-  stream(user: string): Ask;
-  forged(user: string): Ask;
-  tooShort(user: string): Ask;
-  health(): Ask;
+  plain(user: string): HttpRequest;
+  stream(user: string): HttpRequest;
+  forged(user: string): HttpRequest;
+  tooShort(user: string): HttpRequest;
+  health(): HttpRequest;
 };
 
-export async function createAsks(issuer: () => string): Promise<Asks> {
+export async function createTraffic(issuer: () => string): Promise<Traffic> {
   const tokens = new AccessTokens([await createSigningKey('ES256')], randomUUID(), issuer);
   const tokenOf = (user: string) => tokens.sign({ id: user, email: `${user}@example.test` });
-  const post = (token: string, input_text: string, more: Record<string, string> = {}): Ask => ({
+  const post = (token: string, input_text: string, more: Record<string, string> = {}): HttpRequest => ({
     method: 'POST',
     path: '/ai-sessions',
     headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json', origin: 'https://cards.example', ...more },
@@ -47,8 +47,8 @@ export async function createAsks(issuer: () => string): Promise<Asks> {
 }
 
 /** `count` requests of these users, who take turns. */
-export const inTurns = (users: string[], count: number, ask: (user: string) => Ask): Ask[] =>
-  Array.from({ length: count }, (_, index) => ask(users[index % users.length] ?? ''));
+export const inTurns = (users: string[], count: number, request: (user: string) => HttpRequest): HttpRequest[] =>
+  Array.from({ length: count }, (_, index) => request(users[index % users.length] ?? ''));
 
 /** A signature of the right form by the right key, over another token. */
 function withOtherSignature(token: string, other: string): string {
