@@ -1,5 +1,6 @@
 /** One request, timed on the clock that the upstream stamps with. */
 import { Agent, request } from 'node:http';
+import { createParser } from 'eventsource-parser';
 
 export type HttpRequest = { method: 'GET' | 'POST'; path: string; headers: Record<string, string>; body?: string };
 
@@ -9,8 +10,8 @@ export type Answer = {
   body: string;
   /** From the first byte sent to the last byte received. */
   ms: number;
-  /** When each piece of the body came, and how long the body was then. */
-  pieces: { at_ms: number; chars: number }[];
+  /** When each chunk of the body arrived, and the length of the body then. */
+  chunks: { at_ms: number; chars: number }[];
 };
 
 /** Milliseconds of CLOCK_MONOTONIC, which all processes of a machine share. */
@@ -22,17 +23,17 @@ export function send(url: string, { method, path, headers, body }: HttpRequest, 
   const start_ms = monotonicMs();
   const length = body === undefined ? {} : { 'content-length': String(Buffer.byteLength(body)) };
   const sent = request(url + path, { method, agent: connections, headers: { ...headers, ...length } }, (response) => {
-    const pieces: Answer['pieces'] = [];
+    const chunks: Answer['chunks'] = [];
     let text = '';
     response.setEncoding('utf8');
-    response.on('data', (piece: string) => {
-      text += piece;
-      pieces.push({ at_ms: monotonicMs(), chars: text.length });
+    response.on('data', (chunk: string) => {
+      text += chunk;
+      chunks.push({ at_ms: monotonicMs(), chars: text.length });
     });
     response.on('error', reject);
     response.on('end', () => {
       const { statusCode: status = 0, headers: received } = response;
-      resolve({ status, contentType: received['content-type'] ?? '', body: text, ms: monotonicMs() - start_ms, pieces });
+      resolve({ status, contentType: received['content-type'] ?? '', body: text, ms: monotonicMs() - start_ms, chunks });
     });
   });
   sent.on('error', reject);
@@ -40,19 +41,17 @@ export function send(url: string, { method, path, headers, body }: HttpRequest, 
   return promise;
 }
 
-/** An event of a stream, and when the piece came that completed it. */
+/** An event of a stream, and when the chunk that completed it arrived. */
 export type StreamEvent = { event: string; data: unknown; at_ms: number };
 
-export function eventsOf({ body, pieces }: Answer): StreamEvent[] {
+export function eventsOf({ body, chunks }: Answer): StreamEvent[] {
   const events: StreamEvent[] = [];
-  let end = 0;
-  for (const block of body.split('\n\n')) {
-    end += block.length + 2;
-    const fields = new Map(block.split('\n').map((line) => [line.slice(0, line.indexOf(':')), line.slice(line.indexOf(':') + 1).trimStart()]));
-    const [event, data] = [fields.get('event'), fields.get('data')];
-    if (event === undefined || data === undefined) continue; // a comment
-    const completed = pieces.find(({ chars }) => chars >= end);
-    events.push({ event, data: JSON.parse(data), at_ms: completed?.at_ms ?? Number.NaN });
+  let [start, arrived_ms] = [0, 0];
+  const parser = createParser({ onEvent: ({ event = 'message', data }) => events.push({ event, data: JSON.parse(data), at_ms: arrived_ms }) });
+  for (const { at_ms, chars } of chunks) {
+    arrived_ms = at_ms;
+    parser.feed(body.slice(start, chars));
+    start = chars;
   }
   return events;
 }

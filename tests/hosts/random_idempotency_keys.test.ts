@@ -7,7 +7,8 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
-import { type Answer, sendRequest, create, eventually, lesson, remaining, type Row, signIn, type SignedIn } from '../service/service.ts';
+import { type Answer, create, eventually, lesson, remaining, type Row, sendRequest, type SignedIn, signIn } from '../service/service.ts';
+import { parseEvents } from '../support/event_stream.ts';
 import { answer, cutAfter, httpError, type ModelBehaviour, refusal } from '../support/model_behaviour.ts';
 import { seededChoices, seedFrom } from '../support/seeded_random.ts';
 import { startOnWorkerd, type WorkerdService } from './workerd.ts';
@@ -231,7 +232,7 @@ describe(`keys, and ${CRASHES} deaths (KEY_SEED=${seed})`, () => {
 function cardsIn(form: Form, { status, body, text }: Answer): object[] | undefined {
   if (form === 'plain') return status === 201 ? body.candidates : undefined;
   if (form === 'later') return body.status === 'completed' ? body.candidates : undefined;
-  const events = [...text.matchAll(/^event: (\w+)\ndata: (.*)$/gm)].map(([, event, data]) => ({ event, data: JSON.parse(data ?? '') }));
+  const events = parseEvents(text);
   const isDone = events.at(-1)?.event === 'done';
   return isDone ? events.filter(({ event }) => event === 'candidate').map(({ data: { index: _, ...card } }) => card) : undefined;
 }

@@ -5,13 +5,13 @@
 import assert from 'node:assert/strict';
 import { request as httpRequest } from 'node:http';
 import { describe, it } from 'node:test';
+import { parseEvents } from '../support/event_stream.ts';
 import { createGate } from '../support/gate.ts';
 import type { GatewayRequest } from '../support/gateway.ts';
 import { answer, cutByLength, gated, httpError, type ModelBehaviour, refusal } from '../support/model_behaviour.ts';
 import type { ModelRequest } from '../support/model_request.ts';
 import {
   type Answer,
-  sendRequest,
   create,
   eventually,
   expectProblem,
@@ -20,9 +20,10 @@ import {
   remaining,
   type Row,
   rowsOf,
+  sendRequest,
   type Service,
-  signIn,
   type SignedIn,
+  signIn,
   started,
   type StartService,
 } from './service.ts';
@@ -67,7 +68,7 @@ function sessionIn({ headers, text }: Answer): string {
 /** What the answer says of the cards; undefined for one that did not wait for them. */
 function cardsIn(answered: Answer): object[] | undefined {
   if (answered.body !== undefined) return answered.body.status === 'generating' ? undefined : answered.body.candidates;
-  const events = [...answered.text.matchAll(/^event: (\w+)\ndata: (.*)$/gm)].map(([, event, data]) => ({ event, data: JSON.parse(data ?? '') }));
+  const events = parseEvents(answered.text);
   assert.equal(events.at(-1)?.event, 'done', answered.text);
   return events.filter(({ event }) => event === 'candidate').map(({ data: { index: _, ...card } }) => card);
 }

@@ -4,11 +4,12 @@
 import assert from 'node:assert/strict';
 import { before, describe, it } from 'node:test';
 import { Validator } from '@seriousme/openapi-schema-validator';
-import { answersTo, at, contract, eventsIn, type Json, schemaDeviations } from '../support/contract.ts';
+import { answersTo, at, contract, type Json, schemaDeviations } from '../support/contract.ts';
+import { parseEvents } from '../support/event_stream.ts';
 import { createGate } from '../support/gate.ts';
 import { answer, content, httpError, type ModelBehaviour, refusal, silence } from '../support/model_behaviour.ts';
 import type { User } from '../support/world.ts';
-import { type Answer, sendRequest, create, eventually, expectProblem, type RequestOptions, rowsOf, type Service, signIn, type SignedIn, started, type StartService } from './service.ts';
+import { type Answer, create, eventually, expectProblem, type RequestOptions, rowsOf, sendRequest, type Service, type SignedIn, signIn, started, type StartService } from './service.ts';
 
 export function tests(start: StartService): void {
   const variables = { ALLOWED_MODELS: models.join(), AI_TIMEOUT_MS: '2000', AI_MAX_ATTEMPTS: '1' };
@@ -116,8 +117,8 @@ export function tests(start: StartService): void {
           const user = there === service() ? owner : await signIn(there);
           const answered = await way.send({ service: there, owner: user, method, path: path.replace('{id}', example('session')['id']) });
           assert.equal(answered.status, Number(status), answered.text);
-          const given = mediaType === 'text/event-stream' ? eventsIn(answered.text) : answered.body;
-          const shown = mediaType === 'text/event-stream' ? eventsIn(value) : value;
+          const given = mediaType === 'text/event-stream' ? parseEvents(answered.text) : answered.body;
+          const shown = mediaType === 'text/event-stream' ? parseEvents(value) : value;
           assert.deepEqual(masked(given), masked(shown));
         });
       }

@@ -3,25 +3,25 @@
 
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { parseEvents, isEvent } from '../support/event_stream.ts';
+import { parseEvents } from '../support/event_stream.ts';
 import { createGate } from '../support/gate.ts';
 import { answer, httpError } from '../support/model_behaviour.ts';
 import { seededChoices, seedFrom } from '../support/seeded_random.ts';
 import {
-  sendRequest,
   create,
   createStream,
   expectList,
   expectProblem,
-  subscribe,
   lesson,
-  openStream,
   ofTheList,
+  openStream,
   rowsOf,
-  signIn,
+  sendRequest,
   type SignedIn,
+  signIn,
   started,
   type StartService,
+  subscribe,
 } from './service.ts';
 
 /** Of one session at the same time. */
@@ -48,7 +48,7 @@ function cutsOf(bytes: Buffer, random: number): number[] {
 /** What a reader has of a stream that was cut there: the whole events, and the id of the last one. */
 function wholeEventsBefore(bytes: Buffer, cut: number): { whole: Buffer; lastEventId?: string } {
   const whole = bytes.subarray(0, cut).subarray(0, bytes.subarray(0, cut).lastIndexOf('\n\n') + 2);
-  const id = parseEvents(whole).filter(isEvent).at(-1)?.id;
+  const id = parseEvents(whole).at(-1)?.id;
   return id === undefined ? { whole: Buffer.alloc(0) } : { whole, lastEventId: id };
 }
 
@@ -115,7 +115,7 @@ function resumed(start: StartService): void {
     for (const cut of cutsOf(stream.bytes, 10)) {
       const { whole, lastEventId } = wholeEventsBefore(stream.bytes, cut);
       const rest = await subscribe(service(), user.token, events[0]?.data.id, lastEventId);
-      const joined = [...parseEvents(whole).filter(isEvent), ...(await rest.whole())];
+      const joined = [...parseEvents(whole), ...(await rest.whole())];
       assert.deepEqual(joined.map(ofTheList), events.map(ofTheList), `cut after ${cut} bytes`);
     }
   });

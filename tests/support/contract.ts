@@ -4,6 +4,7 @@
 import { readFileSync } from 'node:fs';
 import { Ajv2020 } from 'ajv/dist/2020.js';
 import addFormats from 'ajv-formats';
+import { isComment, parseStream } from './event_stream.ts';
 
 export type Json = { [member: string]: any };
 
@@ -96,20 +97,11 @@ function bodyDeviations({ pointer, response }: Described, { headers, text }: Rec
   return schemaDeviations(`${pointer}/content/${escaped(mediaType)}/schema`, value);
 }
 
-export type Event = { id: string; event: string; data: any };
-
-/** The events of a stream, without its comments; one that broke off in the middle of an event ends before it. */
-export function eventsIn(stream: string): Event[] {
-  const blocks = stream.split('\n\n').slice(0, -1).filter((block) => block !== ':');
-  return blocks.map((block) => {
-    const field = (name: string) => new RegExp(`^${name}: (.*)$`, 'm').exec(block)?.[1] ?? '';
-    return { id: field('id'), event: field('event'), data: JSON.parse(field('data')) };
-  });
-}
-
 function streamDeviations(stream: string): string[] {
   const described: Record<string, Json> = contract['components'].schemas.EventStream['x-events'];
-  return eventsIn(stream).flatMap(({ id, event, data }) => {
+  return parseStream(stream).flatMap((item) => {
+    if (isComment(item)) return item.comment === '' ? [] : [`the comment "${item.comment}" is not described`];
+    const { id, event, data } = item;
     const schema = described[event]?.['$ref'];
     const wrong = schema === undefined ? ['is not described'] : schemaDeviations(schema, data);
     return wrong.map((deviation) => `the event ${id} ${event}: ${deviation}`);

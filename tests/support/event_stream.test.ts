@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { EventStreamReader, type StreamItem, parseEvents } from './event_stream.ts';
+import { EventStreamReader, parseStream, type StreamItem } from './event_stream.ts';
 
 const whole = [
   'id: 1.0\nevent: session\ndata: {"id":"a"}\n\n',
@@ -44,7 +44,7 @@ describe('the reader of event streams', () => {
   });
 
   it('takes what the form allows', () => {
-    assert.deepEqual(parseEvents('data:1\n\nevent\ndata: 2\nunknown: x\nid:7\n\n'), [
+    assert.deepEqual(parseStream('data:1\n\nevent\ndata: 2\nunknown: x\nid:7\n\n'), [
       { id: '', event: 'message', data: 1 },
       { id: '7', event: 'message', data: 2 },
     ]);

@@ -1,7 +1,7 @@
 // Somebody who listens to a stream of events: what was heard, what comes next, how it ended. It reads all the time, as a
 // page does.
 
-import { type Comment, EventStreamReader, type StreamItem, isComment, isEvent, type StreamEvent } from './event_stream.ts';
+import { type Comment, EventStreamReader, isComment, isEvent, type StreamEvent, type StreamItem } from './event_stream.ts';
 import { within } from './within.ts';
 
 export class EventSubscriber {
@@ -43,7 +43,7 @@ export class EventSubscriber {
     this.#update = Promise.withResolvers();
   }
 
-  async #next<T extends StreamItem>(isIt: (items: StreamItem) => items is T): Promise<T> {
+  async #next<T extends StreamItem>(isIt: (item: StreamItem) => item is T): Promise<T> {
     for (;;) {
       const one = this.items[this.#taken];
       if (one !== undefined) {

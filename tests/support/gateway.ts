@@ -1,7 +1,7 @@
 // One door for everything that Supabase serves, as its gateway (Kong) does: `/rest/v1` goes to PostgREST and wants an
 // `apikey`, `/auth/v1` goes to the sign-in stand-in. Every request is recorded, and faults can be set on any of them.
 
-import { request as httpRequest, type IncomingMessage, type ServerResponse } from 'node:http';
+import { type IncomingMessage, request as httpRequest, type ServerResponse } from 'node:http';
 import { setTimeout as pause } from 'node:timers/promises';
 import type { Gate } from './gate.ts';
 import { bodyOf, type LoopbackServer, startLoopbackServer } from './loopback_server.ts';

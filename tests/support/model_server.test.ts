@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { after, afterEach, before, describe, it } from 'node:test';
+import { createParser } from 'eventsource-parser';
 import { createGate } from './gate.ts';
 import * as behave from './model_behaviour.ts';
 import type { ModelBehaviour } from './model_behaviour.ts';
@@ -66,12 +67,10 @@ describe('the model server', () => {
     world.openrouter.next(behaviour);
     const answer = await complete();
     const { text, cut } = await readAll(answer);
-    const blocks = text.split(/\r\n\r\n|\n\n|\r\r/);
-    // What stands behind the last empty line is no event: it was cut.
-    blocks.pop();
-    const events = blocks.filter((event) => event.startsWith('data: '));
-    const isJson = (event: string) => event !== 'data: [DONE]' && answer.headers.get('content-type') === 'text/event-stream';
-    const chunks = events.filter(isJson).map((event) => JSON.parse(event.slice('data: '.length)) as Chunk);
+    const events: string[] = [];
+    createParser({ onEvent: ({ data }) => events.push(data) }).feed(text);
+    const isJson = (data: string) => data !== '[DONE]' && answer.headers.get('content-type') === 'text/event-stream';
+    const chunks = events.filter(isJson).map((data) => JSON.parse(data) as Chunk);
     return {
       status: answer.status,
       type: answer.headers.get('content-type'),
@@ -79,7 +78,7 @@ describe('the model server', () => {
       cut,
       comments: text.split(': OPENROUTER PROCESSING').length - 1,
       chunks,
-      done: events.includes('data: [DONE]'),
+      done: events.includes('[DONE]'),
       content: chunks.map((chunk) => chunk.choices[0]?.delta?.content ?? '').join(''),
       finish_reason: chunks.map((chunk) => chunk.choices[0]?.finish_reason).findLast((reason) => reason != null) ?? null,
     };
