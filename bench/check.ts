@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { type Bench, CONTENDERS } from './bench.ts';
-import { type HttpRequest, eventsOf, send } from './client.ts';
+import { eventsOf, type HttpRequest, send } from './client.ts';
 import { type Target, TARGETS } from './targets.ts';
 import type { Log } from './upstream.ts';
 

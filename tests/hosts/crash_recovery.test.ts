@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
-import { type Answer, sendRequest, create, eventually, lesson, read, remaining, rowsOf, signIn, type SignedIn } from '../service/service.ts';
+import { type Answer, create, eventually, lesson, read, remaining, rowsOf, sendRequest, type SignedIn, signIn } from '../service/service.ts';
 import { createGate } from '../support/gate.ts';
 import type { Fault } from '../support/gateway.ts';
 import { answer, gated, httpError, type ModelBehaviour, refusal } from '../support/model_behaviour.ts';

@@ -3,7 +3,7 @@
 
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
-import { type Answer, sendRequest, create, eventually, expectProblem, lesson, read, remaining, rowsOf, signIn, type SignedIn } from '../service/service.ts';
+import { type Answer, create, eventually, expectProblem, lesson, read, remaining, rowsOf, sendRequest, type SignedIn, signIn } from '../service/service.ts';
 import { createGate } from '../support/gate.ts';
 import { answer, gated, goodAnswer, httpError, type ModelBehaviour, refusal, silence } from '../support/model_behaviour.ts';
 import { startOnWorkerd, type WorkerdService } from './workerd.ts';

@@ -4,7 +4,7 @@
 
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
-import { type Answer, sendRequest, create, eventually, expectProblem, lesson, read, remaining, rowsOf, type Service, signIn, type SignedIn } from '../service/service.ts';
+import { type Answer, create, eventually, expectProblem, lesson, read, remaining, rowsOf, sendRequest, type Service, type SignedIn, signIn } from '../service/service.ts';
 import { createGate } from '../support/gate.ts';
 import { answer, gated, httpError, type ModelBehaviour, refusal } from '../support/model_behaviour.ts';
 import { startAfter } from './workerd.ts';

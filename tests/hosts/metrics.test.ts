@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
-import { sendRequest, create, eventually, type Service, signIn } from '../service/service.ts';
+import { create, eventually, sendRequest, type Service, signIn } from '../service/service.ts';
 import { startAfter } from './workerd.ts';
 
 /** A worker whose default export makes the binding: workerd's own way to wrap one. */

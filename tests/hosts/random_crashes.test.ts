@@ -10,19 +10,19 @@ import { after, before, describe, it } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
 import {
   type Answer,
-  sendRequest,
   create,
   createStream,
   eventually,
   expectList,
-  subscribe,
   lesson,
   NoStream,
   ofTheList,
   remaining,
   type Row,
-  signIn,
+  sendRequest,
   type SignedIn,
+  signIn,
+  subscribe,
 } from '../service/service.ts';
 import { isEnd, type StreamEvent } from '../support/event_stream.ts';
 import { createGate } from '../support/gate.ts';

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { after, before, it } from 'node:test';
-import { sendRequest, eventually, expectProblem, signIn } from '../service/service.ts';
+import { eventually, expectProblem, sendRequest, signIn } from '../service/service.ts';
 import { startAfter, type WorkerdService } from './workerd.ts';
 
 const prelude = `

@@ -4,7 +4,7 @@
 
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
-import { createStream, expectList, subscribe, ofTheList, read, signIn, type SignedIn } from '../service/service.ts';
+import { createStream, expectList, ofTheList, read, type SignedIn, signIn, subscribe } from '../service/service.ts';
 import type { StreamEvent } from '../support/event_stream.ts';
 import { createGate } from '../support/gate.ts';
 import type { EventSubscriber } from '../support/event_subscriber.ts';

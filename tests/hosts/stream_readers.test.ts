@@ -6,7 +6,7 @@ import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import { after, before, describe, it } from 'node:test';
 import { processFigures } from '../load/figures.ts';
-import { create, createStream, eventually, expectList, subscribe, read, rowsOf, signIn, type SignedIn } from '../service/service.ts';
+import { create, createStream, eventually, expectList, read, rowsOf, type SignedIn, signIn, subscribe } from '../service/service.ts';
 import type { Card } from '../support/candidate_maker.ts';
 import { isEnd } from '../support/event_stream.ts';
 import { createGate } from '../support/gate.ts';

@@ -3,7 +3,7 @@
 
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
-import { sendRequest, create, createStream, eventually, expectList, subscribe, type Service, signIn, UUID_V7 } from '../service/service.ts';
+import { create, createStream, eventually, expectList, sendRequest, type Service, signIn, subscribe, UUID_V7 } from '../service/service.ts';
 import { createGate } from '../support/gate.ts';
 import { answer, gated } from '../support/model_behaviour.ts';
 import { within } from '../support/within.ts';

@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import { expectShape } from '../service/problem_table.ts';
-import { sendRequest, eventually, lesson, rowsOf, type Service, signIn } from '../service/service.ts';
+import { eventually, lesson, rowsOf, sendRequest, type Service, signIn } from '../service/service.ts';
 import { startAfter } from './workerd.ts';
 
 const origin = 'https://cards.example';

@@ -3,7 +3,7 @@
 
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { sendRequest, create, eventually, expectProblem, signIn, started } from '../service/service.ts';
+import { create, eventually, expectProblem, sendRequest, signIn, started } from '../service/service.ts';
 import { startAfter, startOnWorkerd } from './workerd.ts';
 
 const unquoted = (variables: Record<string, unknown>) => startAfter('', variables as Record<string, string>);

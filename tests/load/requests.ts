@@ -1,6 +1,6 @@
 // The requests of a load run: good ones, bad ones and forged ones, each with the answers that it may get.
 
-import { sendRequest, type Answer, createStream, subscribe, lesson, NoStream, type RequestOptions, type Service, type SignedIn } from '../service/service.ts';
+import { type Answer, createStream, lesson, NoStream, type RequestOptions, sendRequest, type Service, type SignedIn, subscribe } from '../service/service.ts';
 import { isEnd, type StreamEvent } from '../support/event_stream.ts';
 import type { Choices } from '../support/seeded_random.ts';
 import { sentenceOf, type Way, type WayName, WAYS } from './model_behaviours.ts';

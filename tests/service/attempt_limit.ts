@@ -6,7 +6,7 @@ import { describe, it } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
 import { createGate } from '../support/gate.ts';
 import { content, gated, httpError } from '../support/model_behaviour.ts';
-import { type Answer, sendRequest, create, expectProblem, lesson, remainingOfAll, rowsOf, signIn, started, type StartService } from './service.ts';
+import { type Answer, create, expectProblem, lesson, remainingOfAll, rowsOf, sendRequest, signIn, started, type StartService } from './service.ts';
 
 const PLENTY = { RATE_LIMIT_BURST: '100/60', AI_MAX_ATTEMPTS: '3' };
 

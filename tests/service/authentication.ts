@@ -6,15 +6,15 @@ import { describe, it } from 'node:test';
 import { encodePart, signature, signJws } from '../support/signing_keys.ts';
 import {
   type Answer,
-  sendRequest,
   create,
   eventually,
   expectProblem,
   remaining,
   rowsOf,
+  sendRequest,
   type Service,
-  signIn,
   type SignedIn,
+  signIn,
   started,
   type StartService,
 } from './service.ts';

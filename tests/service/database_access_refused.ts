@@ -7,7 +7,6 @@ import { createGate } from '../support/gate.ts';
 import type { Fault, GatewayRequest } from '../support/gateway.ts';
 import { gated } from '../support/model_behaviour.ts';
 import {
-  sendRequest,
   create,
   createStream,
   eventually,
@@ -15,9 +14,10 @@ import {
   read,
   remaining,
   rowsOf,
+  sendRequest,
   type Service,
-  signIn,
   type SignedIn,
+  signIn,
   started,
   type StartService,
 } from './service.ts';

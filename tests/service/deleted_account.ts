@@ -5,7 +5,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { createGate } from '../support/gate.ts';
 import { gated, goodAnswer } from '../support/model_behaviour.ts';
-import { sendRequest, create, expectProblem, read, signIn, type SignedIn, started, type StartService } from './service.ts';
+import { create, expectProblem, read, sendRequest, type SignedIn, signIn, started, type StartService } from './service.ts';
 
 export function tests(start: StartService): void {
   const service = started(start);

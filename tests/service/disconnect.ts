@@ -6,7 +6,7 @@ import { once } from 'node:events';
 import { it } from 'node:test';
 import { createGate, type Gate } from '../support/gate.ts';
 import { answer, gated, httpError, type ModelBehaviour } from '../support/model_behaviour.ts';
-import { create, sendRequest, eventually, lesson, read, remaining, type Row, rowsOf, type Service, signIn, type SignedIn, started, type StartService } from './service.ts';
+import { create, eventually, lesson, read, remaining, type Row, rowsOf, sendRequest, type Service, type SignedIn, signIn, started, type StartService } from './service.ts';
 
 export function tests(start: StartService): void {
   const service = started(start);

@@ -6,12 +6,12 @@ import { createGate } from '../support/gate.ts';
 import { gated, httpError } from '../support/model_behaviour.ts';
 import {
   type Answer,
-  sendRequest,
   create,
   eventually,
   expectProblem,
   read,
   type Row,
+  sendRequest,
   type Service,
   signIn,
   started,

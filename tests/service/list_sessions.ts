@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { createGate } from '../support/gate.ts';
 import { cutByLength, gated, httpError } from '../support/model_behaviour.ts';
-import { type Answer, sendRequest, create, eventually, expectProblem, lesson, read, remaining, rowsOf, type Service, signIn, type SignedIn, started, type StartService } from './service.ts';
+import { type Answer, create, eventually, expectProblem, lesson, read, remaining, rowsOf, sendRequest, type Service, type SignedIn, signIn, started, type StartService } from './service.ts';
 
 export function tests(start: StartService): void {
   const service = started(start, { RATE_LIMIT_BURST: '100/60' });

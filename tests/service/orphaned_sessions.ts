@@ -3,7 +3,7 @@
 
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { type Answer, sendRequest, create, expectProblem, lesson, read, rowsOf, signIn, type SignedIn, started, type StartService } from './service.ts';
+import { type Answer, create, expectProblem, lesson, read, rowsOf, sendRequest, type SignedIn, signIn, started, type StartService } from './service.ts';
 
 const AI_TIMEOUT_MS = 5_000;
 /** From its creation on: AI_TIMEOUT_MS + 60 s. */

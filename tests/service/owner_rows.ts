@@ -6,7 +6,7 @@ import { before, describe, it } from 'node:test';
 import type { RestAnswer } from '../support/world.ts';
 import { createGate } from '../support/gate.ts';
 import { answer } from '../support/model_behaviour.ts';
-import { sendRequest, createStream, expectList, lesson, read, type Row, rowsOf, type Service, signIn, type SignedIn, started, type StartService } from './service.ts';
+import { createStream, expectList, lesson, read, type Row, rowsOf, sendRequest, type Service, type SignedIn, signIn, started, type StartService } from './service.ts';
 
 export function tests(start: StartService): void {
   describe('rows for a session that is generating', () => duringGeneration(start));

@@ -9,14 +9,14 @@ import { gunzipSync } from 'node:zlib';
 import { content, httpError, type ModelBehaviour, refusal, silence } from '../support/model_behaviour.ts';
 import {
   type Answer,
-  sendRequest,
   eventually,
   lesson,
   type RequestOptions,
   rowsOf,
+  sendRequest,
   type Service,
-  signIn,
   type SignedIn,
+  signIn,
   started,
   type StartService,
   UUID_V7,

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { it } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
-import { type Answer, sendRequest, create, expectProblem, signIn, started, type StartService } from './service.ts';
+import { type Answer, create, expectProblem, sendRequest, signIn, started, type StartService } from './service.ts';
 
 const QUOTA = 6;
 /** Longer than the requests of a test take. */

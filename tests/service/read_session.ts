@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { createGate } from '../support/gate.ts';
 import { answer, cutByLength, httpError } from '../support/model_behaviour.ts';
-import { type Answer, sendRequest, create, eventually, expectProblem, read, rowsOf, signIn, started, type StartService } from './service.ts';
+import { type Answer, create, eventually, expectProblem, read, rowsOf, sendRequest, signIn, started, type StartService } from './service.ts';
 
 const MEMBERS = ['candidate_count', 'candidates', 'created_at', 'ended_at', 'error', 'id', 'model', 'partial', 'status', 'usage'];
 

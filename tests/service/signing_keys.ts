@@ -7,7 +7,7 @@ import { before, describe, it } from 'node:test';
 import type { Fault } from '../support/gateway.ts';
 import { createGate } from '../support/gate.ts';
 import { signJws } from '../support/signing_keys.ts';
-import { type Answer, sendRequest, eventually, expectProblem, type Service, signIn, type SignedIn, started, type StartService } from './service.ts';
+import { type Answer, eventually, expectProblem, sendRequest, type Service, type SignedIn, signIn, started, type StartService } from './service.ts';
 
 const JWKS = '/auth/v1/.well-known/jwks.json';
 

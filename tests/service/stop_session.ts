@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { createGate } from '../support/gate.ts';
 import { answer, gated, httpError, type ModelBehaviour, silence } from '../support/model_behaviour.ts';
-import { type Answer, sendRequest, create, eventually, expectProblem, lesson, read, remaining, rowsOf, type Service, signIn, type SignedIn, started, type StartService } from './service.ts';
+import { type Answer, create, eventually, expectProblem, lesson, read, remaining, rowsOf, sendRequest, type Service, type SignedIn, signIn, started, type StartService } from './service.ts';
 
 const OPEN = '/rest/v1/ai_generation_sessions';
 const FINISH = '/rest/v1/rpc/finish_ai_session';

@@ -21,22 +21,22 @@ import {
   refusal,
 } from '../support/model_behaviour.ts';
 import {
-  sendRequest,
   create,
   createStream,
   eventually,
   expectList,
   expectProblem,
-  subscribe,
   lesson,
   read,
   remaining,
   rowsOf,
+  sendRequest,
   type Service,
-  signIn,
   type SignedIn,
+  signIn,
   started,
   type StartService,
+  subscribe,
   UUID_V7,
 } from './service.ts';
 

@@ -10,7 +10,6 @@ import {
   create,
   createStream,
   expectProblem,
-  subscribe,
   lesson,
   NoStream,
   read,
@@ -19,6 +18,7 @@ import {
   signIn,
   started,
   type StartService,
+  subscribe,
 } from './service.ts';
 
 const PER_SESSION = 8;

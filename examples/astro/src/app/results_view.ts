@@ -6,7 +6,7 @@ import { cardView, type CardView } from './card_view.ts';
 import { csvOf, type Decisions, keepDecisions, readDecisions } from './decisions.ts';
 import { announce, byId, copyOf } from './elements.ts';
 import type { State } from './generation.ts';
-import { cards as cardsInWords, countdown, type Remedy, describe, describeCode, describeLimit, type ProblemText } from './sentences.ts';
+import { cards as cardsInWords, countdown, describe, describeCode, describeLimit, type ProblemText, type Remedy } from './sentences.ts';
 
 export interface ResultsView {
   show(state: State): void;
