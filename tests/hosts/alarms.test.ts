@@ -6,6 +6,7 @@ import { after, before, describe, it } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
 import { create, eventually, expectProblem, signIn, type SignedIn } from '../service/service.ts';
 import { createGate } from '../support/gate.ts';
+import { FINISH_PATH } from '../support/gateway.ts';
 import { gated } from '../support/model_behaviour.ts';
 import { withObjectState } from './object_state.ts';
 import { startAfter, type WorkerdService } from './workerd.ts';
@@ -22,7 +23,6 @@ const prelude = withObjectState(`
   });
 `);
 
-const FINISH = '/rest/v1/rpc/finish_ai_session';
 const USERS = 24;
 /** The length of the outage, in which the second try to write fails too. */
 const DOWN_MS = 5_000;
@@ -53,7 +53,7 @@ describe('the alarm', () => {
     await openrouter.arrived(USERS);
     await eventually('all rows are open', async () => ((await statusesOf(users)).length === USERS ? true : undefined));
     // Each write is cut off. The openings are not: a row whose opening is not confirmed would end as a failure.
-    const away = gateway.fail(FINISH, { kind: 'cut' });
+    const away = gateway.fail(FINISH_PATH, { kind: 'cut' });
     gate.open();
     for (const failed of await Promise.all(created)) expectProblem(failed, 500, 'database_error');
     // The time itself is what is tested here.
@@ -74,7 +74,7 @@ describe('the alarm', () => {
     // It ends after the second try is due, which comes 2 s after the first one.
     const LIFE_S = 4;
     const token = auth.token(user, { expires_in_s: LIFE_S });
-    const broken = gateway.fail((request) => request.path === FINISH && request.headers['authorization'] === `Bearer ${token}`, { kind: 'answer', status: 503 });
+    const broken = gateway.fail((request) => request.path === FINISH_PATH && request.headers['authorization'] === `Bearer ${token}`, { kind: 'answer', status: 503 });
     expectProblem(await create(service, token), 500, 'database_error');
     // The process stands still until the token has ended: the alarm goes off late.
     process.kill(service.pid, 'SIGSTOP');

@@ -6,12 +6,9 @@ import { after, before, describe, it } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
 import { type Answer, create, eventually, lesson, read, remaining, rowsOf, sendRequest, type SignedIn, signIn } from '../service/service.ts';
 import { createGate } from '../support/gate.ts';
-import type { Fault } from '../support/gateway.ts';
+import { type Fault, FINISH_PATH, SESSIONS_PATH } from '../support/gateway.ts';
 import { answer, gated, httpError, type ModelBehaviour, refusal } from '../support/model_behaviour.ts';
 import { startOnWorkerd, type WorkerdService } from './workerd.ts';
-
-const OPEN = '/rest/v1/ai_generation_sessions';
-const FINISH = '/rest/v1/rpc/finish_ai_session';
 
 /** desk::HEARTBEAT_MS: a generation lies untouched for so long after a death, at most. */
 const HEARTBEAT_MS = 10_000;
@@ -76,14 +73,14 @@ function stages(): Case[] {
     {
       when: 'before its row is open and before the first card',
       model: gated(shut()),
-      fault: [OPEN, { kind: 'gate', gate: shut() }],
-      stage: ({ modelCalled, databaseCalled }) => Promise.all([modelCalled, databaseCalled(OPEN)]),
+      fault: [SESSIONS_PATH, { kind: 'gate', gate: shut() }],
+      stage: ({ modelCalled, databaseCalled }) => Promise.all([modelCalled, databaseCalled(SESSIONS_PATH)]),
       fate: calledAgain,
     },
     {
       when: 'when its row is open and nobody has heard of it',
       model: gated(shut()),
-      fault: [OPEN, { kind: 'gate', gate: shut(), kept: true }],
+      fault: [SESSIONS_PATH, { kind: 'gate', gate: shut(), kept: true }],
       stage: ({ modelCalled, rowOpened }) => Promise.all([modelCalled, rowOpened()]),
       fate: calledAgain,
     },
@@ -114,19 +111,19 @@ function stages(): Case[] {
     },
     {
       when: 'while its end is on its way to the database',
-      fault: [FINISH, { kind: 'gate', gate: shut() }],
-      stage: ({ databaseCalled }) => databaseCalled(FINISH),
+      fault: [FINISH_PATH, { kind: 'gate', gate: shut() }],
+      stage: ({ databaseCalled }) => databaseCalled(FINISH_PATH),
       fate: kept,
     },
     {
       when: 'when its end is written and nobody has heard of it',
-      fault: [FINISH, { kind: 'gate', gate: shut(), kept: true }],
-      stage: ({ databaseCalled }) => databaseCalled(FINISH),
+      fault: [FINISH_PATH, { kind: 'gate', gate: shut(), kept: true }],
+      stage: ({ databaseCalled }) => databaseCalled(FINISH_PATH),
       fate: kept,
     },
     {
       when: 'when the database has not taken its end',
-      fault: [FINISH, { kind: 'answer', status: 503 }],
+      fault: [FINISH_PATH, { kind: 'answer', status: 503 }],
       stage: ({ answer }) => answer,
       reportedCode: 'database_error',
       fate: kept,
@@ -134,15 +131,15 @@ function stages(): Case[] {
     {
       when: 'when it has failed and that is not written',
       model: httpError(402),
-      fault: [FINISH, { kind: 'gate', gate: shut() }],
-      stage: ({ databaseCalled }) => databaseCalled(FINISH),
+      fault: [FINISH_PATH, { kind: 'gate', gate: shut() }],
+      stage: ({ databaseCalled }) => databaseCalled(FINISH_PATH),
       fate: { status: 'failed', code: 'ai_misconfigured', partial: false, cards: 0, modelCalls: 1, unitsUsed: 0 },
     },
     {
       when: 'when its text was refused and that is not written',
       model: refusal(),
-      fault: [FINISH, { kind: 'gate', gate: shut() }],
-      stage: ({ databaseCalled }) => databaseCalled(FINISH),
+      fault: [FINISH_PATH, { kind: 'gate', gate: shut() }],
+      stage: ({ databaseCalled }) => databaseCalled(FINISH_PATH),
       fate: { status: 'failed', code: 'ai_refused', partial: false, cards: 0, modelCalls: 1, unitsUsed: 1 },
     },
     {

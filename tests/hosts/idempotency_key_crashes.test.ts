@@ -5,10 +5,10 @@ import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import { type Answer, create, eventually, expectProblem, lesson, read, remaining, rowsOf, sendRequest, type SignedIn, signIn } from '../service/service.ts';
 import { createGate } from '../support/gate.ts';
+import { FINISH_PATH } from '../support/gateway.ts';
 import { answer, gated, goodAnswer, httpError, type ModelBehaviour, refusal, silence } from '../support/model_behaviour.ts';
 import { startOnWorkerd, type WorkerdService } from './workerd.ts';
 
-const FINISH = '/rest/v1/rpc/finish_ai_session';
 const REOPEN = '/rest/v1/rpc/reopen_ai_session';
 
 const body = { input_text: lesson(), model: 'test/first' };
@@ -78,7 +78,7 @@ const cases: Case[] = [
   {
     when: 'all of it, but not in the database',
     before: async (user) => {
-      service.world.gateway.fail(({ path, headers }) => path === FINISH && headers['authorization'] === `Bearer ${user.token}`, { kind: 'answer', status: 503 });
+      service.world.gateway.fail(({ path, headers }) => path === FINISH_PATH && headers['authorization'] === `Bearer ${user.token}`, { kind: 'answer', status: 503 });
       expectProblem(await keyed(user), 500, 'database_error');
     },
     ...{ status: 201, partial: false, cards: 20, run: 1, modelCalls: 1, unitsUsed: 1 },

@@ -6,6 +6,7 @@ import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import { type Answer, create, eventually, expectProblem, lesson, read, remaining, rowsOf, sendRequest, type Service, type SignedIn, signIn } from '../service/service.ts';
 import { createGate } from '../support/gate.ts';
+import { FINISH_PATH, SESSIONS_PATH } from '../support/gateway.ts';
 import { answer, gated, httpError, type ModelBehaviour, refusal } from '../support/model_behaviour.ts';
 import { startAfter } from './workerd.ts';
 
@@ -66,9 +67,6 @@ import { env as desksEnv } from 'cloudflare:workers';
   };
 }
 `;
-
-const FINISH = '/rest/v1/rpc/finish_ai_session';
-const SESSIONS = '/rest/v1/ai_generation_sessions';
 
 const body = { input_text: lesson(), model: 'test/first' };
 const KEYED = { 'idempotency-key': 'k' };
@@ -161,7 +159,7 @@ for (const [how, key] of [['without a key', {}], ['with a key', KEYED]] as const
     it('and was not taken by the database writes it now', async () => {
       const user = await signIn(service);
       // The first answer is that of three attempts that failed.
-      service.world.gateway.fail(isTheirs(user, FINISH), { kind: 'answer', status: 503 }, 3);
+      service.world.gateway.fail(isTheirs(user, FINISH_PATH), { kind: 'answer', status: 503 }, 3);
       const response = await losing('answer', user, key);
       assert.equal(response.status, 201, response.text);
       assert.deepEqual(remaining(response), { burst: 9, generations: 49 });
@@ -170,7 +168,7 @@ for (const [how, key] of [['without a key', {}], ['with a key', KEYED]] as const
 
     it('and cannot be read again pays for nothing twice', async () => {
       const user = await signIn(service);
-      const away = service.world.gateway.fail((request) => request.method === 'GET' && isTheirs(user, SESSIONS)(request), { kind: 'cut' });
+      const away = service.world.gateway.fail((request) => request.method === 'GET' && isTheirs(user, SESSIONS_PATH)(request), { kind: 'cut' });
       const response = await losing('answer', user, key);
       assert.equal(expectProblem(response, 500, 'database_error').retryable, true);
       assert.deepEqual(remaining(response), { burst: 9, generations: 49 });
@@ -203,7 +201,7 @@ for (const [how, key] of [['without a key', {}], ['with a key', KEYED]] as const
 
 it('a failure of which there is no row and whose answer is lost is told, and counted once; with its key the next request tries again', async () => {
   const user = await signIn(service);
-  service.world.gateway.fail(isTheirs(user, SESSIONS), { kind: 'answer', status: 403, body: { code: '42501' } }, 1);
+  service.world.gateway.fail(isTheirs(user, SESSIONS_PATH), { kind: 'answer', status: 403, body: { code: '42501' } }, 1);
   const response = await losing('answer', user, KEYED);
   expectProblem(response, 500, 'database_error');
   assert.deepEqual(remaining(response), { burst: 9, generations: 50 });

@@ -26,6 +26,7 @@ import {
 } from '../service/service.ts';
 import { isEnd, type StreamEvent } from '../support/event_stream.ts';
 import { createGate } from '../support/gate.ts';
+import { FINISH_PATH } from '../support/gateway.ts';
 import {
   answer,
   contentFilter,
@@ -44,7 +45,6 @@ const CRASHES = Number(process.env['CRASHES'] ?? 6);
 const USERS = 8;
 const CONCURRENT = 6;
 const GENERATIONS = 10_000;
-const FINISH = '/rest/v1/rpc/finish_ai_session';
 
 /** desk::HEARTBEAT_MS, the attempts at the model after it, and the backoff of what the database did not take. */
 const ALL_ENDED_MS = 10_000 + 30_000;
@@ -308,7 +308,7 @@ describe(`${CRASHES} deaths under load (CRASH_SEED=${seed})`, () => {
       request.method === 'POST' && request.path.startsWith('/rest/v1/') && choices.chance(probability);
     // The first to be asked: it sees every request, and has no fault for any.
     gateway.fail((request) => {
-      if (request.path !== FINISH) return false;
+      if (request.path !== FINISH_PATH) return false;
       const { session } = JSON.parse(request.raw) as { session: { id: string } };
       if (!completing_ms.has(session.id)) completing_ms.set(session.id, Date.now());
       return false;

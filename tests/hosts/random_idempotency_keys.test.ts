@@ -9,6 +9,7 @@ import { after, before, describe, it } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
 import { type Answer, create, eventually, lesson, remaining, type Row, sendRequest, type SignedIn, signIn } from '../service/service.ts';
 import { parseEvents } from '../support/event_stream.ts';
+import { FINISH_PATH } from '../support/gateway.ts';
 import { answer, cutAfter, httpError, type ModelBehaviour, refusal } from '../support/model_behaviour.ts';
 import { seededChoices, seedFrom } from '../support/seeded_random.ts';
 import { startOnWorkerd, type WorkerdService } from './workerd.ts';
@@ -19,7 +20,6 @@ const CLIENTS = 4;
 /** Requests with one key, more or less, before its users go on to the next. */
 const PER_KEY = 10;
 const GENERATIONS = 10_000;
-const FINISH = '/rest/v1/rpc/finish_ai_session';
 
 /** desk::HEARTBEAT_MS, the attempts at the model after it, and the backoff of what the database did not take. */
 const ALL_ENDED_MS = 10_000 + 30_000;
@@ -201,7 +201,7 @@ describe(`keys, and ${CRASHES} deaths (KEY_SEED=${seed})`, () => {
       request.method === 'POST' && request.path.startsWith('/rest/v1/') && choices.chance(probability);
     // The first to be asked: it sees every request, and has no fault for any.
     gateway.fail((request) => {
-      if (request.path !== FINISH) return false;
+      if (request.path !== FINISH_PATH) return false;
       const { session } = JSON.parse(request.raw) as { session: { id: string; status: string } };
       if (session.status === 'completed' && !completing_ms.has(session.id)) completing_ms.set(session.id, Date.now());
       return false;

@@ -8,10 +8,9 @@ import { createStream, expectList, ofTheList, read, type SignedIn, signIn, subsc
 import type { StreamEvent } from '../support/event_stream.ts';
 import { createGate } from '../support/gate.ts';
 import type { EventSubscriber } from '../support/event_subscriber.ts';
+import { FINISH_PATH } from '../support/gateway.ts';
 import { answer, cardByCard, gated, httpError, type ModelBehaviour } from '../support/model_behaviour.ts';
 import { startOnWorkerd, type WorkerdService } from './workerd.ts';
-
-const FINISH = '/rest/v1/rpc/finish_ai_session';
 
 type Case = {
   when: string;
@@ -73,7 +72,7 @@ describe('a stream whose process is killed', () => {
     const { gateway, openrouter } = service.world;
     const user = await signIn(service);
     const isTheirs = ({ path, headers }: { path: string; headers: Record<string, unknown> }) =>
-      path === FINISH && headers['authorization'] === `Bearer ${user.token}`;
+      path === FINISH_PATH && headers['authorization'] === `Bearer ${user.token}`;
     if (isNotPersisted) gateway.fail(isTheirs, { kind: 'gate', gate: shut() });
     if (model !== undefined) openrouter.next(model);
     const called = openrouter.arrived(openrouter.requests.total + 1);

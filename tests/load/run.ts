@@ -2,6 +2,7 @@
 
 import { create, eventually, type Row, signIn, type SignedIn } from '../service/service.ts';
 import type { WorkerdService } from '../hosts/workerd.ts';
+import { FINISH_PATH, SESSIONS_PATH } from '../support/gateway.ts';
 import { seededChoices } from '../support/seeded_random.ts';
 import { accountFor, type Limits, type Rows } from './reconciliation.ts';
 import { processFigures, type ProcessFigures } from './figures.ts';
@@ -99,7 +100,7 @@ export async function runLoad(service: WorkerdService, { requests, seed }: Plan)
 /** Of the opening and the completing, some are refused, and some take effect and nobody hears of it. */
 function troubleDatabase({ world }: WorkerdService, chance: (probability: number) => boolean): void {
   const isWrite = ({ method, path }: { method: string; path: string }) =>
-    method === 'POST' && (path === '/rest/v1/ai_generation_sessions' || path === '/rest/v1/rpc/finish_ai_session');
+    method === 'POST' && (path === SESSIONS_PATH || path === FINISH_PATH);
   world.gateway.fail((request) => isWrite(request) && chance(0.04), { kind: 'answer', status: 503 });
   world.gateway.fail((request) => isWrite(request) && chance(0.02), { kind: 'cut' });
   world.gateway.fail((request) => isWrite(request) && chance(0.02), { kind: 'cut', kept: true });

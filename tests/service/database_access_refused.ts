@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { createGate } from '../support/gate.ts';
-import type { Fault, GatewayRequest } from '../support/gateway.ts';
+import { type Fault, FINISH_PATH, type GatewayRequest, SESSIONS_PATH } from '../support/gateway.ts';
 import { gated } from '../support/model_behaviour.ts';
 import {
   create,
@@ -21,9 +21,6 @@ import {
   started,
   type StartService,
 } from './service.ts';
-
-const OPEN = '/rest/v1/ai_generation_sessions';
-const FINISH = '/rest/v1/rpc/finish_ai_session';
 
 export function tests(start: StartService): void {
   const service = started(start);
@@ -79,7 +76,7 @@ function notYetValid(service: () => Service): void {
     const gate = createGate();
     openrouter.reset();
     openrouter.next(gated(gate));
-    const set = gateway.fail(OPEN, issuedAtFuture, 3);
+    const set = gateway.fail(SESSIONS_PATH, issuedAtFuture, 3);
     const created = create(service(), user.token);
     await eventually('the row is there', async () => (await rowsOf(service(), user)).sessions[0]);
     assert.equal(set.hits, 3);
@@ -108,10 +105,10 @@ function notYetValid(service: () => Service): void {
     const { gateway } = service().world;
     const user = await signIn(service());
     const { body } = await create(service(), user.token);
-    const few = gateway.fail(OPEN, issuedAtFuture, 2);
+    const few = gateway.fail(SESSIONS_PATH, issuedAtFuture, 2);
     assert.equal((await read(service(), user.token, body.id)).status, 200);
     assert.equal(few.hits, 2);
-    const set = gateway.fail(OPEN, issuedAtFuture);
+    const set = gateway.fail(SESSIONS_PATH, issuedAtFuture);
     const failed = await sendRequest(service(), 'GET', '/ai-sessions', { token: user.token });
     set.clear();
     assert.equal(expectProblem(failed, 500, 'database_error').retryable, true);
@@ -124,7 +121,7 @@ function notYetValid(service: () => Service): void {
       const gate = createGate();
       openrouter.reset();
       openrouter.next(gated(gate));
-      const set = gateway.fail(OPEN, refusal(401, 'PGRST303', message));
+      const set = gateway.fail(SESSIONS_PATH, refusal(401, 'PGRST303', message));
       const failed = await create(service(), user.token);
       set.clear();
       gate.open();
@@ -192,7 +189,7 @@ function firewall(service: () => Service): void {
     const user = await signIn(service());
     const key = crypto.randomUUID();
     openrouter.reset();
-    const set = gateway.fail(FINISH, page(403, 'Blocked'));
+    const set = gateway.fail(FINISH_PATH, page(403, 'Blocked'));
     const failed = await withKey(service(), user, key);
     const problem = expectProblem(failed, 500, 'database_error');
     assert.equal(problem.retryable, false);
@@ -220,7 +217,7 @@ function firewall(service: () => Service): void {
 
 function notReady(service: () => Service): void {
   const faults: [name: string, matches: Parameters<Service['world']['gateway']['fail']>[0], fault: Fault][] = [
-    ['that does not know its function yet', FINISH, refusal(404, 'PGRST202', 'Could not find the function in the schema cache')],
+    ['that does not know its function yet', FINISH_PATH, refusal(404, 'PGRST202', 'Could not find the function in the schema cache')],
     ['behind a gateway that answers 522 with a page', ofDatabase, page(522, '522: Connection timed out')],
     ['behind a page with status 200', ofDatabase, page(200, 'Checking your browser')],
   ];
@@ -246,7 +243,7 @@ function notReady(service: () => Service): void {
     const gate = createGate();
     openrouter.reset();
     openrouter.next(gated(gate));
-    const set = gateway.fail(OPEN, page(200, 'Checking your browser'));
+    const set = gateway.fail(SESSIONS_PATH, page(200, 'Checking your browser'));
     const creating = create(service(), user.token);
     await openrouter.arrived(1);
     gate.open();

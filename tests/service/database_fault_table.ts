@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict';
 import { before, describe, it } from 'node:test';
 import { createGate } from '../support/gate.ts';
-import type { Fault, GatewayRequest, SetFault } from '../support/gateway.ts';
+import { type Fault, FINISH_PATH, type GatewayRequest, SESSIONS_PATH, type SetFault } from '../support/gateway.ts';
 import { answer, gated, httpError, type ModelBehaviour, refusal, silence } from '../support/model_behaviour.ts';
 import { type MarkedScript, scriptByMark } from '../support/model_by_mark.ts';
 import { within } from '../support/within.ts';
@@ -23,9 +23,6 @@ import {
   started,
   type StartService,
 } from './service.ts';
-
-const OPEN = '/rest/v1/ai_generation_sessions';
-const FINISH = '/rest/v1/rpc/finish_ai_session';
 
 type Row = { name: string; fault: Fault; /** How often the same write is tried before it counts as failed. */ attempts: number };
 
@@ -121,7 +118,7 @@ async function expectFailedOnce({ service, user }: Begun, code: string): Promise
 function atTheOpening(begin: Begin): void {
   for (const { name, fault, attempts } of [...passing, ...refusing]) {
     it(`one that ${name} stops a model without a card, and costs nothing`, async () => {
-      const begun = await begin(OPEN, fault, silence({ headers: true }));
+      const begun = await begin(SESSIONS_PATH, fault, silence({ headers: true }));
       const answer = await begun.answer;
       assert.equal(expectProblem(answer, 500, 'database_error').retryable, true);
       assert.deepEqual(remaining(answer), { burst: 9, generations: 50 });
@@ -146,7 +143,7 @@ function atTheOpening(begin: Begin): void {
 
   for (const { name, fault, attempts } of passing.filter(({ fault }) => fault.kind === 'hang' || fault.kind === 'endless')) {
     it(`one that ${name} while cards come does not cost them: the completing opens the session`, async () => {
-      const begun = await begin(OPEN, fault, answer());
+      const begun = await begin(SESSIONS_PATH, fault, answer());
       const created = await begun.answer;
       assert.equal(created.status, 201, created.text);
       assert.equal(begun.set.hits, attempts);
@@ -156,14 +153,14 @@ function atTheOpening(begin: Begin): void {
   }
 
   it('one that says that the row is there, and is wrong, does not cost the cards', async () => {
-    const begun = await begin(OPEN, { kind: 'answer', status: 409, body: { code: '23505', message: 'duplicate key' } }, answer());
+    const begun = await begin(SESSIONS_PATH, { kind: 'answer', status: 409, body: { code: '23505', message: 'duplicate key' } }, answer());
     const created = await begun.answer;
     assert.equal(created.status, 201, created.text);
     await expectStoredOnce(begun, created.body.candidates);
   });
 
   it('one that answers 200 and is no database does not cost the cards', async () => {
-    const begun = await begin(OPEN, { kind: 'answer', status: 200, body: '<html>', headers: { 'content-type': 'text/html' } }, answer());
+    const begun = await begin(SESSIONS_PATH, { kind: 'answer', status: 200, body: '<html>', headers: { 'content-type': 'text/html' } }, answer());
     const created = await begun.answer;
     assert.equal(created.status, 201, created.text);
     await expectStoredOnce(begun, created.body.candidates);
@@ -177,7 +174,7 @@ function atTheCompleting(begin: Begin): void {
 
   for (const row of [...passing, ...refusing, noDatabase]) {
     it(`one that ${row.name} is told; the unit stays used; the owner gets the session with another token`, async () => {
-      const begun = await begin(FINISH, row.fault, answer());
+      const begun = await begin(FINISH_PATH, row.fault, answer());
       const { service, user } = begun;
       const answered = await begun.answer;
       assert.equal(expectProblem(answered, 500, 'database_error').retryable, true);
@@ -203,7 +200,7 @@ function atTheCompleting(begin: Begin): void {
   ] as const) {
     for (const { name: how, fault } of [...passing, ...refusing].filter(({ fault }) => fault.kind !== 'answer' || [401, 404, 503].includes(fault.status))) {
       it(`one that ${how} does not change what is told of a model ${name}; its failure is written later`, async () => {
-        const begun = await begin(FINISH, fault, behaviour);
+        const begun = await begin(FINISH_PATH, fault, behaviour);
         const answered = await begun.answer;
         expectProblem(answered, 500, code);
         assert.deepEqual(remaining(answered), { burst: 9, generations });
@@ -216,7 +213,7 @@ function atTheCompleting(begin: Begin): void {
   }
 
   it('one that fails keeps a partial session partial', async () => {
-    const begun = await begin(FINISH, { kind: 'cut' }, answer({ whole_cards: 3, plus_chars: 10, instead_of_end: 'cut' }));
+    const begun = await begin(FINISH_PATH, { kind: 'cut' }, answer({ whole_cards: 3, plus_chars: 10, instead_of_end: 'cut' }));
     expectProblem(await begun.answer, 500, 'database_error');
     begun.set.clear();
     const id = (await rowsOf(begun.service, begun.user)).sessions[0]?.['id'];
@@ -228,7 +225,7 @@ function atTheCompleting(begin: Begin): void {
 }
 
 function slow(begin: Begin): void {
-  for (const [step, path] of [['opening', OPEN], ['completing', FINISH]] as const) {
+  for (const [step, path] of [['opening', SESSIONS_PATH], ['completing', FINISH_PATH]] as const) {
     it(`at the ${step} for a second is waited for, and asked once`, async () => {
       const begun = await begin(path, { kind: 'delay', ms: 1000 }, answer());
       const created = await begun.answer;
@@ -258,7 +255,7 @@ function slow(begin: Begin): void {
 }
 
 function unacknowledged(begin: Begin): void {
-  for (const [step, path] of [['opening', OPEN], ['completing', FINISH]] as const) {
+  for (const [step, path] of [['opening', SESSIONS_PATH], ['completing', FINISH_PATH]] as const) {
     for (const [how, fault] of [
       ['no answer', { kind: 'hang', kept: true }],
       ['half an answer', { kind: 'endless', kept: true }],
@@ -284,7 +281,7 @@ function pages(begin: Begin): void {
       const effect = kept ? 'let the write through' : 'kept the write back';
 
       it(`at the opening (${status}) that ${effect} leaves a session that has ended`, async () => {
-        const begun = await begin(OPEN, page, silence({ headers: true }));
+        const begun = await begin(SESSIONS_PATH, page, silence({ headers: true }));
         const answered = await begun.answer;
         expectProblem(answered, 500, 'database_error');
         assert.deepEqual(remaining(answered), { burst: 9, generations: 50 });
@@ -294,7 +291,7 @@ function pages(begin: Begin): void {
       });
 
       it(`at the completing (${status}) that ${effect} keeps the cards for their owner`, async () => {
-        const begun = await begin(FINISH, page, answer());
+        const begun = await begin(FINISH_PATH, page, answer());
         expectProblem(await begun.answer, 500, 'database_error');
         begun.set.clear();
         const id = (await rowsOf(begun.service, begun.user)).sessions[0]?.['id'];
@@ -313,22 +310,22 @@ function endedTokens(begin: Begin): void {
   it('does not get it again; the owner’s next one writes what was paid for', async () => {
     const expires_in_s = 3;
     const ends_ms = Date.now() + expires_in_s * 1000;
-    const begun = await begin(FINISH, EXPIRED, answer(), { expires_in_s });
+    const begun = await begin(FINISH_PATH, EXPIRED, answer(), { expires_in_s });
     const { service, user } = begun;
     expectProblem(await begun.answer, 500, 'database_error');
     const id = (await rowsOf(service, user)).sessions[0]?.['id'];
     await eventually('the token has ended', () => (Date.now() > ends_ms + 1000 ? true : undefined));
-    const sent = writes(begun, FINISH).length;
+    const sent = writes(begun, FINISH_PATH).length;
     // Attempts with a token that lives come 2 and 6 s after the first.
     await eventually('their time is over', () => (Date.now() > ends_ms + 5000 ? true : undefined), 15_000);
-    assert.equal(writes(begun, FINISH).length, sent, 'nothing is sent with a dead token');
+    assert.equal(writes(begun, FINISH_PATH).length, sent, 'nothing is sent with a dead token');
 
     begun.set.clear();
     const fresh = freshToken(begun);
     const found = await read(service, fresh, id);
     assert.deepEqual([found.status, found.body.status, found.body.candidates.length], [200, 'completed', 20]);
     await eventually('it is written', async () => ((await rowsOf(service, user)).events.length > 0 ? true : undefined));
-    assert.deepEqual(writes(begun, FINISH).slice(sent).map(({ headers }) => headers['authorization']), [`Bearer ${fresh}`]);
+    assert.deepEqual(writes(begun, FINISH_PATH).slice(sent).map(({ headers }) => headers['authorization']), [`Bearer ${fresh}`]);
     await expectStoredOnce(begun, found.body.candidates);
   });
 }

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { createGate } from '../support/gate.ts';
-import type { Fault } from '../support/gateway.ts';
+import { type Fault, FINISH_PATH, SESSIONS_PATH } from '../support/gateway.ts';
 import { answer, content, gated, goodAnswer, httpError } from '../support/model_behaviour.ts';
 import {
   type Answer,
@@ -20,9 +20,6 @@ import {
   started,
   type StartService,
 } from './service.ts';
-
-const OPEN = '/rest/v1/ai_generation_sessions';
-const FINISH = '/rest/v1/rpc/finish_ai_session';
 
 export function tests(start: StartService): void {
   const service = started(start);
@@ -60,7 +57,7 @@ function atTheOpening(service: () => Service): void {
       const user = await signIn(service());
       openrouter.reset();
       openrouter.next(gated(gate));
-      const set = gateway.fail(OPEN, fault);
+      const set = gateway.fail(SESSIONS_PATH, fault);
       const failed = await create(service(), user.token);
       set.clear();
       gate.open();
@@ -92,7 +89,7 @@ function atTheOpening(service: () => Service): void {
   it('a database that comes back in a moment is not noticed', async () => {
     const { gateway } = service().world;
     const user = await signIn(service());
-    const set = gateway.fail(OPEN, { kind: 'answer', status: 503 }, 2);
+    const set = gateway.fail(SESSIONS_PATH, { kind: 'answer', status: 503 }, 2);
     const created = await create(service(), user.token);
     assert.equal(created.status, 201, created.text);
     assert.equal(set.hits, 2);
@@ -104,11 +101,11 @@ function atTheOpening(service: () => Service): void {
     const opening = createGate();
     const user = await signIn(service());
     openrouter.reset();
-    const set = gateway.fail(OPEN, { kind: 'gate', gate: opening });
+    const set = gateway.fail(SESSIONS_PATH, { kind: 'gate', gate: opening });
     const created = create(service(), user.token);
     assert.equal(await (await openrouter.arrived(1)).over, 'answered');
     set.clear();
-    const cut = gateway.fail(FINISH, { kind: 'answer', status: 503 }, 1);
+    const cut = gateway.fail(FINISH_PATH, { kind: 'answer', status: 503 }, 1);
     opening.open();
     const { status, body, text } = await created;
     assert.equal(status, 201, text);
@@ -120,7 +117,7 @@ function atTheOpening(service: () => Service): void {
     const { gateway, openrouter } = service().world;
     const user = await signIn(service());
     openrouter.reset();
-    const set = gateway.fail(OPEN, { kind: 'answer', status: 503 });
+    const set = gateway.fail(SESSIONS_PATH, { kind: 'answer', status: 503 });
     const created = await create(service(), user.token);
     set.clear();
     assert.equal(created.status, 201, created.text);
@@ -133,7 +130,7 @@ function atTheCompleting(service: () => Service): void {
   /** A generation whose end could not be written. */
   const notPersisted = async (fault: Fault): Promise<{ user: SignedIn; failed: Answer; id: string; mend: () => void }> => {
     const user = await signIn(service());
-    const set = service().world.gateway.fail(FINISH, fault);
+    const set = service().world.gateway.fail(FINISH_PATH, fault);
     const failed = await create(service(), user.token);
     const [session] = (await rowsOf(service(), user)).sessions;
     return { user, failed, id: session?.['id'], mend: set.clear };
@@ -208,7 +205,7 @@ function atTheCompleting(service: () => Service): void {
     const user = await signIn(service());
     openrouter.reset();
     openrouter.next(httpError(402));
-    const set = gateway.fail(FINISH, { kind: 'cut' });
+    const set = gateway.fail(FINISH_PATH, { kind: 'cut' });
     const failed = await create(service(), user.token);
     set.clear();
     expectProblem(failed, 500, 'ai_misconfigured');
@@ -224,7 +221,7 @@ function atTheCompleting(service: () => Service): void {
 
   it('a database that comes back in a moment is not noticed', async () => {
     const user = await signIn(service());
-    const set = service().world.gateway.fail(FINISH, { kind: 'cut' }, 2);
+    const set = service().world.gateway.fail(FINISH_PATH, { kind: 'cut' }, 2);
     const created = await create(service(), user.token);
     assert.equal(created.status, 201, created.text);
     assert.equal(set.hits, 2);
@@ -244,7 +241,7 @@ function atTheCompleting(service: () => Service): void {
 }
 
 function keptWrites(service: () => Service): void {
-  for (const [name, path] of [['opening', OPEN], ['completing', FINISH]] as const) {
+  for (const [name, path] of [['opening', SESSIONS_PATH], ['completing', FINISH_PATH]] as const) {
     for (const [how, fault] of [
       ['is cut off', { kind: 'cut', kept: true }],
       ['is a 503', { kind: 'answer', status: 503, kept: true }],
@@ -263,7 +260,7 @@ function keptWrites(service: () => Service): void {
 
   it('the opening that took effect each time and was never heard of ends with one set of rows', async () => {
     const user = await signIn(service());
-    const set = service().world.gateway.fail(OPEN, { kind: 'cut', kept: true });
+    const set = service().world.gateway.fail(SESSIONS_PATH, { kind: 'cut', kept: true });
     const created = await create(service(), user.token);
     set.clear();
     assert.equal(created.status, 201, created.text);
@@ -272,7 +269,7 @@ function keptWrites(service: () => Service): void {
 
   it('the completing that took effect each time and was never heard of is there for the owner, once', async () => {
     const user = await signIn(service());
-    const set = service().world.gateway.fail(FINISH, { kind: 'cut', kept: true });
+    const set = service().world.gateway.fail(FINISH_PATH, { kind: 'cut', kept: true });
     const failed = await create(service(), user.token);
     set.clear();
     expectProblem(failed, 500, 'database_error');
@@ -289,7 +286,7 @@ function keptWrites(service: () => Service): void {
     const user = await signIn(service());
     openrouter.reset();
     openrouter.next(gated(gate, goodAnswer));
-    const set = gateway.fail(OPEN, { kind: 'cut', kept: true });
+    const set = gateway.fail(SESSIONS_PATH, { kind: 'cut', kept: true });
     const answered = await create(service(), user.token);
     set.clear();
     gate.open();
@@ -306,7 +303,7 @@ function whenReading(service: () => Service): void {
     it(`a database ${name} is told`, async () => {
       const user = await signIn(service());
       const { body } = await create(service(), user.token);
-      const set = service().world.gateway.fail(OPEN, fault);
+      const set = service().world.gateway.fail(SESSIONS_PATH, fault);
       const failed = await read(service(), user.token, body.id);
       set.clear();
       expectProblem(failed, 500, 'database_error');
@@ -322,7 +319,7 @@ function whenReading(service: () => Service): void {
     openrouter.next(answer({ hold: { gate, after_cards: 1 } }));
     const created = create(service(), user.token);
     const id = await eventually('the session is opened', async () => (await rowsOf(service(), user)).sessions[0]?.['id']);
-    const set = gateway.fail(OPEN, { kind: 'answer', status: 503 });
+    const set = gateway.fail(SESSIONS_PATH, { kind: 'answer', status: 503 });
     const found = await read(service(), user.token, id);
     set.clear();
     gate.open();

@@ -4,6 +4,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { createGate } from '../support/gate.ts';
+import { SESSIONS_PATH } from '../support/gateway.ts';
 import { gated, goodAnswer } from '../support/model_behaviour.ts';
 import { create, expectProblem, read, sendRequest, type SignedIn, signIn, started, type StartService } from './service.ts';
 
@@ -25,7 +26,7 @@ export function tests(start: StartService): void {
         const gate = createGate();
         openrouter.reset();
         openrouter.always(isFast ? goodAnswer : gated(gate));
-        const opening = isFast ? gateway.fail('/rest/v1/ai_generation_sessions', { kind: 'gate', gate }) : undefined;
+        const opening = isFast ? gateway.fail(SESSIONS_PATH, { kind: 'gate', gate }) : undefined;
         const first = create(service(), user.token);
         const { over } = await openrouter.arrived(1);
         if (isFast) {

@@ -7,7 +7,7 @@ import { request as httpRequest } from 'node:http';
 import { describe, it } from 'node:test';
 import { parseEvents } from '../support/event_stream.ts';
 import { createGate } from '../support/gate.ts';
-import type { GatewayRequest } from '../support/gateway.ts';
+import { FINISH_PATH, type GatewayRequest, SESSIONS_PATH } from '../support/gateway.ts';
 import { answer, cutByLength, gated, httpError, type ModelBehaviour, refusal } from '../support/model_behaviour.ts';
 import type { ModelRequest } from '../support/model_request.ts';
 import {
@@ -28,9 +28,7 @@ import {
   type StartService,
 } from './service.ts';
 
-const OPEN = '/rest/v1/ai_generation_sessions';
 const REOPEN = '/rest/v1/rpc/reopen_ai_session';
-const FINISH = '/rest/v1/rpc/finish_ai_session';
 
 const BURST = 200;
 const GENERATIONS = 50;
@@ -506,7 +504,7 @@ function withoutDatabase(service: () => Service): void {
     const gate = createGate();
     const user = await signIn(service());
     service().world.openrouter.next(gated(gate));
-    const refusing = service().world.gateway.fail((request) => request.path === OPEN && hasToken(user)(request), { kind: 'answer', status: 403, body: { code: '42501', message: 'no' } });
+    const refusing = service().world.gateway.fail((request) => request.path === SESSIONS_PATH && hasToken(user)(request), { kind: 'answer', status: 403, body: { code: '42501', message: 'no' } });
     expectProblem(await keyed(service(), user, 'k'), 500, 'database_error');
     gate.open();
     refusing.clear();
@@ -524,7 +522,7 @@ function withoutDatabase(service: () => Service): void {
     const gate = createGate();
     const user = await signIn(service());
     service().world.openrouter.next(gated(gate));
-    const lostAnswers = service().world.gateway.fail((request) => request.path === OPEN && hasToken(user)(request), { kind: 'cut', kept: true });
+    const lostAnswers = service().world.gateway.fail((request) => request.path === SESSIONS_PATH && hasToken(user)(request), { kind: 'cut', kept: true });
     expectProblem(await keyed(service(), user, 'k'), 500, 'database_error');
     gate.open();
     lostAnswers.clear();
@@ -542,8 +540,8 @@ function withoutDatabase(service: () => Service): void {
     const user = await signIn(service());
     service().world.openrouter.next(gated(gate), 2);
     const faults = [
-      gateway.fail((request) => request.path === OPEN && hasToken(user)(request), { kind: 'cut', kept: true }),
-      gateway.fail((request) => request.path === FINISH && hasToken(user)(request), { kind: 'cut' }),
+      gateway.fail((request) => request.path === SESSIONS_PATH && hasToken(user)(request), { kind: 'cut', kept: true }),
+      gateway.fail((request) => request.path === FINISH_PATH && hasToken(user)(request), { kind: 'cut' }),
       gateway.fail((request) => request.path === REOPEN && hasToken(user)(request), { kind: 'answer', status: 403, body: { code: '42501', message: 'no' } }),
     ];
     for (const _ of [1, 2]) expectProblem(await keyed(service(), user, 'k'), 500, 'database_error');
@@ -560,7 +558,7 @@ function withoutDatabase(service: () => Service): void {
   for (const kept of [false, true]) {
     it(`at the completing${kept ? ' and took it' : ''} keeps the cards: the key gets them later, without another call`, async () => {
       const user = await signIn(service());
-      const away = service().world.gateway.fail((request) => request.path === FINISH && hasToken(user)(request), { kind: 'answer', status: 503, kept });
+      const away = service().world.gateway.fail((request) => request.path === FINISH_PATH && hasToken(user)(request), { kind: 'answer', status: 503, kept });
       const failed = await keyed(service(), user, 'k');
       expectProblem(failed, 500, 'database_error');
       assert.equal(remaining(failed)['generations'], GENERATIONS - 1);
@@ -596,7 +594,7 @@ function withoutDatabase(service: () => Service): void {
     const signedIn = await signIn(service());
     const ends_ms = Date.now() + expires_in_s * 1000;
     const user = { ...signedIn, token: service().world.auth.token(signedIn, { expires_in_s }) };
-    const away = service().world.gateway.fail((request) => request.path === FINISH && hasToken(user)(request), { kind: 'answer', status: 503 });
+    const away = service().world.gateway.fail((request) => request.path === FINISH_PATH && hasToken(user)(request), { kind: 'answer', status: 503 });
     expectProblem(await keyed(service(), user, 'k'), 500, 'database_error');
     await eventually('the token has ended', () => (Date.now() > ends_ms + 1000 ? true : undefined));
     // Within the 30 s for which clocks may differ.

@@ -4,16 +4,16 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { createGate } from '../support/gate.ts';
+import { FINISH_PATH } from '../support/gateway.ts';
 import { gated } from '../support/model_behaviour.ts';
 import { create, eventually, expectProblem, lesson, read, remainingOfAll, rowsOf, signIn, type SignedIn, started, type StartService } from './service.ts';
 
-const FINISH = '/rest/v1/rpc/finish_ai_session';
 const NOT_PERSISTED_MAX = 20;
 const WRITES_MAX = 2;
 const body = { input_text: lesson(), model: 'test/first' };
 
 const finishOf = (user: SignedIn) => ({ path, headers }: { path: string; headers: Record<string, unknown> }) =>
-  path === FINISH && headers['authorization'] === `Bearer ${user.token}`;
+  path === FINISH_PATH && headers['authorization'] === `Bearer ${user.token}`;
 
 export function tests(start: StartService): void {
   const service = started(start, { RATE_LIMIT_BURST: '1000/60', RATE_LIMIT_GENERATIONS: '1000/3600', RATE_LIMIT_ATTEMPTS: '1000/3600' });
@@ -69,7 +69,7 @@ export function tests(start: StartService): void {
         gate.open();
         const created = await creating;
         assert.equal(created.status, 201, created.text);
-        assert.equal(gateway.requests.count('POST', FINISH), 1);
+        assert.equal(gateway.requests.count('POST', FINISH_PATH), 1);
         const { sessions, candidates, events } = await rowsOf(service(), user);
         assert.deepEqual(sessions.map(({ status }) => status), ['completed']);
         assert.deepEqual(candidates.map(({ id }) => id), created.body.candidates.map(({ id }: { id: string }) => id));

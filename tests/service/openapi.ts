@@ -7,6 +7,7 @@ import { Validator } from '@seriousme/openapi-schema-validator';
 import { answersTo, at, contract, type Json, schemaDeviations } from '../support/contract.ts';
 import { parseEvents } from '../support/event_stream.ts';
 import { createGate } from '../support/gate.ts';
+import { SESSIONS_PATH } from '../support/gateway.ts';
 import { answer, content, httpError, type ModelBehaviour, refusal, silence } from '../support/model_behaviour.ts';
 import type { User } from '../support/world.ts';
 import { type Answer, create, eventually, expectProblem, type RequestOptions, rowsOf, sendRequest, type Service, type SignedIn, signIn, started, type StartService } from './service.ts';
@@ -291,7 +292,7 @@ const ways: Record<string, Way> = {
   expired_token: byToken(({ service, owner }) => service.world.auth.token(owner, { expires_in_s: -3600 })),
   anonymous_not_allowed: byToken(async ({ service }) => (await signIn(service, { anonymous: true })).token),
   not_found: asNewcomer({}),
-  database_error: withoutDatabase('/rest/v1/ai_generation_sessions'),
+  database_error: withoutDatabase(SESSIONS_PATH),
   auth_unavailable: { setting: 'keyless', send: (exchange) => plainly(exchange, exchange.owner.token) },
   rate_limited: {
     setting: 'tight',

@@ -3,6 +3,7 @@
 
 import assert from 'node:assert/strict';
 import { before, describe, it } from 'node:test';
+import { FINISH_PATH } from '../support/gateway.ts';
 import type { RestAnswer } from '../support/world.ts';
 import { createGate } from '../support/gate.ts';
 import { answer } from '../support/model_behaviour.ts';
@@ -42,7 +43,7 @@ function duringGeneration(start: StartService): void {
       const stream = await createStream(service(), user.token);
       const [{ data: session } = { data: undefined }, { data: shown } = { data: undefined }] = await stream.some(3);
       await opened(service(), session.id);
-      const writes = world.gateway.requests.count('POST', '/rest/v1/rpc/finish_ai_session');
+      const writes = world.gateway.requests.count('POST', FINISH_PATH);
       const inserted = await attack(world.rest(user.token), session.id, shown);
       assert.equal(inserted.status, 201, JSON.stringify(inserted.body));
       gate.open();
@@ -54,7 +55,7 @@ function duringGeneration(start: StartService): void {
       assert.deepEqual([found.status, found.body.status, found.body.candidates], [200, 'completed', sent]);
       const { candidates } = await rowsOf(service(), user);
       assert.deepEqual(candidates.map(({ id, session_id, position }) => [id, session_id, position]), sent.map(({ id }, position) => [id, session.id, position]));
-      assert.equal(world.gateway.requests.count('POST', '/rest/v1/rpc/finish_ai_session') - writes, 1);
+      assert.equal(world.gateway.requests.count('POST', FINISH_PATH) - writes, 1);
     });
   }
 }

@@ -5,6 +5,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { parseEvents } from '../support/event_stream.ts';
 import { createGate } from '../support/gate.ts';
+import { SESSIONS_PATH } from '../support/gateway.ts';
 import { answer, httpError } from '../support/model_behaviour.ts';
 import { seededChoices, seedFrom } from '../support/seeded_random.ts';
 import {
@@ -308,7 +309,7 @@ function strangers(start: StartService): void {
   it('tells that the database is away', async () => {
     const { token } = await signIn(service());
     const { body } = await create(service(), token);
-    const set = service().world.gateway.fail('/rest/v1/ai_generation_sessions', { kind: 'cut' });
+    const set = service().world.gateway.fail(SESSIONS_PATH, { kind: 'cut' });
     const failed = await sendRequest(service(), 'GET', `/ai-sessions/${body.id}/events`, { token });
     set.clear();
     expectProblem(failed, 500, 'database_error');

@@ -3,11 +3,9 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { createGate } from '../support/gate.ts';
+import { FINISH_PATH, SESSIONS_PATH } from '../support/gateway.ts';
 import { answer, gated, httpError, type ModelBehaviour, silence } from '../support/model_behaviour.ts';
 import { type Answer, create, eventually, expectProblem, lesson, read, remaining, rowsOf, sendRequest, type Service, type SignedIn, signIn, started, type StartService } from './service.ts';
-
-const OPEN = '/rest/v1/ai_generation_sessions';
-const FINISH = '/rest/v1/rpc/finish_ai_session';
 
 export function tests(start: StartService): void {
   const service = started(start);
@@ -79,7 +77,7 @@ function beforeTheFirst(service: () => Service): void {
     const opening = createGate();
     const user = await signIn(service());
     service().world.openrouter.next(silence({ headers: true }));
-    const late = (path: string) => path === OPEN;
+    const late = (path: string) => path === SESSIONS_PATH;
     const held = service().world.gateway.fail(({ path, method, headers }) => late(path) && method === 'POST' && headers['authorization'] === `Bearer ${user.token}`, { kind: 'gate', gate: opening });
     const { id } = (await create(service(), user.token, undefined, { prefer: 'respond-async' })).body;
     await opening.reached;
@@ -95,7 +93,7 @@ function beforeTheFirst(service: () => Service): void {
   it('and while the database is away it is cancelled, and that is written later', async () => {
     const { user, id, nth, waiting } = await begin(service(), silence({ headers: true }));
     await eventually('the row is open', async () => (await rowsOf(service(), user)).sessions[0]);
-    const away = service().world.gateway.fail(({ path, headers }) => path === FINISH && headers['authorization'] === `Bearer ${user.token}`, { kind: 'cut' });
+    const away = service().world.gateway.fail(({ path, headers }) => path === FINISH_PATH && headers['authorization'] === `Bearer ${user.token}`, { kind: 'cut' });
     assert.equal((await stop(service(), user, id)).status, 204);
     await service().world.openrouter.aborted(nth);
     expectProblem(await waiting, 409, 'cancelled');
@@ -181,7 +179,7 @@ function nothingToStop(service: () => Service): void {
 
   it('(a session that is paid for and not written) it says so, and the cards are not lost', async () => {
     const user = await signIn(service());
-    const away = service().world.gateway.fail(({ path, headers }) => path === FINISH && headers['authorization'] === `Bearer ${user.token}`, { kind: 'cut' });
+    const away = service().world.gateway.fail(({ path, headers }) => path === FINISH_PATH && headers['authorization'] === `Bearer ${user.token}`, { kind: 'cut' });
     expectProblem(await create(service(), user.token), 500, 'database_error');
     const id = (await rowsOf(service(), user)).sessions[0]?.['id'];
     expectProblem(await stop(service(), user, id), 409, 'not_running');

@@ -5,6 +5,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { createGate, type Gate } from '../support/gate.ts';
 import type { EventSubscriber } from '../support/event_subscriber.ts';
+import { FINISH_PATH, SESSIONS_PATH } from '../support/gateway.ts';
 import {
   answer,
   cardByCard,
@@ -40,9 +41,6 @@ import {
   UUID_V7,
 } from './service.ts';
 
-const OPEN = '/rest/v1/ai_generation_sessions';
-const FINISH = '/rest/v1/rpc/finish_ai_session';
-
 export function tests(start: StartService): void {
   describe('as it comes', () => asItComes(start));
   describe('that is refused', () => refused(start));
@@ -61,7 +59,7 @@ function asItComes(start: StartService): void {
     const [model, database] = [createGate(), createGate()];
     const { token } = await signIn(service());
     openrouter.next(gated(model));
-    const set = gateway.fail(OPEN, { kind: 'gate', gate: database }, 1);
+    const set = gateway.fail(SESSIONS_PATH, { kind: 'gate', gate: database }, 1);
     const stream = await createStream(service(), token);
     const first = await stream.next();
     assert.deepEqual([first.event, first.id, Object.keys(first.data)], ['session', '1.0', ['id']]);
@@ -223,7 +221,7 @@ function failing(start: StartService): void {
     const user = await signIn(service());
     openrouter.reset();
     openrouter.next(gated(gate));
-    const set = gateway.fail(OPEN, { kind: 'answer', status: 503 });
+    const set = gateway.fail(SESSIONS_PATH, { kind: 'answer', status: 503 });
     const stream = await createStream(service(), user.token);
     const problem = expectList(await stream.whole(), 0, 'error');
     set.clear();
@@ -291,7 +289,7 @@ function notStored(start: StartService): void {
 
   it('tells its cards and then database_error in their last place; whoever comes back hears how it went on', async () => {
     const user = await signIn(service());
-    const set = service().world.gateway.fail(FINISH, { kind: 'answer', status: 503 });
+    const set = service().world.gateway.fail(FINISH_PATH, { kind: 'answer', status: 503 });
     const stream = await createStream(service(), user.token);
     const received = await stream.whole();
     const error = received.at(-1);
@@ -315,7 +313,7 @@ function notStored(start: StartService): void {
     const { gateway, openrouter } = service().world;
     const user = await signIn(service());
     openrouter.next(httpError(402));
-    const set = gateway.fail(FINISH, { kind: 'cut' });
+    const set = gateway.fail(FINISH_PATH, { kind: 'cut' });
     const stream = await createStream(service(), user.token);
     assert.equal(expectList(await stream.whole(), 0, 'error').code, 'ai_misconfigured');
     set.clear();

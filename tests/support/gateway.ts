@@ -8,6 +8,11 @@ import { bodyOf, type LoopbackServer, startLoopbackServer } from './loopback_ser
 import { type RecordedRequest, RecordedRequests } from './recorded_requests.ts';
 import { jsonReply, type Reply } from './reply.ts';
 
+/** Where a session is opened, read and listed. */
+export const SESSIONS_PATH = '/rest/v1/ai_generation_sessions';
+/** Where a generation is completed. */
+export const FINISH_PATH = '/rest/v1/rpc/finish_ai_session';
+
 export type GatewayRequest = RecordedRequest & {
   /** What the client was answered; missing while it waits, and for ever if it never was. */
   status?: number;
