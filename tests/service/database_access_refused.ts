@@ -1,14 +1,16 @@
-// Who refuses stands before the database, or the database refuses for now: a token that is not valid yet by its clock, a
-// schema that PostgREST does not know yet, a firewall, pages in place of answers.
+// Requests that are refused before Postgres runs them: by a firewall or a gateway, by PostgREST whose clock is behind or
+// whose schema cache is old.
 
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { createGate } from '../support/gate.ts';
 import { type Fault, FINISH_PATH, type GatewayRequest, SESSIONS_PATH } from '../support/gateway.ts';
 import { gated } from '../support/model_behaviour.ts';
+import { expectStoredOnce } from '../support/stored_session.ts';
 import {
   create,
   createStream,
+  endedSession,
   eventually,
   expectProblem,
   read,
@@ -24,7 +26,7 @@ import {
 
 export function tests(start: StartService): void {
   const service = started(start);
-  describe('a token that is not valid yet', () => notYetValid(service));
+  describe('a token not yet valid', () => notYetValid(service));
   describe('a firewall', () => firewall(service));
   describe('a database that is not ready', () => notReady(service));
 }
@@ -46,19 +48,16 @@ const issuedAtFuture = refusal(401, 'PGRST303', 'JWT issued at future');
 const ofDatabase = ({ path }: GatewayRequest) => path.startsWith('/rest/v1/');
 const withKey = (service: Service, user: SignedIn, key: string) => create(service, user.token, undefined, { 'idempotency-key': key });
 
-/** One session with the cards of that answer, one event, one model call. */
-async function expectPaidAndStoredOnce(service: Service, user: SignedIn, { id, candidates }: { id: string; candidates: { id: string }[] }): Promise<void> {
-  await eventually('the end is written', async () => (await rowsOf(service, user)).sessions.find(({ status }) => status !== 'generating'));
-  const rows = await rowsOf(service, user);
-  assert.deepEqual(rows.sessions.map(({ id, status, partial }) => [id, status, partial]), [[id, 'completed', false]]);
-  assert.deepEqual(rows.candidates.map(({ id }) => id), candidates.map(({ id }) => id));
-  assert.deepEqual(rows.events.map(({ type }) => type), ['ai_session.completed']);
+/** Expects one stored session, after one model call. */
+async function expectPaidOnce(service: Service, user: SignedIn, session: { id: string; candidates: object[] }): Promise<void> {
+  await endedSession(service, user);
+  expectStoredOnce(await rowsOf(service, user), session);
   assert.equal(service.world.openrouter.requests.total, 1);
 }
 
 function notYetValid(service: () => Service): void {
   for (const refusals of [1, 4]) {
-    it(`is sent again: ${refusals} refusals are not noticed`, async () => {
+    it(`a token not yet valid is sent again after ${refusals} refusals`, async () => {
       const user = await signIn(service());
       service().world.openrouter.reset();
       const set = service().world.gateway.fail(ofDatabase, issuedAtFuture, refusals);
@@ -66,11 +65,11 @@ function notYetValid(service: () => Service): void {
       assert.equal(created.status, 201, created.text);
       assert.equal(set.hits, refusals);
       assert.equal(remaining(created)['generations'], 49);
-      await expectPaidAndStoredOnce(service(), user, created.body);
+      await expectPaidOnce(service(), user, created.body);
     });
   }
 
-  it('does not stop a model that runs', async () => {
+  it('a token not yet valid does not stop the model call', async () => {
     const { gateway, openrouter } = service().world;
     const user = await signIn(service());
     const gate = createGate();
@@ -78,15 +77,15 @@ function notYetValid(service: () => Service): void {
     openrouter.next(gated(gate));
     const set = gateway.fail(SESSIONS_PATH, issuedAtFuture, 3);
     const created = create(service(), user.token);
-    await eventually('the row is there', async () => (await rowsOf(service(), user)).sessions[0]);
+    await eventually('the row is open', async () => (await rowsOf(service(), user)).sessions[0]);
     assert.equal(set.hits, 3);
     gate.open();
     const { status, body, text } = await created;
     assert.equal(status, 201, text);
-    await expectPaidAndStoredOnce(service(), user, body);
+    await expectPaidOnce(service(), user, body);
   });
 
-  it('that does not become valid costs a retryable failure, and loses nothing', async () => {
+  it('a token that never becomes valid is a retryable failure', async () => {
     const { gateway, openrouter } = service().world;
     const user = await signIn(service());
     const key = crypto.randomUUID();
@@ -97,11 +96,11 @@ function notYetValid(service: () => Service): void {
     set.clear();
     const created = await withKey(service(), user, key);
     assert.equal(created.status, 201, created.text);
-    await expectPaidAndStoredOnce(service(), user, created.body);
+    await expectPaidOnce(service(), user, created.body);
     assert.ok(set.hits < 30, `${set.hits} requests`);
   });
 
-  it('reads a session, or is a failure of the service', async () => {
+  it('a read with a token not yet valid is repeated, then a 500', async () => {
     const { gateway } = service().world;
     const user = await signIn(service());
     const { body } = await create(service(), user.token);
@@ -114,7 +113,7 @@ function notYetValid(service: () => Service): void {
     assert.equal(expectProblem(failed, 500, 'database_error').retryable, true);
   });
 
-  it('is not one that the database refuses for another reason', async () => {
+  it('a token rejected for another reason is not sent again', async () => {
     const { gateway, openrouter } = service().world;
     for (const message of ['JWT expired', 'JWT not in audience']) {
       const user = await signIn(service());
@@ -142,7 +141,7 @@ function firewall(service: () => Service): void {
   ];
 
   for (const [name, fault] of refusals) {
-    it(`that refuses the opening by ${name} is named, and no retry is offered`, async () => {
+    it(`a firewall that refuses the opening by ${name} is named`, async () => {
       const { gateway, openrouter } = service().world;
       const user = await signIn(service());
       const [gate, key] = [createGate(), crypto.randomUUID()];
@@ -153,7 +152,7 @@ function firewall(service: () => Service): void {
       const problem = expectProblem(failed, 500, 'database_error');
       assert.equal(problem.retryable, false);
       assert.match(problem.detail, /firewall/);
-      assert.equal(remaining(failed)['generations'], 50, 'nothing is counted');
+      assert.equal(remaining(failed)['generations'], 50, 'nothing is charged');
       await openrouter.aborted(1);
       await eventually('the log names it', () => service().logs.find((line) => line.includes('"open"') && line.includes('firewall')));
       const again = expectProblem(await withKey(service(), user, key), 500, 'database_error');
@@ -161,7 +160,7 @@ function firewall(service: () => Service): void {
 
       set.clear();
       gate.open();
-      await eventually('the failure is written', async () => (await rowsOf(service(), user)).sessions.find(({ status }) => status === 'failed'), 30_000);
+      await eventually('the failure is stored', async () => (await rowsOf(service(), user)).sessions.find(({ status }) => status === 'failed'), 30_000);
       const replayed = expectProblem(await withKey(service(), user, key), 500, 'database_error');
       assert.deepEqual([replayed.retryable, replayed.detail], [false, problem.detail]);
       assert.equal(openrouter.requests.total, 1);
@@ -169,7 +168,7 @@ function firewall(service: () => Service): void {
     });
   }
 
-  it('is named in a stream too', async () => {
+  it('a firewall is named in a stream too', async () => {
     const { gateway, openrouter } = service().world;
     const user = await signIn(service());
     const gate = createGate();
@@ -184,7 +183,7 @@ function firewall(service: () => Service): void {
     assert.match(data.detail, /firewall/);
   });
 
-  it('that refuses the completing is named, and what was paid for is kept', async () => {
+  it('a firewall that refuses the completion is named, and candidates kept', async () => {
     const { gateway, openrouter } = service().world;
     const user = await signIn(service());
     const key = crypto.randomUUID();
@@ -198,10 +197,10 @@ function firewall(service: () => Service): void {
     set.clear();
     const created = await withKey(service(), user, key);
     assert.equal(created.status, 201, created.text);
-    await expectPaidAndStoredOnce(service(), user, created.body);
+    await expectPaidOnce(service(), user, created.body);
   });
 
-  it('that refuses a read is named', async () => {
+  it('a firewall that refuses a read is named', async () => {
     const user = await signIn(service());
     const { body } = await create(service(), user.token);
     const set = service().world.gateway.fail(ofDatabase, page(403, 'Blocked'));
@@ -217,12 +216,12 @@ function firewall(service: () => Service): void {
 
 function notReady(service: () => Service): void {
   const faults: [name: string, matches: Parameters<Service['world']['gateway']['fail']>[0], fault: Fault][] = [
-    ['that does not know its function yet', FINISH_PATH, refusal(404, 'PGRST202', 'Could not find the function in the schema cache')],
+    ['without its function in the schema cache', FINISH_PATH, refusal(404, 'PGRST202', 'Could not find the function in the schema cache')],
     ['behind a gateway that answers 522 with a page', ofDatabase, page(522, '522: Connection timed out')],
     ['behind a page with status 200', ofDatabase, page(200, 'Checking your browser')],
   ];
   for (const [name, matches, fault] of faults) {
-    it(`${name} costs nothing that was paid for`, async () => {
+    it(`a database ${name} loses no candidates`, async () => {
       const { gateway, openrouter } = service().world;
       const user = await signIn(service());
       const key = crypto.randomUUID();
@@ -233,11 +232,11 @@ function notReady(service: () => Service): void {
       set.clear();
       const created = await withKey(service(), user, key);
       assert.equal(created.status, 201, created.text);
-      await expectPaidAndStoredOnce(service(), user, created.body);
+      await expectPaidOnce(service(), user, created.body);
     });
   }
 
-  it('behind a page with status 200 opens no row and reads no session', async () => {
+  it('a page with status 200 is no opened row and no session', async () => {
     const { gateway, openrouter } = service().world;
     const user = await signIn(service());
     const gate = createGate();
@@ -248,8 +247,8 @@ function notReady(service: () => Service): void {
     await openrouter.arrived(1);
     gate.open();
     const created = await creating;
-    assert.equal(created.status, 201, 'the completing function opens the row itself');
-    await expectPaidAndStoredOnce(service(), user, created.body);
+    assert.equal(created.status, 201, '`finish_ai_session` opens the row itself');
+    await expectPaidOnce(service(), user, created.body);
     for (const path of ['/ai-sessions', `/ai-sessions/${created.body.id}`]) {
       const unread = await sendRequest(service(), 'GET', path, { token: user.token });
       assert.equal(expectProblem(unread, 500, 'database_error').retryable, true);

@@ -1,18 +1,20 @@
-// The database fails: before the model was paid for, that costs nothing; afterwards nothing that was paid for is lost.
+// Outages of the database: a model call that was not made is not charged, and candidates that are billed are kept and stored
+// later. Every fault and its outcome: database_fault_table.ts.
 
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { createGate } from '../support/gate.ts';
 import { type Fault, FINISH_PATH, SESSIONS_PATH } from '../support/gateway.ts';
 import { answer, content, gated, goodAnswer, httpError } from '../support/model_behaviour.ts';
+import { expectStoredOnce } from '../support/stored_session.ts';
 import {
   type Answer,
   create,
+  endedSession,
   eventually,
   expectProblem,
   read,
   remaining,
-  type Row,
   rowsOf,
   type Service,
   signIn,
@@ -23,10 +25,10 @@ import {
 
 export function tests(start: StartService): void {
   const service = started(start);
-  describe('at the opening', () => atTheOpening(service));
-  describe('at the completing', () => atTheCompleting(service));
-  describe('when it answers and nobody hears it', () => keptWrites(service));
-  describe('when a session is read', () => whenReading(service));
+  describe('a database outage before the session is opened', () => atTheOpening(service));
+  describe('a database outage at the end of a generation', () => atTheCompleting(service));
+  describe('a database write whose responses are all lost', () => keptWrites(service));
+  describe('a database outage while a session is read', () => whenReading(service));
 }
 
 const refusals: [name: string, fault: Fault][] = [
@@ -35,42 +37,8 @@ const refusals: [name: string, fault: Fault][] = [
   ['that cuts the line', { kind: 'cut' }],
 ];
 
-/** The session is there once: its row, the cards that the caller was given, one event. */
-async function expectStoredOnce(service: Service, user: SignedIn, { id, candidates }: { id: string; candidates: object[] }): Promise<void> {
-  const rows = await rowsOf(service, user);
-  assert.deepEqual(rows.sessions.map(({ id, status }) => ({ id, status })), [{ id, status: 'completed' }]);
-  assert.deepEqual(rows.candidates.map(({ id, front, back, prompt }) => ({ id, front, back, prompt })), candidates);
-  assert.deepEqual(rows.events.map(({ type, session_id }) => ({ type, session_id })), [{ type: 'ai_session.completed', session_id: id }]);
-}
-
-/** The row has its end: the service writes it behind an answer. */
-function ended(service: Service, user: SignedIn, deadline_ms?: number): Promise<Row> {
-  const find = async () => (await rowsOf(service, user)).sessions.find(({ status }) => status !== 'generating');
-  return eventually('the end is written', find, deadline_ms);
-}
-
 function atTheOpening(service: () => Service): void {
-  for (const [name, fault] of [...refusals, ['that refuses the token', { kind: 'answer', status: 401 }]] as typeof refusals) {
-    it(`a database ${name} stops the model and gives the unit back`, async () => {
-      const { gateway, openrouter } = service().world;
-      const gate = createGate();
-      const user = await signIn(service());
-      openrouter.reset();
-      openrouter.next(gated(gate));
-      const set = gateway.fail(SESSIONS_PATH, fault);
-      const failed = await create(service(), user.token);
-      set.clear();
-      gate.open();
-      assert.equal(expectProblem(failed, 500, 'database_error').retryable, true);
-      assert.deepEqual(remaining(failed), { burst: 9, generations: 50 });
-      await openrouter.aborted(1);
-      assert.equal(openrouter.requests.total, 1);
-      assert.deepEqual(await rowsOf(service(), user), { sessions: [], candidates: [], events: [] });
-      assert.equal((await create(service(), user.token)).status, 201);
-    });
-  }
-
-  it('a database that is down altogether costs no unit', async () => {
+  it('a database that refuses every connection costs no generation', async () => {
     const { gateway, openrouter } = service().world;
     const gate = createGate();
     const user = await signIn(service());
@@ -86,17 +54,17 @@ function atTheOpening(service: () => Service): void {
     await openrouter.aborted(1);
   });
 
-  it('a database that comes back in a moment is not noticed', async () => {
+  it('two failed openings do not fail the request', async () => {
     const { gateway } = service().world;
     const user = await signIn(service());
     const set = gateway.fail(SESSIONS_PATH, { kind: 'answer', status: 503 }, 2);
     const created = await create(service(), user.token);
     assert.equal(created.status, 201, created.text);
     assert.equal(set.hits, 2);
-    await expectStoredOnce(service(), user, created.body);
+    expectStoredOnce(await rowsOf(service(), user), created.body);
   });
 
-  it('a model that was faster is paid for, and its cards are stored with their session', async () => {
+  it('candidates that arrive before the session is opened are stored', async () => {
     const { gateway, openrouter } = service().world;
     const opening = createGate();
     const user = await signIn(service());
@@ -110,10 +78,10 @@ function atTheOpening(service: () => Service): void {
     const { status, body, text } = await created;
     assert.equal(status, 201, text);
     assert.equal(cut.hits, 1);
-    await expectStoredOnce(service(), user, body);
+    expectStoredOnce(await rowsOf(service(), user), body);
   });
 
-  it('a model that was faster is paid for, even if the session was never opened', async () => {
+  it('candidates are stored though the session could never be opened', async () => {
     const { gateway, openrouter } = service().world;
     const user = await signIn(service());
     openrouter.reset();
@@ -122,12 +90,12 @@ function atTheOpening(service: () => Service): void {
     set.clear();
     assert.equal(created.status, 201, created.text);
     assert.equal(remaining(created)['generations'], 49);
-    await expectStoredOnce(service(), user, created.body);
+    expectStoredOnce(await rowsOf(service(), user), created.body);
   });
 }
 
 function atTheCompleting(service: () => Service): void {
-  /** A generation whose end could not be written. */
+  /** Starts a generation whose result the database rejects. */
   const notPersisted = async (fault: Fault): Promise<{ user: SignedIn; failed: Answer; id: string; mend: () => void }> => {
     const user = await signIn(service());
     const set = service().world.gateway.fail(FINISH_PATH, fault);
@@ -136,30 +104,7 @@ function atTheCompleting(service: () => Service): void {
     return { user, failed, id: session?.['id'], mend: set.clear };
   };
 
-  for (const [name, fault] of refusals) {
-    it(`a database ${name} is told, and the owner’s next call gets the session`, async () => {
-      const { user, failed, id, mend } = await notPersisted(fault);
-      assert.equal(expectProblem(failed, 500, 'database_error').retryable, true);
-      assert.deepEqual(remaining(failed), { burst: 9, generations: 49 });
-      const before = await rowsOf(service(), user);
-      assert.deepEqual(before.sessions.map(({ status }) => status), ['generating']);
-      assert.deepEqual([before.candidates, before.events], [[], []]);
-
-      mend();
-      const found = await read(service(), user.token, id);
-      assert.equal(found.status, 200, found.text);
-      assert.deepEqual([found.body.status, found.body.error, found.body.partial], ['completed', null, false]);
-      assert.equal(found.body.candidates.length, 20);
-      assert.ok(found.body.usage.prompt_tokens > 0);
-      await ended(service(), user);
-      await expectStoredOnce(service(), user, found.body);
-      const again = await read(service(), user.token, id);
-      assert.deepEqual(again.body.candidates, found.body.candidates);
-      assert.equal(remaining(await create(service(), user.token))['generations'], 48, 'the unit stays used');
-    });
-  }
-
-  it('what could not be written is nobody’s but the owner’s', async () => {
+  it('a session not yet persisted is read by its owner alone', async () => {
     const { id, mend } = await notPersisted({ kind: 'answer', status: 503 });
     const stranger = await signIn(service());
     expectProblem(await read(service(), stranger.token, id), 404, 'not_found');
@@ -167,22 +112,22 @@ function atTheCompleting(service: () => Service): void {
     expectProblem(await read(service(), stranger.token, id), 404, 'not_found');
   });
 
-  it('what could not be written outlives a restart', async () => {
+  it('a session not yet persisted survives a restart', async () => {
     const { user, id, mend } = await notPersisted({ kind: 'answer', status: 503 });
     await service().restart();
     mend();
     const found = await read(service(), user.token, id);
     assert.deepEqual([found.status, found.body.status, found.body.candidates.length], [200, 'completed', 20]);
-    await ended(service(), user);
-    await expectStoredOnce(service(), user, found.body);
+    await endedSession(service(), user);
+    expectStoredOnce(await rowsOf(service(), user), found.body);
   });
 
-  it('what could not be written is written by the next generation too', async () => {
+  it('the next generation persists the session as well', async () => {
     const { user, id, mend } = await notPersisted({ kind: 'answer', status: 503 });
     mend();
     const created = await create(service(), user.token);
     assert.equal(created.status, 201, created.text);
-    const rows = await eventually('both are written', async () => {
+    const rows = await eventually('both are persisted', async () => {
       const rows = await rowsOf(service(), user);
       return rows.sessions.every(({ status }) => status === 'completed') ? rows : undefined;
     });
@@ -191,16 +136,16 @@ function atTheCompleting(service: () => Service): void {
     assert.equal(rows.events.length, 2);
   });
 
-  it('what could not be written is written without anybody’s call', async () => {
+  it('a session not yet persisted is persisted without a request', async () => {
     const { user, mend } = await notPersisted({ kind: 'answer', status: 503 });
     mend();
-    // The service's own backoff, and nothing that a test can hurry.
-    await ended(service(), user, 30_000);
+    // The backoff of the service, which a test cannot shorten.
+    await endedSession(service(), user, 30_000);
     const rows = await rowsOf(service(), user);
     assert.deepEqual([rows.sessions.length, rows.candidates.length, rows.events.length], [1, 20, 1]);
   });
 
-  it('a failure of the model that could not be written is told as such, and written later', async () => {
+  it('a model failure not yet persisted is reported, and persisted later', async () => {
     const { gateway, openrouter } = service().world;
     const user = await signIn(service());
     openrouter.reset();
@@ -213,22 +158,22 @@ function atTheCompleting(service: () => Service): void {
     const id = (await rowsOf(service(), user)).sessions[0]?.['id'];
     const found = await read(service(), user.token, id);
     assert.deepEqual([found.body.status, found.body.error], ['failed', 'ai_misconfigured']);
-    await ended(service(), user);
+    await endedSession(service(), user);
     const { sessions, events } = await rowsOf(service(), user);
     assert.deepEqual([sessions[0]?.['status'], sessions[0]?.['error_code']], ['failed', 'ai_misconfigured']);
     assert.deepEqual(events.map(({ type }) => type), ['ai_session.failed']);
   });
 
-  it('a database that comes back in a moment is not noticed', async () => {
+  it('two failed completions do not fail the request', async () => {
     const user = await signIn(service());
     const set = service().world.gateway.fail(FINISH_PATH, { kind: 'cut' }, 2);
     const created = await create(service(), user.token);
     assert.equal(created.status, 201, created.text);
     assert.equal(set.hits, 2);
-    await expectStoredOnce(service(), user, created.body);
+    expectStoredOnce(await rowsOf(service(), user), created.body);
   });
 
-  it('odd characters in a card do not cost the session', async () => {
+  it('a candidate with U+0000 and lone surrogates is stored', async () => {
     const user = await signIn(service());
     const cards = '{"candidates":[{"front":"a\\u0000b \\ud83d c","back":"\\u0000\\udc00","prompt":"\\ufeffp\\u0001"}]}';
     service().world.openrouter.next(content(cards));
@@ -236,38 +181,21 @@ function atTheCompleting(service: () => Service): void {
     assert.equal(created.status, 201, created.text);
     const { front, back, prompt } = created.body.candidates[0];
     assert.deepEqual({ front, back, prompt }, { front: 'ab \uFFFD c', back: '\uFFFD', prompt: 'p' });
-    await expectStoredOnce(service(), user, created.body);
+    expectStoredOnce(await rowsOf(service(), user), created.body);
   });
 }
 
 function keptWrites(service: () => Service): void {
-  for (const [name, path] of [['opening', SESSIONS_PATH], ['completing', FINISH_PATH]] as const) {
-    for (const [how, fault] of [
-      ['is cut off', { kind: 'cut', kept: true }],
-      ['is a 503', { kind: 'answer', status: 503, kept: true }],
-    ] as const satisfies [string, Fault][]) {
-      it(`the ${name} that took effect and whose answer ${how} ends as 201 with one set of rows`, async () => {
-        const user = await signIn(service());
-        const set = service().world.gateway.fail(path, fault, 1);
-        const created = await create(service(), user.token);
-        assert.equal(created.status, 201, created.text);
-        assert.equal(set.hits, 1);
-        assert.equal(remaining(created)['generations'], 49);
-        await expectStoredOnce(service(), user, created.body);
-      });
-    }
-  }
-
-  it('the opening that took effect each time and was never heard of ends with one set of rows', async () => {
+  it('an opening applied three times and never confirmed stores one session', async () => {
     const user = await signIn(service());
     const set = service().world.gateway.fail(SESSIONS_PATH, { kind: 'cut', kept: true });
     const created = await create(service(), user.token);
     set.clear();
     assert.equal(created.status, 201, created.text);
-    await expectStoredOnce(service(), user, created.body);
+    expectStoredOnce(await rowsOf(service(), user), created.body);
   });
 
-  it('the completing that took effect each time and was never heard of is there for the owner, once', async () => {
+  it('a completion applied and never confirmed stores one session', async () => {
     const user = await signIn(service());
     const set = service().world.gateway.fail(FINISH_PATH, { kind: 'cut', kept: true });
     const failed = await create(service(), user.token);
@@ -277,10 +205,10 @@ function keptWrites(service: () => Service): void {
     const id = (await rowsOf(service(), user)).sessions[0]?.['id'];
     const found = await read(service(), user.token, id);
     assert.deepEqual([found.body.status, found.body.candidates.length], ['completed', 20]);
-    await expectStoredOnce(service(), user, found.body);
+    expectStoredOnce(await rowsOf(service(), user), found.body);
   });
 
-  it('the opening that took effect, before a model that was stopped, leaves no session that generates for ever', async () => {
+  it('an opening applied and never confirmed ends with its generation', async () => {
     const { gateway, openrouter } = service().world;
     const gate = createGate();
     const user = await signIn(service());
@@ -291,7 +219,7 @@ function keptWrites(service: () => Service): void {
     set.clear();
     gate.open();
     expectProblem(answered, 500, 'database_error');
-    await ended(service(), user);
+    await endedSession(service(), user);
     const { sessions, candidates, events } = await rowsOf(service(), user);
     assert.deepEqual(sessions.map(({ status, error_code }) => [status, error_code]), [['failed', 'database_error']]);
     assert.deepEqual([candidates.length, events.map(({ type }) => type)], [0, ['ai_session.failed']]);
@@ -300,7 +228,7 @@ function keptWrites(service: () => Service): void {
 
 function whenReading(service: () => Service): void {
   for (const [name, fault] of refusals) {
-    it(`a database ${name} is told`, async () => {
+    it(`a read reports a database ${name}`, async () => {
       const user = await signIn(service());
       const { body } = await create(service(), user.token);
       const set = service().world.gateway.fail(SESSIONS_PATH, fault);
@@ -311,7 +239,7 @@ function whenReading(service: () => Service): void {
     });
   }
 
-  it('a running session is read without it', async () => {
+  it('a running session is read without the database', async () => {
     const { gateway, openrouter } = service().world;
     const gate = createGate();
     const user = await signIn(service());

@@ -13,6 +13,7 @@ import type { ModelRequest } from '../support/model_request.ts';
 import {
   type Answer,
   create,
+  endedSession,
   eventually,
   expectProblem,
   lesson,
@@ -549,9 +550,8 @@ function withoutDatabase(service: () => Service): void {
     for (const fault of faults) fault.clear();
     gate.open();
     service().world.openrouter.reset();
-    // The service's own backoff, and nothing that a test can hurry.
-    const ended = async () => (await rowsOf(service(), user)).sessions.find(({ status }) => status !== 'generating');
-    const session = await eventually('the end is written', ended, 30_000);
+    // The backoff of the service, which a test cannot shorten.
+    const session = await endedSession(service(), user, 30_000);
     assert.deepEqual([session['status'], session['error_code'], session['run']], ['failed', 'database_error', 2]);
   });
 

@@ -160,6 +160,11 @@ export async function rowsOf(service: Service, user: User): Promise<Record<'sess
   return { sessions, candidates, events };
 }
 
+/** Waits until a session of the user has ended in the database: that is written after the response. */
+export function endedSession(service: Service, user: User, deadline_ms?: number): Promise<Row> {
+  return eventually('the session has ended', async () => (await rowsOf(service, user)).sessions.find(({ status }) => status !== 'generating'), deadline_ms);
+}
+
 /** What the field RateLimit says is left of requests and of generations. */
 export function remaining(answer: Pick<Answer, 'headers'>): Record<string, number> {
   const { attempts, ...left } = remainingOfAll(answer);
