@@ -10,7 +10,7 @@ import { type Answer, create, expectProblem, lesson, remainingOfAll, rowsOf, sen
 
 const PLENTY = { RATE_LIMIT_BURST: '100/60', AI_MAX_ATTEMPTS: '3' };
 
-/** A refusal by `attempts` alone. Answers Retry-After in seconds. */
+/** Expects a refusal by `attempts` alone. Returns Retry-After in seconds. */
 function expectLimited(answer: Answer): number {
   const problem = expectProblem(answer, 429, 'rate_limited');
   assert.deepEqual(problem['violated-policies'], ['attempts']);
@@ -73,7 +73,7 @@ export function tests(start: StartService): void {
       openrouter.always(httpError(503, { retry_after_s: 20 }));
       const accepted = await create(service(), user.token, undefined, { prefer: 'respond-async' });
       await (await openrouter.arrived(1)).over;
-      await pause(300); // the service reads the failure, which nothing shows
+      await pause(300); // time for the service to read the failure, which cannot be observed
       assert.equal((await sendRequest(service(), 'DELETE', `/ai-sessions/${accepted.body.id}`, { token: user.token })).status, 204);
       assert.equal(remainingOfAll(await create(service(), user.token, '{'))['attempts'], 6);
       assert.equal(openrouter.requests.total, 1);
@@ -82,7 +82,7 @@ export function tests(start: StartService): void {
       assert.deepEqual(events.map(({ data }) => [data.code, data.attempts]), [['cancelled', 1]]);
     });
 
-    it('a generation that is stopped makes no further call, whatever the last one comes to', async () => {
+    it('a stopped generation makes no further model call', async () => {
       const { openrouter } = service().world;
       for (let n = 0; n < 6; n += 1) {
         const user = await signIn(service());
@@ -92,7 +92,7 @@ export function tests(start: StartService): void {
         const accepted = await create(service(), user.token, undefined, { prefer: 'respond-async' });
         await openrouter.arrived(1);
         const stopping = sendRequest(service(), 'DELETE', `/ai-sessions/${accepted.body.id}`, { token: user.token });
-        await pause(50); // it has reached the object
+        await pause(50); // time for the request to reach the object
         gate.open();
         assert.equal((await stopping).status, 204);
         assert.equal(openrouter.requests.total, 1);
@@ -103,7 +103,7 @@ export function tests(start: StartService): void {
       openrouter.reset();
     });
 
-    it('is in both fields of each response to a POST', async () => {
+    it('both RateLimit fields of a POST response contain attempts', async () => {
       const user = await signIn(service());
       const refused = await create(service(), user.token, '{');
       assert.equal(refused.headers.get('ratelimit-policy'), '"burst";q=100;w=60, "generations";q=50;w=86400, "attempts";q=7;w=3600');
@@ -124,10 +124,10 @@ export function tests(start: StartService): void {
     });
   });
 
-  describe('a retry that the last call of the window leaves no room for', () => {
+  describe('a retry beyond the last call of the window', () => {
     const service = started(start, { ...PLENTY, RATE_LIMIT_ATTEMPTS: '2/3600' });
 
-    it('ends the generation with the failure that it has', async () => {
+    it('a retry beyond the limit ends the generation with its failure', async () => {
       const { openrouter } = service().world;
       const user = await signIn(service());
       openrouter.reset();
@@ -148,7 +148,7 @@ export function tests(start: StartService): void {
         while (answer.status === 201) answer = await create(service(), user.token);
         const problem = expectProblem(answer, 429, 'rate_limited');
         assert.deepEqual(problem['violated-policies'], ['attempts']);
-        // The time itself is what is promised here.
+        // This test is about the time itself.
         await pause(Number(answer.headers.get('retry-after')) * 1000);
         assert.equal((await create(service(), user.token)).status, 201);
       }

@@ -1,5 +1,5 @@
-// An account that was deleted, whose access token is still valid: the database refuses each row of it, so each generation
-// would be one more paid call whose result nobody can store.
+// A deleted account whose access token is still valid: the database rejects its rows, so each generation would be one more
+// billed call whose result cannot be stored.
 
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
@@ -11,7 +11,7 @@ import { create, expectProblem, read, sendRequest, type SignedIn, signIn, starte
 export function tests(start: StartService): void {
   const service = started(start);
 
-  /** A signed-in user whose account is gone. */
+  /** Signs in a user and deletes the account. */
   async function deleted(): Promise<SignedIn> {
     const user = await signIn(service());
     await service().world.sql('delete from auth.users where id = $1', [user.id]);
@@ -20,7 +20,7 @@ export function tests(start: StartService): void {
 
   for (const [name, isFast] of [['slower', false], ['faster', true]] as const) {
     describe(`with a model that is ${name} than the database`, () => {
-      it('is rejected after one model call, for the rest of the token’s life', async () => {
+      it('a deleted account is rejected after one model call', async () => {
         const { openrouter, gateway } = service().world;
         const user = await deleted();
         const gate = createGate();
@@ -50,7 +50,7 @@ export function tests(start: StartService): void {
     });
   }
 
-  it('is rejected by another life of the object too', async () => {
+  it('a deleted account is rejected after a restart too', async () => {
     const { openrouter } = service().world;
     const user = await deleted();
     expectProblem(await create(service(), user.token), 500, 'database_error');
@@ -60,7 +60,7 @@ export function tests(start: StartService): void {
     assert.equal(openrouter.requests.total, 0);
   });
 
-  it('is nothing to another user', async () => {
+  it('a deleted account does not affect another user', async () => {
     expectProblem(await create(service(), (await deleted()).token), 500, 'database_error');
     assert.equal((await create(service(), (await signIn(service())).token)).status, 201);
   });

@@ -1,4 +1,4 @@
-// A client that goes away after its request was accepted loses nothing.
+// A client that disconnects after its request was accepted loses nothing.
 
 import assert from 'node:assert/strict';
 import { connect } from 'node:net';
@@ -37,7 +37,7 @@ export function tests(start: StartService): void {
     });
   }
 
-  it('a client that leaves before a failure is not charged for it', async () => {
+  it('a client that leaves before a failure is not charged', async () => {
     const { openrouter } = service().world;
     const gate = createGate();
     const user = await signIn(service());
@@ -50,7 +50,7 @@ export function tests(start: StartService): void {
     assert.deepEqual(remaining(await create(service(), user.token)), { burst: 8, generations: 49 });
   });
 
-  it('a generation without its client takes up a place until it ends', async () => {
+  it('a generation without its client counts as concurrent until it ends', async () => {
     const { openrouter } = service().world;
     const gates = [createGate(), createGate()];
     const user = await signIn(service());
@@ -68,7 +68,7 @@ export function tests(start: StartService): void {
     assert.equal((await create(service(), user.token)).status, 201);
   });
 
-  it('a client that leaves in the middle of its body has asked for nothing', async () => {
+  it('a client that leaves in the middle of its body starts nothing', async () => {
     const { openrouter } = service().world;
     const user = await signIn(service());
     openrouter.reset();
@@ -82,7 +82,7 @@ export function tests(start: StartService): void {
     );
     socket.destroySoon();
     await once(socket, 'close');
-    // Whatever it had set going would be ahead of this.
+    // A generation of that request would be ahead of this one.
     const created = await create(service(), user.token);
     assert.equal(created.status, 201, created.text);
     assert.equal(openrouter.requests.total, 1);
@@ -90,7 +90,7 @@ export function tests(start: StartService): void {
   });
 }
 
-/** Asks for cards and goes away when the model stands at the gate and the session's row is there. */
+/** Starts a generation and disconnects when the model waits at the gate and the row is open. */
 async function leaveAt(service: Service, { token, ...user }: SignedIn, gate: Gate): Promise<void> {
   const leaving = new AbortController();
   const before = (await rowsOf(service, user)).sessions.length;
@@ -98,12 +98,12 @@ async function leaveAt(service: Service, { token, ...user }: SignedIn, gate: Gat
   const pending = sendRequest(service, 'POST', '/ai-sessions', { token, body, signal: leaving.signal });
   const left = assert.rejects(pending, { name: 'AbortError' });
   await gate.reached;
-  await eventually('the row is there', async () => (await rowsOf(service, user)).sessions[before]);
+  await eventually('the row is open', async () => (await rowsOf(service, user)).sessions[before]);
   leaving.abort();
   await left;
 }
 
-/** The first session of the user, once it has an end. */
+/** Waits until the user's first session has ended. */
 function ended(service: Service, user: SignedIn): Promise<Row> {
   return eventually('the session ends', async () => {
     const [session] = (await rowsOf(service, user)).sessions;

@@ -1,4 +1,4 @@
-// The three limits of POST /ai-sessions: what is counted, what a refusal tells, and what is given back.
+// The three limits of POST /ai-sessions: what is counted, what a refusal contains, and what is refunded.
 
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
@@ -32,14 +32,14 @@ export function tests(start: StartService): void {
     describe('generations', () => generations(service));
     describe('concurrent', () => concurrent(service));
     describe('the event log', () => eventLog(service));
-    it('survive a restart', () => surviveRestart(service()));
-    it('are told to the event log once in a window, also by another life of the object', () => loggedOnce(service()));
+    it('all limits survive a restart', () => surviveRestart(service()));
+    it('a limit is logged once in a window, also after a restart', () => loggedOnce(service()));
   });
   describe('fifty requests at once', () => allAtOnce(start));
   describe('a window of a second', () => shortWindow(start));
 }
 
-/** All that a 429 says. Answers Retry-After in seconds. */
+/** Expects a complete 429. Returns Retry-After in seconds. */
 function expectLimited(answer: Answer, ...policies: string[]): number {
   const problem = expectProblem(answer, 429, 'rate_limited');
   assert.equal(problem.type, QUOTA_EXCEEDED);
@@ -50,17 +50,17 @@ function expectLimited(answer: Answer, ...policies: string[]): number {
   return Number(retryAfter);
 }
 
-/** Seconds until there is more of the policy, as RateLimit says. */
+/** Seconds until the policy resets, from RateLimit. */
 function moreIn_s(answer: Answer, policy: string): number {
   const field = answer.headers.get('ratelimit') ?? '';
   return Number(field.match(new RegExp(`"${policy}";r=\\d+;t=(\\d+)`))?.[1]);
 }
 
-/** A request that counts and costs no generation. */
+/** Sends a request that counts and starts no generation. */
 const badBody = (service: Service, { token }: SignedIn) => create(service, token, '{');
 
 function burst(service: () => Service): void {
-  it('lets its quota in and not one more, and tells when to come back', async () => {
+  it('burst admits its quota and not one more, with a Retry-After', async () => {
     const user = await signIn(service());
     for (let left = 4; left >= 0; left -= 1) {
       const counted = await badBody(service(), user);
@@ -69,13 +69,13 @@ function burst(service: () => Service): void {
     }
     const limited = await badBody(service(), user);
     const retryAfter_s = expectLimited(limited, 'burst');
-    // A hundredth of the window is what the counting may be stricter, and a second what is rounded up.
+    // Counting may be stricter by a hundredth of the window, and a second is rounded up.
     assert.ok(retryAfter_s >= 50 && retryAfter_s <= 62, `Retry-After: ${retryAfter_s}`);
     assert.deepEqual(remaining(limited), { burst: 0, generations: 3 });
     assert.equal(moreIn_s(limited, 'burst'), retryAfter_s);
   });
 
-  it('refuses a good request too, before it costs anything', async () => {
+  it('a valid request beyond the burst is refused before it costs anything', async () => {
     const { openrouter } = service().world;
     const user = await signIn(service());
     for (let n = 0; n < 5; n += 1) await badBody(service(), user);
@@ -87,20 +87,20 @@ function burst(service: () => Service): void {
     assert.deepEqual((await rowsOf(service(), user)).sessions, []);
   });
 
-  it('lets in no more than its quota of requests that arrive together', async () => {
+  it('burst admits no more than its quota of concurrent requests', async () => {
     const user = await signIn(service());
     const answers = await Promise.all(Array.from({ length: 12 }, () => badBody(service(), user)));
     const statuses = answers.map(({ status }) => status).sort();
     assert.deepEqual(statuses, [...Array(5).fill(400), ...Array(7).fill(429)]);
   });
 
-  it('of one user is nothing to another', async () => {
+  it('the burst of one user does not affect another', async () => {
     const [first, second] = [await signIn(service()), await signIn(service())];
     for (let n = 0; n < 6; n += 1) await badBody(service(), first);
     assert.deepEqual(remaining(await badBody(service(), second)), { burst: 4, generations: 3 });
   });
 
-  it('is the same for every token of a user', async () => {
+  it('all tokens of a user share one burst', async () => {
     const user = await signIn(service());
     await badBody(service(), user);
     const token = service().world.auth.token(user, { alg: 'RS256' });
@@ -109,7 +109,7 @@ function burst(service: () => Service): void {
 }
 
 function generations(service: () => Service): void {
-  it('lets its quota in and not one more, and a refusal costs the model nothing', async () => {
+  it('generations admits its quota; a refusal makes no model call', async () => {
     const { openrouter } = service().world;
     const user = await signIn(service());
     for (let left = 2; left >= 0; left -= 1) {
@@ -128,7 +128,7 @@ function generations(service: () => Service): void {
     assert.equal((await rowsOf(service(), user)).sessions.length, 3);
   });
 
-  it('is told together with the burst when both are used up, and the longer wait with it', async () => {
+  it('a refusal names both exhausted policies and the longer wait', async () => {
     const user = await signIn(service());
     for (let n = 0; n < 3; n += 1) assert.equal((await create(service(), user.token)).status, 201);
     for (let n = 0; n < 2; n += 1) await badBody(service(), user);
@@ -140,7 +140,7 @@ function generations(service: () => Service): void {
     ['that the model API refused', httpError(402), 'ai_misconfigured'],
     ['without one card', content('I have no cards today.'), 'ai_invalid_response'],
   ] as const) {
-    it(`gets back the unit of a generation ${name}, and the answer shows it`, async () => {
+    it(`a generation ${name} is refunded, and RateLimit shows it`, async () => {
       const user = await signIn(service());
       for (let burst = 4; burst >= 1; burst -= 1) {
         service().world.openrouter.next(behaviour, 3);
@@ -156,7 +156,7 @@ function generations(service: () => Service): void {
     });
   }
 
-  it('keeps the unit of a text that was refused', async () => {
+  it('a refused text stays charged', async () => {
     const user = await signIn(service());
     for (const left of [2, 1]) {
       service().world.openrouter.next(refusal());
@@ -168,7 +168,7 @@ function generations(service: () => Service): void {
 }
 
 function concurrent(service: () => Service): void {
-  it('lets two run and no third, until one has ended', async () => {
+  it('a third concurrent generation is refused until one has ended', async () => {
     const { openrouter } = service().world;
     const gates = [createGate(), createGate()] as const;
     const user = await signIn(service());
@@ -197,7 +197,7 @@ function concurrent(service: () => Service): void {
     assert.equal((await running[1])?.status, 201);
   });
 
-  it('lets only two of those in that arrive together', async () => {
+  it('two of the requests that arrive together are admitted', async () => {
     const { openrouter } = service().world;
     const gate = createGate();
     const user = await signIn(service());
@@ -220,7 +220,7 @@ function concurrent(service: () => Service): void {
     assert.deepEqual(statuses, [201, 201, 429, 429]);
   });
 
-  it('gets its place back from a generation that failed', async () => {
+  it('a failed generation no longer counts as concurrent', async () => {
     const { openrouter } = service().world;
     const user = await signIn(service());
     openrouter.reset();
@@ -233,7 +233,7 @@ function concurrent(service: () => Service): void {
 }
 
 function eventLog(service: () => Service): void {
-  it('gets one row for each limit in a window, whatever the number of refusals', async () => {
+  it('each limit is logged once in a window, not once per refusal', async () => {
     const user = await signIn(service());
     const limitedRows = async (): Promise<Row[]> => {
       const { events } = await rowsOf(service(), user);
@@ -247,12 +247,12 @@ function eventLog(service: () => Service): void {
     assert.deepEqual((await row('generations'))['session_id'], null);
     for (let n = 0; n < 3; n += 1) expectLimited(await create(service(), user.token), 'burst', 'generations');
     await row('burst');
-    // A second row would have left before this: a whole generation of somebody else takes several times as long.
+    // A second row would have been sent before this: a generation of another user takes several times as long.
     assert.equal((await create(service(), (await signIn(service())).token)).status, 201);
     assert.deepEqual((await limitedRows()).map(({ data }) => data), [{ policy: 'generations' }, { policy: 'burst' }]);
   });
 
-  it('is not waited for, and a refusal does not fail with it', async () => {
+  it('a refusal neither waits for its log entry nor fails with it', async () => {
     const { gateway } = service().world;
     const gate = createGate();
     const user = await signIn(service());
@@ -286,14 +286,14 @@ async function loggedOnce(service: Service): Promise<void> {
   await eventually('the row', async () => ((await logged()).length > 0 ? true : undefined));
   await service.restart();
   expectLimited(await badBody(service, user), 'burst');
-  // A second row would have left before this: a whole generation of somebody else takes several times as long.
+  // A second row would have been sent before this: a generation of another user takes several times as long.
   assert.equal((await create(service, (await signIn(service)).token)).status, 201);
   assert.deepEqual(await logged(), [['ai_session.rate_limited', { policy: 'burst' }]]);
 }
 
 const AT_ONCE = 50;
 
-/** How many answers of fifty requests of one user have which status. */
+/** Counts the statuses of fifty requests of one user. */
 async function fiftyAtOnce(service: Service, body?: unknown): Promise<Record<number, number>> {
   const { token } = await signIn(service);
   const answers = await Promise.all(Array.from({ length: AT_ONCE }, () => create(service, token, body)));
@@ -305,11 +305,11 @@ function allAtOnce(start: StartService): void {
   const bursting = started(start, { RATE_LIMIT_BURST: '10/60' });
   const generating = started(start, { RATE_LIMIT_BURST: '100/60', RATE_LIMIT_GENERATIONS: '10/3600', RATE_LIMIT_CONCURRENT: '100' });
 
-  it('against a burst of ten let exactly ten through', async () => {
+  it('fifty requests against a burst of ten: ten are admitted', async () => {
     assert.deepEqual(await fiftyAtOnce(bursting(), '{'), { 400: 10, 429: 40 });
   });
 
-  it('against ten generations start exactly ten calls of the model', async () => {
+  it('fifty requests against ten generations: ten model calls', async () => {
     const { openrouter } = generating().world;
     const gate = createGate();
     openrouter.always(gated(gate));
@@ -324,12 +324,12 @@ function allAtOnce(start: StartService): void {
 function shortWindow(start: StartService): void {
   const service = started(start, { RATE_LIMIT_BURST: '2/1' });
 
-  it('lets a client in that waits exactly as long as it is told', async () => {
+  it('a client that waits exactly Retry-After is admitted', async () => {
     const user = await signIn(service());
     for (let round = 0; round < 2; round += 1) {
       let answer = await badBody(service(), user);
       while (answer.status !== 429) answer = await badBody(service(), user);
-      // The time itself is what is promised here.
+      // This test is about the time itself.
       await pause(Number(answer.headers.get('retry-after')) * 1000);
       assert.equal((await badBody(service(), user)).status, 400);
     }

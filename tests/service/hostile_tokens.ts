@@ -1,5 +1,5 @@
-// Who is let in, over HTTP: every token of tests/fixtures/hostile_tokens.json (which says how to read it), made with real
-// keys. tests/core/hostile_tokens.rs makes the same ones natively, where the clock stands still.
+// Which tokens are accepted over HTTP: every token of tests/fixtures/hostile_tokens.json (which describes its members), made
+// with real keys. tests/core/hostile_tokens.rs makes the same ones natively, with a fixed clock.
 
 import assert from 'node:assert/strict';
 import { generateKeyPairSync, type KeyObject } from 'node:crypto';
@@ -13,7 +13,7 @@ import { type Answer, expectProblem, lesson, rowsOf, type Service, signIn, type 
 type Members = Record<string, unknown>;
 type Encoding = 'padded' | 'trailing bits';
 
-/** One token. What the members mean stands in the file. */
+/** One token; the file describes the members. */
 type Case = {
   name: string;
   expect: string;
@@ -38,7 +38,7 @@ const { cases } = JSON.parse(readFileSync(new URL('../fixtures/hostile_tokens.js
 
 export function tests(start: StartService): void {
   const overHttp = cases.filter((token) => !token.exact_time);
-  describe('as it is delivered', () => {
+  describe('with the default variables', () => {
     table(start, {}, overHttp.filter(({ service }) => service === undefined));
   });
   describe('with SUPABASE_JWT_SECRET and ALLOW_ANONYMOUS_USERS=1', () => {
@@ -63,21 +63,21 @@ function table(start: StartService, variables: Variables, tokens: Case[]): void 
       sent.push(made);
       const lines = (token.authorization ?? ['Bearer <token>']).map((line) => line.replaceAll('<token>', made));
       if (token.expect === 'let in') {
-        // A session that nobody has: 404 for whoever is let in.
+        // A session that does not exist: 404 for an accepted token.
         expectProblem(await send(service(), 'GET', `/ai-sessions/${crypto.randomUUID()}`, lines), 404, 'not_found');
         return;
       }
       const before = { database: databaseRequests(service()), model: world.openrouter.requests.total };
-      // What costs most, if it went through.
+      // The most expensive request.
       const body = JSON.stringify({ input_text: lesson(), model: 'test/first' });
       const refused = await send(service(), 'POST', '/ai-sessions', lines, body);
       expectProblem(refused, 401, token.expect);
       assert.deepEqual({ database: databaseRequests(service()), model: world.openrouter.requests.total }, before);
-      refusals.push({ name: token.name, code: token.expect, seen: fromOutside(refused) });
+      refusals.push({ name: token.name, code: token.expect, seen: asSeen(refused) });
     });
   }
 
-  it('every refusal of one code looks like every other', () => {
+  it('all refusals of one code are equal but for their ids', () => {
     const refused = tokens.filter(({ expect }) => expect !== 'let in');
     assert.equal(refusals.length, refused.length);
     for (const { name, code, seen } of refusals) {
@@ -85,15 +85,15 @@ function table(start: StartService, variables: Variables, tokens: Case[]): void 
     }
   });
 
-  it('no refusal has left anything with the user', async () => {
+  it('no refusal stores anything for the user', async () => {
     assert.deepEqual(await rowsOf(service(), user), { sessions: [], candidates: [], events: [] });
   });
 
-  it('no token stands in the log', () => {
-    // Too short a part could stand anywhere by chance.
+  it('no token is in the log', () => {
+    // A shorter part could occur by chance.
     const parts = sent.flatMap((token) => [token, ...token.split('.').slice(1)]).filter((part) => part.length >= 12);
     assert.ok(parts.length >= tokens.length);
-    // The service writes a line for each of them.
+    // The service writes a line for each request.
     assert.ok(service().logs.length >= tokens.length);
     assert.deepEqual(service().logs.filter((line) => parts.some((part) => line.includes(part))), []);
   });
@@ -103,15 +103,15 @@ function databaseRequests(service: Service): number {
   return service.world.gateway.requests.where(({ path }) => path.startsWith('/rest/v1/')).length;
 }
 
-/** All that a caller can tell two refusals apart by, but for the request's own id and the time. */
-function fromOutside({ status, headers, body, text }: Answer): object {
+/** A refusal as its caller sees it, without the request's own id and time. */
+function asSeen({ status, headers, body, text }: Answer): object {
   const named = Object.fromEntries(headers);
   const own = ['x-request-id', 'date', 'server-timing'];
   for (const name of own) if (name in named) named[name] = 'its own';
   return { status, headers: named, body: { ...body, request_id: 'its own' }, length: text.length };
 }
 
-/** Past `fetch`, which would trim and join the lines. */
+/** Sends without `fetch`, which would trim and join the lines. */
 function send(service: Service, method: string, path: string, authorization: string[], body = ''): Promise<Answer> {
   const url = new URL(service.url + path);
   const headers = ['Host', url.host, 'Connection', 'close', ...authorization.flatMap((line) => ['Authorization', line])];
@@ -192,7 +192,7 @@ const projectKeys = (service: Service) => {
   return [es256, rs256] as const;
 };
 
-/** Keys that this project has never published. */
+/** Keys that this project has not published. */
 const strangers = {
   'stranger': generateKeyPairSync('ec', { namedCurve: 'P-256' }),
   'stranger rsa': generateKeyPairSync('rsa', { modulusLength: 2048 }),
@@ -218,11 +218,11 @@ function keyOf(name: string, service: Service): KeyObject | string {
     'secret: rs256 n': rs256.publicJwk.n,
   };
   const key = keys[name];
-  assert.ok(key !== undefined, `nobody knows the key ${name}`);
+  assert.ok(key !== undefined, `there is no key ${name}`);
   return key;
 }
 
-/** With white space behind it where that is needed for bits that stand for nothing, or for padding. */
+/** Adds white space where unused bits or padding need it. */
 function encode(json: string, encoding: Encoding | undefined): string {
   let text = json;
   while (encoding !== undefined && Buffer.byteLength(text) % 3 !== 1) text += ' ';
@@ -231,7 +231,7 @@ function encode(json: string, encoding: Encoding | undefined): string {
   return encoding === 'trailing bits' ? withTrailingBits(encoded) : encoded;
 }
 
-/** Another last letter with the same bytes: the lowest of its bits stand for nothing. */
+/** Another last letter with the same bytes: its lowest bits are unused. */
 function withTrailingBits(text: string): string {
   const last = text.charCodeAt(text.length - 1);
   const other = text.slice(0, -1) + String.fromCharCode(last + 1);
@@ -239,7 +239,7 @@ function withTrailingBits(text: string): string {
   return other;
 }
 
-/** Not every length can be had by the claims alone: base64url has none of 4 n + 1. */
+/** The claims alone cannot reach every length: base64url has none of 4 n + 1. */
 function filledUpTo(bytes: number, headerText: (more: Members) => string, claimsText: (more: Members) => string): { header: string; claims: string } {
   const chars = (text: string) => encodePart(text).length;
   const signatureChars = 86;
@@ -255,7 +255,7 @@ function filledUpTo(bytes: number, headerText: (more: Members) => string, claims
 /** The order of P-256 (SEC 2, section 2.4.2). */
 const ORDER = Buffer.from('ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551', 'hex');
 
-/** The signature with something done to its bytes. */
+/** Alters the bytes of the signature. */
 function changed(genuine: Buffer, how: string | undefined): string {
   const half = genuine.length / 2;
   const [r, s] = [genuine.subarray(0, half), genuine.subarray(half)];
@@ -290,6 +290,6 @@ function changed(genuine: Buffer, how: string | undefined): string {
   if (how === 'trailing bits') return withTrailingBits(text);
   if (how === 'truncated') return text.slice(0, -1);
   const way = ways[how];
-  assert.ok(way, `nobody knows what ${how} does to a signature`);
+  assert.ok(way, `there is no alteration ${how}`);
   return way().toString('base64url');
 }

@@ -1,4 +1,4 @@
-// What every answer has, whatever the route: paths and methods, CORS, ids, caching, compression, the trace, the log.
+// What every response has on any route: paths and methods, CORS, ids, caching, compression, the trace, the log.
 
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
@@ -22,7 +22,7 @@ import {
 const ORIGIN = 'https://cards.example';
 
 export function tests(start: StartService): void {
-  describe('as it is delivered', () => {
+  describe('with the default variables', () => {
     const service = started(start, { RATE_LIMIT_BURST: '5/60' });
     describe('a path', () => paths(service));
     describe('GET /models and GET /health', () => openRoutes(service));
@@ -50,7 +50,7 @@ function paths(service: () => Service): void {
     ['POST', '/models', 'GET'],
     ['DELETE', '/health', 'GET'],
   ] as const) {
-    it(`${method} ${path} is not allowed, and the answer says what is`, async () => {
+    it(`${method} ${path} is not allowed, and Allow names the methods`, async () => {
       const refused = await sendRequest(service(), method, path);
       expectProblem(refused, 405, 'method_not_allowed');
       const allow = refused.headers.get('allow')?.split(/, */) ?? [];
@@ -58,7 +58,7 @@ function paths(service: () => Service): void {
     });
   }
 
-  it('is the same with a query', async () => {
+  it('a query does not change the route', async () => {
     assert.equal((await sendRequest(service(), 'GET', '/health?a=b')).status, 200);
   });
 }
@@ -76,7 +76,7 @@ function openRoutes(service: () => Service): void {
     });
   });
 
-  it('/health is well whatever the others are, and asks nobody', async () => {
+  it('/health is 200 during outages and sends no request', async () => {
     const { gateway, openrouter } = service().world;
     gateway.requests.clear();
     gateway.down();
@@ -105,7 +105,7 @@ function cors(service: () => Service): void {
     });
   const expectReadable = ({ headers }: Answer) => {
     assert.equal(headers.get('access-control-allow-origin'), ORIGIN);
-    assert.ok(members(headers.get('vary')).includes('origin'), 'a cache tells origins apart');
+    assert.ok(members(headers.get('vary')).includes('origin'), 'a cache distinguishes origins');
     assert.equal(headers.get('access-control-allow-credentials'), null);
     const exposed = members(headers.get('access-control-expose-headers'));
     for (const name of ['x-request-id', 'location', 'retry-after', 'ratelimit', 'ratelimit-policy']) {
@@ -114,7 +114,7 @@ function cors(service: () => Service): void {
   };
 
   for (const path of ['/ai-sessions', `/ai-sessions/${crypto.randomUUID()}`, '/models', '/not-there-but-its-404-is-to-be-read']) {
-    it(`may ask for ${path}`, async () => {
+    it(`a page of an allowed origin may request ${path}`, async () => {
       const { status, headers, text } = await preflight(ORIGIN, path);
       assert.equal(status, 204);
       assert.equal(text, '');
@@ -132,7 +132,7 @@ function cors(service: () => Service): void {
   }
 
   for (const origin of ['https://evil.example', 'http://cards.example', 'https://cards.example.evil.example', 'https://cards.example:8443', 'null']) {
-    it(`of ${origin} is not let in`, async () => {
+    it(`a page of ${origin} is not allowed`, async () => {
       for (const answer of [await preflight(origin), await sendRequest(service(), 'GET', '/models', { headers: { origin } })]) {
         assert.equal(answer.headers.get('access-control-allow-origin'), null);
         assert.ok(members(answer.headers.get('vary')).includes('origin'));
@@ -160,7 +160,7 @@ function cors(service: () => Service): void {
     },
   };
   for (const [status, answered] of Object.entries(answers)) {
-    it(`reads a ${status}`, async () => {
+    it(`a page of an allowed origin can read a ${status}`, async () => {
       const answer = await answered();
       assert.equal(answer.status, Number(status), answer.text);
       expectReadable(answer);
@@ -171,13 +171,13 @@ function cors(service: () => Service): void {
 function requestIds(service: () => Service): void {
   const models = (id?: string) => sendRequest(service(), 'GET', '/models', { headers: id === undefined ? {} : { 'x-request-id': id } });
 
-  it('is the service’s own where the caller has none, and a new one each time', async () => {
+  it('a request without an id receives a new one', async () => {
     const ids = (await Promise.all([models(), models()])).map(({ headers }) => headers.get('x-request-id'));
     for (const id of ids) assert.match(id ?? '', UUID_V7);
     assert.notEqual(ids[0], ids[1]);
   });
 
-  it('is the caller’s own if it is a UUID, in errors too', async () => {
+  it('a UUID sent by the caller is the request id, in errors too', async () => {
     const id = crypto.randomUUID();
     assert.equal((await models(id)).headers.get('x-request-id'), id);
     const failed = await sendRequest(service(), 'GET', '/nothing', { headers: { 'x-request-id': id } });
@@ -190,14 +190,14 @@ function requestIds(service: () => Service): void {
   });
 
   for (const sent of ['1', 'abc', 'x'.repeat(36), `${crypto.randomUUID()}0`, `${crypto.randomUUID()}, ${crypto.randomUUID()}`, '"><script>']) {
-    it(`"${sent}" is replaced`, async () => {
+    it(`the request id "${sent}" is replaced`, async () => {
       assert.match((await models(sent)).headers.get('x-request-id') ?? '', UUID_V7);
     });
   }
 }
 
 function headers(service: () => Service): void {
-  it('with a user’s data is not cached, whether it is good or bad', async () => {
+  it('responses with a user’s data are not cached', async () => {
     const { token } = await signIn(service());
     const created = await create(service(), token);
     for (const answer of [
@@ -211,7 +211,7 @@ function headers(service: () => Service): void {
     }
   });
 
-  it('is compressed for whoever takes that, and only for them', async () => {
+  it('a response is compressed for clients that accept it', async () => {
     const { token } = await signIn(service());
     const [plain, gzipped] = [{ 'accept-encoding': 'identity' }, { 'accept-encoding': 'gzip' }];
     const created = await create(service(), token, undefined, gzipped);
@@ -224,7 +224,7 @@ function headers(service: () => Service): void {
     assert.deepEqual(compressed.body, whole.body);
   });
 
-  it('tells how long the stages took', async () => {
+  it('Server-Timing has the duration of each stage', async () => {
     const { token } = await signIn(service());
     const timing = (await create(service(), token)).headers.get('server-timing') ?? '';
     assert.deepEqual(timing.split(', ').map((stage) => stage.replace(/;dur=\d+(\.\d+)?$/, '')), ['auth', 'model', 'database', 'total']);
@@ -245,19 +245,19 @@ function trace(service: () => Service): void {
     return sent.map(({ headers }) => headers['traceparent']);
   };
 
-  it('of the caller goes on to the database and to the model API', async () => {
+  it('the caller’s traceparent is sent to the database and the model API', async () => {
     const traceparent = '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01';
     assert.deepEqual(await traced(traceparent), Array(4).fill(traceparent));
   });
 
   for (const field of ['nonsense', '00-00000000000000000000000000000000-00f067aa0ba902b7-01', '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7']) {
-    it(`that is none (${field}) does not`, async () => {
+    it(`an invalid traceparent (${field}) is not forwarded`, async () => {
       assert.deepEqual(await traced(field), Array(4).fill(undefined));
     });
   }
 }
 
-/** The lines about one request. */
+/** The log lines of one request. */
 function linesOf(service: Service, id: string): Row[] {
   const lines = service.logs.filter((line) => line.startsWith('{')).map((line) => JSON.parse(line) as Row);
   return lines.filter(({ request_id }) => request_id === id);
@@ -268,7 +268,7 @@ function lineOf(service: Service, { headers }: Answer): Promise<Row> {
 }
 
 function log(service: () => Service): void {
-  it('has one line for a generation, with all that an operator asks', async () => {
+  it('a generation has one log line with all of its fields', async () => {
     const user = await signIn(service());
     const created = await create(service(), user.token);
     const { level, method, route, status, code, session_id, model, attempts, usage, ...line } = await lineOf(service(), created);
@@ -292,7 +292,7 @@ function log(service: () => Service): void {
     assert.match(line['user'], /^[0-9a-f]{16,}$/);
   });
 
-  it('has one line for each request and no more', async () => {
+  it('each request has one log line', async () => {
     const { token } = await signIn(service());
     const answers = [
       await create(service(), token),
@@ -318,7 +318,7 @@ function log(service: () => Service): void {
       { status: 500, code: 'ai_misconfigured', level: 'error' },
     ],
     [
-      'a database that is away',
+      'a database outage',
       async () => {
         const { gateway, openrouter } = service().world;
         const gate = createGate();
@@ -334,13 +334,13 @@ function log(service: () => Service): void {
       { status: 500, code: 'database_error', level: 'warn' },
     ],
   ] as const) {
-    it(`has the code of ${name}`, async () => {
+    it(`the log line of ${name} has its code`, async () => {
       const { status, code, level } = await lineOf(service(), await send());
       assert.deepEqual({ status, code, level }, expected);
     });
   }
 
-  it('has a pseudonym for the user, the same each time, and never the user', async () => {
+  it('the log has a stable pseudonym and never the user id', async () => {
     const user = await signIn(service());
     const [first, second] = [await create(service(), user.token), await create(service(), user.token, '{')];
     assert.equal((await lineOf(service(), first))['user'], (await lineOf(service(), second))['user']);
@@ -349,7 +349,7 @@ function log(service: () => Service): void {
     }
   });
 
-  // That no line has a token, a key or a text is looked at for every service of this folder when it is closed.
+  // `started` checks for every service of this folder that no line has a token, a key or a text.
 }
 
 function openToAll(start: StartService): void {
@@ -367,7 +367,7 @@ function openToAll(start: StartService): void {
     }
   });
 
-  it('the log has what an operator must act on, and nothing else', async () => {
+  it('LOG_LEVEL=error logs only errors that an operator must act on', async () => {
     const { token } = await signIn(service());
     await create(service(), token);
     service().world.openrouter.next(httpError(402));
@@ -390,7 +390,7 @@ function badConfiguration(start: StartService): void {
   });
   const names = ['SUPABASE_URL', 'OPENROUTER_BASE_URL', 'RATE_LIMIT_BURST', 'AI_TIMEOUT_MS', 'ALLOWED_MODELS', 'AI_FALLBACK', 'LOG_LEVEL'];
 
-  it('is internal on every route, with the headers that every answer has', async () => {
+  it('a bad configuration is 500 internal on every route', async () => {
     const { token } = await signIn(service());
     const headers = { origin: ORIGIN };
     for (const answer of [
@@ -402,16 +402,16 @@ function badConfiguration(start: StartService): void {
       expectProblem(answer, 500, 'internal');
       assert.match(answer.headers.get('x-request-id') ?? '', UUID_V7);
       assert.ok(['*', ORIGIN].includes(answer.headers.get('access-control-allow-origin') ?? ''));
-      for (const name of names) assert.ok(!answer.text.includes(name), 'the caller is not told which variable');
+      for (const name of names) assert.ok(!answer.text.includes(name), 'the response does not name the variable');
     }
   });
 
-  it('leaves /health as it is', async () => {
+  it('/health is 200 with a bad configuration', async () => {
     const found = await sendRequest(service(), 'GET', '/health');
     assert.deepEqual([found.status, found.body.status], [200, 'ok']);
   });
 
-  it('is told in the log, each variable by its name and none by its value', async () => {
+  it('the log names each invalid variable and no value', async () => {
     await sendRequest(service(), 'GET', '/models');
     const line = await eventually('the line', () => service().logs.find((line) => line.includes('RATE_LIMIT_BURST')));
     for (const name of names) assert.ok(line.includes(name), name);
@@ -424,7 +424,7 @@ function noConfiguration(start: StartService): void {
   const required = ['SUPABASE_URL', 'SUPABASE_ANON_KEY', 'OPENROUTER_API_KEY'];
   const service = started(start, Object.fromEntries(required.map((name) => [name, ''])));
 
-  it('is told in the log, each required variable by its name', async () => {
+  it('the log names each required variable', async () => {
     expectProblem(await sendRequest(service(), 'GET', '/models'), 500, 'internal');
     const line = await eventually('the line', () => service().logs.find((line) => line.includes('SUPABASE_URL')));
     for (const name of required) assert.ok(line.includes(name), name);
