@@ -30,13 +30,13 @@ after(() => service.close());
 
 const body = { input_text: lesson(), model: 'test/first' };
 
-for (const form of ['sync', 'stream', 'async'] as const) {
-  it(`a decision that is stored half-way holds not at all (${form})`, async () => {
+for (const mode of ['sync', 'stream', 'async'] as const) {
+  it(`a decision that is stored half-way holds not at all (${mode})`, async () => {
     const { openrouter } = service.world;
     const user = await signIn(service);
     openrouter.reset();
-    const headers = { 'idempotency-key': KEY, ...(form === 'async' ? { prefer: 'respond-async' } : {}) };
-    const refused = form === 'stream'
+    const headers = { 'idempotency-key': KEY, ...(mode === 'async' ? { prefer: 'respond-async' } : {}) };
+    const refused = mode === 'stream'
       ? await createStream(service, user.token, body, headers).then(() => assert.fail('a stream'), (error: NoStream) => error.answer)
       : await create(service, user.token, body, headers);
     expectProblem(refused, 500, 'rate_limiter_unavailable');

@@ -12,7 +12,7 @@ import { startOnWorkerd, type WorkerdService } from './workerd.ts';
 const REOPEN = '/rest/v1/rpc/reopen_ai_session';
 
 const body = { input_text: lesson(), model: 'test/first' };
-const LATER = { prefer: 'respond-async' };
+const ASYNC = { prefer: 'respond-async' };
 
 type Case = {
   /** What was there of the key's session when the process died. */
@@ -40,7 +40,7 @@ async function begin(user: SignedIn, behaviour: ModelBehaviour): Promise<string>
   const { openrouter } = service.world;
   openrouter.next(behaviour);
   const called = openrouter.arrived(openrouter.requests.total + 1);
-  const { id } = (await keyed(user, LATER)).body;
+  const { id } = (await keyed(user, ASYNC)).body;
   await called;
   return id;
 }
@@ -139,14 +139,14 @@ describe('a key whose session had, when the process died,', { concurrency: true 
       const user = victims.get(each);
       assert.ok(user, 'it was brought there');
       const [opened] = (await rowsOf(service, user)).sessions;
-      const forms = [{}, LATER, { accept: 'text/event-stream' }];
-      const answers = await Promise.all(Array.from({ length: 9 }, (_, n) => keyed(user, forms[n % 3])));
-      const plain = answers.filter((_, n) => n % 3 === 0);
-      for (const response of plain) {
+      const modes = [{}, ASYNC, { accept: 'text/event-stream' }];
+      const answers = await Promise.all(Array.from({ length: 9 }, (_, n) => keyed(user, modes[n % 3])));
+      const sync = answers.filter((_, n) => n % 3 === 0);
+      for (const response of sync) {
         assert.deepEqual([response.status, response.body.code, response.body.partial, response.body.candidates?.length], [each.status, each.code, each.partial, each.cards], response.text);
         assert.equal(remaining(response)['generations'], 50 - each.unitsUsed);
       }
-      if (each.status === 201) assert.equal(new Set(plain.map(({ text }) => text)).size, 1);
+      if (each.status === 201) assert.equal(new Set(sync.map(({ text }) => text)).size, 1);
 
       expectProblem(await keyed(user, {}, { ...body, model: 'test/second' }), 422, 'idempotency_key_reused');
       const { sessions, candidates, events } = await rowsOf(service, user);

@@ -70,7 +70,7 @@ import { env as desksEnv } from 'cloudflare:workers';
 
 const body = { input_text: lesson(), model: 'test/first' };
 const KEYED = { 'idempotency-key': 'k' };
-const FORMS = { plain: {}, 'as a stream': { accept: 'text/event-stream' }, later: { prefer: 'respond-async' } } as const;
+const MODES = { 'in sync mode': {}, 'in stream mode': { accept: 'text/event-stream' }, 'in async mode': { prefer: 'respond-async' } } as const;
 
 let service: Service;
 before(async () => {
@@ -97,15 +97,15 @@ async function expectOnce(user: SignedIn, calls = 1): Promise<{ id: string; card
 
 for (const [how, key] of [['without a key', {}], ['with a key', KEYED]] as const) {
   describe(`a request ${how} whose answer is lost`, () => {
-    for (const [form, headers] of Object.entries(FORMS)) {
-      it(`when all is done is answered ${form} with what was made, and counted once`, async () => {
+    for (const [mode, headers] of Object.entries(MODES)) {
+      it(`when all is done is answered ${mode} with what was made, and counted once`, async () => {
         const user = await signIn(service);
         const response = await losing('answer', user, { ...key, ...headers });
-        assert.equal(response.status, { plain: 201, 'as a stream': 200, later: 202 }[form], response.text);
+        assert.equal(response.status, { 'in sync mode': 201, 'in stream mode': 200, 'in async mode': 202 }[mode], response.text);
         assert.deepEqual(remaining(response), { burst: 9, generations: 49 });
         const id = response.headers.get('location')?.split('/').at(-1) ?? '';
         // The stream's answer began before there was an end, and the 202's too.
-        if (form === 'plain') assert.deepEqual((await expectOnce(user)).cards, response.body.candidates);
+        if (mode === 'in sync mode') assert.deepEqual((await expectOnce(user)).cards, response.body.candidates);
         await ended(user, id);
         assert.equal((await expectOnce(user)).id, id);
         assert.deepEqual(remaining(await create(service, user.token, '{')), { burst: 8, generations: 49 });
@@ -179,13 +179,13 @@ for (const [how, key] of [['without a key', {}], ['with a key', KEYED]] as const
 }
 
 for (const [how, key] of [['without a key', {}], ['with a key', KEYED]] as const) {
-  for (const [form, headers] of Object.entries(FORMS)) {
-    it(`a failure that can pass and whose answer is lost is told ${how}, ${form}, and counted once; the next request tries again`, async () => {
+  for (const [mode, headers] of Object.entries(MODES)) {
+    it(`a failure that can pass and whose answer is lost is told ${how}, ${mode}, and counted once; the next request tries again`, async () => {
       const user = await signIn(service);
       service.world.openrouter.next(httpError(503), 3);
       const response = await losing('late', user, { ...key, ...headers });
-      if (form === 'plain') expectProblem(response, 500, 'ai_unavailable');
-      else if (form === 'later') assert.deepEqual([response.status, response.body.status, response.body.error], [202, 'failed', 'ai_unavailable'], response.text);
+      if (mode === 'in sync mode') expectProblem(response, 500, 'ai_unavailable');
+      else if (mode === 'in async mode') assert.deepEqual([response.status, response.body.status, response.body.error], [202, 'failed', 'ai_unavailable'], response.text);
       else assert.match(response.text, /event: error\ndata: .*"code":"ai_unavailable"/);
       assert.deepEqual(remaining(response), { burst: 9, generations: 50 });
       assert.deepEqual((await rowsOf(service, user)).sessions.map(({ status, run }) => [status, run]), [['failed', 1]]);

@@ -24,11 +24,11 @@ const GENERATIONS = 10_000;
 /** desk::HEARTBEAT_MS, the attempts at the model after it, and the backoff of what the database did not take. */
 const ALL_ENDED_MS = 10_000 + 30_000;
 
-const FORMS = { plain: {}, stream: { accept: 'text/event-stream' }, later: { prefer: 'respond-async' } } as const;
-type Form = keyof typeof FORMS;
+const MODES = { sync: {}, stream: { accept: 'text/event-stream' }, async: { prefer: 'respond-async' } } as const;
+type Mode = keyof typeof MODES;
 
 /** One answer to a request with a key. */
-type Exchange = { user: SignedIn; key: string; form: Form; answer: Answer };
+type Exchange = { user: SignedIn; key: string; mode: Mode; answer: Answer };
 
 const seed = seedFrom('KEY_SEED');
 const choices = seededChoices(seed);
@@ -102,11 +102,11 @@ describe(`keys, and ${CRASHES} deaths (KEY_SEED=${seed})`, () => {
 
   it('the cards that were told are those that are stored', () => {
     const stored = Map.groupBy(candidates, ({ session_id }) => session_id);
-    for (const { form, answer } of exchanges) {
-      const cards = cardsIn(form, answer);
+    for (const { mode, answer } of exchanges) {
+      const cards = cardsIn(mode, answer);
       const id = answer.headers.get('location')?.split('/').at(-1);
       const rows = (stored.get(id) ?? []).map(({ id, front, back, prompt }) => ({ id, front, back, prompt }));
-      if (cards !== undefined) assert.deepEqual(rows, cards, `${id} ${form}`);
+      if (cards !== undefined) assert.deepEqual(rows, cards, `${id} ${mode}`);
     }
   });
 
@@ -144,15 +144,15 @@ describe(`keys, and ${CRASHES} deaths (KEY_SEED=${seed})`, () => {
     service.world.openrouter.reset();
     const keys = new Map(exchanges.map(({ user, key }) => [`${user.id} ${key}`, { user, key }]));
     for (const { user, key } of keys.values()) {
-      const answers = await Promise.all([1, 2, 3].map(() => keyed(user, key, 'plain')));
+      const answers = await Promise.all([1, 2, 3].map(() => keyed(user, key, 'sync')));
       const [first] = answers;
       assert.ok(first?.status === 201 || first?.body.code === 'ai_refused', first?.text);
       if (first.status === 201) assert.equal(new Set(answers.map(({ text }) => text)).size, 1);
     }
   });
 
-  const keyed = ({ token }: SignedIn, key: string, form: Form, sent: object = body): Promise<Answer> =>
-    create(service, token, sent, { 'idempotency-key': key, ...FORMS[form] });
+  const keyed = ({ token }: SignedIn, key: string, mode: Mode, sent: object = body): Promise<Answer> =>
+    create(service, token, sent, { 'idempotency-key': key, ...MODES[mode] });
 
   /** Asks and asks, while the process is killed again and again. */
   async function loadAndKill(): Promise<void> {
@@ -164,13 +164,13 @@ describe(`keys, and ${CRASHES} deaths (KEY_SEED=${seed})`, () => {
       const nth = requestsOf.get(user) ?? 0;
       requestsOf.set(user, nth + 1);
       const key = `key-${Math.floor(nth / PER_KEY)}`;
-      const form = choices.pick<Form>([[3, 'plain'], [1, 'stream'], [1, 'later']]);
+      const mode = choices.pick<Mode>([[3, 'sync'], [1, 'stream'], [1, 'async']]);
       try {
-        const answer = await keyed(user, key, form);
-        exchanges.push({ user, key, form, answer });
+        const answer = await keyed(user, key, mode);
+        exchanges.push({ user, key, mode, answer });
         const id = answer.headers.get('location')?.split('/').at(-1);
-        if (id !== undefined && choices.chance(0.1)) reused.push(await keyed(user, key, form, other));
-        if (id !== undefined && form === 'later' && choices.chance(0.3)) await sendRequest(service, 'DELETE', `/ai-sessions/${id}`, { token: user.token });
+        if (id !== undefined && choices.chance(0.1)) reused.push(await keyed(user, key, mode, other));
+        if (id !== undefined && mode === 'async' && choices.chance(0.3)) await sendRequest(service, 'DELETE', `/ai-sessions/${id}`, { token: user.token });
         // Its own pace, where dead generations hold all its places.
         if (answer.status === 429) await pause(100);
       } catch (error) {
@@ -229,9 +229,9 @@ describe(`keys, and ${CRASHES} deaths (KEY_SEED=${seed})`, () => {
 });
 
 /** What an answer says of all the cards; undefined where it says nothing of them. */
-function cardsIn(form: Form, { status, body, text }: Answer): object[] | undefined {
-  if (form === 'plain') return status === 201 ? body.candidates : undefined;
-  if (form === 'later') return body.status === 'completed' ? body.candidates : undefined;
+function cardsIn(mode: Mode, { status, body, text }: Answer): object[] | undefined {
+  if (mode === 'sync') return status === 201 ? body.candidates : undefined;
+  if (mode === 'async') return body.status === 'completed' ? body.candidates : undefined;
   const events = parseEvents(text);
   const isDone = events.at(-1)?.event === 'done';
   return isDone ? events.filter(({ event }) => event === 'candidate').map(({ data: { index: _, ...card } }) => card) : undefined;

@@ -1,6 +1,6 @@
-// Idempotency-Key: the same key and body is the same session for 24 hours, one call of the model and one unit, in whichever
-// form, at once or later. A failure that can pass frees the key, one that cannot is told again. (What the platform can do
-// to a key: tests/hosts/idempotency_key_crashes.test.ts and lost_replies.test.ts.)
+// Idempotency-Key: the same key and body is the same session for 24 hours, one model call and one charge, in any response
+// mode, at once or later. A retryable failure frees the key, a final one is replayed. (Crashes and lost replies:
+// tests/hosts/idempotency_key_crashes.test.ts and lost_replies.test.ts.)
 
 import assert from 'node:assert/strict';
 import { request as httpRequest } from 'node:http';
@@ -34,9 +34,9 @@ const REOPEN = '/rest/v1/rpc/reopen_ai_session';
 const BURST = 200;
 const GENERATIONS = 50;
 
-const FORMS = { plain: {}, 'as a stream': { accept: 'text/event-stream' }, later: { prefer: 'respond-async' } } as const;
-type Form = keyof typeof FORMS;
-const forms = Object.keys(FORMS) as Form[];
+const MODES = { 'in sync mode': {}, 'in stream mode': { accept: 'text/event-stream' }, 'in async mode': { prefer: 'respond-async' } } as const;
+type Mode = keyof typeof MODES;
+const modes = Object.keys(MODES) as Mode[];
 
 const body = { input_text: lesson(), model: 'test/first' };
 
@@ -46,25 +46,25 @@ export function tests(start: StartService): void {
   describe('a key that is sent many times at once', () => atOnce(service));
   describe('a key with another body', () => otherBody(service));
   describe('the header', () => header(service));
-  describe('a failure that can pass', () => retried(service));
-  describe('a failure that cannot pass', () => replayed(service));
-  describe('a database that is away', () => withoutDatabase(service));
+  describe('a retryable failure', () => retried(service));
+  describe('a final failure', () => replayed(service));
+  describe('a database outage', () => withoutDatabase(service));
   describe('a quota', () => quotas(start));
 }
 
 /** `POST /ai-sessions` with a key. */
-function keyed(service: Service, { token }: SignedIn, key: string, { form = 'plain', sent = body }: { form?: Form; sent?: unknown } = {}): Promise<Answer> {
-  return create(service, token, sent, { 'idempotency-key': key, ...FORMS[form] });
+function keyed(service: Service, { token }: SignedIn, key: string, { mode = 'in sync mode', sent = body }: { mode?: Mode; sent?: unknown } = {}): Promise<Answer> {
+  return create(service, token, sent, { 'idempotency-key': key, ...MODES[mode] });
 }
 
-/** The session that an answer tells of, in whichever form. */
+/** The session of a response, in any mode. */
 function sessionIn({ headers, text }: Answer): string {
   const id = headers.get('location')?.split('/').at(-1);
   assert.ok(id, text);
   return id;
 }
 
-/** What the answer says of the cards; undefined for one that did not wait for them. */
+/** The candidates of a response; undefined for one that did not wait for them. */
 function cardsIn(answered: Answer): object[] | undefined {
   if (answered.body !== undefined) return answered.body.status === 'generating' ? undefined : answered.body.candidates;
   const events = parseEvents(answered.text);
@@ -77,46 +77,46 @@ const callsFor = (service: Service, id: string): ModelRequest[] =>
 
 const hasToken = ({ token }: SignedIn) => ({ headers }: GatewayRequest) => headers['authorization'] === `Bearer ${token}`;
 
-/** The user's one session: its row, its cards, and these events. */
+/** Expects the user's only session: its row, its candidates, and these events. */
 async function expectOneSession(service: Service, user: SignedIn, id: string, events: [type: string, run: number][], calls = 1): Promise<Row> {
   const rows = await rowsOf(service, user);
   assert.deepEqual(rows.sessions.map(({ id }) => id), [id]);
   assert.deepEqual(rows.events.map(({ type, run, session_id }) => [type, run, session_id]), events.map(([type, run]) => [`ai_session.${type}`, run, id]));
-  assert.equal(callsFor(service, id).length, calls, 'calls of the model');
+  assert.equal(callsFor(service, id).length, calls, 'model calls');
   return rows.sessions[0]!;
 }
 
 function sameKey(service: () => Service): void {
-  for (const first of forms) {
-    it(`that was sent ${first} is the same session in every form, one call of the model and one unit`, async () => {
+  for (const first of modes) {
+    it(`a key sent ${first} is one session and one charge in every mode`, async () => {
       const user = await signIn(service());
       const key = crypto.randomUUID();
-      const id = sessionIn(await keyed(service(), user, key, { form: first }));
+      const id = sessionIn(await keyed(service(), user, key, { mode: first }));
       let burst = BURST - 1;
-      for (const form of [...forms, ...forms]) {
-        const again = await keyed(service(), user, key, { form });
+      for (const mode of [...modes, ...modes]) {
+        const again = await keyed(service(), user, key, { mode });
         burst -= 1;
-        assert.equal(again.status, { plain: 201, 'as a stream': 200, later: 202 }[form], again.text);
+        assert.equal(again.status, { 'in sync mode': 201, 'in stream mode': 200, 'in async mode': 202 }[mode], again.text);
         assert.equal(sessionIn(again), id);
         const { candidates } = await rowsOf(service(), user);
         const stored = candidates.map(({ id, front, back, prompt }) => ({ id, front, back, prompt }));
-        if (form !== 'later') assert.equal(stored.length, 20);
+        if (mode !== 'in async mode') assert.equal(stored.length, 20);
         assert.deepEqual(cardsIn(again) ?? stored, stored);
-        // Each request counts, and only as that.
+        // Each request counts as a request only.
         assert.deepEqual(remaining(again), { burst, generations: GENERATIONS - 1 });
       }
       await expectOneSession(service(), user, id, [['completed', 1]]);
     });
   }
 
-  it('gives the very same answer again', async () => {
+  it('a repeated key has the same response', async () => {
     const user = await signIn(service());
     const [first, again] = [await keyed(service(), user, 'k'), await keyed(service(), user, 'k')];
     assert.equal(first.status, 201, first.text);
     assert.deepEqual([again.status, again.text, again.headers.get('location')], [201, first.text, first.headers.get('location')]);
   });
 
-  it('gives a partial session again as one', async () => {
+  it('a repeated key of a partial session is partial', async () => {
     const user = await signIn(service());
     service().world.openrouter.next(cutByLength(3));
     const [first, again] = [await keyed(service(), user, 'k'), await keyed(service(), user, 'k')];
@@ -134,7 +134,7 @@ function sameKey(service: () => Service): void {
     await expectOneSession(service(), user, first.body.id, [['completed', 1]]);
   });
 
-  it('outlives its session’s leaving client', async () => {
+  it('a key survives its disconnected client', async () => {
     const gate = createGate();
     const user = await signIn(service());
     const leaving = new AbortController();
@@ -151,7 +151,7 @@ function sameKey(service: () => Service): void {
     await expectOneSession(service(), user, created.id, [['completed', 1]]);
   });
 
-  it('of one user is nothing to another', async () => {
+  it('equal keys of two users are two sessions', async () => {
     const users = [await signIn(service()), await signIn(service())];
     const answers = await Promise.all(users.map((user) => keyed(service(), user, 'k')));
     for (const [index, user] of users.entries()) {
@@ -162,7 +162,7 @@ function sameKey(service: () => Service): void {
     assert.notEqual(answers[0]?.body.id, answers[1]?.body.id);
   });
 
-  it('is not another key of the same body, and no key at all is none', async () => {
+  it('two keys, or none, with one body are separate sessions', async () => {
     const user = await signIn(service());
     const ids = [(await keyed(service(), user, 'k')).body.id, (await keyed(service(), user, 'K')).body.id];
     for (const _ of [1, 2]) ids.push((await create(service(), user.token, body)).body.id);
@@ -170,7 +170,7 @@ function sameKey(service: () => Service): void {
     assert.equal((await rowsOf(service(), user)).sessions.length, 4);
   });
 
-  it('is the same for every token of its user', async () => {
+  it('a key is the same for all tokens of its user', async () => {
     const user = await signIn(service());
     const first = await keyed(service(), user, 'k');
     const token = service().world.auth.token(user, { alg: 'RS256' });
@@ -181,29 +181,29 @@ function sameKey(service: () => Service): void {
 function atOnce(service: () => Service): void {
   const AT_ONCE = 20;
 
-  it('makes one session, and all are given it', async () => {
+  it('concurrent requests with one key share one session', async () => {
     const { openrouter } = service().world;
     const gate = createGate();
     const user = await signIn(service());
     openrouter.next(gated(gate));
-    const answering = Array.from({ length: AT_ONCE }, (_, n) => keyed(service(), user, 'k', { form: forms[n % 3]! }));
+    const answering = Array.from({ length: AT_ONCE }, (_, n) => keyed(service(), user, 'k', { mode: modes[n % 3]! }));
     await gate.reached;
-    // A request that has counted is at the desk: each of the others is one more reader of what is held.
+    // A request that has counted has reached the user object: each of the others is one more subscriber.
     const counted = async () => (await create(service(), user.token, '{')).headers.get('ratelimit') ?? '';
-    await eventually('all are there', async () => (Number((await counted()).match(/"burst";r=(\d+)/)?.[1]) < BURST - AT_ONCE ? true : undefined));
+    await eventually('all have arrived', async () => (Number((await counted()).match(/"burst";r=(\d+)/)?.[1]) < BURST - AT_ONCE ? true : undefined));
     gate.open();
     const answers = await Promise.all(answering);
 
     assert.deepEqual([...new Set(answers.map(sessionIn))].length, 1);
-    const plain = answers.filter((_, n) => forms[n % 3] === 'plain');
+    const plain = answers.filter((_, n) => modes[n % 3] === 'in sync mode');
     assert.deepEqual([...new Set(plain.map(({ status }) => status))], [201]);
-    assert.equal(new Set(plain.map(({ text }) => text)).size, 1, 'all are told the same');
+    assert.equal(new Set(plain.map(({ text }) => text)).size, 1, 'all responses are equal');
     for (const response of answers) assert.deepEqual(cardsIn(response) ?? plain[0]?.body.candidates, plain[0]?.body.candidates);
     for (const response of answers) assert.equal(remaining(response)['generations'], GENERATIONS - 1);
     await expectOneSession(service(), user, sessionIn(answers[0]!), [['completed', 1]]);
   });
 
-  it('and fails is a failure for all of them, and then is tried once more', async () => {
+  it('concurrent requests share a failure, and a later one tries again', async () => {
     const { openrouter } = service().world;
     const gate = createGate();
     const user = await signIn(service());
@@ -218,7 +218,7 @@ function atOnce(service: () => Service): void {
     assert.equal(remaining(await keyed(service(), user, 'k'))['generations'], GENERATIONS - 1);
   });
 
-  it('after a failure that can pass is one more try', async () => {
+  it('concurrent requests after a retryable failure are one more attempt', async () => {
     const { openrouter } = service().world;
     const user = await signIn(service());
     openrouter.next(httpError(503, {}), 3);
@@ -242,27 +242,27 @@ function otherBody(service: () => Service): void {
     ['another model', { ...body, model: 'test/second' }],
   ];
   for (const [name, sent] of others) {
-    for (const form of forms) {
-      it(`(${name}, asked for ${form}) is refused, while the first runs and when it has ended`, async () => {
+    for (const mode of modes) {
+      it(`a key with ${name} is refused ${mode}, during and after its session`, async () => {
         const gate = createGate();
         const user = await signIn(service());
         service().world.openrouter.next(gated(gate));
         const first = keyed(service(), user, 'k');
         await gate.reached;
         for (const when of ['running', 'ended']) {
-          const refused = await keyed(service(), user, 'k', { form, sent });
+          const refused = await keyed(service(), user, 'k', { mode, sent });
           expectProblem(refused, 422, 'idempotency_key_reused');
-          assert.equal(remaining(refused)['generations'], GENERATIONS - 1, 'it counts as a request and no more');
+          assert.equal(remaining(refused)['generations'], GENERATIONS - 1, 'it counts as a request only');
           if (when === 'running') gate.open();
           await first;
         }
         await expectOneSession(service(), user, (await first).body.id, [['completed', 1]]);
-        assert.equal((await keyed(service(), user, 'k')).text, (await first).text, 'the key still is that of the first');
+        assert.equal((await keyed(service(), user, 'k')).text, (await first).text, 'the key still belongs to the first request');
       });
     }
   }
 
-  it('is refused after a failure that can pass, too', async () => {
+  it('a key with another body is refused after a retryable failure, too', async () => {
     const user = await signIn(service());
     service().world.openrouter.next(httpError(503), 3);
     expectProblem(await keyed(service(), user, 'k'), 500, 'ai_unavailable');
@@ -270,7 +270,7 @@ function otherBody(service: () => Service): void {
     assert.equal((await keyed(service(), user, 'k')).status, 201);
   });
 
-  it('is the same one, if only what the cleaning of the text takes away is different', async () => {
+  it('a text that differs only in removed characters is the same body', async () => {
     const user = await signIn(service());
     const first = await keyed(service(), user, 'k', { sent: { ...body, input_text: `One.\nTwo.\n${lesson()}` } });
     for (const input_text of [` One.\r\nTwo.\r${lesson()}\n\n`, `\uFEFFOne.\u0000\nTwo.\u{E0041}\n${lesson()}\u007F`]) {
@@ -294,7 +294,7 @@ function otherBody(service: () => Service): void {
 }
 
 function header(service: () => Service): void {
-  /** Past `fetch`, which joins lines of one name and trims. Answers the status and the document. */
+  /** Sends without `fetch`, which joins lines of one name and trims. Returns the status and the document. */
   const raw = (token: string, lines: string[]): Promise<{ status: number | undefined; document: any; ratelimit: string }> =>
     new Promise((resolve, reject) => {
       const headers = { authorization: `Bearer ${token}`, 'content-type': 'application/json', connection: 'close', 'idempotency-key': lines };
@@ -307,7 +307,7 @@ function header(service: () => Service): void {
       outgoing.end(JSON.stringify(body));
     });
 
-  it('may be quoted or not: it is the same key', async () => {
+  it('a quoted key equals the same key without quotes', async () => {
     const user = await signIn(service());
     const first = await keyed(service(), user, '"8e03978e-40d5-43dd-bc93-6894a57f9324"');
     for (const spelling of ['8e03978e-40d5-43dd-bc93-6894a57f9324', '"8e03978e-40d5-43dd-bc93-6894a57f9324"; v=1']) {
@@ -345,7 +345,7 @@ function header(service: () => Service): void {
     ['two lines', ['a', 'b']],
     ['two lines of the same', ['a', 'a']],
   ] as const) {
-    it(`of ${name} is refused by name, and counts as a request only`, async () => {
+    it(`a key of ${name} is refused by name and counts as a request only`, async () => {
       const user = await signIn(service());
       const { status, document, ratelimit } = await raw(user.token, [...lines]);
       assert.deepEqual([status, document.code], [400, 'invalid_parameter']);
@@ -364,8 +364,8 @@ function retried(service: () => Service): void {
     ['ai_invalid_response', answer({ content: 'I have no cards today.' }), 3],
   ];
   for (const [code, behaviour, calls] of passing) {
-    for (const form of forms) {
-      it(`(${code}) frees the key: asked again ${form} it is tried again under the same session, and charged once`, async () => {
+    for (const mode of modes) {
+      it(`${code} frees the key: a repetition ${mode} tries again`, async () => {
         const user = await signIn(service());
         service().world.openrouter.next(behaviour, calls);
         const failed = await keyed(service(), user, 'k');
@@ -374,7 +374,7 @@ function retried(service: () => Service): void {
         const [first] = (await rowsOf(service(), user)).sessions;
         assert.deepEqual([first?.['status'], first?.['error_code'], first?.['run']], ['failed', code, 1]);
 
-        const again = await keyed(service(), user, 'k', { form });
+        const again = await keyed(service(), user, 'k', { mode });
         assert.equal(sessionIn(again), first?.['id']);
         assert.equal(remaining(again)['generations'], GENERATIONS - 1);
         const response = await keyed(service(), user, 'k');
@@ -388,7 +388,7 @@ function retried(service: () => Service): void {
     }
   }
 
-  it('may come twice, and outlives a restart in between', async () => {
+  it('a key is freed by two failures with a restart in between', async () => {
     const user = await signIn(service());
     for (const _ of [1, 2]) {
       service().world.openrouter.next(httpError(503), 3);
@@ -401,7 +401,7 @@ function retried(service: () => Service): void {
     assert.equal(remaining(created)['generations'], GENERATIONS - 1);
   });
 
-  it('and then one that cannot pass is replayed as that', async () => {
+  it('a final failure after a retryable one is replayed', async () => {
     const user = await signIn(service());
     service().world.openrouter.next(httpError(503), 3);
     expectProblem(await keyed(service(), user, 'k'), 500, 'ai_unavailable');
@@ -411,7 +411,7 @@ function retried(service: () => Service): void {
     await expectOneSession(service(), user, session?.['id'], [['failed', 1], ['failed', 2]], 4);
   });
 
-  it('is generating for whoever reads it, as soon as it is tried again', async () => {
+  it('a repeated session is generating for its readers', async () => {
     const { gateway, openrouter } = service().world;
     const [gate, opening] = [createGate(), createGate()];
     const user = await signIn(service());
@@ -419,7 +419,7 @@ function retried(service: () => Service): void {
     expectProblem(await keyed(service(), user, 'k'), 500, 'ai_unavailable');
     openrouter.next(gated(gate));
     const held = gateway.fail((request) => request.path === REOPEN && hasToken(user)(request), { kind: 'gate', gate: opening });
-    const again = await keyed(service(), user, 'k', { form: 'later' });
+    const again = await keyed(service(), user, 'k', { mode: 'in async mode' });
     assert.deepEqual([again.status, again.body.status], [202, 'generating']);
     await opening.reached;
     // The database still has the failure of the first run.
@@ -436,12 +436,12 @@ function retried(service: () => Service): void {
     assert.deepEqual([found.body.status, found.body.candidates.length], ['completed', 20]);
   });
 
-  it('(cancelled) is tried again', async () => {
+  it('a stopped session is tried again', async () => {
     const gate = createGate();
     const user = await signIn(service());
     service().world.openrouter.next(gated(gate));
     const waiting = keyed(service(), user, 'k');
-    const later = await keyed(service(), user, 'k', { form: 'later' });
+    const later = await keyed(service(), user, 'k', { mode: 'in async mode' });
     assert.equal((await sendRequest(service(), 'DELETE', `/ai-sessions/${sessionIn(later)}`, { token: user.token })).status, 204);
     expectProblem(await waiting, 409, 'cancelled');
     gate.open();
@@ -459,7 +459,7 @@ function replayed(service: () => Service): void {
     ['ai_refused', refusal(), 1],
     ['ai_misconfigured', httpError(402), 0],
   ] as const) {
-    it(`(${code}) is told again in every form, without another call or unit`, async () => {
+    it(`${code} is replayed in every mode without a call or charge`, async () => {
       const user = await signIn(service());
       service().world.openrouter.next(behaviour);
       const first = await keyed(service(), user, 'k');
@@ -470,9 +470,9 @@ function replayed(service: () => Service): void {
         const plain = await keyed(service(), user, 'k');
         assert.deepEqual({ ...expectProblem(plain, 500, code), request_id: '' }, { ...first.body, request_id: '', type: plain.body.type });
         assert.equal(remaining(plain)['generations'], GENERATIONS - used);
-        const stream = await keyed(service(), user, 'k', { form: 'as a stream' });
+        const stream = await keyed(service(), user, 'k', { mode: 'in stream mode' });
         assert.match(stream.text, new RegExp(`event: error\ndata: .*"code":"${code}"`));
-        const later = await keyed(service(), user, 'k', { form: 'later' });
+        const later = await keyed(service(), user, 'k', { mode: 'in async mode' });
         assert.deepEqual([later.status, later.body.status, later.body.error], [202, 'failed', code]);
       }
       await expectOneSession(service(), user, session?.['id'], [['failed', 1]]);
@@ -481,7 +481,7 @@ function replayed(service: () => Service): void {
 }
 
 function withoutDatabase(service: () => Service): void {
-  it('at the opening costs nothing, and the key tries again when it is back', async () => {
+  it('an outage at the opening is not charged and frees the key', async () => {
     const gate = createGate();
     const user = await signIn(service());
     service().world.openrouter.next(gated(gate));
@@ -494,14 +494,14 @@ function withoutDatabase(service: () => Service): void {
     const created = await keyed(service(), user, 'k');
     assert.equal(created.status, 201, created.text);
     assert.equal(remaining(created)['generations'], GENERATIONS - 1);
-    // The failure of the first run was not written when the second began, which took its place.
+    // The failure of the first run was not yet persisted when the second run replaced it.
     const { sessions, events, candidates } = await rowsOf(service(), user);
     assert.deepEqual(sessions.map(({ id, status }) => [id, status]), [[created.body.id, 'completed']]);
     assert.deepEqual(events.map(({ type }) => type).at(-1), 'ai_session.completed');
     assert.equal(candidates.length, 20);
   });
 
-  it('that refuses the opening leaves no row, and the key’s next try makes it', async () => {
+  it('a refused opening leaves no row; the next attempt inserts it', async () => {
     const gate = createGate();
     const user = await signIn(service());
     service().world.openrouter.next(gated(gate));
@@ -510,7 +510,7 @@ function withoutDatabase(service: () => Service): void {
     gate.open();
     refusing.clear();
     assert.deepEqual((await rowsOf(service(), user)).sessions, []);
-    // The model may not have been asked, and then the first answer is still to come.
+    // If the model was not called, its first answer is still queued.
     service().world.openrouter.reset();
     const created = await keyed(service(), user, 'k');
     assert.equal(created.status, 201, created.text);
@@ -519,7 +519,7 @@ function withoutDatabase(service: () => Service): void {
     assert.deepEqual(events.map(({ type, run }) => [type, run]), [['ai_session.completed', 2]]);
   });
 
-  it('that took the opening unheard, and then a later run, has one row and the events of the runs that were written', async () => {
+  it('an unconfirmed opening and a later run leave one row', async () => {
     const gate = createGate();
     const user = await signIn(service());
     service().world.openrouter.next(gated(gate));
@@ -535,7 +535,7 @@ function withoutDatabase(service: () => Service): void {
     assert.equal(new Set(events.map(({ run }) => run)).size, events.length, 'a run ends once');
   });
 
-  it('that refuses a later run leaves no row that generates for ever, though the run before had opened it unheard', async () => {
+  it('a refused later run ends the row that an earlier run opened', async () => {
     const { gateway } = service().world;
     const gate = createGate();
     const user = await signIn(service());
@@ -556,7 +556,7 @@ function withoutDatabase(service: () => Service): void {
   });
 
   for (const kept of [false, true]) {
-    it(`at the completing${kept ? ' and took it' : ''} keeps the cards: the key gets them later, without another call`, async () => {
+    it(`an outage at the completion${kept ? ' after its write' : ''} keeps the candidates for the key`, async () => {
       const user = await signIn(service());
       const away = service().world.gateway.fail((request) => request.path === FINISH_PATH && hasToken(user)(request), { kind: 'answer', status: 503, kept });
       const failed = await keyed(service(), user, 'k');
@@ -575,12 +575,12 @@ function withoutDatabase(service: () => Service): void {
     });
   }
 
-  for (const form of forms) {
-    it(`later, when the key is sent again ${form}, is told, and the session is there when it is back`, async () => {
+  for (const mode of modes) {
+    it(`a key repeated ${mode} during an outage reports it and recovers`, async () => {
       const user = await signIn(service());
       const first = await keyed(service(), user, 'k');
       const away = service().world.gateway.fail(hasToken(user), { kind: 'cut' });
-      const failed = await keyed(service(), user, 'k', { form });
+      const failed = await keyed(service(), user, 'k', { mode });
       assert.equal(expectProblem(failed, 500, 'database_error').retryable, true);
       assert.equal(remaining(failed)['generations'], GENERATIONS - 1);
       away.clear();
@@ -589,19 +589,19 @@ function withoutDatabase(service: () => Service): void {
     });
   }
 
-  it('and a token that has just ended do not make a wreck of the key', async () => {
+  it('an outage with an expired token leaves the key usable', async () => {
     const expires_in_s = 2;
     const signedIn = await signIn(service());
     const ends_ms = Date.now() + expires_in_s * 1000;
     const user = { ...signedIn, token: service().world.auth.token(signedIn, { expires_in_s }) };
     const away = service().world.gateway.fail((request) => request.path === FINISH_PATH && hasToken(user)(request), { kind: 'answer', status: 503 });
     expectProblem(await keyed(service(), user, 'k'), 500, 'database_error');
-    await eventually('the token has ended', () => (Date.now() > ends_ms + 1000 ? true : undefined));
+    await eventually('the token has expired', () => (Date.now() > ends_ms + 1000 ? true : undefined));
     // Within the 30 s for which clocks may differ.
     expectProblem(await keyed(service(), user, 'k'), 500, 'database_error');
-    const stream = await keyed(service(), user, 'k', { form: 'as a stream' });
+    const stream = await keyed(service(), user, 'k', { mode: 'in stream mode' });
     assert.match(stream.text, /event: error\ndata: .*"code":"database_error"/);
-    const { body: later } = await keyed(service(), user, 'k', { form: 'later' });
+    const { body: later } = await keyed(service(), user, 'k', { mode: 'in async mode' });
     const events = await sendRequest(service(), 'GET', `/ai-sessions/${later.id}/events`, { token: user.token });
     assert.match(events.text, /event: error\ndata: .*"code":"database_error"/);
     away.clear();
@@ -614,7 +614,7 @@ function withoutDatabase(service: () => Service): void {
 function quotas(start: StartService): void {
   const service = started(start, { RATE_LIMIT_BURST: '6/600', RATE_LIMIT_GENERATIONS: '2/3600', RATE_LIMIT_CONCURRENT: '1' });
 
-  it('of generations that is used up does not stand in the way of what there is', async () => {
+  it('an exhausted generations policy does not block a replay', async () => {
     const user = await signIn(service());
     const first = await keyed(service(), user, 'k');
     assert.deepEqual(remaining(await keyed(service(), user, 'other')), { burst: 4, generations: 0 });
@@ -624,7 +624,7 @@ function quotas(start: StartService): void {
     assert.deepEqual(expectProblem(refused, 429, 'rate_limited')['violated-policies'], ['generations']);
   });
 
-  it('of generations that is used up lets nobody try again, and leaves the key as it is', async () => {
+  it('an exhausted generations policy refuses another attempt', async () => {
     const user = await signIn(service());
     service().world.openrouter.next(httpError(503), 3);
     expectProblem(await keyed(service(), user, 'k'), 500, 'ai_unavailable');
@@ -638,24 +638,24 @@ function quotas(start: StartService): void {
     assert.deepEqual(sessions.map(({ status, run }) => [status, run]), [['failed', 1], ['completed', 1], ['completed', 1]]);
   });
 
-  it('of places is not asked for by who joins', async () => {
+  it('a request that joins needs no concurrent place', async () => {
     const gate = createGate();
     const user = await signIn(service());
     service().world.openrouter.next(gated(gate));
     const first = keyed(service(), user, 'k');
     await gate.reached;
-    const joined = await keyed(service(), user, 'k', { form: 'later' });
+    const joined = await keyed(service(), user, 'k', { mode: 'in async mode' });
     assert.equal(joined.status, 202, joined.text);
     const refused = await keyed(service(), user, 'other');
     assert.deepEqual(expectProblem(refused, 429, 'rate_limited')['violated-policies'], ['concurrent']);
     gate.open();
     assert.equal((await first).status, 201);
     const later = await keyed(service(), user, 'other');
-    assert.equal(later.status, 201, 'a key that was refused was not claimed');
+    assert.equal(later.status, 201, 'a refused key is not in use');
     assert.notEqual(later.body.id, (await first).body.id);
   });
 
-  it('of requests counts those that are told again, and refuses them when it is used up', async () => {
+  it('replayed requests count toward the burst', async () => {
     const user = await signIn(service());
     for (let left = 5; left >= 0; left -= 1) {
       const created = await keyed(service(), user, 'k');

@@ -1,4 +1,4 @@
-// GET /ai-sessions?limit=&before=: one's own sessions, newest first, in pages that fit together whatever is added meanwhile.
+// GET /ai-sessions?limit=&before=: the user's sessions, newest first, in pages that stay consistent while sessions are added.
 
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
@@ -17,7 +17,7 @@ const list = (service: Service, token: string, query = ''): Promise<Answer> => s
 
 const idsIn = ({ body }: Answer): string[] => body.sessions.map(({ id }: { id: string }) => id);
 
-/** So many sessions past the service, each second one opened in the same microsecond as the one before. The newest first. */
+/** Inserts sessions past the service, every second one in the same microsecond as the one before. The newest first. */
 async function withSessions(service: Service, count: number): Promise<{ user: SignedIn; ids: string[] }> {
   const user = await signIn(service);
   await service.world.sql(
@@ -29,13 +29,13 @@ async function withSessions(service: Service, count: number): Promise<{ user: Si
   return { user, ids: await idsOf(service, user) };
 }
 
-/** As the database has them, the newest first. */
+/** The ids in the database, the newest first. */
 async function idsOf(service: Service, user: SignedIn): Promise<string[]> {
   const rows = await service.world.sql<{ id: string }>('select id from ai_generation_sessions where user_id = $1 order by created_at desc, id desc', [user.id]);
   return rows.map(({ id }) => id);
 }
 
-/** Turns the pages to the last one. */
+/** Reads all pages. */
 async function walk(service: Service, { token }: SignedIn, limit: number, between: (page: number) => Promise<unknown> = async () => {}): Promise<string[][]> {
   const pages: string[][] = [];
   for (let before = ''; ; ) {
@@ -49,12 +49,12 @@ async function walk(service: Service, { token }: SignedIn, limit: number, betwee
 }
 
 function whatItTells(service: () => Service): void {
-  it('of nothing is empty', async () => {
+  it('the list of a new user is empty', async () => {
     const found = await list(service(), (await signIn(service())).token);
     assert.deepEqual([found.status, found.body], [200, { sessions: [], next: null }]);
   });
 
-  it('tells of each session what GET tells, but for its cards', async () => {
+  it('a listed session equals the one that GET returns, without candidates', async () => {
     const user = await signIn(service());
     const gate = createGate();
     const { openrouter } = service().world;
@@ -89,7 +89,7 @@ function whatItTells(service: () => Service): void {
     await running;
   });
 
-  it('has nobody else’s sessions, not even behind their cursor', async () => {
+  it('the list has no sessions of others, nor does their cursor', async () => {
     const [owner, stranger] = [await withSessions(service(), 3), await withSessions(service(), 3)];
     assert.deepEqual(idsIn(await list(service(), owner.user.token)), owner.ids);
     const { next } = (await list(service(), stranger.user.token, '?limit=1')).body;
@@ -107,7 +107,7 @@ function whatItTells(service: () => Service): void {
     assert.deepEqual(remaining(await create(service(), token)), { burst: 99, generations: 49 });
   });
 
-  it('is not told by a database that is away', async () => {
+  it('the list is a 500 during a database outage', async () => {
     const { user, ids } = await withSessions(service(), 2);
     const away = service().world.gateway.fail(({ headers }) => headers['authorization'] === `Bearer ${user.token}`, { kind: 'answer', status: 503 });
     expectProblem(await list(service(), user.token), 500, 'database_error');
@@ -117,7 +117,7 @@ function whatItTells(service: () => Service): void {
 }
 
 function pages(service: () => Service): void {
-  it('have 20 sessions when nobody says', async () => {
+  it('a page has 20 sessions by default', async () => {
     const { user, ids } = await withSessions(service(), 21);
     const first = await list(service(), user.token);
     assert.deepEqual(idsIn(first), ids.slice(0, 20));
@@ -126,41 +126,41 @@ function pages(service: () => Service): void {
   });
 
   for (const limit of [1, 2, 3, 10, 11, 12, 13]) {
-    it(`of ${limit} put together are all of them, each once and in order`, async () => {
+    it(`pages of ${limit} contain each session once and in order`, async () => {
       const { user, ids } = await withSessions(service(), 12);
       const pages = await walk(service(), user, limit);
       assert.deepEqual(pages.flat(), ids);
-      assert.equal(pages.length, Math.ceil(ids.length / limit), 'the last page says that it is');
+      assert.equal(pages.length, Math.ceil(ids.length / limit), 'the last page has no cursor');
     });
   }
 
-  it('have at most 100 sessions, and a hundred of them', async () => {
+  it('a page has up to 100 sessions', async () => {
     const { user, ids } = await withSessions(service(), 101);
     const pages = await walk(service(), user, 100);
     assert.deepEqual(pages.map(({ length }) => length), [100, 1]);
     assert.deepEqual(pages.flat(), ids);
   });
 
-  it('are not shifted by what is made between two of them', async () => {
+  it('pages are not shifted by new sessions', async () => {
     const { user, ids } = await withSessions(service(), 6);
     const pages = await walk(service(), user, 2, () => create(service(), user.token));
     assert.deepEqual(pages.flat(), ids);
     assert.equal((await idsOf(service(), user)).length, 8);
   });
 
-  it('go on after the last session that was told, though it has changed or is gone', async () => {
+  it('the next page follows a session that has changed or was deleted', async () => {
     const { user, ids } = await withSessions(service(), 6);
     const pages = await walk(service(), user, 2, (page) => service().world.sql('delete from ai_generation_sessions where id = $1', [ids[2 * page - 1]]));
     assert.deepEqual(pages.flat(), ids);
   });
 
-  it('have cursors that a URL takes as they are', async () => {
+  it('cursors need no escaping in a URL', async () => {
     const { user } = await withSessions(service(), 2);
     const { next } = (await list(service(), user.token, '?limit=1')).body;
     assert.match(next, /^[\w.~-]{1,100}$/);
   });
 
-  it('take no notice of parameters of other names', async () => {
+  it('unknown parameters are ignored', async () => {
     const { user, ids } = await withSessions(service(), 2);
     assert.deepEqual(idsIn(await list(service(), user.token, '?utm_source=x&select=*&order=id.asc&user_id=eq.1')), ids);
   });
@@ -181,13 +181,13 @@ function badParameters(service: () => Service): void {
     });
   }
 
-  it('(both of them) is told with the other', async () => {
+  it('two bad parameters are reported together', async () => {
     const problem = expectProblem(await list(service(), (await signIn(service())).token, '?limit=0&before=x'), 400, 'invalid_parameter');
     assert.deepEqual(problem.errors.map(({ field }: { field: string }) => field), ['limit', 'before']);
   });
 
   for (const edge of [`0-${id}`, `253402300799999999-${id}`]) {
-    it(`is not the furthest cursor (${edge})`, async () => {
+    it(`the furthest cursor is valid (${edge})`, async () => {
       assert.equal((await list(service(), (await signIn(service())).token, `?before=${edge}`)).status, 200);
     });
   }

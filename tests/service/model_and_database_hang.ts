@@ -1,4 +1,4 @@
-// Database and model are both silent: a client that waits has a response within AI_TIMEOUT_MS + 16 s.
+// Database and model both hang: a waiting client has its response within AI_TIMEOUT_MS + 16 s.
 
 import assert from 'node:assert/strict';
 import { it } from 'node:test';
@@ -12,7 +12,7 @@ export function tests(start: StartService): void {
   const service = started(start, { AI_TIMEOUT_MS: String(AI_TIMEOUT_MS) });
 
   for (const [name, headers] of [['without headers', false], ['with headers', true]] as const) {
-    it(`a client that waits for a model ${name} has a response in time, and is refunded`, async () => {
+    it(`a client is answered in time and refunded with a model ${name}`, async () => {
       const { gateway, openrouter } = service().world;
       const user = await signIn(service());
       assert.equal((await create(service(), user.token, '{')).status, 400, 'the signing keys are known');

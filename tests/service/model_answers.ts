@@ -1,5 +1,5 @@
-// Answers that hold cards and are odd: broken off, cut anywhere, in another form, in strange pieces, with cards that are
-// none. What is whole is kept, what is broken is said to be, and one bad card costs one card.
+// Odd answers with candidates: broken off, cut anywhere, in another format, in odd chunks, with invalid candidates. Complete
+// candidates are kept, the session is partial where the answer was, and an invalid candidate is dropped alone.
 
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
@@ -26,19 +26,19 @@ import { AT_ONCE, expectCards, expectFailed, expectHungUp, type Meet, meeting } 
 import type { StartService } from './service.ts';
 
 export function tests(start: StartService): void {
-  describe('as it is delivered', () => {
+  describe('with the default variables', () => {
     const meet = meeting(start);
     describe('an answer that breaks off', { concurrency: AT_ONCE }, () => brokenOff(meet));
-    describe('an answer that is whole', { concurrency: AT_ONCE }, () => whole(meet));
-    describe('an answer in another form', { concurrency: AT_ONCE }, () => otherForms(meet));
+    describe('a complete answer', { concurrency: AT_ONCE }, () => whole(meet));
+    describe('an answer in another format', { concurrency: AT_ONCE }, () => otherForms(meet));
     describe('a card', { concurrency: AT_ONCE }, () => oddCards(meet));
   });
-  describe('with one attempt and five cards', () => {
+  describe('with one attempt and five candidates', () => {
     const meet = meeting(start, { AI_MAX_ATTEMPTS: '1', MAX_CANDIDATES: '5' });
-    describe('a connection that is cut', { concurrency: AT_ONCE }, () => cutAnywhere(meet));
-    describe('a chunk’s border', { concurrency: AT_ONCE }, () => borders(meet));
-    describe('an answer without end', { concurrency: 2 }, () => withoutEnd(meet));
-    describe('more cards than are allowed', { concurrency: AT_ONCE }, () => tooManyCards(meet));
+    describe('a cut connection', { concurrency: AT_ONCE }, () => cutAnywhere(meet));
+    describe('the border of a chunk', { concurrency: AT_ONCE }, () => borders(meet));
+    describe('an endless answer', { concurrency: 2 }, () => withoutEnd(meet));
+    describe('more candidates than are allowed', { concurrency: AT_ONCE }, () => tooManyCards(meet));
   });
 }
 
@@ -48,30 +48,30 @@ function brokenOff(meet: Meet): void {
   const codes = [502, '502', 'server_error', 401, '402', 'rate_limit_exceeded', 'content_policy_violation'];
   const partial: [name: string, behaviour: ModelBehaviour][] = [
     ['the token limit', cutByLength(3)],
-    ['the token limit under the name of a good end', cutByLength(3, 'stop')],
-    ['the token limit under the name of a tool', cutByLength(3, 'tool_calls')],
-    ['the token limit under a name that nobody knows', cutByLength(3, 'max_output_reached')],
+    ['the token limit with the reason "stop"', cutByLength(3, 'stop')],
+    ['the token limit with the reason "tool_calls"', cutByLength(3, 'tool_calls')],
+    ['the token limit with an unknown reason', cutByLength(3, 'max_output_reached')],
     ['the filter', contentFilter(3)],
-    ['a reason that is an error', cutByLength(3, 'error')],
+    ['the reason "error"', cutByLength(3, 'error')],
     ...codes.map((code): [string, ModelBehaviour] => [`the error ${JSON.stringify(code)}`, errorEvent({ after_cards: 3, plus_chars: 10, code, error_type: null })]),
     ['an error event without choices', errorEvent({ after_cards: 3, choices: 'empty', code: 'server_error' })],
     ['an error event and a [DONE]', errorEvent({ after_cards: 3, done: true })],
-    ['a cut in a card', cutAfter(3, 10)],
-    ['a cut between two cards', cutAfter(3)],
-    ['an end without a word', withoutDone({ finish_reason: null, whole_cards: 3 })],
-    ['a good end that came too soon', withoutDone({ whole_cards: 3 })],
-    ['a refusal after them', refusalAfter],
-    ['a chunk that cannot be read', unreadableAfter],
+    ['a cut in a candidate', cutAfter(3, 10)],
+    ['a cut between two candidates', cutAfter(3)],
+    ['an end without a reason', withoutDone({ finish_reason: null, whole_cards: 3 })],
+    ['[DONE] too soon', withoutDone({ whole_cards: 3 })],
+    ['a refusal after candidates', refusalAfter],
+    ['an invalid chunk', unreadableAfter],
     ['a plain completion that reached the token limit', plainCompletion({ whole_cards: 3, plus_chars: 12, finish_reason: 'length' })],
     ['a choice with an error', choiceError(502, `{"candidates":[${[1, 2, 3].map((n) => JSON.stringify(numbered(n))).join()},{"fro`)],
   ];
   for (const [name, behaviour] of partial) {
-    it(`by ${name} keeps the cards that are whole, says so, and is not asked for again`, async () => {
+    it(`an answer ended by ${name} keeps its candidates without another call`, async () => {
       await expectCards(await meet(behaviour), { partial: true, cards: 3 });
     });
   }
 
-  it('at 5 MB keeps the cards that are allowed', async () => {
+  it('an answer ended at 5 MB keeps the allowed candidates', async () => {
     const met = await meet(huge('cards'));
     await expectCards(met, { partial: true, cards: 20 });
   });
@@ -85,7 +85,7 @@ const refusalAfter: ModelBehaviour = async (turn) => {
   turn.end();
 };
 
-/** What was in the chunk is missing: the two ends of the gap must not be joined to a card that nobody wrote. */
+/** The content of that chunk is missing: the two ends of the gap must not be joined to a candidate. */
 const unreadableAfter: ModelBehaviour = async (turn) => {
   turn.streamHead();
   await turn.chunk({ content: `{"candidates":[${[1, 2, 3].map((n) => JSON.stringify(numbered(n))).join()},{"front":"joined","back":"` });
@@ -98,8 +98,8 @@ const unreadableAfter: ModelBehaviour = async (turn) => {
 const numbered = (n: number): Card => ({ front: `front ${n}`, back: `back ${n}`, prompt: `prompt ${n}` });
 
 function whole(meet: Meet): void {
-  // More pauses than a host splits a stream for, each longer than a bite may take to fill.
-  it('is so with fourteen pauses in it', async () => {
+  // More pauses than a host splits a stream for, each longer than the deadline of a batch.
+  it('an answer with fourteen pauses is complete', async () => {
     await expectCards(await meet(inBursts(14, 300)), { partial: false, cards: 20 });
   });
 
@@ -107,19 +107,19 @@ function whole(meet: Meet): void {
     ['without [DONE]', withoutDone()],
     ['without [DONE] and without a reason', withoutDone({ finish_reason: null })],
     ['by a cut', answer({ instead_of_end: 'cut' })],
-    ['as if it had been too long', answer({ finish_reason: 'length' })],
-    ['as if it had been filtered', answer({ finish_reason: 'content_filter' })],
-    ['as if it had failed', answer({ finish_reason: 'error' })],
-    ['as if it had called a tool', answer({ finish_reason: 'tool_calls' })],
-    ['by an error event', errorAfterTheEnd],
+    ['with the reason "length"', answer({ finish_reason: 'length' })],
+    ['with the reason "content_filter"', answer({ finish_reason: 'content_filter' })],
+    ['with the reason "error"', answer({ finish_reason: 'error' })],
+    ['with the reason "tool_calls"', answer({ finish_reason: 'tool_calls' })],
+    ['with an error event', errorAfterTheEnd],
   ];
   for (const [name, behaviour] of ends) {
-    it(`is so ${name} after its JSON was closed`, async () => {
+    it(`an answer that ends ${name} after closed JSON is complete`, async () => {
       await expectCards(await meet(behaviour), { partial: false, cards: 20 });
     });
   }
 
-  it('without usage has none, and with it keeps what was billed and who served', async () => {
+  it('usage and the provider’s model are stored if the answer has them', async () => {
     const silent = await expectCards(await meet(answer({ usage: false })), { partial: false, cards: 20 });
     assert.deepEqual([silent['prompt_tokens'], silent['completion_tokens'], silent['cost'], silent['event'].usage], [null, null, null, undefined]);
     const stored = await expectCards(await meet(answer()), { partial: false, cards: 20 });
@@ -127,7 +127,7 @@ function whole(meet: Meet): void {
     assert.deepEqual([stored['completion_tokens'], stored['model'], stored['event'].served_model], [400, 'test/first', 'test/first']);
   });
 
-  it('with figures that nobody can have used is stored all the same', async () => {
+  it('an answer with impossible usage is stored without it', async () => {
     for (const usage of [
       { prompt_tokens: 1e30, completion_tokens: -1, cost: -5 },
       { prompt_tokens: '12', completion_tokens: null, cost: 'free' },
@@ -143,7 +143,7 @@ function whole(meet: Meet): void {
     }
   });
 
-  it('names the model that served, which need not be the one that was asked for', async () => {
+  it('the event names the model that answered', async () => {
     const row = await expectCards(
       await meet((turn) => {
         const message = { role: 'assistant', content: JSON.stringify({ candidates: [numbered(1)] }) };
@@ -163,27 +163,27 @@ const errorAfterTheEnd: ModelBehaviour = async (turn) => {
 };
 
 function otherForms(meet: Meet): void {
-  const forms: [name: string, behaviour: ModelBehaviour][] = [
-    ['one piece of JSON instead of a stream', plainCompletion()],
-    ['one piece of JSON with a charset', plainWith('application/json; charset=utf-8')],
-    ['one piece of JSON that is said to be text', plainWith('text/plain')],
+  const answers: [name: string, behaviour: ModelBehaviour][] = [
+    ['one JSON document in place of a stream', plainCompletion()],
+    ['one JSON document with a charset', plainWith('application/json; charset=utf-8')],
+    ['one JSON document of type text/plain', plainWith('text/plain')],
     ['content in parts', parts],
     ['code fences', fenced],
     ['prose around it', inProse],
-    ['prose around it, in one piece of JSON', plainCompletion({ around: ['Here [1] {you} go:\n', '\nBye "now" }'] })],
+    ['prose around it, in one JSON document', plainCompletion({ around: ['Here [1] {you} go:\n', '\nBye "now" }'] })],
     ['a list without its object', bareArray],
     ['a list in code fences', answer({ bare_array: true, around: ['```\n', '\n```'] })],
     ['a list by another name', otherName],
-    ['white space wherever JSON takes it', spacedOut],
+    ['white space wherever JSON allows it', spacedOut],
     ['no comments', answer({ comments: 0 })],
     ['many comments', answer({ comments: 100 })],
     ['one chunk', answer({ piece_bytes: 1_000_000 })],
     ['a chunk for each character', answer({ piece_bytes: 1 })],
-    ['pieces of one byte', inChunksOf(1)],
-    ['lines that end with CR LF, in pieces of seven bytes', inChunksOf(7, { line_end: '\r\n' })],
+    ['chunks of one byte', inChunksOf(1)],
+    ['lines that end with CR LF, in chunks of seven bytes', inChunksOf(7, { line_end: '\r\n' })],
     ['lines that end with CR', inChunksOf(1000, { line_end: '\r' })],
   ];
-  for (const [name, behaviour] of forms) {
+  for (const [name, behaviour] of answers) {
     it(`(${name}) is read`, async () => {
       await expectCards(await meet(behaviour), { partial: false, cards: 20 });
     });
@@ -202,7 +202,7 @@ const parts: ModelBehaviour = (turn) => {
 };
 
 const otherName: ModelBehaviour = (turn) =>
-  answer({ content: JSON.stringify({ note: 'as asked: [{"front":"no card"}]', count: 20, flashcards: turn.cards() }) })(turn);
+  answer({ content: JSON.stringify({ note: 'as requested: [{"front":"no card"}]', count: 20, flashcards: turn.cards() }) })(turn);
 
 const spacedOut: ModelBehaviour = (turn) => answer({ content: JSON.stringify({ candidates: turn.cards() }, null, '\t').replaceAll('\n', '\r\n ') })(turn);
 
@@ -211,7 +211,7 @@ function oddCards(meet: Meet): void {
   const last = numbered(2);
   const x = (count: number, c = 'x') => c.repeat(count);
 
-  // Each stands between two good cards, and costs neither of them.
+  // Each stands between two valid candidates, which are kept.
   const dropped: [name: string, json: string][] = [
     ['an empty object', '{}'],
     ['null', 'null'],
@@ -229,14 +229,14 @@ function oddCards(meet: Meet): void {
     ['a front of 201 characters', JSON.stringify({ ...last, front: x(201) })],
     ['a back of 501 characters', JSON.stringify({ ...last, back: x(501) })],
     ['a prompt of 501 emoji', JSON.stringify({ ...last, prompt: x(501, '😀') })],
-    ['a front of 1 MB less a bit', JSON.stringify({ ...last, front: x(900_000) })],
-    ['a front that was there', JSON.stringify({ ...last, front: good.front })],
-    ['a front that was there but for case and white space', JSON.stringify({ ...last, front: ` FRONT \n 1` })],
-    ['a front that stands in it twice', '{"front":"f","front":"g","back":"b","prompt":"p"}'],
+    ['a front of 900 KB', JSON.stringify({ ...last, front: x(900_000) })],
+    ['a repeated front', JSON.stringify({ ...last, front: good.front })],
+    ['a front repeated in other case and white space', JSON.stringify({ ...last, front: ` FRONT \n 1` })],
+    ['two fronts', '{"front":"f","front":"g","back":"b","prompt":"p"}'],
     ['no letter and no digit', '{"front":"...","back":"\u2026","prompt":"?"}'],
   ];
   for (const [name, json] of dropped) {
-    it(`with ${name} is dropped alone and counted`, async () => {
+    it(`a candidate with ${name} is dropped alone and counted`, async () => {
       const message = `{"candidates":[${JSON.stringify(good)},${json},${JSON.stringify(last)}]}`;
       await expectCards(await meet(answer({ content: message, piece_bytes: 1000 })), { partial: false, cards: [good, last], dropped: 1 });
     });
@@ -250,9 +250,9 @@ function oddCards(meet: Meet): void {
     ['a lone surrogate', '{"front":"a\\ud83db","back":"\\udc00","prompt":"p"}', { front: 'a\uFFFDb', back: '\uFFFD', prompt: 'p' }],
     ['a raw line end, which JSON forbids', '{"front":"a\nb","back":"b","prompt":"p"}', { front: 'a\nb', back: 'b', prompt: 'p' }],
     ['line ends', '{"front":"a\\r\\nb\\rc","back":"b","prompt":"p"}', { front: 'a\nb\nc', back: 'b', prompt: 'p' }],
-    ['an escape that there is not', '{"front":"\\x41","back":"b","prompt":"p"}', { front: '\\x41', back: 'b', prompt: 'p' }],
+    ['an invalid escape', '{"front":"\\x41","back":"b","prompt":"p"}', { front: '\\x41', back: 'b', prompt: 'p' }],
     ['a list around it in the list', JSON.stringify([numbered(3)]), numbered(3)],
-    ['more members than were asked for', '{"id":1,"front":"f","tags":["a",{"b":[]}],"back":"b","prompt":"p"}', { front: 'f', back: 'b', prompt: 'p' }],
+    ['unknown members', '{"id":1,"front":"f","tags":["a",{"b":[]}],"back":"b","prompt":"p"}', { front: 'f', back: 'b', prompt: 'p' }],
     ['markup and JSON in its fields', '{"front":"<b>{\\"front\\":[</b>","back":"```}]","prompt":"\\\\\\"]"}', { front: '<b>{"front":[</b>', back: '```}]', prompt: '\\"]' }],
   ];
   for (const [name, json, card] of kept) {
@@ -271,14 +271,14 @@ function oddCards(meet: Meet): void {
     ['an end without its beginning', [0x80, 0x80], 'a\uFFFD\uFFFDb'],
     ['more bytes than a character needs', [0xc0, 0xaf], 'a\uFFFD\uFFFDb'],
   ] as const) {
-    it(`with broken UTF-8 (${name}) has U+FFFD in its place`, async () => {
+    it(`a candidate with broken UTF-8 (${name}) has U+FFFD in its place`, async () => {
       const met = await meet(raw(bytes(BEFORE, [...broken], AFTER)));
       await expectCards(met, { partial: false, cards: [{ front, back: 'b', prompt: 'p' }] });
     });
   }
 }
 
-/** A stream in which each card is one event, and what its prefixes hold. */
+/** A stream in which each candidate is one event, and the content of its prefixes. */
 function cardStream(cards: Card[], line_end: string): Buffer {
   const event = (data: object | string) => `data: ${typeof data === 'string' ? data : JSON.stringify(data)}${line_end}${line_end}`;
   const said = (content: string) => event({ choices: [{ index: 0, delta: { content }, finish_reason: null }] });
@@ -308,7 +308,7 @@ function cutAnywhere(meet: Meet): void {
   const text = stream.toString();
   const dataEnds = [...text.matchAll(/data: .*/g)].map((line) => line.index + line[0].length);
 
-  // Every 37 bytes, and each border of an event with its neighbours.
+  // Every 37 bytes, and each border of an event with the bytes around it.
   const places = new Set(Array.from({ length: Math.ceil(stream.length / 37) }, (_, i) => i * 37));
   for (const end of dataEnds) for (const near of [end - 1, end, end + 1, end + 2]) places.add(near);
   const whole = (place: number) => dataEnds.filter((end) => end <= place).length;
@@ -328,21 +328,21 @@ function borders(meet: Meet): void {
   for (const [name, line_end] of [['LF', '\n'], ['CR LF', '\r\n'], ['CR', '\r']] as const) {
     const stream = cardStream(MULTI_BYTE, line_end);
     for (const size of [1, 2, 3, 5]) {
-      it(`may be at every ${size} bytes, in a character, an escape and a line’s end (${name})`, async () => {
+      it(`chunks of ${size} bytes split characters, escapes and line ends (${name})`, async () => {
         await expectCards(await meet(raw(stream, { chunk_bytes: size })), { partial: false, cards: MULTI_BYTE_GIVEN });
       });
     }
   }
 
-  it('may be in an escape of the content too: one character of JSON a chunk', async () => {
+  it('chunks of one character split escapes of the content', async () => {
     const json = `{"candidates":[{"front":"\\ud83d\\ude00 \\u00e9","back":"\\"\\\\","prompt":"p"}]}`;
     await expectCards(await meet(content([...json])), { partial: false, cards: [{ front: '😀 é', back: '"\\', prompt: 'p' }] });
   });
 
-  it('may tear a surrogate pair into two chunks', async () => {
+  it('two chunks may split a surrogate pair', async () => {
     const torn: ModelBehaviour = async (turn) => {
       turn.streamHead();
-      // JSON.stringify writes a lone surrogate as an escape, as the servers do that cut in UTF-16.
+      // JSON.stringify escapes a lone surrogate, as servers do that cut in UTF-16.
       for (const content of ['[{"front":"a\ud83d', '\ude00b","back":"b","prompt":"p"}]']) await turn.chunk({ content });
       await turn.event('[DONE]');
       turn.end();
@@ -352,16 +352,16 @@ function borders(meet: Meet): void {
 }
 
 function tooManyCards(meet: Meet): void {
-  it('are dropped and counted, and the answer is whole', async () => {
+  it('surplus candidates are dropped and counted', async () => {
     const cards = Array.from({ length: 9 }, (_, n) => numbered(n));
     await expectCards(await meet(answer({ cards })), { partial: false, cards: cards.slice(0, 5), dropped: 4 });
   });
 }
 
-/** More than the buffers between the two hold, so that it shows who ends it; the longest answer that is read has 4 MiB. */
+/** More than the buffers in between, so that the test sees which side closes; an answer is read up to 4 MiB. */
 const LONG_BYTES = 32 * 1024 * 1024;
 
-/** Sends this again and again. */
+/** Repeats the same bytes. */
 const repeated = (status: number, content_type: string, filler: string, beginning = ''): ModelBehaviour => async (turn) => {
   turn.head(status, { 'content-type': content_type });
   await turn.write(beginning);
@@ -371,7 +371,7 @@ const repeated = (status: number, content_type: string, filler: string, beginnin
 };
 
 function withoutEnd(meet: Meet): void {
-  const forms: [name: string, behaviour: ModelBehaviour, code: string][] = [
+  const answers: [name: string, behaviour: ModelBehaviour, code: string][] = [
     ['one string', huge('string', LONG_BYTES), 'ai_invalid_response'],
     ['prose', answer({ content: 'I go on and on. '.repeat(LONG_BYTES / 16), piece_bytes: 16_384 }), 'ai_invalid_response'],
     ['one line', repeated(200, 'text/event-stream', 'x', 'data: '), 'ai_invalid_response'],
@@ -380,17 +380,17 @@ function withoutEnd(meet: Meet): void {
     ['JSON', repeated(200, 'application/json', ' ', '{"choices":['), 'ai_invalid_response'],
     ['HTML', repeated(200, 'text/html', '<p>x</p>'), 'ai_invalid_response'],
     ['an error', repeated(503, 'application/json', ' ', '{"error":'), 'ai_unavailable'],
-    ['an error for good', repeated(402, 'text/html', '<p>x</p>'), 'ai_misconfigured'],
+    ['a final error', repeated(402, 'text/html', '<p>x</p>'), 'ai_misconfigured'],
   ];
-  for (const [name, behaviour, code] of forms) {
-    it(`(${name}) is ${code}, and the service hangs up`, async () => {
+  for (const [name, behaviour, code] of answers) {
+    it(`an endless answer of ${name} is ${code} and its connection is closed`, async () => {
       const met = await meet(behaviour);
       await expectFailed(met, code, 1);
       await expectHungUp(met);
     });
   }
 
-  it('(good cards) keeps those that are allowed, and the service hangs up', async () => {
+  it('an endless answer of candidates keeps the allowed ones', async () => {
     const met = await meet(huge('cards', LONG_BYTES));
     await expectCards(met, { partial: true, cards: 5 });
     await expectHungUp(met);

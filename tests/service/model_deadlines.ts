@@ -1,5 +1,5 @@
-// The model takes too long: silence, a drip, comments for ever. What is complete is kept, nobody waits longer than the
-// settings say, and the connection is closed, because what is not sent is not billed.
+// The model takes too long: silence, a slow drip, endless comments. Complete candidates are kept, no client waits longer
+// than configured, and the connection is closed, because tokens that are not sent are not billed.
 
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
@@ -8,23 +8,23 @@ import { AT_ONCE, expectCards, expectFailed, expectHungUp, meeting } from './mod
 import type { StartService } from './service.ts';
 
 export function tests(start: StartService): void {
-  describe('silence, of which 500 ms are borne,', { concurrency: AT_ONCE }, () => silences(start));
-  describe('1500 ms for the whole', { concurrency: AT_ONCE }, () => deadlines(start));
-  describe('2500 ms for the whole and three attempts', { concurrency: AT_ONCE }, () => attemptsInTime(start));
+  describe('an idle timeout of 500 ms', { concurrency: AT_ONCE }, () => silences(start));
+  describe('a total timeout of 1500 ms', { concurrency: AT_ONCE }, () => deadlines(start));
+  describe('a total timeout of 2500 ms with three attempts', { concurrency: AT_ONCE }, () => attemptsInTime(start));
 }
 
 function silences(start: StartService): void {
-  // So much for the whole that a machine under load does not take silence for its end.
+  // A total timeout that a loaded machine does not reach before the idle timeout.
   const meet = meeting(start, { AI_IDLE_TIMEOUT_MS: '500', AI_TIMEOUT_MS: '20000', AI_MAX_ATTEMPTS: '2' });
 
   for (const [name, behaviour] of [
     ['before the headers', silence({ headers: false })],
     ['after the headers', silence({ headers: true })],
     ['after comments', answer({ whole_cards: 0, instead_of_end: 'silence' })],
-    ['in the first card', answer({ whole_cards: 0, plus_chars: 10, instead_of_end: 'silence' })],
+    ['in the first candidate', answer({ whole_cards: 0, plus_chars: 10, instead_of_end: 'silence' })],
     ['in a plain completion', raw('{"choices":[', { content_type: 'application/json', then: 'silence' })],
   ] as const) {
-    it(`${name} is ai_timeout, is tried again, long before the end of the whole, and each connection is closed`, async () => {
+    it(`silence ${name} is ai_timeout, retried on new connections`, async () => {
       const began_ms = performance.now();
       const met = await meet(behaviour);
       const took_ms = performance.now() - began_ms;
@@ -34,29 +34,29 @@ function silences(start: StartService): void {
     });
   }
 
-  it('after cards keeps them, and the model is not asked again', async () => {
+  it('silence after candidates keeps them without another call', async () => {
     const met = await meet(answer({ whole_cards: 3, plus_chars: 10, instead_of_end: 'silence' }));
     await expectCards(met, { partial: true, cards: 3 });
     await expectHungUp(met);
   });
 
-  it('before the first card is forgotten when the next attempt is good', async () => {
+  it('silence before the first candidate is cured by a good retry', async () => {
     await expectCards(await meet(silence({ headers: true }), answer()), { partial: false, cards: 20, attempts: 2 });
   });
 
-  it('after an error’s headers is that error', async () => {
+  it('silence after the headers of an error is that error', async () => {
     const met = await meet(raw('{"error":', { status: 402, content_type: 'application/json', then: 'silence' }));
     await expectFailed(met, 'ai_misconfigured', 1);
     await expectHungUp(met);
   });
 
-  it('after the last card’s end costs the caller nothing', async () => {
+  it('silence after the last candidate is a complete session', async () => {
     const met = await meet(answer({ instead_of_end: 'silence' }));
     await expectCards(met, { partial: false, cards: 20 });
     await expectHungUp(met);
   });
 
-  it('is not what a slow answer is', async () => {
+  it('a slow answer is not silence', async () => {
     await expectCards(await meet(slowDrip(40, 200)), { partial: false, cards: 20 });
   });
 }
@@ -67,9 +67,9 @@ function deadlines(start: StartService): void {
   for (const [name, behaviour] of [
     ['comments alone', onlyComments()],
     ['silence', silence({ headers: true })],
-    ['a drip that has not come to a card', answer({ content: [...'{"candidates":[{"front":"a'.padEnd(200)], pause_ms: 50 })],
+    ['a drip without a candidate', answer({ content: [...'{"candidates":[{"front":"a'.padEnd(200)], pause_ms: 50 })],
   ] as const) {
-    it(`${name} is ai_timeout when they end, and the connection is closed`, async () => {
+    it(`${name} is ai_timeout at the deadline and its connection is closed`, async () => {
       const began_ms = performance.now();
       const met = await meet(behaviour);
       assert.ok(performance.now() - began_ms >= 1490);
@@ -79,14 +79,14 @@ function deadlines(start: StartService): void {
   }
 
   for (const [name, instead_of_end] of [['comments', 'comments'], ['silence', 'silence']] as const) {
-    it(`${name} after cards keeps those that are there`, async () => {
+    it(`${name} after candidates keeps the complete ones`, async () => {
       const met = await meet(answer({ whole_cards: 3, plus_chars: 10, instead_of_end }));
       await expectCards(met, { partial: true, cards: 3 });
       await expectHungUp(met);
     });
   }
 
-  it('a drip past them keeps the cards that are complete', async () => {
+  it('a drip past the deadline keeps the complete candidates', async () => {
     const drip = ['{"candidates":[', ...Array.from({ length: 90 }, (_, n) => `{"front":"${n}","back":"b","prompt":"p"},`.padEnd(60))];
     const met = await meet(answer({ content: drip, pause_ms: 200 }));
     const { partial, candidates } = met.answer.body;
@@ -100,13 +100,13 @@ function deadlines(start: StartService): void {
 function attemptsInTime(start: StartService): void {
   const meet = meeting(start, { AI_TIMEOUT_MS: '2500' });
 
-  it('a Retry-After that would leave too little of it is passed on instead', async () => {
+  it('a Retry-After beyond the deadline is forwarded', async () => {
     const failed = await meet(httpError(503, { retry_after_s: 2 }));
     await expectFailed(failed, 'ai_unavailable', 1);
     assert.equal(failed.answer.headers.get('retry-after'), '2');
   });
 
-  it('the last attempt ends with it, whenever it began', async () => {
+  it('the deadline ends the last attempt whenever that began', async () => {
     const began_ms = performance.now();
     const met = await meet(httpError(503, { retry_after_s: 1 }), silence({ headers: true }));
     assert.ok(performance.now() - began_ms >= 2490);

@@ -1,6 +1,5 @@
-// The model fails in every way that is known: what the caller is told, what is kept, what it costs. Each case has a user
-// and a mark of its own, so that they run at the same time. Answers that are odd and hold cards are in model_answers.ts,
-// those that take too long in model_deadlines.ts.
+// All known failures of the model: the response, what is kept, what is charged. Each case has its own user and mark, so that
+// the cases run concurrently. Odd answers with candidates are in model_answers.ts, slow ones in model_deadlines.ts.
 
 import assert from 'node:assert/strict';
 import { before, describe, it } from 'node:test';
@@ -45,30 +44,30 @@ import {
 } from './service.ts';
 
 export function tests(start: StartService): void {
-  describe('as it is delivered', () => {
+  describe('with the default variables', () => {
     const meet = meeting(start);
-    describe('a failure that another attempt would not change', { concurrency: AT_ONCE }, () => finalFailures(meet));
-    describe('a failure that may pass', { concurrency: AT_ONCE }, () => passingFailures(meet));
+    describe('a final failure', { concurrency: AT_ONCE }, () => finalFailures(meet));
+    describe('a transient failure', { concurrency: AT_ONCE }, () => passingFailures(meet));
     describe('another attempt', { concurrency: AT_ONCE }, () => retries(meet));
   });
-  // Each connection that workerd keeps is found out to be cut when it is used again. After so many requests at once there
-  // would be more of them than attempts.
+  // workerd notices that a kept connection was cut only when it uses it again. After that many concurrent requests there
+  // would be more such connections than attempts.
   describe('the model API', () => asAWhole(meeting(start)));
 }
 
-/** Most of them wait for a backoff or for silence; two cores bear so many. */
+/** Most cases wait for a backoff or a timeout; two cores suffice for that many. */
 export const AT_ONCE = 16;
 
-/** What came of one request. */
+/** The outcome of one request. */
 export type Met = { service: Service; user: SignedIn; answer: Answer; script: MarkedScript };
 
-/** One request whose attempts meet these behaviours, the last of them for ever. */
+/** Sends a request whose attempts meet these behaviours; the last one is repeated. */
 export type Meet = {
   (...behaviours: ModelBehaviour[]): Promise<Met>;
   readonly service: () => Service;
 };
 
-/** A service for the suite around this call, and how to send it requests that meet what a test wants. */
+/** Starts a service for the suite around this call. Returns the function that sends requests with behaviours. */
 export function meeting(start: StartService, variables: Variables = {}): Meet {
   const service = started(start, variables);
   let scripted: ReturnType<typeof scriptByMark>;
@@ -84,7 +83,7 @@ export function meeting(start: StartService, variables: Variables = {}): Meet {
   return Object.assign(meet, { service });
 }
 
-/** The caller is told, the session has failed for the same reason, one event and one line say so, and the unit is where it belongs. */
+/** Expects the failure in the response, the session, one event and one log line, and the right charge. */
 export async function expectFailed({ service, user, answer, script }: Met, code: string, attempts: number): Promise<Row> {
   const problem = expectProblem(answer, 500, code);
   assert.equal(problem.retryable, !['ai_refused', 'ai_misconfigured'].includes(code));
@@ -106,17 +105,17 @@ export async function expectFailed({ service, user, answer, script }: Met, code:
   const found = await read(service, user.token, session['id']);
   assert.deepEqual([found.body.status, found.body.error, found.body.candidates], ['failed', code, []]);
   const { level } = await endingLine(service, session['id']);
-  assert.equal(level, code === 'ai_misconfigured' ? 'error' : 'warn', 'an error is what an operator must act on');
+  assert.equal(level, code === 'ai_misconfigured' ? 'error' : 'warn', 'an operator must act on errors');
   return session;
 }
 
-/** The line that a generation writes when the model has ended. */
+/** The log line of a generation. */
 async function endingLine({ logs }: Service, id: string): Promise<Row> {
   const lines = () => logs.filter((line) => line.includes(id) && line.startsWith('{')).map((line) => JSON.parse(line) as Row);
-  return eventually('the line about the generation', () => lines().find(({ message }) => message === 'generation'));
+  return eventually('the log line of the generation', () => lines().find(({ message }) => message === 'generation'));
 }
 
-/** 201 with the cards of `expected` (or so many), all of them stored, once; and one unit used. */
+/** Expects 201 with these candidates (or that many), stored once, and one charged generation. */
 export async function expectCards(met: Met, expected: { partial: boolean; cards: number | object[]; attempts?: number; dropped?: number }): Promise<Row> {
   const { service, user, answer, script } = met;
   const { partial, cards, attempts = 1, dropped } = expected;
@@ -139,14 +138,14 @@ export async function expectCards(met: Met, expected: { partial: boolean; cards:
   return { ...sessions[0], event: events[0]?.['data'] };
 }
 
-/** The service has closed the connection of that attempt itself: what is not sent is not billed. */
+/** Expects that the service closed the connection of that attempt: tokens that are not sent are not billed. */
 export async function expectHungUp({ script }: Met, attempt = 1): Promise<void> {
   const request = script.requests[attempt - 1];
   assert.ok(request, `there was an attempt ${attempt}`);
   assert.equal(await within(request.over, 'the connection is closed'), 'client left');
 }
 
-/** The same error in each place where it can stand. */
+/** The same error in each place that can contain one. */
 function inEachPlace(code: number | string, error_type: string | null): [place: string, behaviour: ModelBehaviour][] {
   return [
     ['in HTTP 200', errorIn200(code, { error_type })],
@@ -183,32 +182,32 @@ function finalFailures(meet: Meet): void {
   const cases: Case[] = [
     ...FINAL_STATUSES.flatMap(([status, code]): Case[] => [
       [`HTTP ${status}`, httpError(status), code],
-      [`HTTP ${status} of something that is no OpenRouter`, htmlPage(status), code],
+      [`HTTP ${status} of another server than OpenRouter`, htmlPage(status), code],
       [`${status} in HTTP 200`, errorIn200(status, { error_type: null }), code],
     ]),
     ...inEachPlace(402, null).map(([place, behaviour]): Case => [`402 ${place}`, behaviour, 'ai_misconfigured']),
     ...inEachPlace('401', null).map(([place, behaviour]): Case => [`"401" ${place}`, behaviour, 'ai_misconfigured']),
-    // The word is the better key: here the number alone would say that it may pass.
+    // The word decides: the number alone would be transient.
     ...FINAL_WORDS.map(([word, code]): Case => [`"${word}" with a 502 in HTTP 200`, errorIn200(502, { error_type: word }), code]),
     ...FINAL_WORDS.map(([word, code]): Case => [`"${word}" as the code of an event`, errorEvent({ code: word, error_type: null }), code]),
-    ['HTTP 402 that says when to come back', httpError(402, { retry_after_s: 1 }), 'ai_misconfigured'],
-    ['HTTP 400 whose word might pass', httpError(400, { error_type: 'rate_limit_exceeded' }), 'ai_unavailable'],
+    ['HTTP 402 with a Retry-After', httpError(402, { retry_after_s: 1 }), 'ai_misconfigured'],
+    ['HTTP 400 with a transient word', httpError(400, { error_type: 'rate_limit_exceeded' }), 'ai_unavailable'],
     ['a choice with 403', choiceError(403), 'ai_refused'],
     ['no provider that honours the request', unavailable('constraint_filtered'), 'ai_misconfigured'],
-    ['no provider, and that it stays so', unavailable('provider_unavailable', { retryable: false }), 'ai_unavailable'],
+    ['no provider, marked as not retryable', unavailable('provider_unavailable', { retryable: false }), 'ai_unavailable'],
     ['a refusal', refusal(), 'ai_refused'],
     ['a refusal in a plain completion', plainRefusal, 'ai_refused'],
-    ['the filter, before a card', contentFilter(0), 'ai_refused'],
+    ['the filter, before a candidate', contentFilter(0), 'ai_refused'],
     ['the filter, in a plain completion', plainCompletion({ content: '', finish_reason: 'content_filter' }), 'ai_refused'],
   ];
   for (const [name, behaviour, code] of cases) {
-    it(`by ${name} is ${code}, at the first attempt`, async () => {
+    it(`${name} is ${code} after one attempt`, async () => {
       await expectFailed(await meet(behaviour), code, 1);
     });
   }
 
   for (const status of [301, 302, 307, 308]) {
-    it(`by HTTP ${status} is ai_misconfigured, and the key does not go where it points`, async () => {
+    it(`HTTP ${status} is ai_misconfigured, and the redirect is not followed`, async () => {
       const elsewhere = `/elsewhere-${status}`;
       const { gateway } = meet.service().world;
       const location = gateway.url + elsewhere;
@@ -217,7 +216,7 @@ function finalFailures(meet: Meet): void {
     });
   }
 
-  it('tells nothing of what the model API said', async () => {
+  it('no text of the model API is in the response, the rows or the log', async () => {
     const message = 'secret words of the provider about org-4711';
     for (const behaviour of [httpError(401, { message }), errorIn200(402, { message }), refusal(message)]) {
       const { service, user, answer } = await meet(behaviour);
@@ -227,7 +226,7 @@ function finalFailures(meet: Meet): void {
     }
   });
 
-  it('by a refusal keeps what it has used', async () => {
+  it('a refusal stores its usage', async () => {
     const session = await expectFailed(await meet(refusal()), 'ai_refused', 1);
     assert.deepEqual([session['prompt_tokens'] > 0, session['completion_tokens'], Number(session['cost']) > 0], [true, 400, true]);
   });
@@ -251,43 +250,43 @@ function passingFailures(meet: Meet): void {
     ['"timeout" with a 500', errorIn200(500, { error_type: 'timeout' }), 'ai_timeout'],
     ['no provider for now', unavailable('provider_overloaded'), 'ai_unavailable'],
     ['a choice with an error', choiceError(502), 'ai_unavailable'],
-    ['a choice that broke off in a card', choiceError(504, '{"candidates":[{"front":"a","ba'), 'ai_timeout'],
-    ['a reason that is an error, without one', plainCompletion({ content: '', finish_reason: 'error' }), 'ai_unavailable'],
-    ['an error event in the first card', errorEvent({ plus_chars: 10 }), 'ai_unavailable'],
+    ['a choice that broke off in a candidate', choiceError(504, '{"candidates":[{"front":"a","ba'), 'ai_timeout'],
+    ['the reason "error" without an error', plainCompletion({ content: '', finish_reason: 'error' }), 'ai_unavailable'],
+    ['an error event in the first candidate', errorEvent({ plus_chars: 10 }), 'ai_unavailable'],
     ['a cut before the headers', cutBeforeHeaders, 'ai_unavailable'],
     ['a cut after the headers', raw('', { then: 'cut' }), 'ai_unavailable'],
     ['a cut in a comment', cutAfterBytes(9), 'ai_unavailable'],
     ['a cut in the first line', cutAfterBytes(40), 'ai_unavailable'],
-    ['a cut in the first card', cutAfter(0, 10), 'ai_unavailable'],
+    ['a cut in the first candidate', cutAfter(0, 10), 'ai_unavailable'],
     ['a cut in a plain completion', raw('{"choices":[{"message":{"cont', { content_type: 'application/json', then: 'cut' }), 'ai_unavailable'],
-    ['an error that is cut', raw('{"error":{"code":5', { status: 503, content_type: 'application/json', then: 'cut' }), 'ai_unavailable'],
-    ['an end without a word', withoutDone({ finish_reason: null, whole_cards: 0 }), 'ai_unavailable'],
+    ['a cut error', raw('{"error":{"code":5', { status: 503, content_type: 'application/json', then: 'cut' }), 'ai_unavailable'],
+    ['an end without a reason', withoutDone({ finish_reason: null, whole_cards: 0 }), 'ai_unavailable'],
     ['an end after the headers', raw(''), 'ai_unavailable'],
     ['an end after comments', raw(': OPENROUTER PROCESSING\n\n'.repeat(3)), 'ai_unavailable'],
-    ['[DONE] and nothing before it', raw('data: [DONE]\n\n'), 'ai_invalid_response'],
-    ['the token limit before the first card', cutByLength(0), 'ai_invalid_response'],
-    ['a call of a tool', answer({ content: '', finish_reason: 'tool_calls' }), 'ai_invalid_response'],
-    ['prose without a card', content('I have no cards today.'), 'ai_invalid_response'],
-    ['nothing said at all', content(''), 'ai_invalid_response'],
+    ['[DONE] alone', raw('data: [DONE]\n\n'), 'ai_invalid_response'],
+    ['the token limit before the first candidate', cutByLength(0), 'ai_invalid_response'],
+    ['a tool call', answer({ content: '', finish_reason: 'tool_calls' }), 'ai_invalid_response'],
+    ['prose without a candidate', content('I have no cards today.'), 'ai_invalid_response'],
+    ['no content', content(''), 'ai_invalid_response'],
     ['an empty list', content('{"candidates":[]}'), 'ai_invalid_response'],
     ['another object', content('{"error":"no"}'), 'ai_invalid_response'],
     ['a string', content('"front, back, prompt"'), 'ai_invalid_response'],
-    ['cards that are all bad', content('{"candidates":[{"front":"","back":"b","prompt":"p"},7]}'), 'ai_invalid_response'],
+    ['invalid candidates alone', content('{"candidates":[{"front":"","back":"b","prompt":"p"},7]}'), 'ai_invalid_response'],
     ['a page of HTML', htmlPage(200), 'ai_invalid_response'],
     ['HTML in the stream', raw('<!doctype html><title>x</title>'), 'ai_unavailable'],
     ['an empty document', raw('', { content_type: 'application/json' }), 'ai_invalid_response'],
     ['HTTP 204', (turn) => turn.reply(204, ''), 'ai_invalid_response'],
-    ['bytes that are no stream', raw('data: {"choices":\n\ndata: [DONE]\n\n'), 'ai_invalid_response'],
+    ['a chunk that is no JSON', raw('data: {"choices":\n\ndata: [DONE]\n\n'), 'ai_invalid_response'],
   ];
   for (const [name, behaviour, code] of cases) {
-    it(`by ${name} is ${code}, after three attempts`, async () => {
+    it(`${name} is ${code} after three attempts`, async () => {
       await expectFailed(await meet(behaviour), code, 3);
     });
   }
 }
 
 function retries(meet: Meet): void {
-  it('succeeds after two that failed, and the event tells how many were made', async () => {
+  it('a third attempt succeeds, and the event counts three', async () => {
     const met = await meet(httpError(503), cutAfter(0, 10), answer());
     await expectCards(met, { partial: false, cards: 20, attempts: 3 });
     const ids = met.script.requests.map(({ headers }) => headers['x-session-id']);
@@ -295,21 +294,21 @@ function retries(meet: Meet): void {
     assert.equal(new Set(met.script.requests.map(({ raw }) => raw)).size, 1, 'the same bytes each time');
   });
 
-  it('is the last one when it fails for good, whatever was before it', async () => {
+  it('a final failure ends the attempts after a transient one', async () => {
     await expectFailed(await meet(httpError(503), httpError(402)), 'ai_misconfigured', 2);
     await expectFailed(await meet(content('no cards'), httpError(503), refusal()), 'ai_refused', 3);
   });
 
-  it('tells the reason of the last one', async () => {
+  it('the reported failure is that of the last attempt', async () => {
     await expectFailed(await meet(httpError(503), httpError(504), content('no cards')), 'ai_invalid_response', 3);
   });
 
-  it('adds to what was used before', async () => {
+  it('the usage of all attempts is added up', async () => {
     const { completion_tokens, event } = await expectCards(await meet(content('no cards'), answer()), { partial: false, cards: 20, attempts: 2 });
     assert.deepEqual([completion_tokens, event.usage.completion_tokens], [800, 800]);
   });
 
-  it('is not made when the model API wants more time than there is, and the caller is told how much', async () => {
+  it('a Retry-After beyond the deadline is forwarded without a retry', async () => {
     for (const status of [429, 503]) {
       const failed = await meet(httpError(status, { retry_after_s: 120 }));
       assert.equal(failed.answer.headers.get('retry-after'), '120');
@@ -317,7 +316,7 @@ function retries(meet: Meet): void {
     }
   });
 
-  it('that is worth it after a 429 is told with a time to wait', async () => {
+  it('a 429 of the model API has a Retry-After in the response', async () => {
     const failed = await meet(httpError(429));
     await expectFailed(failed, 'ai_unavailable', 3);
     assert.equal(failed.answer.headers.get('retry-after'), '10');
@@ -328,17 +327,17 @@ function retries(meet: Meet): void {
     ['in the header of a 429', httpError(429, { retry_after_s: 1 })],
     ['in the body', unavailable('provider_overloaded', { retry_after_s: 1 })],
   ] as const) {
-    it(`waits as long as the model API wants (${name})`, async () => {
+    it(`a retry waits for the model API’s Retry-After (${name})`, async () => {
       const began_ms = performance.now();
       await expectCards(await meet(behaviour, answer()), { partial: false, cards: 20, attempts: 2 });
-      // A few milliseconds are the clocks' own.
+      // The clocks may differ by a few milliseconds.
       assert.ok(performance.now() - began_ms > 990, 'the second call is a second later');
     });
   }
 }
 
 function asAWhole(meet: Meet): void {
-  it('that is down is tried three times, is ai_unavailable, and the unit goes back', async () => {
+  it('an unreachable model API is ai_unavailable after three attempts', async () => {
     const { openrouter } = meet.service().world;
     assert.equal((await meet(answer())).answer.status, 201);
     openrouter.down();

@@ -1,11 +1,11 @@
-// AI_CACHE_TTL_S: the model API may give the same answer again, and the caller is told which it was.
+// AI_CACHE_TTL_S: the model API may repeat an answer, and Cache-Status says whether it did.
 
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { ModelBehaviour } from '../support/model_behaviour.ts';
 import { create, signIn, type StartService, started } from './service.ts';
 
-/** Tells in a header, as OpenRouter does, whether the answer was one that it had given before. */
+/** Sends OpenRouter's header on whether the answer was cached. */
 const withCacheStatus = (status: string): ModelBehaviour => (turn) => {
   const cards = { candidates: turn.cards(3) };
   const choices = [{ index: 0, finish_reason: 'stop', message: { role: 'assistant', content: JSON.stringify(cards) } }];
@@ -13,11 +13,11 @@ const withCacheStatus = (status: string): ModelBehaviour => (turn) => {
 };
 
 export function tests(start: StartService): void {
-  describe('where it is on', () => {
+  describe('AI_CACHE_TTL_S set', () => {
     const service = started(start, { AI_CACHE_TTL_S: '3600' });
 
     for (const [status, field] of [['HIT', 'OpenRouter; hit'], ['MISS', 'OpenRouter; fwd=miss']] as const) {
-      it(`a ${status} is told in Cache-Status`, async () => {
+      it(`Cache-Status reports a ${status}`, async () => {
         const { openrouter } = service().world;
         openrouter.next(withCacheStatus(status));
         const created = await create(service(), (await signIn(service())).token);
@@ -29,7 +29,7 @@ export function tests(start: StartService): void {
       });
     }
 
-    it('Cache-Control: no-cache asks for a fresh answer', async () => {
+    it('Cache-Control: no-cache requests a fresh answer', async () => {
       const { openrouter } = service().world;
       openrouter.next(withCacheStatus('MISS'));
       const { token } = await signIn(service());
@@ -40,10 +40,10 @@ export function tests(start: StartService): void {
     });
   });
 
-  describe('where it is off', () => {
+  describe('AI_CACHE_TTL_S not set', () => {
     const service = started(start);
 
-    it('nothing is asked for and nothing is told', async () => {
+    it('without AI_CACHE_TTL_S there is no cache header', async () => {
       const { openrouter } = service().world;
       openrouter.next(withCacheStatus('HIT'));
       const created = await create(service(), (await signIn(service())).token);

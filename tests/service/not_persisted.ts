@@ -1,5 +1,4 @@
-// Generations that the database does not take: how many of them a user may have, how many writes they cause, and when they are
-// abandoned.
+// Generations that the database does not store: how many a user may have, how many writes they cause, when they are abandoned.
 
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
@@ -18,32 +17,32 @@ const finishOf = (user: SignedIn) => ({ path, headers }: { path: string; headers
 export function tests(start: StartService): void {
   const service = started(start, { RATE_LIMIT_BURST: '1000/60', RATE_LIMIT_GENERATIONS: '1000/3600', RATE_LIMIT_ATTEMPTS: '1000/3600' });
 
-  describe('a write that the database refuses for good', () => {
-    it('is made three times, then logged as an error and abandoned, and its key is free', async () => {
+  describe('a write that the database rejects', () => {
+    it('a rejected write is tried three times, then logged and abandoned', async () => {
       const { gateway, openrouter } = service().world;
       const user = await signIn(service());
       openrouter.reset();
       const refusing = gateway.fail(finishOf(user), { kind: 'answer', status: 409, body: { code: '23505', message: 'duplicate key' } });
       expectProblem(await create(service(), user.token, body, { 'idempotency-key': 'k' }), 500, 'database_error');
       const id = (await rowsOf(service(), user)).sessions[0]?.['id'];
-      await eventually('the log says so', () => service().logs.find((line) => line.includes('"given up"') && line.includes(id)), 20_000);
+      await eventually('the log line is written', () => service().logs.find((line) => line.includes('"given up"') && line.includes(id)), 20_000);
       assert.equal(refusing.hits, 3);
       refusing.clear();
-      assert.equal((await read(service(), user.token, id)).body.status, 'generating', 'its time is not over');
+      assert.equal((await read(service(), user.token, id)).body.status, 'generating', 'its deadline has not passed');
       const again = await create(service(), user.token, body, { 'idempotency-key': 'k' });
       assert.equal(again.status, 201, again.text);
       assert.equal(again.body.id, id);
       assert.equal(openrouter.requests.total, 2);
     });
 
-    it('is made three times however often the owner reads it', async () => {
+    it('reads of the owner cause no further attempt at a rejected write', async () => {
       const { gateway } = service().world;
       const user = await signIn(service());
       const refusing = gateway.fail(finishOf(user), { kind: 'answer', status: 400, body: { code: '22P05', message: 'no' } });
       expectProblem(await create(service(), user.token), 500, 'database_error');
       const id = (await rowsOf(service(), user)).sessions[0]?.['id'];
       for (let n = 0; n < 10; n += 1) assert.equal((await read(service(), user.token, id)).status, 200);
-      await eventually('the log says so', () => service().logs.find((line) => line.includes('"given up"') && line.includes(id)), 20_000);
+      await eventually('the log line is written', () => service().logs.find((line) => line.includes('"given up"') && line.includes(id)), 20_000);
       assert.equal(refusing.hits, 3);
       refusing.clear();
     });
@@ -56,7 +55,7 @@ export function tests(start: StartService): void {
       ['a candidate at position 0', (id: string) => ['/flashcard_candidates', { id: crypto.randomUUID(), session_id: id, position: 0, front: 'f', back: 'b', prompt: 'p' }]],
       ['a candidate at position 1999', (id: string) => ['/flashcard_candidates', { id: crypto.randomUUID(), session_id: id, position: 1999, front: 'f', back: 'b', prompt: 'p' }]],
     ] as [string, (id: string) => [string, object]][]) {
-      it(`${name} does not keep the session from being stored`, async () => {
+      it(`${name} does not prevent the session from being stored`, async () => {
         const { gateway, openrouter, rest } = service().world;
         const user = await signIn(service());
         const gate = createGate();
@@ -73,14 +72,14 @@ export function tests(start: StartService): void {
         const { sessions, candidates, events } = await rowsOf(service(), user);
         assert.deepEqual(sessions.map(({ status }) => status), ['completed']);
         assert.deepEqual(candidates.map(({ id }) => id), created.body.candidates.map(({ id }: { id: string }) => id));
-        // One for a run: the owner's own stands where it came first.
+        // One for each run: the owner's own row stays where it came first.
         assert.equal(events.length, 1);
         assert.deepEqual((await read(service(), user.token, id)).body.candidates, created.body.candidates);
       });
     }
   });
 
-  it('twenty of them are kept and a next generation is refused, two are written at a time, and all are written at last', async () => {
+  it('twenty unsaved sessions block generations and are all stored later', async () => {
     const { gateway, openrouter } = service().world;
     const user = await signIn(service());
     openrouter.reset();
@@ -108,7 +107,7 @@ export function tests(start: StartService): void {
     assert.ok(held.hits <= WRITES_MAX, `writes of ${ids.length} reads: ${held.hits}`);
     held.clear();
     gate.open();
-    await eventually('all are written', async () => {
+    await eventually('all are stored', async () => {
       const { sessions } = await rowsOf(service(), user);
       return sessions.every(({ status }) => status === 'completed') ? true : undefined;
     }, 60_000);

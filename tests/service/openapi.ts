@@ -1,5 +1,5 @@
-// GET /openapi.json and GET /docs, and that they are true: every example is sent, and every answer that is described is
-// brought about and is what its example shows. (That nothing else is answered, `sendRequest` checks in all the tests here.)
+// GET /openapi.json and GET /docs, and that they are true: every example is sent, and every described response is triggered
+// and equals its example. (`sendRequest` checks in all tests that a response is described.)
 
 import assert from 'node:assert/strict';
 import { before, describe, it } from 'node:test';
@@ -22,7 +22,7 @@ export function tests(start: StartService): void {
   });
 
   describe('GET /openapi.json', () => {
-    it('is the document, for any page, and may be kept for a while', async () => {
+    it('any page can read and cache the document', async () => {
       const found = await sendRequest(service(), 'GET', '/openapi.json', { headers: { origin: 'https://cards.example' } });
       assert.deepEqual([found.status, found.body], [200, contract]);
       assert.equal(found.headers.get('content-type'), 'application/json');
@@ -40,7 +40,7 @@ export function tests(start: StartService): void {
   });
 
   describe('GET /docs', () => {
-    it('is a page that may load nothing and run nothing', async () => {
+    it('the page may load and run nothing', async () => {
       const page = await sendRequest(service(), 'GET', '/docs');
       assert.equal(page.status, 200);
       assert.equal(page.headers.get('content-type'), 'text/html; charset=utf-8');
@@ -48,7 +48,7 @@ export function tests(start: StartService): void {
       assert.doesNotMatch(page.text, /<script|<link|<img|https?:\/\/(?!service\.example)[^<]*["']? *>/);
     });
 
-    it('is where the type of a problem leads', async () => {
+    it('the type of a problem is a link to /docs', async () => {
       const problem = expectProblem(await sendRequest(service(), 'GET', '/ai-sessions'), 401, 'missing_token');
       const { origin, pathname, hash } = new URL(problem.type);
       assert.deepEqual([origin, pathname, hash], [service().url, '/docs', '#missing_token']);
@@ -57,27 +57,27 @@ export function tests(start: StartService): void {
     });
   });
 
-  it('neither document has another path', async () => {
+  it('the documents have no other paths', async () => {
     for (const path of ['/docs.html', '/docs/', '/openapi', '/assets/docs.html', '/index.html']) {
       expectProblem(await sendRequest(service(), 'GET', path), 404, 'not_found');
     }
   });
 
-  describe('a service that is badly set tells both', () => {
+  describe('a misconfigured service', () => {
     const broken = started(start, { AI_TIMEOUT_MS: '-1' });
     for (const path of ['/openapi.json', '/docs']) {
-      it(path, async () => assert.equal((await sendRequest(broken(), 'GET', path)).status, 200));
+      it(`${path} is available with a bad configuration`, async () => assert.equal((await sendRequest(broken(), 'GET', path)).status, 200));
     }
   });
 
   describe('every example fits its schema', () => {
     for (const [pointer, value, schema] of describedValues()) {
-      it(pointer, () => assert.deepEqual(schemaDeviations(schema, value), []));
+      it(`${pointer} fits its schema`, () => assert.deepEqual(schemaDeviations(schema, value), []));
     }
   });
 
   describe('every parameter can be sent as its example', () => {
-    it('and a header that does not hold is refused whatever form is asked for', async () => {
+    it('an invalid header is refused in sync and stream mode', async () => {
       const { token } = await signIn(service());
       for (const accept of ['application/json', 'text/event-stream']) {
         const headers = { accept, 'last-event-id': '1' };
@@ -85,8 +85,8 @@ export function tests(start: StartService): void {
       }
     });
     for (const { id, method, path } of operations()) {
-      it(id, async () => {
-        // The owner has the one session that the examples tell of.
+      it(`${id} accepts the examples of all parameters`, async () => {
+        // The owner has the session of the examples.
         const { token } = method === 'POST' ? await signIn(service()) : owner;
         const { question, target } = withAllParameters(method, path);
         const answered = await sendRequest(service(), method, target, { ...question, token });
@@ -98,7 +98,7 @@ export function tests(start: StartService): void {
     }
   });
 
-  describe('every answer that is described is given, as its example shows', () => {
+  describe('every described response can be triggered', () => {
     const services: Record<Setting, () => Service> = {
       well: service,
       tight: started(start, { ...variables, RATE_LIMIT_BURST: '1/60', RATE_LIMIT_READS: '1/60' }),
@@ -111,9 +111,9 @@ export function tests(start: StartService): void {
     for (const { id, method, path } of operations()) {
       for (const { status, code, mediaType, value } of examplesOfAnswers(method, path)) {
         const way = ways[`${id} ${code ?? status}`] ?? ways[code ?? ''];
-        if (BY_A_BROKEN_HOST.includes(code ?? '') || (code === 'internal' && isForAnybody(id))) continue;
-        it(`${id}: ${status} ${code ?? mediaType}`, async () => {
-          assert.ok(way !== undefined, 'somebody has to say how it comes about');
+        if (BY_A_BROKEN_HOST.includes(code ?? '') || (code === 'internal' && isPublic(id))) continue;
+        it(`${id} ${status} ${code ?? mediaType} equals its example`, async () => {
+          assert.ok(way !== undefined, 'there is a way to trigger it');
           const there = services[way.setting ?? 'well']();
           const user = there === service() ? owner : await signIn(there);
           const answered = await way.send({ service: there, owner: user, method, path: path.replace('{id}', example('session')['id']) });
@@ -126,12 +126,12 @@ export function tests(start: StartService): void {
     }
   });
 
-  describe('what is answered to other requests', () => {
-    it('204: the preflight of any path', async () => {
+  describe('responses to other requests', () => {
+    it('the preflight of any path is 204', async () => {
       for (const path of ['/ai-sessions', '/nothing']) assert.equal((await sendRequest(service(), 'OPTIONS', path)).status, 204);
     });
     for (const [method, path, status, name] of [['GET', '/nothing', 404, 'no_such_path'], ['PUT', '/ai-sessions', 405, 'method_not_allowed']] as const) {
-      it(`${status}`, async () => {
+      it(`${method} ${path} is the ${status} of the example`, async () => {
         const answered = await sendRequest(service(), method, path);
         assert.equal(answered.status, status);
         assert.deepEqual(masked(answered.body), masked(example(name)));
@@ -140,15 +140,15 @@ export function tests(start: StartService): void {
   });
 }
 
-/** What no caller and no neighbour can bring about: user_object_unreachable.test.ts breaks the host; no host of today needs the other. */
+/** Codes that no caller or upstream can trigger: user_object_unreachable.test.ts breaks the host; no host needs the other. */
 const BY_A_BROKEN_HOST = ['rate_limiter_unavailable', 'idempotency_in_progress'];
 
-/** There `internal` comes only from a broken host: trap.test.ts, missing_assets.test.ts. */
-const isForAnybody = (id: string) => ['health', 'ready', 'openapi', 'docs'].includes(id);
+/** Operations whose only `internal` is that of a broken host: trap.test.ts, missing_assets.test.ts. */
+const isPublic = (id: string) => ['health', 'ready', 'openapi', 'docs'].includes(id);
 
 const models: string[] = example('models')['models'].map(({ id }: { id: string }) => id);
 
-/** The value of an example by its name. */
+/** The value of a named example. */
 function example(name: string): Json {
   return contract['components'].examples[name].value;
 }
@@ -176,7 +176,7 @@ function examplesOfAnswers(method: string, path: string): AnswerExample[] {
   );
 }
 
-/** Every example in the document, with the pointer of the schema that it has to fit. */
+/** Every example of the document, with the pointer of its schema. */
 function describedValues(): [pointer: string, value: unknown, schema: string][] {
   const found: [string, unknown, string][] = [];
   const walk = (pointer: string, value: any) => {
@@ -184,7 +184,7 @@ function describedValues(): [pointer: string, value: unknown, schema: string][] 
     if (value.schema !== undefined) {
       if (value.example !== undefined) found.push([pointer, value.example, `${pointer}/schema`]);
       for (const [name, ref] of Object.entries<Json>(value.examples ?? {})) {
-        // This one shows a mistake.
+        // This example is invalid on purpose.
         if (name === 'too_short' && pointer.includes('requestBody')) continue;
         found.push([`${pointer} ${name}`, at(ref['$ref'])['value'], `${pointer}/schema`]);
       }
@@ -207,7 +207,7 @@ function withAllParameters(method: string, path: string): { target: string; ques
   return { target, question: method === 'POST' ? { ...question, body: example('water_cycle') } : question };
 }
 
-/** Ids, times and figures are others each time; so is the service's own origin. */
+/** Replaces what differs each time: ids, times, figures, the service's own origin. */
 function masked(value: unknown): unknown {
   const text = JSON.stringify(value)
     .replace(/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}/g, 'an id')
@@ -217,7 +217,7 @@ function masked(value: unknown): unknown {
   return JSON.parse(text);
 }
 
-/** Puts a completed session into the owner's rows, past the service. */
+/** Inserts a completed session of the owner, past the service. */
 async function store({ world }: Service, user: User, session: Json): Promise<void> {
   const { id, model, created_at, ended_at, usage, candidates } = session;
   await world.sql(
@@ -241,13 +241,13 @@ async function store({ world }: Service, user: User, session: Json): Promise<voi
 
 type Setting = 'well' | 'tight' | 'keyless' | 'broken';
 
-/** A request that gets a certain answer. `owner` is whose the session of the examples is, where it is there. */
+/** A request that triggers a certain response. `owner` has the session of the examples where that exists. */
 type Exchange = { service: Service; owner: SignedIn; method: string; path: string };
 type Way = { setting?: Setting; send: (exchange: Exchange) => Promise<Answer> };
 
 const good = example('water_cycle');
 
-/** The operation as it is described, with that token. */
+/** Sends the operation as described, with that token. */
 function plainly({ service, method, path }: Exchange, token: string | undefined, question: RequestOptions = {}): Promise<Answer> {
   const body = method === 'POST' ? { body: good } : {};
   return sendRequest(service, method, path, { ...body, ...(token === undefined ? {} : { token }), ...question });
@@ -259,7 +259,7 @@ const byToken = (tokenOf: (exchange: Exchange) => Promise<string | undefined> | 
 
 const asOwner = (question: RequestOptions = {}): Way => ({ send: (exchange) => plainly(exchange, exchange.owner.token, question) });
 
-/** `POST` as somebody who has not asked for anything yet, while the model behaves like that. */
+/** Sends a `POST` of a new user, with that behaviour of the model. */
 const whileTheModel = (behaviour: ModelBehaviour, question: RequestOptions = {}): Way => ({
   send: async (exchange) => {
     exchange.service.world.openrouter.next(behaviour);
@@ -267,7 +267,7 @@ const whileTheModel = (behaviour: ModelBehaviour, question: RequestOptions = {})
   },
 });
 
-/** The same, with a question of its own. */
+/** Sends the request of a new user with these options. */
 const asNewcomer = (question: RequestOptions, path?: string): Way => ({
   send: async (exchange) => plainly(path === undefined ? exchange : { ...exchange, path }, (await signIn(exchange.service)).token, question),
 });
@@ -285,7 +285,7 @@ const withoutDatabase = (path: string): Way => ({
 
 const cards = () => answer({ cards: example('created')['candidates'].map(({ front, back, prompt }: Json) => ({ front, back, prompt })) });
 
-/** How each answer comes about: of an operation, or of any. */
+/** How to trigger each response: of an operation, or of any. */
 const ways: Record<string, Way> = {
   missing_token: byToken(() => undefined),
   invalid_token: byToken(() => 'no.real.token'),
@@ -336,7 +336,7 @@ const ways: Record<string, Way> = {
       exchange.service.world.openrouter.next(answer({ hold: { gate, after_cards: 0 } }));
       const waiting = plainly(exchange, user.token);
       await gate.reached;
-      const id = await eventually('the row is there', async () => (await rowsOf(exchange.service, user)).sessions[0]?.['id']);
+      const id = await eventually('the row is open', async () => (await rowsOf(exchange.service, user)).sessions[0]?.['id']);
       const stopped = await sendRequest(exchange.service, 'DELETE', `/ai-sessions/${id}`, { token: user.token });
       assert.equal(stopped.status, 204);
       gate.open();

@@ -1,18 +1,18 @@
-// A session that generates and that nobody sees to: its desk gave it up, or a user opened it past this service. Nobody waits
-// for it for longer than any session may take.
+// A generating session without a generation: the user object abandoned it, or a user inserted it past the service. It is
+// ended once any session would have reached its deadline.
 
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { type Answer, create, expectProblem, lesson, read, rowsOf, sendRequest, type SignedIn, signIn, started, type StartService } from './service.ts';
 
 const AI_TIMEOUT_MS = 5_000;
-/** From its creation on: AI_TIMEOUT_MS + 60 s. */
+/** From its creation: AI_TIMEOUT_MS + 60 s. */
 const END_MS = AI_TIMEOUT_MS + 60_000;
 
 export function tests(start: StartService): void {
   const service = started(start, { AI_TIMEOUT_MS: String(AI_TIMEOUT_MS) });
 
-  /** One that the user has opened past the service, so long ago. */
+  /** Inserts a session past the service, created that long ago. */
   async function opened(age_ms: number): Promise<{ user: SignedIn; id: string }> {
     const user = await signIn(service());
     const id = crypto.randomUUID();
@@ -28,10 +28,10 @@ export function tests(start: StartService): void {
     assert.deepEqual(events.map(({ type, session_id, data }) => [type, session_id, data.code]), [['ai_session.failed', id, 'database_error']]);
   }
 
-  describe('past its time', () => {
+  describe('after its deadline', () => {
     const ways: [name: string, send: (user: SignedIn, id: string) => Promise<Answer>, expect: (response: Answer) => void][] = [
       [
-        'GET tells that it failed',
+        'GET reports a failure',
         (user, id) => read(service(), user.token, id),
         ({ status, body, headers }) => {
           assert.deepEqual([status, body.status, body.error, body.candidates], [200, 'failed', 'database_error', []]);
@@ -39,17 +39,17 @@ export function tests(start: StartService): void {
         },
       ],
       [
-        'its events are those of a failure',
+        'its events end with an error',
         (user, id) => sendRequest(service(), 'GET', `/ai-sessions/${id}/events`, { token: user.token }),
         ({ status, text }) => {
           assert.equal(status, 200, text);
           assert.match(text, /event: error\ndata: .*"code":"database_error".*\n\n$/);
         },
       ],
-      ['DELETE finds nothing to stop', (user, id) => sendRequest(service(), 'DELETE', `/ai-sessions/${id}`, { token: user.token }), (response) => void expectProblem(response, 409, 'not_running')],
+      ['DELETE is not_running', (user, id) => sendRequest(service(), 'DELETE', `/ai-sessions/${id}`, { token: user.token }), (response) => void expectProblem(response, 409, 'not_running')],
     ];
     for (const [name, askFor, expect] of ways) {
-      it(`${name}, each time, and it is ended with one event`, async () => {
+      it(`an orphaned session is ended with one event: ${name}`, async () => {
         const { user, id } = await opened(END_MS + 1_000);
         expect(await askFor(user, id));
         await expectEnded(user, id);
@@ -58,14 +58,14 @@ export function tests(start: StartService): void {
       });
     }
 
-    it('it is ended once by many who ask at once', async () => {
+    it('concurrent reads end an orphaned session once', async () => {
       const { user, id } = await opened(END_MS + 1_000);
       const found = await Promise.all(Array.from({ length: 8 }, () => read(service(), user.token, id)));
       for (const { status, body } of found) assert.deepEqual([status, body.status, body.error], [200, 'failed', 'database_error']);
       await expectEnded(user, id);
     });
 
-    it('it is nobody else’s to end', async () => {
+    it('only its owner ends an orphaned session', async () => {
       const { user, id } = await opened(END_MS + 1_000);
       const stranger = await signIn(service());
       expectProblem(await read(service(), stranger.token, id), 404, 'not_found');
@@ -74,7 +74,7 @@ export function tests(start: StartService): void {
       assert.deepEqual([sessions[0]?.['status'], events], ['generating', []]);
     });
 
-    it('a database that does not take its end is told', async () => {
+    it('a database that rejects the end of an orphaned session is reported', async () => {
       const { user, id } = await opened(END_MS + 1_000);
       const away = service().world.gateway.fail(({ path, headers }) => path.endsWith('/finish_ai_session') && headers['authorization'] === `Bearer ${user.token}`, { kind: 'answer', status: 503 });
       expectProblem(await read(service(), user.token, id), 500, 'database_error');
@@ -84,8 +84,8 @@ export function tests(start: StartService): void {
     });
   });
 
-  describe('within its time', () => {
-    it('is told as generating, and is left alone', async () => {
+  describe('before its deadline', () => {
+    it('an orphaned session before its deadline is generating', async () => {
       const { user, id } = await opened(END_MS - 20_000);
       const found = await read(service(), user.token, id);
       assert.deepEqual([found.status, found.body.status, found.body.ended_at], [200, 'generating', null]);
@@ -96,7 +96,7 @@ export function tests(start: StartService): void {
       assert.deepEqual([sessions.map(({ status }) => status), events], [['generating'], []]);
     });
 
-    it('is in nobody’s way', async () => {
+    it('an orphaned session does not count as concurrent', async () => {
       const { user } = await opened(0);
       assert.equal((await create(service(), user.token)).status, 201);
     });

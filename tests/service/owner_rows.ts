@@ -1,5 +1,5 @@
-// A user writes past the service into their own rows, with their own token: nothing that was paid for is lost by it, and no
-// read of the service fails or contains what its documents exclude.
+// A user writes their own rows past the service, with their own token: no billed candidate is lost, and no read of the
+// service fails or deviates from its documents.
 
 import assert from 'node:assert/strict';
 import { before, describe, it } from 'node:test';
@@ -10,8 +10,8 @@ import { answer } from '../support/model_behaviour.ts';
 import { createStream, expectList, lesson, read, type Row, rowsOf, sendRequest, type Service, type SignedIn, signIn, started, type StartService } from './service.ts';
 
 export function tests(start: StartService): void {
-  describe('rows for a session that is generating', () => duringGeneration(start));
-  describe('rows that break the checks of today', () => fromBefore(start));
+  describe('rows of a generating session', () => duringGeneration(start));
+  describe('rows that break today’s checks', () => fromBefore(start));
 }
 
 function duringGeneration(start: StartService): void {
@@ -24,9 +24,9 @@ function duringGeneration(start: StartService): void {
     ['an event', (rest, session_id) => rest('POST', '/event_logs', { type: 'ai_session.completed', session_id })],
     ['a candidate at position 0', (rest, id) => rest('POST', '/flashcard_candidates', forged(id, 0))],
     ['2000 candidates', (rest, id) => rest('POST', '/flashcard_candidates', Array.from({ length: 2000 }, (_, position) => forged(id, position)))],
-    ['a candidate with an id that a stream has shown', (rest, id, { id: taken }) => rest('POST', '/flashcard_candidates', forged(id, 1999, { id: taken }))],
+    ['a candidate with a streamed id', (rest, id, { id: taken }) => rest('POST', '/flashcard_candidates', forged(id, 1999, { id: taken }))],
     [
-      'a candidate with such an id in another session',
+      'a candidate with a streamed id in another session',
       async (rest, _, { id: taken }) => {
         const other = { id: crypto.randomUUID(), model: 'test/first', input_text: lesson() };
         assert.equal((await rest('POST', '/ai_generation_sessions', other)).status, 201);
@@ -35,7 +35,7 @@ function duringGeneration(start: StartService): void {
     ],
   ];
   for (const [name, attack] of attacks) {
-    it(`${name}: the candidates that were sent are stored, by one write`, async () => {
+    it(`the streamed candidates are stored despite ${name}`, async () => {
       const { world } = service();
       const user = await signIn(service());
       const gate = createGate();
@@ -60,7 +60,7 @@ function duringGeneration(start: StartService): void {
   }
 }
 
-/** Waits for the row of a session: a user cannot add to it before. */
+/** Waits for the row of a session: a user cannot add to the session before. */
 async function opened({ world }: Service, id: string): Promise<void> {
   for (;;) {
     const rows = await world.sql('select 1 from ai_generation_sessions where id = $1', [id]);
@@ -70,7 +70,7 @@ async function opened({ world }: Service, id: string): Promise<void> {
 
 function fromBefore(start: StartService): void {
   const service = started(start, { RATE_LIMIT_BURST: '1000/60', MAX_CANDIDATES: '3' });
-  // As the tables were before the bounds of 2026-11-27, which keep such rows out.
+  // The tables before the bounds of 2026-11-27, which exclude such rows.
   before(() =>
     service().world.sql(`
       alter table ai_generation_sessions drop constraint ai_generation_sessions_cost_check;
@@ -100,7 +100,7 @@ function fromBefore(start: StartService): void {
     [{ created_at: '-infinity', ended_at: '0001-01-01T00:00:00Z' }, FIRST, FIRST],
   ];
 
-  it('with odd times have RFC 3339 in every response', async () => {
+  it('rows with odd times have RFC 3339 in every response', async () => {
     const user = await signIn(service());
     for (const [row, created_at, ended_at] of times) {
       const { body, text } = await read(service(), user.token, await stored(user, row));
@@ -111,7 +111,7 @@ function fromBefore(start: StartService): void {
     for (const { created_at, ended_at } of body.sessions) for (const time of [created_at, ended_at]) assert.match(time, RFC_3339);
   });
 
-  it('with odd times do not hide the others from a list', async () => {
+  it('rows with odd times do not hide the others from a list', async () => {
     const user = await signIn(service());
     for (const [row] of times.slice(0, 4)) await stored(user, row);
     const newest = await stored(user, { created_at: '2026-11-27T11:00:00Z', ended_at: '2026-11-27T11:00:09Z' });
@@ -123,7 +123,7 @@ function fromBefore(start: StartService): void {
   });
 
   for (const cost of [`1${'0'.repeat(400)}`, `0.${'0'.repeat(400)}1`, '1e131071', 'NaN', 'Infinity']) {
-    it(`with a cost of ${cost.slice(0, 12)} can be read and listed`, async () => {
+    it(`rows with a cost of ${cost.slice(0, 12)} can be read and listed`, async () => {
       const user = await signIn(service());
       const id = await stored(user, { created_at: '2026-11-27T10:00:00Z', ended_at: '2026-11-27T10:00:09Z', prompt_tokens: 7, cost });
       const found = await read(service(), user.token, id);
@@ -134,7 +134,7 @@ function fromBefore(start: StartService): void {
     });
   }
 
-  it('are read up to MAX_CANDIDATES of them', async () => {
+  it('up to MAX_CANDIDATES inserted candidates are read', async () => {
     const user = await signIn(service());
     const id = await stored(user, { created_at: '2026-11-27T10:00:00Z', ended_at: '2026-11-27T10:00:09Z' });
     await service().world.sql(
@@ -148,7 +148,7 @@ function fromBefore(start: StartService): void {
   });
 
   for (const created_at of ['2099-01-01T00:00:00Z', 'infinity']) {
-    it(`opened at ${created_at} and never ended are ended as an orphan`, async () => {
+    it(`a session opened at ${created_at} is ended as an orphan`, async () => {
       const user = await signIn(service());
       const id = await stored(user, { status: 'generating', created_at });
       const { status, body, text } = await read(service(), user.token, id);

@@ -1,5 +1,5 @@
-// The whole table of docs/api.md, "Errors", walked over HTTP: for each code a request that yields it, and each answer in the
-// one shape. Why a code comes is tested where its subject is; here it is how it looks, and that none is forgotten.
+// The whole table of docs/api.md, "Errors", over HTTP: for each code a request that triggers it, and each response in the one
+// format. When a code occurs is tested with its subject; here its format, and that no code is missing.
 
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
@@ -25,39 +25,39 @@ import {
 export function tests(start: StartService): void {
   const walked = [...codesOf(common), ...codesOf(withoutKeys), ...codesOf(misconfigured)];
 
-  describe('a service that is well set', () => {
+  describe('a configured service', () => {
     const service = started(start, { RATE_LIMIT_BURST: '2/60', AI_TIMEOUT_MS: '3000', AI_MAX_ATTEMPTS: '1' });
     walk(service, common);
     describe('compression', () => compression(service));
   });
-  describe('a service that never got a signing key', () => {
+  describe('a service without signing keys', () => {
     const service = started(start);
     before(() => {
       service().world.gateway.fail('/auth/v1/.well-known/jwks.json', { kind: 'answer', status: 503 });
     });
     walk(service, withoutKeys);
   });
-  describe('a service that is badly set', () => walk(started(start, { AI_TIMEOUT_MS: '-1' }), misconfigured));
+  describe('a misconfigured service', () => walk(started(start, { AI_TIMEOUT_MS: '-1' }), misconfigured));
 
-  it('is walked to its end: every code of docs/api.md comes in a request above, or is one that is known not to', () => {
+  it('every code of docs/api.md is triggered above or listed as impossible', () => {
     const documented = problemTable().map(([, code]) => code);
     assert.deepEqual([...walked, ...BY_A_LESSER_HOST, ...BY_A_BROKEN_HOST].sort(), documented.sort());
   });
 }
 
-/** What only a host answers that cannot let a request join another one; all hosts of today can. */
+/** The code of a host on which a request cannot join another one; all hosts can. */
 const BY_A_LESSER_HOST = ['idempotency_in_progress'];
 
-/** What no caller and no neighbour can bring about; the hosts' own tests break the host (user_object_unreachable.test.ts). */
+/** The code that no caller or upstream can trigger: user_object_unreachable.test.ts breaks the host. */
 const BY_A_BROKEN_HOST = ['rate_limiter_unavailable'];
 
 const ORIGIN = 'https://cards.example';
 const QUOTA_EXCEEDED = 'https://iana.org/assignments/http-problem-types#quota-exceeded';
 
-/** How a code is brought about: one request as that user, who has not asked for anything yet. */
+/** How a code is triggered: one request of a new user. */
 type Row = { code: string; yields: (service: Service, user: SignedIn, send: Send) => Promise<Answer> };
 
-/** A request with the headers that all of them have here. */
+/** Sends a request with the headers of these tests. */
 type Send = (method: string, path: string, question?: RequestOptions) => Promise<Answer>;
 
 const codesOf = (rows: Row[]) => rows.map(({ code }) => code);
@@ -161,7 +161,7 @@ function problemTable(): [status: number, code: string][] {
 
 function walk(service: () => Service, rows: Row[]): void {
   for (const { code, yields } of rows) {
-    it(`${code} looks as every error does`, async () => {
+    it(`${code} has the format of every error`, async () => {
       const user = await signIn(service());
       let sent = '';
       const send: Send = (method, path, question = {}) => {
@@ -173,7 +173,7 @@ function walk(service: () => Service, rows: Row[]): void {
       assert.equal(answer.body.request_id, sent, 'the caller’s own id');
     });
 
-    it(`${code} has an id of its own where the caller sends none`, async () => {
+    it(`${code} has an id of its own if the caller sends none`, async () => {
       const user = await signIn(service());
       const send: Send = (method, path, question = {}) =>
         sendRequest(service(), method, path, { ...question, headers: { origin: ORIGIN, ...question.headers } });
@@ -184,7 +184,7 @@ function walk(service: () => Service, rows: Row[]): void {
   }
 }
 
-/** All that an error's answer promises, whatever the error; asked for with the origin of these tests. */
+/** Expects what the response of every error has, sent with the origin of these tests. */
 export function expectShape(service: Service, { status, headers, body, text }: Answer, code: string): void {
   const row = problemTable().find(([, name]) => name === code);
   assert.deepEqual([status, body?.code], row, text);
@@ -209,7 +209,7 @@ export function expectShape(service: Service, { status, headers, body, text }: A
   if (code === 'invalid_parameter') expectFieldErrors(body.errors, { field: 'Idempotency-Key', code: 'type' });
   if (code === 'rate_limited') assert.deepEqual(body['violated-policies'], ['burst']);
 
-  // A service that does not know its configuration lets every page read that, and nothing else.
+  // A misconfigured service lets every page read that, and nothing else.
   const allowed = headers.get('access-control-allow-origin');
   assert.equal(allowed, code === 'internal' ? '*' : ORIGIN);
   if (allowed !== '*') assert.match(headers.get('vary') ?? '', /\borigin\b/i);
@@ -226,7 +226,7 @@ export function expectShape(service: Service, { status, headers, body, text }: A
   const retryAfter = headers.get('retry-after');
   if (status === 429) assert.match(retryAfter ?? '', /^[1-9]\d*$/);
   else if (retryAfter !== null) assert.match(retryAfter, /^\d+$/);
-  // Those who have passed the authentication of POST /ai-sessions are told where they stand.
+  // Authenticated callers of POST /ai-sessions receive their limits.
   const ofThePost = ['malformed_json', 'validation_failed', 'invalid_parameter', 'body_too_large', 'unsupported_media_type', 'idempotency_key_reused', 'rate_limited'];
   const isCounted = costsAGeneration || ofThePost.includes(code);
   for (const name of ['ratelimit', 'ratelimit-policy']) assert.equal(headers.has(name), isCounted, name);
@@ -239,7 +239,7 @@ function expectFieldErrors(errors: Record<string, unknown>[], expected: object):
   assert.deepEqual(rest, expected);
 }
 
-/** The bytes on the wire: `fetch` would unpack them. */
+/** Returns the bytes on the wire: `fetch` would unpack them. */
 function rawAnswer(service: Service, token: string, acceptEncoding: string): Promise<{ status: number; encoding: string | undefined; bytes: Buffer }> {
   const body = JSON.stringify(good);
   const headers = { authorization: `Bearer ${token}`, 'content-type': 'application/json', 'accept-encoding': acceptEncoding };
@@ -276,7 +276,7 @@ function compression(service: () => Service): void {
   }
 
   for (const accepted of ['identity', 'gzip;q=0']) {
-    it(`a 201 for "${accepted}" is as it is`, async () => {
+    it(`a 201 for "${accepted}" is not compressed`, async () => {
       const user = await signIn(service());
       const { status, encoding, bytes } = await rawAnswer(service(), user.token, accepted);
       assert.deepEqual([status, encoding], [201, undefined]);

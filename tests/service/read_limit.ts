@@ -12,7 +12,7 @@ const WINDOW_S = 5;
 export function tests(start: StartService): void {
   const service = started(start, { RATE_LIMIT_READS: `${QUOTA}/${WINDOW_S}` });
 
-  /** All that a 429 says. Answers Retry-After in seconds. */
+  /** Expects a complete 429. Returns Retry-After in seconds. */
   function expectLimited(answer: Answer): number {
     const problem = expectProblem(answer, 429, 'rate_limited');
     assert.equal(problem.type, 'https://iana.org/assignments/http-problem-types#quota-exceeded');
@@ -23,7 +23,7 @@ export function tests(start: StartService): void {
     return Number(retryAfter);
   }
 
-  it('admits its quota of reads of every kind and not one more, and asks nothing of the database for those', async () => {
+  it('reads admits its quota; a refusal sends no database request', async () => {
     const { gateway } = service().world;
     const user = await signIn(service());
     const { body } = await create(service(), user.token);
@@ -43,19 +43,19 @@ export function tests(start: StartService): void {
     for (const [method, path] of kinds) wait_s = expectLimited(await sendRequest(service(), method, path, { token: user.token }));
     assert.equal(gateway.requests.total, 0);
     assert.equal((await create(service(), user.token)).status, 201, 'a POST is no read');
-    // The time itself is what is promised here.
+    // This test is about the time itself.
     await pause(wait_s * 1000);
     assert.equal((await sendRequest(service(), 'GET', '/ai-sessions', { token: user.token })).status, 200);
   });
 
-  it('of one user is nothing to another', async () => {
+  it('the reads of one user do not affect another', async () => {
     const [first, second] = [await signIn(service()), await signIn(service())];
     for (let n = 0; n < QUOTA; n += 1) await sendRequest(service(), 'GET', '/ai-sessions', { token: first.token });
     expectLimited(await sendRequest(service(), 'GET', '/ai-sessions', { token: first.token }));
     assert.equal((await sendRequest(service(), 'GET', '/ai-sessions', { token: second.token })).status, 200);
   });
 
-  it('is for users: what anyone may read is not counted', async () => {
+  it('requests without a user are not counted', async () => {
     for (let n = 0; n < 2 * QUOTA; n += 1) assert.equal((await sendRequest(service(), 'GET', '/models')).status, 200);
   });
 }

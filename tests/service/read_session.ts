@@ -1,4 +1,4 @@
-// GET /ai-sessions/{id}: its owner reads it in every state, and for everybody else there is no such session.
+// GET /ai-sessions/{id}: the owner reads a session in every state, for others it does not exist.
 
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
@@ -11,7 +11,7 @@ const MEMBERS = ['candidate_count', 'candidates', 'created_at', 'ended_at', 'err
 export function tests(start: StartService): void {
   const service = started(start);
 
-  it('gives the owner all of a completed session', async () => {
+  it('the owner reads a whole completed session', async () => {
     const user = await signIn(service());
     const created = await create(service(), user.token);
     const found = await read(service(), user.token, created.body.id);
@@ -38,7 +38,7 @@ export function tests(start: StartService): void {
     expectUtc(found.body.ended_at, session?.['ended_at']);
   });
 
-  it('gives a session with the cards in the order of the model, each time', async () => {
+  it('the candidates are in the order of the model', async () => {
     const user = await signIn(service());
     const { body } = await create(service(), user.token);
     for (const _ of [1, 2, 3]) {
@@ -46,7 +46,7 @@ export function tests(start: StartService): void {
     }
   });
 
-  it('tells of a partial session that it is', async () => {
+  it('a partial session is marked as partial', async () => {
     const user = await signIn(service());
     service().world.openrouter.next(cutByLength(3));
     const { body } = await create(service(), user.token);
@@ -55,7 +55,7 @@ export function tests(start: StartService): void {
     assert.equal(body.candidates.length, 3);
   });
 
-  it('tells why a session failed', async () => {
+  it('a failed session has its code', async () => {
     const user = await signIn(service());
     service().world.openrouter.next(httpError(402));
     expectProblem(await create(service(), user.token), 500, 'ai_misconfigured');
@@ -75,7 +75,7 @@ export function tests(start: StartService): void {
     expectUtc(found.body.ended_at, session?.['ended_at']);
   });
 
-  it('says of a running one that it is generating, without cards, and when to ask again', async () => {
+  it('a running session is generating and has a Retry-After', async () => {
     const gate = createGate();
     const user = await signIn(service());
     const stranger = await signIn(service());
@@ -84,9 +84,9 @@ export function tests(start: StartService): void {
     try {
       const id = await eventually('the session is opened', async () => (await rowsOf(service(), user)).sessions[0]?.['id']);
       await gate.reached;
-      const found = await eventually('its cards are counted', async () => {
+      const found = await eventually('its candidates are counted', async () => {
         const found = await read(service(), user.token, id);
-        // They are stored in batches: a read in between counts those of the first one.
+        // They are stored in batches: a read in between counts the first batch.
         return found.body.candidate_count < 3 ? undefined : found;
       });
       assert.equal(found.status, 200, found.text);
@@ -113,8 +113,8 @@ export function tests(start: StartService): void {
     assert.deepEqual([found.body.status, found.body.candidates], ['completed', body.candidates]);
   });
 
-  describe('for everybody else', () => {
-    it('there is no such session, and no way to tell it from one that does not exist', async () => {
+  describe('for others', () => {
+    it('a session of another user is a 404 like one that does not exist', async () => {
       const owner = await signIn(service());
       const stranger = await signIn(service());
       const { body } = await create(service(), owner.token);
@@ -124,13 +124,13 @@ export function tests(start: StartService): void {
     });
 
     for (const id of ['1', 'x', 'null', 'undefined', '%00', '..%2Fmodels', `${crypto.randomUUID()}x`, 'eq.1&select=*', '*']) {
-      it(`${id} is no session`, async () => {
+      it(`${id} is a 404`, async () => {
         const { token } = await signIn(service());
         expectProblem(await read(service(), token, id), 404, 'not_found');
       });
     }
 
-    it('a token is needed', async () => {
+    it('a read without a token is a 401', async () => {
       const { token } = await signIn(service());
       const { body } = await create(service(), token);
       expectProblem(await sendRequest(service(), 'GET', `/ai-sessions/${body.id}`), 401, 'missing_token');
@@ -147,14 +147,14 @@ export function tests(start: StartService): void {
   });
 }
 
-/** All members, and these as they are here. */
+/** Expects all members, and these with these values. */
 function expectSession(found: Answer, expected: Record<string, unknown>): void {
   assert.deepEqual(Object.keys(found.body).sort(), [...MEMBERS].sort());
   const { created_at: _, ended_at: __, ...others } = found.body;
   assert.deepEqual(others, expected);
 }
 
-/** RFC 3339 in UTC, and the moment that the row says, to the millisecond. */
+/** Expects RFC 3339 in UTC, equal to the row to the millisecond. */
 function expectUtc(reported: string, stored: Date): void {
   assert.match(reported, /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)$/);
   assert.equal(Date.parse(reported), stored.getTime());

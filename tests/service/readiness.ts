@@ -1,4 +1,4 @@
-// GET /health/ready: which dependency is away, told to anyone, and nobody can use it to load them.
+// GET /health/ready: public; names the dependencies that are down, without letting a caller put load on them.
 
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
@@ -16,7 +16,7 @@ const ready = (service: Service) => sendRequest(service, 'GET', '/health/ready')
 
 type Check = { name: string; ok: boolean; latency_ms: number };
 
-/** The form of the document; answers the names of what is not well. */
+/** Checks the document; returns the names of failed checks. */
 function unwell({ status, headers, body }: Answer): string[] {
   assert.equal(headers.get('content-type'), 'application/json');
   const checks = body.checks as Check[];
@@ -33,7 +33,7 @@ function unwell({ status, headers, body }: Answer): string[] {
 function wellSet(start: StartService): void {
   const service = started(start);
 
-  it('is well when all are, and asks each of them once however often it is asked', async () => {
+  it('ready is 200 and checks each dependency once for many requests', async () => {
     const { gateway, openrouter } = service().world;
     const answers = await Promise.all(Array.from({ length: 20 }, () => ready(service())));
     answers.push(await ready(service()));
@@ -42,10 +42,10 @@ function wellSet(start: StartService): void {
     for (const name of ['auth_keys', 'database', 'model_api']) assert.ok(names.includes(name), name);
     assert.deepEqual(gateway.requests.recent.map(({ path }) => path.split('/')[1]).sort(), ['auth', 'rest']);
     assert.deepEqual(openrouter.otherRequests.recent.map(({ method, path }) => `${method} ${path}`), ['GET /api/v1/key']);
-    assert.equal(openrouter.requests.total, 0, 'no generation is paid for');
+    assert.equal(openrouter.requests.total, 0, 'no generation is billed');
   });
 
-  // What was found holds for 30 s: each of these begins with a fresh process.
+  // A result is kept for 30 s: each test begins with a new process.
   const away = (name: string, breaks: (service: Service) => () => void, expected: string[]) =>
     it(name, async () => {
       await service().restart();
@@ -59,13 +59,13 @@ function wellSet(start: StartService): void {
     world.openrouter.onKey(behaviour);
     return () => world.openrouter.onKey(null);
   };
-  away('names the keys of the sign-in when they are away', failing(JWKS), ['auth_keys']);
-  away('names the database when it is away', failing('/rest/v1/'), ['database']);
-  away('names the model API when it does not take the key', key(httpError(401)), ['model_api']);
-  away('names the model API when it is broken', key(httpError(503)), ['model_api']);
-  away('takes a model API that does not know the question for one that is up', key(httpError(404)), []);
-  away('takes a model API that is busy for one that is up', key(httpError(429)), []);
-  away('names all that are away', ({ world }) => {
+  away('ready names the signing keys during their outage', failing(JWKS), ['auth_keys']);
+  away('ready names the database during its outage', failing('/rest/v1/'), ['database']);
+  away('ready names a model API that rejects the key', key(httpError(401)), ['model_api']);
+  away('ready names a model API that answers 503', key(httpError(503)), ['model_api']);
+  away('ready accepts a model API without the key endpoint', key(httpError(404)), []);
+  away('ready accepts a model API that answers 429', key(httpError(429)), []);
+  away('ready names all failed dependencies', ({ world }) => {
     world.gateway.down();
     world.openrouter.down();
     return () => {
@@ -78,7 +78,7 @@ function wellSet(start: StartService): void {
 function badlySet(start: StartService): void {
   const service = started(start, { AI_TIMEOUT_MS: 'marker-of-the-value', SUPABASE_ANON_KEY: '' });
 
-  it('names each variable and no value, and asks nobody', async () => {
+  it('ready names each invalid variable and sends no request', async () => {
     const answer = await ready(service());
     assert.ok(unwell(answer).length > 0);
     for (const name of ['AI_TIMEOUT_MS', 'SUPABASE_ANON_KEY']) assert.ok(answer.text.includes(name), name);

@@ -1,5 +1,5 @@
-// Answers that made clients of model APIs fail, from public bug reports (tests/fixtures/cases), each in sync mode and in
-// stream mode, with a user of its own.
+// Model answers from public bug reports of other clients (tests/fixtures/cases), each in sync mode and in stream mode, with
+// its own user.
 
 import assert from 'node:assert/strict';
 import { readdirSync, readFileSync } from 'node:fs';
@@ -56,7 +56,7 @@ const CASES: Record<string, Expected> = {
   '15-stream-without-content-type.sse': whole,
   '17-json-body-called-event-stream.sse': whole,
   '19-no-done-no-finish-but-lastone.sse': whole,
-  // Each piece repeats those before it: the JSON around them is opened seven times and closed once.
+  // Each chunk repeats those before it: the JSON around them is opened seven times and closed once.
   '21-cumulative-content.sse': { cards: SIX, partial: true },
   '22-content-as-one-object.sse': whole,
   '24-nan-in-first-chunk.sse': whole,
@@ -94,7 +94,7 @@ function inSyncMode(start: StartService): void {
   const meet = meeting(start);
   describe('an answer', { concurrency: AT_ONCE }, () => {
     for (const [name, expected] of Object.entries(CASES)) {
-      it(`${name} has its ${'code' in expected ? 'error' : 'cards'}`, async () => {
+      it(`${name} has its ${'code' in expected ? 'error' : 'candidates'}`, async () => {
         const met = await meet(behaviour(name));
         if ('code' in expected) await expectFailed(met, expected.code, expected.attempts);
         else await expectCards(met, { partial: false, ...expected, attempts: 1 });
@@ -111,7 +111,7 @@ function inStreamMode(start: StartService): void {
   });
   describe('an answer', { concurrency: AT_ONCE }, () => {
     for (const [name, expected] of Object.entries(CASES)) {
-      it(`${name} has its ${'code' in expected ? 'error' : 'cards'}`, async () => {
+      it(`${name} has its ${'code' in expected ? 'error' : 'candidates'}`, async () => {
         const script = scripted([behaviour(name)]);
         const { token } = await signIn(service());
         const stream = await createStream(service(), token, { input_text: `${script.mark} ${lesson()}`, model: 'test/first' });

@@ -1,4 +1,4 @@
-// What may be in the body of POST /ai-sessions, and what a body costs that does not hold.
+// What the body of POST /ai-sessions may contain, and what an invalid body costs.
 
 import assert from 'node:assert/strict';
 import { request as httpRequest } from 'node:http';
@@ -24,7 +24,7 @@ const BODY_BYTES_MAX = 256 * 1024;
 export function tests(start: StartService): void {
   const service = started(start);
 
-  /** As a user of its own, so that no test uses up another's burst. */
+  /** Sends the body as a new user, so that tests do not share a burst. */
   const createWith = async (body: unknown, headers: Record<string, string> = {}) =>
     create(service(), (await signIn(service())).token, body, headers);
 
@@ -59,12 +59,12 @@ export function tests(start: StartService): void {
       ['a text of nothing else', '\u0000 '.repeat(2000), 0],
       ['an empty text', '', 0],
     ] as const) {
-      it(`does not count ${name}`, async () => {
+      it(`input_text is counted without ${name}`, async () => {
         expectLength(await createWith({ input_text, model: 'test/first' }), actual);
       });
     }
 
-    it('counts what is left of a text that was too long before', async () => {
+    it('a text that is short enough after sanitizing is accepted', async () => {
       const input_text = ` ${textOf(5000)}\u0000\r\n${textOf(4999)} `;
       assert.equal((await createWith({ input_text, model: 'test/first' })).status, 201);
     });
@@ -90,14 +90,14 @@ export function tests(start: StartService): void {
       ['a field in other letters', { input_text, model, Model: model }, ['Model']],
       ['three things at once', { input_text: 'short', model: 'test/third', x: 1 }, ['input_text', 'model', 'x']],
     ] as const) {
-      it(`refuses ${name} and names what is wrong`, async () => {
+      it(`${name}: a 422 that names the field`, async () => {
         const { errors } = expectProblem(await createWith(body), 400, 'validation_failed');
         assert.deepEqual(errors.map((error: { field: string }) => error.field).sort(), [...fields].sort());
       });
     }
 
     for (const [name, body] of [['a list', []], ['a string', '"text"'], ['a number', '7'], ['null', 'null'], ['a boolean', 'true']] as const) {
-      it(`refuses ${name} in place of an object`, async () => {
+      it(`${name} in place of an object is refused`, async () => {
         expectProblem(await createWith(body), 400, 'validation_failed');
       });
     }
@@ -136,13 +136,13 @@ export function tests(start: StartService): void {
       ['a field twice', good.replace('{', '{"model":"test/first",')],
       ['a field twice, once escaped', good.replace('{', '{"mod\\u0065l":"test/first",')],
       ['an unknown field twice', good.replace('{', '{"x":1,"x":2,')],
-      ['an abyss of lists', '['.repeat(100_000)],
-      ['an abyss in an unknown field', good.replace('{', `{"x":${'['.repeat(1000)}${']'.repeat(1000)},`)],
+      ['deeply nested lists', '['.repeat(100_000)],
+      ['deeply nested lists in an unknown field', good.replace('{', `{"x":${'['.repeat(1000)}${']'.repeat(1000)},`)],
       ['a lone surrogate in the value of an unknown field', good.replace('{', '{"x":["\\ud83d"],')],
       ['a byte that is no UTF-8 in the value of an unknown field', bytes(good.replace('{', '{"x":"¤",'), 0xff)],
       ['a byte that is no UTF-8 in place of an object', bytes('["¤"]', 0xff)],
     ] as const) {
-      it(`refuses ${name}`, async () => {
+      it(`${name}: 400 malformed_json`, async () => {
         expectProblem(await createWith(body), 400, 'malformed_json');
       });
     }
@@ -153,7 +153,7 @@ export function tests(start: StartService): void {
       ['an escaped pair of surrogates', good.replace('Planet', 'Pl\\ud83d\\ude00net')],
       ['the members in the other order', JSON.stringify({ model: 'test/first', input_text: lesson() })],
     ] as const) {
-      it(`takes ${name}`, async () => {
+      it(`JSON with ${name} is accepted`, async () => {
         const created = await createWith(body);
         assert.equal(created.status, 201, created.text);
       });
@@ -165,61 +165,61 @@ export function tests(start: StartService): void {
       const good = JSON.stringify({ input_text: lesson(), model: 'test/first' });
       return good + ' '.repeat(bytes - good.length);
     };
-    for (const form of ['announced', 'in chunks'] as const) {
+    for (const framing of ['announced', 'in chunks'] as const) {
       const send = async (bytes: number) => {
         const { token } = await signIn(service());
-        return createInForm(service(), token, padded(bytes), form);
+        return createWithFraming(service(), token, padded(bytes), framing);
       };
-      it(`takes 256 KiB, ${form}`, async () => {
+      it(`a body of 256 KiB is accepted, ${framing}`, async () => {
         const created = await send(BODY_BYTES_MAX);
         assert.equal(created.status, 201, created.text);
       });
-      it(`refuses one byte more, ${form}`, async () => {
+      it(`a body of 256 KiB and a byte is refused, ${framing}`, async () => {
         expectProblem(await send(BODY_BYTES_MAX + 1), 413, 'body_too_large');
       });
     }
 
-    it('refuses a body that is too large without waiting for its end', async () => {
+    it('a body that is too large is refused before its end', async () => {
       const { token } = await signIn(service());
-      const answer = createInForm(service(), token, padded(2 * BODY_BYTES_MAX), 'without an end');
-      expectProblem(await within(answer, 'the answer comes before the end'), 413, 'body_too_large');
+      const answer = createWithFraming(service(), token, padded(2 * BODY_BYTES_MAX), 'without an end');
+      expectProblem(await within(answer, 'the response before the end'), 413, 'body_too_large');
     });
   });
 
   describe('the content type', () => {
     const good = JSON.stringify({ input_text: lesson(), model: 'test/first' });
     for (const type of ['text/plain', 'application/x-www-form-urlencoded', 'application/problem+json', 'application/jsonp', 'json']) {
-      it(`refuses ${type}`, async () => {
+      it(`the content type ${type} is refused`, async () => {
         expectProblem(await createWith(good, { 'content-type': type }), 415, 'unsupported_media_type');
       });
     }
 
-    it('refuses a body without one', async () => {
+    it('a body without a content type is refused', async () => {
       const { token } = await signIn(service());
       const headers = { authorization: `Bearer ${token}`, connection: 'close' };
-      // Bytes, because fetch names the type of a string by itself.
+      // Bytes, because fetch sets the type of a string.
       const response = await fetch(`${service().url}/ai-sessions`, { method: 'POST', headers, body: Buffer.from(good) });
       assert.equal(response.status, 415);
       assert.equal(((await response.json()) as { code: string }).code, 'unsupported_media_type');
     });
 
     for (const type of ['application/json; charset=utf-8', 'application/json;charset="UTF-8"', 'Application/JSON ; charset=UTF-8']) {
-      it(`takes ${type}`, async () => {
+      it(`the content type ${type} is accepted`, async () => {
         const created = await createWith(good, { 'content-type': type });
         assert.equal(created.status, 201, created.text);
       });
     }
   });
 
-  describe('a body that does not hold', () => {
+  describe('an invalid body', () => {
     const bad: Record<string, (token: string) => Promise<Answer>> = {
       malformed_json: (token) => create(service(), token, '{'),
       validation_failed: (token) => create(service(), token, { input_text: 'short', model: 'test/first' }),
-      body_too_large: (token) => createInForm(service(), token, ' '.repeat(BODY_BYTES_MAX + 1), 'announced'),
+      body_too_large: (token) => createWithFraming(service(), token, ' '.repeat(BODY_BYTES_MAX + 1), 'announced'),
       unsupported_media_type: (token) => create(service(), token, 'text', { 'content-type': 'text/plain' }),
     };
 
-    it('costs no generation, but counts as a request', async () => {
+    it('an invalid body costs no generation, but counts as a request', async () => {
       const { world } = service();
       const user = await signIn(service());
       world.openrouter.requests.clear();
@@ -235,29 +235,29 @@ export function tests(start: StartService): void {
       assert.deepEqual(await rowsOf(service(), user), { sessions: [], candidates: [], events: [] });
     });
 
-    it('is told of the limit first when that is reached', async () => {
+    it('an invalid body beyond the burst is a 429', async () => {
       const { token } = await signIn(service());
       for (let n = 0; n < 10; n += 1) assert.equal((await create(service(), token, '{')).status, 400);
       for (const send of Object.values(bad)) expectProblem(await send(token), 429, 'rate_limited');
     });
 
-    it('is told of the wrong token before anything else', async () => {
+    it('an invalid body with a wrong token is a 401', async () => {
       for (const send of Object.values(bad)) expectProblem(await send('wrong'), 401, 'invalid_token');
     });
   });
 }
 
-/** Past `fetch`, which always ends a body and always knows the length of a text. */
-function createInForm(
+/** Sends without `fetch`, which always ends a body and always sends the length of a text. */
+function createWithFraming(
   service: Service,
   token: string,
   body: string,
-  form: 'announced' | 'in chunks' | 'without an end',
+  framing: 'announced' | 'in chunks' | 'without an end',
 ): Promise<Answer> {
   const headers = {
     authorization: `Bearer ${token}`,
     'content-type': 'application/json',
-    ...(form === 'announced' ? { 'content-length': Buffer.byteLength(body) } : { 'transfer-encoding': 'chunked' }),
+    ...(framing === 'announced' ? { 'content-length': Buffer.byteLength(body) } : { 'transfer-encoding': 'chunked' }),
   };
   return new Promise((resolve, reject) => {
     const request = httpRequest(`${service.url}/ai-sessions`, { method: 'POST', headers, agent: false }, (response) => {
@@ -268,7 +268,7 @@ function createInForm(
       }, reject);
     });
     request.on('error', reject);
-    if (form === 'without an end') request.write(body);
+    if (framing === 'without an end') request.write(body);
     else request.end(body);
   });
 }

@@ -1,5 +1,5 @@
-// Prefer: respond-async: a 202 before the model has said anything. The work goes on without a client, and whoever asks for
-// the session is told how far it is.
+// Prefer: respond-async: a 202 before the model answers. The generation runs without a client, and reads of the session
+// report its progress.
 
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
@@ -10,7 +10,7 @@ import { type Answer, create, eventually, expectProblem, lesson, read, remaining
 export function tests(start: StartService): void {
   const service = started(start);
 
-  it('answers before the model has said anything, with the place of the session and how it stands', async () => {
+  it('the 202 arrives before the model answers and has the session', async () => {
     const gate = createGate();
     const user = await signIn(service());
     service().world.openrouter.next(gated(gate));
@@ -27,18 +27,18 @@ export function tests(start: StartService): void {
     assert.ok(Math.abs(Date.parse(created_at) - Date.now()) < 60_000);
     const running = { id, status: 'generating', model: 'test/first', partial: false, error: null, ended_at: null, usage: null, candidate_count: 0, candidates: [] };
     assert.deepEqual(rest, running);
-    assert.deepEqual((await read(service(), user.token, id)).body, accepted.body, 'it is told as by GET');
+    assert.deepEqual((await read(service(), user.token, id)).body, accepted.body, 'it equals a GET');
     gate.open();
     await ended(service(), user, id);
   });
 
-  it('goes on with no client, and tells how many cards there are, and at the end all of them', async () => {
+  it('reads report the number of candidates, then the candidates', async () => {
     const gate = createGate();
     const user = await signIn(service());
     service().world.openrouter.next(answer({ hold: { gate, after_cards: 3 } }));
     const { id } = (await later(service(), user)).body;
     await gate.reached;
-    const running = await eventually('three cards are told of', async () => {
+    const running = await eventually('three candidates are reported', async () => {
       const found = await read(service(), user.token, id);
       return found.body.candidate_count === 3 ? found : undefined;
     });
@@ -61,7 +61,7 @@ export function tests(start: StartService): void {
     ['a model API that refuses the service', httpError(402), { status: 'failed', partial: false, error: 'ai_misconfigured', candidate_count: 0 }, 50],
   ];
   for (const [name, behaviour, expected, generations] of endings) {
-    it(`tells of ${name}`, async () => {
+    it(`reads of an async session report ${name}`, async () => {
       const user = await signIn(service());
       service().world.openrouter.next(behaviour);
       const accepted = await later(service(), user);
@@ -73,7 +73,7 @@ export function tests(start: StartService): void {
     });
   }
 
-  it('tells of a database that was away, while it is away and afterwards', async () => {
+  it('reads report a database outage during and after it', async () => {
     const gate = createGate();
     const user = await signIn(service());
     service().world.openrouter.next(gated(gate));
@@ -88,7 +88,7 @@ export function tests(start: StartService): void {
     assert.equal(remaining(await create(service(), user.token))['generations'], 49);
   });
 
-  it('takes up a place until it ends, as any other', async () => {
+  it('an async generation counts as concurrent until it ends', async () => {
     const gate = createGate();
     const user = await signIn(service());
     service().world.openrouter.next(gated(gate), 2);
@@ -101,15 +101,15 @@ export function tests(start: StartService): void {
     assert.equal((await later(service(), user)).status, 202);
   });
 
-  describe('is of no use', () => {
-    it('for a body that does not hold', async () => {
+  describe('ignored', () => {
+    it('an invalid body is refused in async mode', async () => {
       const { token } = await signIn(service());
       const refused = await create(service(), token, { input_text: 'x', model: 'test/first' }, { prefer: 'respond-async' });
       expectProblem(refused, 400, 'validation_failed');
       assert.equal(refused.headers.get('preference-applied'), null);
     });
 
-    it('where a stream is asked for: that begins at once anyway', async () => {
+    it('a stream takes precedence over respond-async', async () => {
       const { token } = await signIn(service());
       const stream = await create(service(), token, undefined, { prefer: 'respond-async', accept: 'text/event-stream' });
       assert.deepEqual([stream.status, stream.headers.get('content-type')], [200, 'text/event-stream']);
@@ -122,7 +122,7 @@ export function tests(start: StartService): void {
     const user = await signIn(service());
     service().world.openrouter.next(answer({ hold: { gate, after_cards: 4 } }));
     const { id } = (await later(service(), user)).body;
-    await eventually('four cards are stored', async () => ((await read(service(), user.token, id)).body.candidate_count === 4 ? true : undefined));
+    await eventually('four candidates are stored', async () => ((await read(service(), user.token, id)).body.candidate_count === 4 ? true : undefined));
     await service().restart();
     const { body } = await ended(service(), user, id);
     assert.deepEqual([body.status, body.partial, body.candidates.length], ['completed', true, 4]);
@@ -133,7 +133,7 @@ export function tests(start: StartService): void {
 const later = (service: Service, { token }: SignedIn): Promise<Answer> =>
   create(service, token, { input_text: lesson(), model: 'test/first' }, { prefer: 'respond-async' });
 
-/** The session, as its owner is told of it once it has ended. */
+/** Waits until the owner reads an ended session. */
 function ended(service: Service, { token }: SignedIn, id: string): Promise<Answer> {
   return eventually('the session ends', async () => {
     const found = await read(service, token, id);

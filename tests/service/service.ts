@@ -1,5 +1,5 @@
-// What every file here gets: a way to start the service, whatever host it runs on, the world around it, and the few
-// questions that all of them ask.
+// Shared by all files here: how to start the service on any host, the world around it, and the requests that they have in
+// common.
 
 import assert from 'node:assert/strict';
 import { after, before } from 'node:test';
@@ -21,13 +21,13 @@ export type Service = {
   close(): Promise<void>;
 };
 
-/** Those of the README's table; one that is set to nothing is not set. A function, where they depend on the world. */
+/** Variables of the README's table; an empty one counts as not set. A function where they depend on the world. */
 export type Variables = Record<string, string> | ((world: World) => Record<string, string>);
 
-/** Starts one. */
+/** Starts a service. */
 export type StartService = (variables?: Variables) => Promise<Service>;
 
-/** One service for all tests of the suite around this call. When it is closed, its log must hold no secret. */
+/** Starts one service for all tests of the suite around this call. When it is closed, its log must contain no secret. */
 export function started(start: StartService, variables: Variables = {}): () => Service {
   let service: Service | undefined;
   before(async () => {
@@ -38,17 +38,17 @@ export function started(start: StartService, variables: Variables = {}): () => S
     if (service !== undefined) expectNothingLeaked(service);
   });
   return () => {
-    assert.ok(service, 'the service is there while the tests run');
+    assert.ok(service, 'the service runs during the tests');
     return service;
   };
 }
 
-/** An answer, read whole. */
+/** A response, read whole. */
 export type Answer = { status: number; headers: Headers; body: any; text: string };
 
 export type RequestOptions = { token?: string; headers?: Record<string, string>; body?: unknown; signal?: AbortSignal };
 
-/** One request; a body goes as JSON unless it is a string or bytes. Its answer must be one that openapi.json describes. */
+/** Sends a request; a body is sent as JSON unless it is a string or bytes. openapi.json must describe the response. */
 export async function sendRequest(service: Service, method: string, path: string, options: RequestOptions = {}): Promise<Answer> {
   const answer = await readWhole(await send(service, method, path, options));
   const undescribed = deviations(method, path, answer);
@@ -63,8 +63,8 @@ async function readWhole(response: Response): Promise<Answer> {
 }
 
 function send(service: Service, method: string, path: string, { token, body, signal, ...options }: RequestOptions): Promise<Response> {
-  // On a connection of its own: one on which a body was not read to its end may be closed after the answer, and a pool
-  // would hand it to the next test.
+  // Each request has its own connection: one whose body was not read to its end may be closed after the response, and a
+  // pool would reuse it in the next test.
   const headers = new Headers({ connection: 'close', ...options.headers });
   if (token !== undefined) headers.set('authorization', `Bearer ${token}`);
   keepSecret(service, ...(token ?? '').split('.').slice(1), textIn(body).slice(0, 40));
@@ -77,7 +77,7 @@ function send(service: Service, method: string, path: string, { token, body, sig
   return fetch(service.url + path, init);
 }
 
-/** A stream was asked for, and something else is the answer. */
+/** A stream was requested, and the response is none. */
 export class NoStream extends Error {
   readonly answer: Answer;
   constructor(answer: Answer) {
@@ -86,7 +86,7 @@ export class NoStream extends Error {
   }
 }
 
-/** One request that is answered by a stream of events. */
+/** Sends a request whose response is a stream of events. */
 export async function openStream(service: Service, method: string, path: string, options: RequestOptions = {}): Promise<EventSubscriber> {
   const leaving = new AbortController();
   const response = await send(service, method, path, { ...options, signal: leaving.signal });
@@ -95,14 +95,14 @@ export async function openStream(service: Service, method: string, path: string,
   return new EventSubscriber(response, leaving);
 }
 
-/** A text that holds, of exactly so many characters. */
+/** A valid text of exactly that many characters. */
 export function textOf(characters: number, seed = 'The water of the sea rises as vapour and comes back as rain. '): string {
   const all = [...seed.repeat(Math.ceil(characters / [...seed].length))].slice(0, characters);
   if (/\s/u.test(all.at(-1) ?? '')) all[all.length - 1] = 'x';
   return all.join('');
 }
 
-/** A text that holds and that gives as many cards as it has sentences: each is another one. */
+/** A valid text that yields as many candidates as it has sentences, all different. */
 export function lesson(sentences = 24): string {
   const nth = (n: number) => `Planet number ${n} of the catalogue circles its star in exactly ${n * 17 + 3} days.`;
   return Array.from({ length: sentences }, (_, i) => nth(i + 1)).join(' ');
@@ -110,13 +110,13 @@ export function lesson(sentences = 24): string {
 
 export type SignedIn = User & { token: string };
 
-/** A user who has signed in. */
+/** Signs in a new user. */
 export async function signIn(service: Service, wanted: { anonymous?: boolean } = {}): Promise<SignedIn> {
   const user = await service.world.auth.createUser(wanted);
   return { ...user, token: service.world.auth.token(user) };
 }
 
-/** `POST /ai-sessions` as that user. */
+/** `POST /ai-sessions` as that user, in sync mode by default. */
 export function create(
   service: Service,
   token: string,
@@ -126,7 +126,7 @@ export function create(
   return sendRequest(service, 'POST', '/ai-sessions', { token, body, headers });
 }
 
-/** `POST /ai-sessions` as that user, to hear each card as it comes. */
+/** `POST /ai-sessions` as that user, in stream mode. */
 export function createStream(
   service: Service,
   token: string,
@@ -149,7 +149,7 @@ export function read(service: Service, token: string, id: string): Promise<Answe
 
 export type Row = Record<string, any>;
 
-/** Everything that the database has of a user, past row level security. */
+/** All rows of a user, past row level security. */
 export async function rowsOf(service: Service, user: User): Promise<Record<'sessions' | 'candidates' | 'events', Row[]>> {
   const { sql } = service.world;
   const [sessions, candidates, events] = await Promise.all([
@@ -165,19 +165,19 @@ export function endedSession(service: Service, user: User, deadline_ms?: number)
   return eventually('the session has ended', async () => (await rowsOf(service, user)).sessions.find(({ status }) => status !== 'generating'), deadline_ms);
 }
 
-/** What the field RateLimit says is left of requests and of generations. */
+/** The remaining requests and generations of the field RateLimit. */
 export function remaining(answer: Pick<Answer, 'headers'>): Record<string, number> {
   const { attempts, ...left } = remainingOfAll(answer);
   return left;
 }
 
-/** What the field RateLimit says is left, by policy. */
+/** The remaining quota of the field RateLimit, by policy. */
 export function remainingOfAll(answer: Pick<Answer, 'headers'>): Record<string, number> {
   const field = answer.headers.get('ratelimit') ?? '';
   return Object.fromEntries([...field.matchAll(/"(\w+)";r=(\d+)/g)].map(([, name, left]) => [name, Number(left)]));
 }
 
-/** An error in the one form that all have. Answers the document. */
+/** Expects an error in the format of all errors. Returns the document. */
 export function expectProblem(answer: Answer, status: number, code: string): any {
   assert.deepEqual({ status: answer.status, code: answer.body?.code }, { status, code }, answer.text);
   assert.equal(answer.headers.get('content-type'), 'application/problem+json');
@@ -189,7 +189,7 @@ export function expectProblem(answer: Answer, status: number, code: string): any
   return answer.body;
 }
 
-/** A whole list: `session`, the cards one after another, `done` or `error`; each id the next one of its run. Answers the end. */
+/** Expects a whole list: `session`, the candidates in order, `done` or `error`; ids count up in their run. Returns the end. */
 export function expectList(events: StreamEvent[], cards: number, end: 'done' | 'error', run = 1): any {
   const names = ['session', ...Array.from({ length: cards }, () => 'candidate'), end];
   assert.deepEqual(events.map(({ event }) => event), names);
@@ -199,12 +199,12 @@ export function expectList(events: StreamEvent[], cards: number, end: 'done' | '
   return events.at(-1)?.data;
 }
 
-/** An event without what belongs to the request that is told of it: its id, and the origin that it was sent to. */
+/** An event without the data of the request that received it: request id and origin. */
 export function ofTheList({ event, id, data: { request_id, type, ...data } }: StreamEvent): StreamEvent {
   return { event, id, data };
 }
 
-/** Asks again until there is an answer; for what happens after the caller's answer, and tells nobody. */
+/** Polls until the probe returns a value: for what happens after the response, without a signal. */
 export async function eventually<T>(
   what: string,
   probe: () => Promise<T | undefined> | T | undefined,
@@ -225,7 +225,7 @@ export const UUID_V7 = /^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-
 /** Parts of tokens and texts that went through `sendRequest`, by service. */
 const secrets = new WeakMap<Service, Set<string>>();
 
-/** What is shorter could stand in any line by chance. */
+/** A shorter part could occur in a line by chance. */
 const SECRET_CHARS_MIN = 12;
 
 function keepSecret(service: Service, ...parts: string[]): void {
@@ -239,7 +239,7 @@ function textIn(body: unknown): string {
   return typeof text === 'string' ? (text.trim().split(/[\r\n]/)[0] ?? '') : '';
 }
 
-/** No token, key or text in any line. */
+/** Expects no token, key or text in any line. */
 function expectNothingLeaked(service: Service): void {
   const { anonKey, serviceKey, jwtSecret, openrouter } = service.world;
   const keys = [...anonKey.split('.').slice(1), ...serviceKey.split('.').slice(1), jwtSecret, openrouter.key];

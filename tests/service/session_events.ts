@@ -1,5 +1,5 @@
-// GET /ai-sessions/{id}/events: one list, whoever asks for it, when, and from where on. A stream that was cut at any byte
-// and is resumed gives, joined, the bytes of one that was not cut.
+// GET /ai-sessions/{id}/events: one list for every subscriber, at any time and from any event. A stream that is cut at any
+// byte and resumed has, joined, the bytes of one that was not cut.
 
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
@@ -25,7 +25,7 @@ import {
   subscribe,
 } from './service.ts';
 
-/** Of one session at the same time. */
+/** Concurrent subscribers of one session. */
 const SUBSCRIBERS_MAX = 8;
 
 const seed = seedFrom('CUT_SEED');
@@ -33,20 +33,20 @@ const choices = seededChoices(seed);
 
 export function tests(start: StartService): void {
   describe(`cut and resumed (CUT_SEED=${seed})`, () => resumed(start));
-  describe('for whoever comes late', () => late(start));
+  describe('for a late subscriber', () => late(start));
   describe('after Last-Event-ID', () => after(start));
-  describe('of a session that was tried again', () => again(start));
-  describe('for nobody else', () => strangers(start));
+  describe('of a repeated session', () => again(start));
+  describe('for others', () => strangers(start));
 }
 
-/** Every event border, and random places beside them. */
+/** Every border of an event, and random places. */
 function cutsOf(bytes: Buffer, random: number): number[] {
   const borders = [0];
   for (let at = bytes.indexOf('\n\n'); at >= 0; at = bytes.indexOf('\n\n', at + 1)) borders.push(at + 2);
   return [...borders, ...Array.from({ length: random }, () => choices.between(1, bytes.length - 1))];
 }
 
-/** What a reader has of a stream that was cut there: the whole events, and the id of the last one. */
+/** The whole events of a stream that was cut there, and the id of the last one. */
 function wholeEventsBefore(bytes: Buffer, cut: number): { whole: Buffer; lastEventId?: string } {
   const whole = bytes.subarray(0, cut).subarray(0, bytes.subarray(0, cut).lastIndexOf('\n\n') + 2);
   const id = parseEvents(whole).at(-1)?.id;
@@ -56,7 +56,7 @@ function wholeEventsBefore(bytes: Buffer, cut: number): { whole: Buffer; lastEve
 function resumed(start: StartService): void {
   const service = started(start);
 
-  /** Comes back after each of these cuts of what was received so far, all at once; `uncut` is what it must come to. */
+  /** Resumes after each of these cuts of the received bytes, concurrently; the result must be `uncut`. */
   const resumeAll = async (user: SignedIn, id: string, soFar: Buffer, cuts: number[], uncut: () => Promise<Buffer>) => {
     const readers = await Promise.all(
       cuts.map(async (cut) => {
@@ -71,9 +71,9 @@ function resumed(start: StartService): void {
     }
   };
 
-  it('at any byte, while it runs, by as many readers at once as may follow it', async () => {
+  it('a running stream can be resumed at any byte by 8 subscribers', async () => {
     const user = await signIn(service());
-    // The cuts are of one stream, and those of the others have the same length.
+    // The cuts are those of one stream; the others have the same length.
     let cuts: number[] | undefined;
     do {
       const gate = createGate();
@@ -90,14 +90,14 @@ function resumed(start: StartService): void {
     } while (cuts.length > 0);
   });
 
-  it('at any byte, after it has ended', async () => {
+  it('an ended stream can be resumed at any byte', async () => {
     const user = await signIn(service());
     const stream = await createStream(service(), user.token, { input_text: lesson(40), model: 'test/first' });
     const { id } = expectList(await stream.whole(), 20, 'done');
     await resumeAll(user, id, stream.bytes, cutsOf(stream.bytes, 40), async () => stream.bytes);
   });
 
-  it('at any byte, after a restart', async () => {
+  it('a stream can be resumed at any byte after a restart', async () => {
     const user = await signIn(service());
     service().world.openrouter.next(answer({ whole_cards: 6, plus_chars: 9, instead_of_end: 'cut' }));
     const stream = await createStream(service(), user.token);
@@ -107,7 +107,7 @@ function resumed(start: StartService): void {
     await resumeAll(user, id, stream.bytes, cutsOf(stream.bytes, 10), async () => stream.bytes);
   });
 
-  it('at any byte, when it ended as a failure; but for the id of the request that is told of it', async () => {
+  it('a failed stream can be resumed at any byte', async () => {
     const user = await signIn(service());
     service().world.openrouter.next(httpError(402));
     const stream = await createStream(service(), user.token);
@@ -121,7 +121,7 @@ function resumed(start: StartService): void {
     }
   });
 
-  it('again and again, as often as it breaks', async () => {
+  it('a stream can be resumed many times', async () => {
     const user = await signIn(service());
     service().world.openrouter.next(answer({ pause_ms: 2 }));
     let stream = await createStream(service(), user.token);
@@ -141,7 +141,7 @@ function resumed(start: StartService): void {
 function late(start: StartService): void {
   const service = started(start);
 
-  it('is the whole list, while it runs: what there is at once, the rest as it comes', async () => {
+  it('a late subscriber receives the list so far, then the rest', async () => {
     const gate = createGate();
     const { token } = await signIn(service());
     service().world.openrouter.next(answer({ hold: { gate, after_cards: 5 } }));
@@ -155,7 +155,7 @@ function late(start: StartService): void {
     for (const other of others) assert.deepEqual(await other.whole(), events);
   });
 
-  it('is there for a generation that nobody followed before', async () => {
+  it('a generation without a subscriber has its events', async () => {
     const gate = createGate();
     const { token } = await signIn(service());
     service().world.openrouter.next(answer({ hold: { gate, after_cards: 3 } }));
@@ -167,7 +167,7 @@ function late(start: StartService): void {
     expectList(await stream.whole(), 20, 'done');
   });
 
-  it('is the same list of a session that was answered in the plain form', async () => {
+  it('a session of sync mode has the same events', async () => {
     const { token } = await signIn(service());
     const { body } = await create(service(), token);
     const events = await (await subscribe(service(), token, body.id)).whole();
@@ -175,7 +175,7 @@ function late(start: StartService): void {
     assert.deepEqual(events.slice(1, -1).map(({ data: { index, ...card } }) => card), body.candidates);
   });
 
-  it('has the head of the other stream, whether the object or the database tells it', async () => {
+  it('the response headers equal those of the POST stream', async () => {
     const gate = createGate();
     const { token } = await signIn(service());
     const headers = { origin: 'https://cards.example', accept: 'application/json', 'accept-encoding': 'gzip, br' };
@@ -200,7 +200,7 @@ function late(start: StartService): void {
 function after(start: StartService): void {
   const service = started(start);
 
-  it('is refused when that is the id of no event', async () => {
+  it('a Last-Event-ID that is no event id is refused', async () => {
     const { token } = await signIn(service());
     const { body } = await create(service(), token);
     for (const id of ['x', '1', '1.', '-1.0', '1.0.0', '1.4294967296', crypto.randomUUID()]) {
@@ -210,7 +210,7 @@ function after(start: StartService): void {
     }
   });
 
-  it('is nothing after the end and beyond it, and all of it after another run', async () => {
+  it('the events after the end are none, after another run all', async () => {
     const { token } = await signIn(service());
     const events = await (await createStream(service(), token)).whole();
     const id = events[0]?.data.id;
@@ -220,7 +220,7 @@ function after(start: StartService): void {
     for (const lastId of ['0.5', '2.0', '7.21']) assert.deepEqual(await (await subscribe(service(), token, id, lastId)).whole(), events, lastId);
   });
 
-  it('waits for the end, where all that there is was heard, and is nothing beyond it', async () => {
+  it('a subscriber that has all events waits for the next ones', async () => {
     const gate = createGate();
     const { token } = await signIn(service());
     service().world.openrouter.next(answer({ hold: { gate, after_cards: 2 } }));
@@ -233,13 +233,13 @@ function after(start: StartService): void {
     assert.deepEqual([rest, more, beyond], [events.slice(3), events.slice(5), []]);
   });
 
-  it('does not matter to a new generation', async () => {
+  it('a new generation ignores Last-Event-ID', async () => {
     const { token } = await signIn(service());
     const stream = await createStream(service(), token, undefined, { 'last-event-id': '1.7' });
     expectList(await stream.whole(), 20, 'done');
   });
 
-  it('goes on by the same POST, with its key', async () => {
+  it('the same POST with its key resumes the stream', async () => {
     const gate = createGate();
     const { openrouter } = service().world;
     const { token } = await signIn(service());
@@ -262,7 +262,7 @@ function after(start: StartService): void {
 function again(start: StartService): void {
   const service = started(start, { AI_MAX_ATTEMPTS: '1' });
 
-  it('is that of the last run, from its start for a reader of the one before', async () => {
+  it('a subscriber of an earlier run receives the last run from its start', async () => {
     const { token } = await signIn(service());
     service().world.openrouter.next(httpError(503));
     const key = { 'idempotency-key': 'two' };
@@ -280,7 +280,7 @@ function again(start: StartService): void {
 function strangers(start: StartService): void {
   const service = started(start);
 
-  it('is 404, while it runs and after it ended, and changes nothing', async () => {
+  it('the events of another user’s session are a 404', async () => {
     const gate = createGate();
     const [owner, stranger] = [await signIn(service()), await signIn(service())];
     service().world.openrouter.next(answer({ hold: { gate, after_cards: 2 } }));
@@ -298,7 +298,7 @@ function strangers(start: StartService): void {
     assert.deepEqual(await rowsOf(service(), stranger), { sessions: [], candidates: [], events: [] });
   });
 
-  it('is 404 for a session that there is not', async () => {
+  it('the events of an unknown session are a 404', async () => {
     const { token } = await signIn(service());
     for (const id of [crypto.randomUUID(), 'x', '%00']) {
       expectProblem(await sendRequest(service(), 'GET', `/ai-sessions/${id}/events`, { token }), 404, 'not_found');
@@ -306,7 +306,7 @@ function strangers(start: StartService): void {
     expectProblem(await sendRequest(service(), 'POST', `/ai-sessions/${crypto.randomUUID()}/events`, { token }), 405, 'method_not_allowed');
   });
 
-  it('tells that the database is away', async () => {
+  it('the events report a database outage', async () => {
     const { token } = await signIn(service());
     const { body } = await create(service(), token);
     const set = service().world.gateway.fail(SESSIONS_PATH, { kind: 'cut' });

@@ -1,5 +1,5 @@
-// The keys of the sign-in service, which come and go and sometimes cannot be had. What takes minutes or a day is tested
-// natively, by a clock that can be set: tests/core/signing_keys.rs.
+// The keys of the sign-in service: rotation, retirement, outages. What takes minutes or a day is tested natively, with a
+// settable clock: tests/core/signing_keys.rs.
 
 import assert from 'node:assert/strict';
 import { generateKeyPairSync } from 'node:crypto';
@@ -14,12 +14,12 @@ const JWKS = '/auth/v1/.well-known/jwks.json';
 export function tests(start: StartService): void {
   describe('a rotation', () => rotation(start));
   describe('keys that cannot be refreshed', () => keysThatCannotBeRefreshed(start));
-  describe('keys that never came', () => keysThatNeverCame(start));
+  describe('keys that never arrived', () => keysThatNeverArrived(start));
   describe('many requests', () => manyRequests(start));
   describe('beside a shared secret', () => besideASecret(start));
 }
 
-/** A session that nobody has: 404 for whoever is let in, and it costs nothing. */
+/** Reads a session that does not exist: 404 for an accepted token, and nothing is charged. */
 function knock(service: Service, token: string): Promise<Answer> {
   return sendRequest(service, 'GET', `/ai-sessions/${crypto.randomUUID()}`, { token });
 }
@@ -32,12 +32,12 @@ async function expectRefused(service: Service, token: string): Promise<void> {
   expectProblem(await knock(service, token), 401, 'invalid_token');
 }
 
-/** Another token of this user at each call, so that none has been verified before. */
+/** Makes a token that has not been verified before. */
 function freshToken(service: Service, user: SignedIn, kid?: string): string {
   return service.world.auth.token(user, kid === undefined ? {} : { kid });
 }
 
-/** What `freshToken` gives, but by a key that nobody has published. */
+/** Makes such a token, signed with an unpublished key. */
 function unknownToken(service: Service, user: SignedIn): string {
   const [, claims = ''] = freshToken(service, user).split('.');
   const members = JSON.parse(Buffer.from(claims, 'base64url').toString()) as object;
@@ -45,14 +45,14 @@ function unknownToken(service: Service, user: SignedIn): string {
   return signJws({ alg: 'ES256', kid: crypto.randomUUID(), typ: 'JWT' }, members, privateKey);
 }
 
-/** What a sign-in service that is not well may answer. */
+/** Responses of a sign-in service with a fault. */
 const unwell: Record<string, Fault> = {
   'an error': { kind: 'answer', status: 503, body: { message: 'unavailable' } },
   'a page': { kind: 'answer', status: 200, body: '<!doctype html><title>Maintenance</title>', headers: { 'content-type': 'text/html' } },
   'nothing': { kind: 'answer', status: 200 },
   'an empty set': { kind: 'answer', status: 200, body: { keys: [] } },
   '10 MB': { kind: 'answer', status: 200, body: `{"keys":[${' '.repeat(10 * 1024 * 1024)}]}` },
-  'keys of kinds that nobody knows': {
+  'keys of unknown types': {
     kind: 'answer',
     status: 200,
     body: { keys: [{ kty: 'AKP', kid: 'a', alg: 'ML-DSA-65', pub: 'AA' }, { kty: 'oct', kid: 'b', k: 'AA' }, 5, null] },
@@ -64,7 +64,7 @@ const unwell: Record<string, Fault> = {
 function rotation(start: StartService): void {
   const service = started(start);
 
-  it('is followed within one refresh, and the old key holds until it leaves the set', async () => {
+  it('a rotation is accepted within one refresh, with the old key', async () => {
     const { auth } = service().world;
     const user = await signIn(service());
     const old = auth.current.kid;
@@ -85,7 +85,7 @@ function rotation(start: StartService): void {
     await expectLetIn(service(), freshToken(service(), user, next));
   });
 
-  it('ends a token that was verified before, once its key has left the set', async () => {
+  it('a verified token is refused once its key has left the set', async () => {
     const { auth } = service().world;
     await service().restart();
     const user = await signIn(service());
@@ -101,7 +101,7 @@ function rotation(start: StartService): void {
 function keysThatCannotBeRefreshed(start: StartService): void {
   const service = started(start);
 
-  /** An isolate that has the keys, and may still ask once for one that it does not know. */
+  /** An isolate that has the keys, and may still request them once for an unknown one. */
   async function freshIsolate(): Promise<SignedIn> {
     await service().restart();
     const user = await signIn(service());
@@ -110,7 +110,7 @@ function keysThatCannotBeRefreshed(start: StartService): void {
   }
 
   for (const [name, fault] of Object.entries(unwell)) {
-    it(`go on while there is ${name} instead of them`, async () => {
+    it(`cached keys stay valid while the sign-in answers with ${name}`, async () => {
       const user = await freshIsolate();
       const set = service().world.gateway.fail(JWKS, fault);
       await expectRefused(service(), unknownToken(service(), user));
@@ -122,7 +122,7 @@ function keysThatCannotBeRefreshed(start: StartService): void {
     });
   }
 
-  it('let nobody wait who does not need them', async () => {
+  it('a slow refresh delays no token of a cached key', async () => {
     const user = await freshIsolate();
     const gate = createGate();
     const set = service().world.gateway.fail(JWKS, { kind: 'gate', gate });
@@ -136,7 +136,7 @@ function keysThatCannotBeRefreshed(start: StartService): void {
     set.clear();
   });
 
-  it('are given up after five seconds when their answer has no end', async () => {
+  it('an endless response with keys is abandoned after five seconds', async () => {
     const user = await freshIsolate();
     const set = service().world.gateway.fail(JWKS, { kind: 'endless' });
     const start_ms = Date.now();
@@ -147,7 +147,7 @@ function keysThatCannotBeRefreshed(start: StartService): void {
   });
 }
 
-function keysThatNeverCame(start: StartService): void {
+function keysThatNeverArrived(start: StartService): void {
   const service = started(start);
   let user: SignedIn;
   before(async () => {
@@ -155,9 +155,9 @@ function keysThatNeverCame(start: StartService): void {
   });
 
   for (const [name, fault] of Object.entries(unwell)) {
-    it(`are the service’s failure while there is ${name} instead of them`, async () => {
+    it(`requests are auth_unavailable while the sign-in answers with ${name}`, async () => {
       const set = service().world.gateway.fail(JWKS, fault);
-      await eventually('the keys are asked for again', async () => {
+      await eventually('the keys are requested again', async () => {
         const refused = await knock(service(), freshToken(service(), user));
         expectProblem(refused, 500, 'auth_unavailable');
         assert.match(refused.headers.get('retry-after') ?? '', /^[1-9]\d*$/);
@@ -168,8 +168,8 @@ function keysThatNeverCame(start: StartService): void {
     });
   }
 
-  it('work as soon as they come', async () => {
-    await eventually('somebody is let in', async () => {
+  it('tokens are accepted as soon as the keys arrive', async () => {
+    await eventually('a token is accepted', async () => {
       const answer = await knock(service(), freshToken(service(), user));
       return answer.status === 500 ? undefined : expectProblem(answer, 404, 'not_found');
     });
@@ -179,14 +179,14 @@ function keysThatNeverCame(start: StartService): void {
 function manyRequests(start: StartService): void {
   const service = started(start);
 
-  it('at once in a cold isolate ask once', async () => {
+  it('concurrent tokens in a cold isolate cause one key request', async () => {
     const user = await signIn(service());
     const tokens = Array.from({ length: 20 }, () => freshToken(service(), user));
     await Promise.all(tokens.map((token) => expectLetIn(service(), token)));
     assert.equal(service().world.auth.jwksRequests, 1);
   });
 
-  it('with a hundred keys that nobody knows ask once more', async () => {
+  it('tokens with a hundred unknown keys cause one more key request', async () => {
     const user = await signIn(service());
     for (let round = 0; round < 5; round += 1) {
       const tokens = Array.from({ length: 20 }, () => unknownToken(service(), user));
@@ -196,7 +196,7 @@ function manyRequests(start: StartService): void {
     await expectLetIn(service(), freshToken(service(), user));
   });
 
-  it('with a bad signature by a known key ask for nothing', async () => {
+  it('a bad signature with a known kid causes no key request', async () => {
     const user = await signIn(service());
     const before = service().world.auth.jwksRequests;
     const forged = Array.from({ length: 20 }, () => {
@@ -212,14 +212,14 @@ function besideASecret(start: StartService): void {
   const service = started(start, (world) => ({ SUPABASE_JWT_SECRET: world.jwtSecret }));
   const bySecret = (user: SignedIn, kid?: string) => service().world.auth.token(user, { alg: 'HS256', ...(kid === undefined ? {} : { kid }) });
 
-  it('a token by the secret that names a published key is refused', async () => {
+  it('a token signed with the secret that names a published key is refused', async () => {
     const user = await signIn(service());
     for (const { kid } of service().world.auth.keys) await expectRefused(service(), bySecret(user, kid));
     await expectLetIn(service(), bySecret(user));
     await expectLetIn(service(), bySecret(user, crypto.randomUUID()));
   });
 
-  it('needs no key set for tokens without a kid', async () => {
+  it('a token without a kid needs no key set', async () => {
     const set = service().world.gateway.fail(JWKS, { kind: 'cut' });
     await service().restart();
     await expectLetIn(service(), bySecret(await signIn(service())));

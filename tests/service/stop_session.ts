@@ -1,4 +1,4 @@
-// DELETE /ai-sessions/{id}: the one way to stop a generation. What is complete is kept, and the bill stops.
+// DELETE /ai-sessions/{id}: the only way to stop a generation. Complete candidates are kept, and billing ends.
 
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
@@ -9,14 +9,14 @@ import { type Answer, create, eventually, expectProblem, lesson, read, remaining
 
 export function tests(start: StartService): void {
   const service = started(start);
-  describe('before the first card', () => beforeTheFirst(service));
-  describe('after some cards', () => afterSome(service));
-  describe('for whom there is nothing to stop', () => nothingToStop(service));
+  describe('before the first candidate', () => beforeTheFirst(service));
+  describe('after some candidates', () => afterSome(service));
+  describe('nothing to stop', () => nothingToStop(service));
 }
 
 const stop = (service: Service, { token }: SignedIn, id: string): Promise<Answer> => sendRequest(service, 'DELETE', `/ai-sessions/${id}`, { token });
 
-/** One that runs, with a client that waits for it in the plain form and one that reads its events. */
+/** Starts a generation with a client in sync mode and a subscriber of its events. */
 async function begin(service: Service, behaviour: ModelBehaviour): Promise<{ user: SignedIn; id: string; nth: number; waiting: Promise<Answer>; stream: Promise<Answer> }> {
   const user = await signIn(service);
   const { openrouter } = service.world;
@@ -31,7 +31,7 @@ async function begin(service: Service, behaviour: ModelBehaviour): Promise<{ use
   return { user, id, nth, waiting, stream };
 }
 
-/** Nothing is left of it but its end: a failure without a card, which cost nothing. */
+/** Expects a failure without a candidate and without a charge. */
 async function expectCancelled(service: Service, user: SignedIn, id: string): Promise<void> {
   const { sessions, candidates, events } = await rowsOf(service, user);
   assert.deepEqual(sessions.map(({ id, status, error_code, partial }) => [id, status, error_code, partial]), [[id, 'failed', 'cancelled', false]]);
@@ -45,10 +45,10 @@ function beforeTheFirst(service: () => Service): void {
   const moments: [when: string, behaviour: ModelBehaviour][] = [
     ['the model has sent nothing', silence({ headers: false })],
     ['the model has sent its headers', silence({ headers: true })],
-    ['half a card is there', answer({ whole_cards: 0, plus_chars: 60, instead_of_end: 'silence' })],
+    ['half a candidate has arrived', answer({ whole_cards: 0, plus_chars: 60, instead_of_end: 'silence' })],
   ];
   for (const [when, behaviour] of moments) {
-    it(`and when ${when} it ends as cancelled; the model’s connection is closed and nothing is counted`, async () => {
+    it(`a generation stopped when ${when} is cancelled and refunded`, async () => {
       const { user, id, nth, waiting, stream } = await begin(service(), behaviour);
       const stopped = await stop(service(), user, id);
       assert.deepEqual([stopped.status, stopped.text], [204, '']);
@@ -58,12 +58,12 @@ function beforeTheFirst(service: () => Service): void {
       assert.equal(remaining(response)['generations'], 50);
       assert.match((await stream).text, /event: error\ndata: .*"code":"cancelled".*\n\n$/);
       await expectCancelled(service(), user, id);
-      assert.equal(service().world.openrouter.requests.total, nth, 'the model is not asked again');
+      assert.equal(service().world.openrouter.requests.total, nth, 'the model is not called again');
       assert.equal(remaining(await create(service(), user.token))['generations'], 49);
     });
   }
 
-  it('and while it waits to ask the model again it does not ask', async () => {
+  it('a generation stopped during a backoff makes no further call', async () => {
     const { openrouter } = service().world;
     const { user, id, nth, waiting } = await begin(service(), httpError(503, { retry_after_s: 20 }));
     await (await openrouter.arrived(nth)).over;
@@ -73,7 +73,7 @@ function beforeTheFirst(service: () => Service): void {
     assert.equal(openrouter.requests.total, nth);
   });
 
-  it('and before its row is open it ends as cancelled all the same, though the row comes late', async () => {
+  it('a generation stopped before its row is open is cancelled', async () => {
     const opening = createGate();
     const user = await signIn(service());
     service().world.openrouter.next(silence({ headers: true }));
@@ -86,11 +86,11 @@ function beforeTheFirst(service: () => Service): void {
     held.clear();
     opening.open();
     const first = await service().world.gateway.requests.nthWhere(1, ({ path, method, headers }) => late(path) && method === 'POST' && headers['authorization'] === `Bearer ${user.token}`);
-    await eventually('the row has come', () => first.status);
+    await eventually('the row is open', () => first.status);
     await expectCancelled(service(), user, id);
   });
 
-  it('and while the database is away it is cancelled, and that is written later', async () => {
+  it('a generation stopped during a database outage is cancelled later', async () => {
     const { user, id, nth, waiting } = await begin(service(), silence({ headers: true }));
     await eventually('the row is open', async () => (await rowsOf(service(), user)).sessions[0]);
     const away = service().world.gateway.fail(({ path, headers }) => path === FINISH_PATH && headers['authorization'] === `Bearer ${user.token}`, { kind: 'cut' });
@@ -102,11 +102,11 @@ function beforeTheFirst(service: () => Service): void {
     expectProblem(await stop(service(), user, id), 409, 'not_running');
     away.clear();
     await read(service(), user.token, id);
-    await eventually('it is written', async () => (await rowsOf(service(), user)).events[0]);
+    await eventually('it is persisted', async () => (await rowsOf(service(), user)).events[0]);
     await expectCancelled(service(), user, id);
   });
 
-  it('by several at once it is stopped once', async () => {
+  it('concurrent stops are one stop', async () => {
     const { user, id, nth } = await begin(service(), silence({ headers: true }));
     const statuses = (await Promise.all(Array.from({ length: 8 }, () => stop(service(), user, id)))).map(({ status }) => status);
     assert.ok(statuses.includes(204) && statuses.every((status) => status === 204 || status === 409), statuses.join());
@@ -117,13 +117,13 @@ function beforeTheFirst(service: () => Service): void {
 
 function afterSome(service: () => Service): void {
   for (const cards of [1, 3]) {
-    it(`(${cards}) it ends with them, partial; the model’s connection is closed and the unit stays used`, async () => {
+    it(`a generation stopped after ${cards} candidates keeps them and is charged`, async () => {
       const gate = createGate();
       const { user, id, nth, waiting, stream } = await begin(service(), answer({ hold: { gate, after_cards: cards } }));
-      await eventually('they are told of', async () => ((await read(service(), user.token, id)).body.candidate_count === cards ? true : undefined));
+      await eventually('they are reported', async () => ((await read(service(), user.token, id)).body.candidate_count === cards ? true : undefined));
       const stopped = await stop(service(), user, id);
       assert.deepEqual([stopped.status, stopped.text], [204, '']);
-      // Who reads it next finds it ended.
+      // The next read finds it ended.
       const found = await read(service(), user.token, id);
       assert.deepEqual([found.body.status, found.body.partial, found.body.error, found.body.candidates.length], ['completed', true, null, cards]);
       gate.open();
@@ -143,8 +143,8 @@ function afterSome(service: () => Service): void {
     });
   }
 
-  for (const [who, headers] of [['waits for the end', {}], ['did not wait', { prefer: 'respond-async' }]] as const) {
-    it(`that have just come it keeps them too, where its client ${who}`, async () => {
+  for (const [who, headers] of [['in sync mode', {}], ['in async mode', { prefer: 'respond-async' }]] as const) {
+    it(`a stop keeps candidates that have just arrived, ${who}`, async () => {
       const gate = createGate();
       const user = await signIn(service());
       service().world.openrouter.next(answer({ hold: { gate, after_cards: 5 } }));
@@ -161,14 +161,14 @@ function afterSome(service: () => Service): void {
 }
 
 function nothingToStop(service: () => Service): void {
-  it('(a completed session) it says so', async () => {
+  it('a stop of a completed session is not_running', async () => {
     const user = await signIn(service());
     const { body } = await create(service(), user.token);
     expectProblem(await stop(service(), user, body.id), 409, 'not_running');
     assert.equal((await read(service(), user.token, body.id)).body.status, 'completed');
   });
 
-  it('(a failed session) it says so', async () => {
+  it('a stop of a failed session is not_running', async () => {
     const user = await signIn(service());
     service().world.openrouter.next(httpError(402));
     await create(service(), user.token);
@@ -177,7 +177,7 @@ function nothingToStop(service: () => Service): void {
     assert.equal((await rowsOf(service(), user)).events.length, 1);
   });
 
-  it('(a session that is paid for and not written) it says so, and the cards are not lost', async () => {
+  it('a stop of a session not yet persisted is not_running', async () => {
     const user = await signIn(service());
     const away = service().world.gateway.fail(({ path, headers }) => path === FINISH_PATH && headers['authorization'] === `Bearer ${user.token}`, { kind: 'cut' });
     expectProblem(await create(service(), user.token), 500, 'database_error');
@@ -187,7 +187,7 @@ function nothingToStop(service: () => Service): void {
     assert.equal((await read(service(), user.token, id)).body.candidates.length, 20);
   });
 
-  it('(another user) there is no such session, and it goes on', async () => {
+  it('a stop by another user is a 404 and stops nothing', async () => {
     const gate = createGate();
     const { user, id, waiting } = await begin(service(), gated(gate));
     const stranger = await signIn(service());
@@ -202,12 +202,12 @@ function nothingToStop(service: () => Service): void {
   });
 
   for (const id of ['1', 'x', '%00', '*', `${crypto.randomUUID()}x`]) {
-    it(`(${id}) there is no such session`, async () => {
+    it(`a stop of ${id} is a 404`, async () => {
       expectProblem(await stop(service(), await signIn(service()), id), 404, 'not_found');
     });
   }
 
-  it('it costs nothing', async () => {
+  it('a stop is not charged', async () => {
     const user = await signIn(service());
     const { body } = await create(service(), user.token);
     for (let n = 0; n < 12; n += 1) assert.equal((await stop(service(), user, body.id)).status, 409);

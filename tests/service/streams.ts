@@ -1,5 +1,5 @@
-// POST /ai-sessions with `Accept: text/event-stream`: each card the moment it is there, and always an end. What a reader
-// hears that comes later or comes back is in session_events.ts.
+// POST /ai-sessions with `Accept: text/event-stream`: each candidate as soon as it is stored, and always an end. Late and
+// reconnecting subscribers: session_events.ts.
 
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
@@ -42,19 +42,19 @@ import {
 } from './service.ts';
 
 export function tests(start: StartService): void {
-  describe('as it comes', () => asItComes(start));
-  describe('that is refused', () => refused(start));
+  describe('complete', () => asItComes(start));
+  describe('refused', () => refused(start));
   describe('of a generation that fails', () => failing(start));
-  describe('of a generation that breaks off', () => breakingOff(start));
-  describe('that is not stored', () => notStored(start));
-  describe('whose reader leaves', () => leaving(start));
-  describe('in which nothing is said', () => silent(start));
+  describe('of a partial generation', () => breakingOff(start));
+  describe('not persisted', () => notStored(start));
+  describe('disconnected', () => leaving(start));
+  describe('silent', () => silent(start));
 }
 
 function asItComes(start: StartService): void {
   const service = started(start);
 
-  it('has its session before the model and the database have said anything', async () => {
+  it('the session event is sent before the model and the database answer', async () => {
     const { openrouter, gateway } = service().world;
     const [model, database] = [createGate(), createGate()];
     const { token } = await signIn(service());
@@ -71,7 +71,7 @@ function asItComes(start: StartService): void {
     expectList(await stream.whole(), 20, 'done');
   });
 
-  it('has each card before the model writes the next one, and its end before the connection ends', async () => {
+  it('each candidate is sent before the model writes the next one', async () => {
     const gates = Array.from({ length: 7 }, createGate);
     const { token } = await signIn(service());
     service().world.openrouter.next(cardByCard(gates));
@@ -86,7 +86,7 @@ function asItComes(start: StartService): void {
     expectList(await stream.whole(), 7, 'done');
   });
 
-  it('has what is stored, and what a reader of the session is told', async () => {
+  it('the streamed candidates equal the stored and the read ones', async () => {
     const user = await signIn(service());
     const events = await (await createStream(service(), user.token)).whole();
     const done = expectList(events, 20, 'done');
@@ -102,7 +102,7 @@ function asItComes(start: StartService): void {
     assert.deepEqual(Object.keys(events[1]?.data), ['index', 'id', 'front', 'back', 'prompt']);
   });
 
-  it('has the head that every answer has, and nothing that makes anybody buffer it', async () => {
+  it('the headers prevent buffering', async () => {
     const { token } = await signIn(service());
     const request_id = crypto.randomUUID();
     const stream = await createStream(service(), token, undefined, {
@@ -125,7 +125,7 @@ function asItComes(start: StartService): void {
   });
 
   for (const bytes of [1, 2, 3, 7, 64]) {
-    it(`has the same cards when the model's bytes come in pieces of ${bytes}`, async () => {
+    it(`the candidates do not depend on chunks of ${bytes} bytes`, async () => {
       const { token } = await signIn(service());
       const { body } = await create(service(), token);
       service().world.openrouter.next(inChunksOf(bytes, { line_end: '\r\n' }));
@@ -136,7 +136,7 @@ function asItComes(start: StartService): void {
     });
   }
 
-  it('has one line for each document, whatever is in it', async () => {
+  it('each event is one line of data for any content', async () => {
     const { token } = await signIn(service());
     const cards = ['a\nb\n\nid: 9\n\ndata: {}', 'c\r\nd', 'e\u2028f\u2029g\u0085h', '"{}\\"', '\u{1f422}\u0000 \ud83d'].map((front) => ({
       front,
@@ -153,7 +153,7 @@ function asItComes(start: StartService): void {
     assert.equal(events[1]?.data.front, cards[0]?.front);
   });
 
-  it('has all cards of an answer that comes whole', async () => {
+  it('an answer without streaming is sent as a stream', async () => {
     const { token } = await signIn(service());
     service().world.openrouter.next(plainCompletion());
     expectList(await (await createStream(service(), token)).whole(), 20, 'done');
@@ -165,7 +165,7 @@ function refused(start: StartService): void {
   const accept = 'text/event-stream';
   const good = () => ({ input_text: lesson(), model: 'test/first' });
 
-  it('is a plain problem document before it is accepted', async () => {
+  it('a refused stream is a problem document', async () => {
     const { token } = await signIn(service());
     const post = (body: unknown, headers = {}) => create(service(), token, body, { accept, ...headers });
     expectProblem(await sendRequest(service(), 'POST', '/ai-sessions', { body: good(), headers: { accept } }), 401, 'missing_token');
@@ -180,7 +180,7 @@ function refused(start: StartService): void {
     assert.deepEqual(limited.body['violated-policies'], ['burst']);
   });
 
-  it('is a plain 429 when no generation is left', async () => {
+  it('a stream without a remaining generation is a 429', async () => {
     const { token } = await signIn(service());
     expectList(await (await createStream(service(), token)).whole(), 20, 'done');
     const limited = await create(service(), token, undefined, { accept });
@@ -200,7 +200,7 @@ function failing(start: StartService): void {
     ['ai_misconfigured', httpError(402)],
   ];
   for (const [code, behaviour] of failures) {
-    it(`ends by one error, ${code}, that is the document of the plain form, now and later`, async () => {
+    it(`a failed stream ends with ${code}, the document of sync mode`, async () => {
       const user = await signIn(service());
       service().world.openrouter.next(behaviour, 2);
       const plain = expectProblem(await create(service(), user.token), 500, code);
@@ -215,7 +215,7 @@ function failing(start: StartService): void {
     });
   }
 
-  it('ends by one error, database_error, when its row cannot be opened; the model is left and the unit goes back', async () => {
+  it('a stream whose row cannot be opened ends with database_error', async () => {
     const { openrouter, gateway } = service().world;
     const gate = createGate();
     const user = await signIn(service());
@@ -232,7 +232,7 @@ function failing(start: StartService): void {
     assert.deepEqual(remaining(await create(service(), user.token)), { burst: 8, generations: 49 });
   });
 
-  it('ends by one error, cancelled, when it is stopped before its first card', async () => {
+  it('a stream stopped before its first candidate ends with cancelled', async () => {
     const { openrouter } = service().world;
     const user = await signIn(service());
     openrouter.reset();
@@ -256,7 +256,7 @@ function breakingOff(start: StartService): void {
     ['by the filter', contentFilter(1), 1],
   ];
   for (const [name, behaviour, cards] of ways) {
-    it(`${name} ends with done, partial`, async () => {
+    it(`a stream cut ${name} ends with done, partial`, async () => {
       const { openrouter } = service().world;
       const { token } = await signIn(service());
       openrouter.reset();
@@ -268,7 +268,7 @@ function breakingOff(start: StartService): void {
     });
   }
 
-  it('because it is stopped ends with done, partial, for everybody who listens', async () => {
+  it('a stopped stream ends with done, partial, for all subscribers', async () => {
     const { openrouter } = service().world;
     const { token } = await signIn(service());
     openrouter.reset();
@@ -287,7 +287,7 @@ function breakingOff(start: StartService): void {
 function notStored(start: StartService): void {
   const service = started(start);
 
-  it('tells its cards and then database_error in their last place; whoever comes back hears how it went on', async () => {
+  it('a stream not persisted ends with database_error and can be resumed', async () => {
     const user = await signIn(service());
     const set = service().world.gateway.fail(FINISH_PATH, { kind: 'answer', status: 503 });
     const stream = await createStream(service(), user.token);
@@ -309,7 +309,7 @@ function notStored(start: StartService): void {
     assert.deepEqual(await (await subscribe(service(), user.token, id)).whole(), [...received.slice(0, -1), ...later]);
   });
 
-  it('tells a failure of the model as such, also when that is not stored', async () => {
+  it('a model failure not yet persisted is streamed as such', async () => {
     const { gateway, openrouter } = service().world;
     const user = await signIn(service());
     openrouter.next(httpError(402));
@@ -330,7 +330,7 @@ function leaving(start: StartService): void {
     ['between two cards', (gate) => answer({ hold: { gate, after_cards: 3 } }), 4],
   ];
   for (const [name, behaviour, events] of moments) {
-    it(`${name} goes on to its end without it, and nobody takes it for a failure`, async () => {
+    it(`a generation left ${name} runs to its end and is no failure`, async () => {
       const gate = createGate();
       const user = await signIn(service());
       service().world.openrouter.reset();
@@ -349,7 +349,7 @@ function leaving(start: StartService): void {
     });
   }
 
-  it('leaves the others who listen', async () => {
+  it('the other subscribers stay connected', async () => {
     const gate = createGate();
     const { token } = await signIn(service());
     service().world.openrouter.next(answer({ hold: { gate, after_cards: 3 } }));
@@ -365,7 +365,7 @@ function leaving(start: StartService): void {
   });
 }
 
-/** A line of level error, or one that is not the service's: what nobody caught. */
+/** Lines of level error, or of an uncaught error. */
 function isComplaint(line: string): boolean {
   try {
     return JSON.parse(line).level === 'error';
@@ -384,7 +384,7 @@ function completed(service: Service, user: SignedIn) {
 function silent(start: StartService): void {
   const service = started(start, { AI_IDLE_TIMEOUT_MS: '60000' });
 
-  it('has a comment after 15 s, and goes on', async () => {
+  it('a silent stream has a comment after 15 s', async () => {
     const gate = createGate();
     const { token } = await signIn(service());
     service().world.openrouter.next(answer({ hold: { gate, after_cards: 2 } }));

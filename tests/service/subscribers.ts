@@ -1,4 +1,4 @@
-// How many streams may follow a session at the same time: 8 one session, 32 all sessions of a user.
+// The limits of concurrent streams: 8 of a session, 32 of a user.
 
 import assert from 'node:assert/strict';
 import { it } from 'node:test';
@@ -32,14 +32,14 @@ function expectLimited(answer: Answer): void {
   assert.ok(retryAfter_s >= 1 && retryAfter_s <= 10, `Retry-After: ${retryAfter_s}`);
 }
 
-/** The refusal in place of a stream. */
+/** Expects a refusal in place of a stream. */
 async function refusal(stream: Promise<EventSubscriber>): Promise<Answer> {
   const refused = await stream.then(() => undefined, (error: unknown) => error);
   assert.ok(refused instanceof NoStream, `a refusal is expected: ${refused}`);
   return refused.answer;
 }
 
-/** A session of a model that waits at the gate, and the stream that started it. */
+/** Starts a stream whose model waits at the gate. */
 async function runs(service: Service, token: string, gate: Gate, key: string): Promise<{ id: string; streams: EventSubscriber[] }> {
   service.world.openrouter.next(gated(gate));
   const stream = await createStream(service, token, body, { 'idempotency-key': key });
@@ -50,7 +50,7 @@ async function runs(service: Service, token: string, gate: Gate, key: string): P
 export function tests(start: StartService): void {
   const service = started(start, { RATE_LIMIT_CONCURRENT: '5', RATE_LIMIT_BURST: '100/60' });
 
-  it('a ninth stream of a session is refused, whichever way it comes, and the others get all of it', async () => {
+  it('a ninth stream of a session is refused by POST and GET', async () => {
     const gate = createGate();
     const { token } = await signIn(service());
     const keyed = { 'idempotency-key': 'k' };
@@ -59,7 +59,7 @@ export function tests(start: StartService): void {
     streams.push(await createStream(service(), token, body, keyed));
     expectLimited(await refusal(subscribe(service(), token, id)));
     expectLimited(await refusal(createStream(service(), token, body, keyed)));
-    // Who does not follow it is no subscriber.
+    // A request without a stream is no subscriber.
     const waiting = create(service(), token, body, keyed);
     assert.equal((await create(service(), token, body, { ...keyed, prefer: 'respond-async' })).status, 202);
     assert.equal((await read(service(), token, id)).status, 200);
@@ -67,7 +67,7 @@ export function tests(start: StartService): void {
     for (const stream of streams) assert.equal((await stream.whole()).at(-1)?.event, 'done');
     const waited = await waiting;
     assert.equal(waited.status, 201, waited.text);
-    assert.equal((await (await subscribe(service(), token, id)).whole()).at(-1)?.event, 'done', 'there is room again');
+    assert.equal((await (await subscribe(service(), token, id)).whole()).at(-1)?.event, 'done', 'a subscriber is admitted again');
   });
 
   it('a user with 32 streams starts no generation with one more', async () => {
@@ -85,7 +85,7 @@ export function tests(start: StartService): void {
     const calls = openrouter.requests.total;
     const refused = await refusal(createStream(service(), token, body));
     expectLimited(refused);
-    assert.equal(remainingOfAll(refused)['generations'], 46, 'it reserved nothing');
+    assert.equal(remainingOfAll(refused)['generations'], 46, 'nothing was reserved');
     assert.equal(openrouter.requests.total, calls);
     gate.open();
     for (const stream of all) assert.equal((await stream.whole()).at(-1)?.event, 'done');
