@@ -9,7 +9,7 @@ import type { Log } from './upstream.ts';
 const CARDS = 8;
 const CARD = ['back', 'front', 'id', 'prompt'];
 
-type Card = Record<string, unknown>;
+type Candidate = Record<string, unknown>;
 
 export async function checkAll(bench: Bench): Promise<void> {
   await bench.upstream.set({ cards: CARDS, record: true });
@@ -25,9 +25,9 @@ async function checkPlain({ upstream, traffic }: Bench, target: Target): Promise
   await upstream.log();
   const answer = await send(target.url, request);
   assert.equal(answer.status, 201, `${target.name}: ${answer.body}`);
-  const { id, partial, candidates } = JSON.parse(answer.body) as { id: string; partial: boolean; candidates: Card[] };
+  const { id, partial, candidates } = JSON.parse(answer.body) as { id: string; partial: boolean; candidates: Candidate[] };
   assert.equal(partial, false);
-  checkCards(candidates);
+  checkCandidates(candidates);
   checkRows(await upstream.log(), request, id, candidates, target);
 }
 
@@ -40,33 +40,33 @@ async function checkStream({ upstream, traffic }: Bench, target: Target): Promis
   assert.deepEqual(events.map(({ event }) => event), ['session', ...Array<string>(CARDS).fill('candidate'), 'done'], target.name);
   const { id } = events[0]?.data as { id: string };
   const candidates = events.slice(1, -1).map(({ data }, at) => {
-    const { index, ...card } = data as Card;
+    const { index, ...candidate } = data as Candidate;
     assert.equal(index, at, target.name);
-    return card;
+    return candidate;
   });
-  checkCards(candidates);
+  checkCandidates(candidates);
   const { count } = events.at(-1)?.data as { count: number };
   assert.equal(count, CARDS);
   checkRows(await upstream.log(), request, id, candidates, target);
 }
 
-function checkCards(cards: Card[]): void {
-  assert.equal(cards.length, CARDS);
-  assert.equal(new Set(cards.flatMap(({ id, front }) => [id, front])).size, 2 * CARDS);
-  for (const card of cards) assert.deepEqual(Object.keys(card).sort(), CARD);
+function checkCandidates(candidates: Candidate[]): void {
+  assert.equal(candidates.length, CARDS);
+  assert.equal(new Set(candidates.flatMap(({ id, front }) => [id, front])).size, 2 * CARDS);
+  for (const candidate of candidates) assert.deepEqual(Object.keys(candidate).sort(), CARD);
 }
 
 /** The session with its text, its cards and its end, whether in steps or in one call of the completing function. */
-function checkRows(log: Log, request: HttpRequest, id: string, cards: Card[], { name }: Target): void {
+function checkRows(log: Log, request: HttpRequest, id: string, candidates: Candidate[], { name }: Target): void {
   assert.equal(log.calls['POST /api/v1/chat/completions'], 1, `${name} asks the model once`);
   const bodies = (call: string) => log.writes.filter((write) => write.call === call).map(({ body }) => body);
-  const [opened] = bodies('POST /rest/v1/ai_generation_sessions') as Card[];
-  const sent = JSON.parse(request.body ?? '') as Card;
+  const [opened] = bodies('POST /rest/v1/ai_generation_sessions') as Candidate[];
+  const sent = JSON.parse(request.body ?? '') as Candidate;
   assert.deepEqual({ id: opened?.['id'], input_text: opened?.['input_text'], model: opened?.['model'] }, { id, ...sent }, name);
-  const [finished] = bodies('POST /rest/v1/rpc/finish_ai_session') as { session: Card; candidates: Card[]; event: Card }[];
-  const written = finished?.candidates ?? (bodies('POST /rest/v1/flashcard_candidates') as Card[][])[0];
-  assert.deepEqual(written?.map(({ id, front, back, prompt }) => ({ id, front, back, prompt })), cards, name);
-  const [ended] = bodies('PATCH /rest/v1/ai_generation_sessions') as Card[];
+  const [finished] = bodies('POST /rest/v1/rpc/finish_ai_session') as { session: Candidate; candidates: Candidate[]; event: Candidate }[];
+  const written = finished?.candidates ?? (bodies('POST /rest/v1/flashcard_candidates') as Candidate[][])[0];
+  assert.deepEqual(written?.map(({ id, front, back, prompt }) => ({ id, front, back, prompt })), candidates, name);
+  const [ended] = bodies('PATCH /rest/v1/ai_generation_sessions') as Candidate[];
   assert.equal((finished?.session ?? ended)?.['status'], 'completed', name);
   assert.ok(finished?.event ?? bodies('POST /rest/v1/event_logs')[0], `${name} writes an event`);
 }

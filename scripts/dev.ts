@@ -8,7 +8,7 @@ import { type DevSettings, readDevSettings } from './dev_settings.ts';
 import { launchExamplePage } from './example_page.ts';
 import { folderOfPort, freePort, launchLocalWorker } from './local_worker.ts';
 import { keepRunning } from './restarts.ts';
-import { curlLine, makeSampleCards, writeSampleRequest } from './sample_candidates.ts';
+import { curlLine, makeSampleCandidates, writeSampleRequest } from './sample_candidates.ts';
 import { watchSources } from './source_watch.ts';
 import { Failure, messageOf, runScript, step } from './steps.ts';
 
@@ -44,7 +44,7 @@ function interruption(): Promise<void> {
   return promise;
 }
 
-async function runSession(endAfterCards: boolean): Promise<void> {
+async function runSession(endAfterCandidates: boolean): Promise<void> {
   const settings = await readDevSettings();
   await build();
   const world = await step('starting what the service has around it', () => {
@@ -69,9 +69,9 @@ async function runSession(endAfterCards: boolean): Promise<void> {
 
   const user = settings.realSupabase ? undefined : await world.auth.createUser();
   const newToken = () => (user === undefined ? settings.accessToken : world.auth.token(user));
-  const cards = showCards(worker.url, folderOfPort(port), newToken);
-  if (endAfterCards) return cards;
-  await cards.catch((error: unknown) => console.error(messageOf(error)));
+  const candidates = showCandidates(worker.url, folderOfPort(port), newToken);
+  if (endAfterCandidates) return candidates;
+  await candidates.catch((error: unknown) => console.error(messageOf(error)));
   if (!settings.realSupabase) console.log(`\nTo look into the database: psql '${world.databaseUrl}'`);
 
   const page = await step(`starting the example page on port ${pagePort} (astro dev)`, async () => {
@@ -91,7 +91,7 @@ async function runSession(endAfterCards: boolean): Promise<void> {
 }
 
 /** Makes cards once, then prints the command that makes them again. */
-async function showCards(workerUrl: string, folder: string, newToken: () => string | undefined): Promise<void> {
+async function showCandidates(workerUrl: string, folder: string, newToken: () => string | undefined): Promise<void> {
   const requestFile = await writeSampleRequest(folder, workerUrl);
   const token = newToken();
   if (token === undefined) {
@@ -102,7 +102,7 @@ async function showCards(workerUrl: string, folder: string, newToken: () => stri
     throw new Failure('No cards were made: ACCESS_TOKEN is not set.');
   }
   try {
-    console.log(await makeSampleCards(workerUrl, token, requestFile));
+    console.log(await makeSampleCandidates(workerUrl, token, requestFile));
   } finally {
     console.log(`\nMake cards again, in bash, in the project's folder:\n\n${curlLine(workerUrl, newToken() ?? token, requestFile)}`);
   }

@@ -23,7 +23,7 @@ export async function writeSampleRequest(folder: string, workerUrl: string): Pro
   return relative(root, file);
 }
 
-export async function makeSampleCards(workerUrl: string, token: string, requestFile: string): Promise<string> {
+export async function makeSampleCandidates(workerUrl: string, token: string, requestFile: string): Promise<string> {
   const response = await fetch(`${workerUrl}/ai-sessions`, {
     method: 'POST',
     headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' },
@@ -33,11 +33,11 @@ export async function makeSampleCards(workerUrl: string, token: string, requestF
   const answer = await response.text();
   if (response.status !== 201) throw new Failure(`No cards: the Worker answered ${response.status} ${answer}`);
   const { candidates } = JSON.parse(answer) as { candidates: Candidate[] };
-  const cards = candidates.map(({ front, back, prompt }, index) => {
+  const lines = candidates.map(({ front, back, prompt }, index) => {
     const number = `${index + 1}.`.padStart(5);
     return `${number} ${front}\n      ${back}\n      (${prompt})`;
   });
-  return `${candidates.length} ${candidates.length === 1 ? 'card' : 'cards'} from ${sampleFile}:\n\n${cards.join('\n')}`;
+  return `${candidates.length} ${candidates.length === 1 ? 'card' : 'cards'} from ${sampleFile}:\n\n${lines.join('\n')}`;
 }
 
 /** For bash, in the project's root. */

@@ -52,7 +52,7 @@ export class UserObject extends DurableObject {
     const id = crypto.randomUUID();
     const opened = this.write(input, 'ai_generation_sessions', { id, model: input.model, input_text: input.input_text });
     const answer = await this.callModel(input);
-    return input.stream ? this.streamCards(input, id, answer, opened) : this.wholeAnswer(input, id, answer, opened);
+    return input.stream ? this.streamCandidates(input, id, answer, opened) : this.wholeAnswer(input, id, answer, opened);
   }
 
   take() {
@@ -66,21 +66,21 @@ export class UserObject extends DurableObject {
 
   async wholeAnswer(input, id, answer, opened) {
     const text = contentOf(await READERS[this.env.READ](answer));
-    const candidates = JSON.parse(text).candidates.map((card) => ({ id: crypto.randomUUID(), ...card }));
+    const candidates = JSON.parse(text).candidates.map((candidate) => ({ id: crypto.randomUUID(), ...candidate }));
     await opened;
     await this.complete(input, id, candidates);
     return Response.json({ id, partial: false, candidates }, { status: 201 });
   }
 
-  streamCards(input, id, answer, opened) {
+  streamCandidates(input, id, answer, opened) {
     const { readable, writable } = new IdentityTransformStream();
     const writer = writable.getWriter();
     const send = (event, data) => writer.write(encoder.encode(`event: ${event}\ndata: ${JSON.stringify(data)}\n\n`));
     const run = async () => {
       send('session', { id });
       const candidates = [];
-      await eachCard(answer, (card) => {
-        const kept = { id: crypto.randomUUID(), ...card };
+      await eachCandidate(answer, (candidate) => {
+        const kept = { id: crypto.randomUUID(), ...candidate };
         send('candidate', { index: candidates.length, ...kept });
         candidates.push(kept);
       });
@@ -151,10 +151,10 @@ function pieceOf(line) {
 }
 
 /** Calls `take` with each card as soon as its closing brace is there. */
-async function eachCard(answer, take) {
+async function eachCandidate(answer, take) {
   const decoder = new TextDecoder();
   let rest = '';
-  let card = '';
+  let candidate = '';
   let depth = 0;
   let inString = false;
   let escaped = false;
@@ -166,10 +166,10 @@ async function eachCard(answer, take) {
     } else if (char === '"') inString = true;
     else if (char === '{') depth += 1;
     else if (char === '}') depth -= 1;
-    if (depth === 2 || card !== '') card += char;
-    if (card !== '' && depth === 1) {
-      take(JSON.parse(card));
-      card = '';
+    if (depth === 2 || candidate !== '') candidate += char;
+    if (candidate !== '' && depth === 1) {
+      take(JSON.parse(candidate));
+      candidate = '';
     }
   };
   for await (const chunk of answer.body) {

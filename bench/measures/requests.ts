@@ -37,9 +37,9 @@ const refusal = (status: number, request: Case['request'], counts = { one: 400, 
   goals: { cpu: atMost(0.8) },
 });
 
-const streamed = (cards: number, counts: Case['counts']): Case => ({
-  work: `streamed answer, ${cards} cards`,
-  settings: { cards },
+const streamed = (candidates: number, counts: Case['counts']): Case => ({
+  work: `streamed answer, ${candidates} cards`,
+  settings: { cards: candidates },
   targets: CONTENDERS,
   request: ({ traffic }, user) => traffic.stream(user),
   isGood: isWholeStream,
@@ -124,14 +124,14 @@ const linear: Measure = {
   title: 'streamed answers, a card of many over a card of 8',
   when: 'once',
   async run({ figures }) {
-    const samples = (cards: number) => figures.rows.find(({ work, figure }) => work === streamed(cards, { one: 0, many: 0 }).work && figure === 'CPU, one at a time')?.samples;
+    const samples = (candidates: number) => figures.rows.find(({ work, figure }) => work === streamed(candidates, { one: 0, many: 0 }).work && figure === 'CPU, one at a time')?.samples;
     const few = samples(8);
-    for (const cards of [200, 2000]) {
-      const head: RowHead = { work: 'streamed answer', figure: `CPU a card, of ${cards} over of 8`, unit: '×', goal: { over: 'nothing', at: 1, is: 'at most' } };
+    for (const candidates of [200, 2000]) {
+      const head: RowHead = { work: 'streamed answer', figure: `CPU a card, of ${candidates} over of 8`, unit: '×', goal: { over: 'nothing', at: 1, is: 'at most' } };
       for (const name of CONTENDERS) {
-        for (const [round, cpu_ms] of (samples(cards)?.[name] ?? []).entries()) {
+        for (const [round, cpu_ms] of (samples(candidates)?.[name] ?? []).entries()) {
           const fewCpu_ms = few?.[name]?.[round];
-          if (fewCpu_ms !== undefined) figures.add(head, name, cpu_ms / cards / (fewCpu_ms / 8));
+          if (fewCpu_ms !== undefined) figures.add(head, name, cpu_ms / candidates / (fewCpu_ms / 8));
         }
       }
     }

@@ -38,7 +38,7 @@ describe('the page looks and reads well', () => {
         await check('too-long');
 
         const gate = createGate();
-        openrouter.next(answer({ hold: { gate, after_cards: 2 } }));
+        openrouter.next(answer({ hold: { gate, after_candidates: 2 } }));
         await make(tab, text);
         await cardsAre(tab, 2);
         await check('generating');
@@ -60,7 +60,7 @@ describe('the page looks and reads well', () => {
         await check('past-sessions');
         await tab.keyboard.press('Escape');
 
-        openrouter.next(answer({ whole_cards: 2, plus_chars: 20, instead_of_end: 'cut' }));
+        openrouter.next(answer({ whole_candidates: 2, plus_chars: 20, instead_of_end: 'cut' }));
         await button(tab, 'New cards').click();
         await says(tab, '#progress', 'The answer broke off');
         await check('partial');

@@ -22,7 +22,7 @@ describe('a generation on the page', () => {
     const { tab } = await openSignedIn(stage());
     const [third, rest] = [createGate(), createGate()];
     const { text } = scripted(async (turn) => {
-      const whole = turn.cards();
+      const whole = turn.candidates();
       turn.streamHead();
       await turn.chunk({ content: `{"${turn.listName}":[` });
       for (const [i, card] of whole.entries()) {
@@ -59,7 +59,7 @@ describe('a generation on the page', () => {
   it('goes on after a reload in the middle, from the last event that was heard', async () => {
     const { tab, user } = await openSignedIn(stage());
     const gate = createGate();
-    const { text, requests } = scripted(answer({ hold: { gate, after_cards: 3 } }));
+    const { text, requests } = scripted(answer({ hold: { gate, after_candidates: 3 } }));
     await make(tab, text);
     await cardsAre(tab, 3);
     const resumed = tab.waitForRequest((request) => request.method() === 'GET' && request.url().endsWith('/events'));
@@ -81,7 +81,7 @@ describe('a generation on the page', () => {
   it('goes on after a reload that came before the first word of the service', async () => {
     const { tab } = await openSignedIn(stage());
     const [answers, cardsGate] = [createGate(), createGate()];
-    const { text, requests } = scripted(answer({ hold: { gate: cardsGate, after_cards: 0 } }));
+    const { text, requests } = scripted(answer({ hold: { gate: cardsGate, after_candidates: 0 } }));
     stage().line.hold(answers);
     await make(tab, text);
     await within(cardsGate.reached, 'the model is asked');
@@ -96,7 +96,7 @@ describe('a generation on the page', () => {
   it('is followed by whoever opens its address meanwhile, card by card', async () => {
     const { tab } = await openSignedIn(stage());
     const gate = createGate();
-    const { text, requests } = scripted(answer({ hold: { gate, after_cards: 3 } }));
+    const { text, requests } = scripted(answer({ hold: { gate, after_candidates: 3 } }));
     await make(tab, text);
     await cardsAre(tab, 3);
     const other = await open(stage(), tab.context(), new URL(tab.url()).hash);
@@ -111,7 +111,7 @@ describe('a generation on the page', () => {
   it('waits while the browser is offline, and goes on by itself', async () => {
     const { tab } = await openSignedIn(stage());
     const gate = createGate();
-    const { text, requests } = scripted(answer({ hold: { gate, after_cards: 2 } }));
+    const { text, requests } = scripted(answer({ hold: { gate, after_candidates: 2 } }));
     await make(tab, text);
     await cardsAre(tab, 2);
     await tab.context().setOffline(true);
@@ -129,7 +129,7 @@ describe('a generation on the page', () => {
   it('goes on when the connection breaks under it', async () => {
     const { tab } = await openSignedIn(stage());
     const gate = createGate();
-    const { text, requests } = scripted(answer({ hold: { gate, after_cards: 2 } }));
+    const { text, requests } = scripted(answer({ hold: { gate, after_candidates: 2 } }));
     await make(tab, text);
     await cardsAre(tab, 2);
     stage().line.down();
@@ -144,7 +144,7 @@ describe('a generation on the page', () => {
 
   it('stops on the button, keeps what is whole, and says so', async () => {
     const { tab, user } = await openSignedIn(stage());
-    const { text } = scripted(answer({ hold: { gate: createGate(), after_cards: 2 } }));
+    const { text } = scripted(answer({ hold: { gate: createGate(), after_candidates: 2 } }));
     await make(tab, text);
     await cardsAre(tab, 2);
     await button(tab, 'Stop').click();
@@ -156,7 +156,7 @@ describe('a generation on the page', () => {
 
   it('stops before the first card, and starts again when asked to', async () => {
     const { tab } = await openSignedIn(stage());
-    const { text } = scripted(answer({ hold: { gate: createGate(), after_cards: 0 } }), answer({}));
+    const { text } = scripted(answer({ hold: { gate: createGate(), after_candidates: 0 } }), answer({}));
     await make(tab, text);
     await phase(tab, 'generating');
     await tab.waitForFunction(() => location.hash !== '');
@@ -172,7 +172,7 @@ describe('a generation on the page', () => {
     const other = await open(stage(), tab.context());
     await modelsLoaded(other);
     const gate = createGate();
-    const { text, requests } = scripted(answer({ hold: { gate, after_cards: 1 } }), answer({}));
+    const { text, requests } = scripted(answer({ hold: { gate, after_candidates: 1 } }), answer({}));
     await Promise.all([make(tab, text), make(other, `  ${text}\r\n`)]);
     await Promise.all([cardsAre(tab, 1), cardsAre(other, 1)]);
     gate.open();

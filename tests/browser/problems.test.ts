@@ -18,7 +18,7 @@ describe('a problem on the page', () => {
 
   const modelFailures: [behaviour: ModelBehaviour, words: string][] = [
     [httpError(503), 'The model cannot be reached at the moment.'],
-    [answer({ hold: { gate: createGate(), after_cards: 0 } }), 'The model did not finish in time.'],
+    [answer({ hold: { gate: createGate(), after_candidates: 0 } }), 'The model did not finish in time.'],
     [answer({ content: 'I would rather not.' }), 'no usable card'],
   ];
   for (const [behaviour, words] of modelFailures) {

@@ -32,7 +32,7 @@ export function newSession(more: object = {}): { id: string } & Record<string, u
   return { id: crypto.randomUUID(), model: 'stand-in/model', input_text: TEXT, ...more };
 }
 
-export function newCard(more: object = {}): { id: string } & Record<string, unknown> {
+export function newCandidate(more: object = {}): { id: string } & Record<string, unknown> {
   return { id: crypto.randomUUID(), front: 'Front?', back: 'Back.', prompt: 'Tests it.', ...more };
 }
 
@@ -49,7 +49,7 @@ export function nextRun(id: string, more: object = {}) {
 }
 
 /** The arguments of finish_ai_session for a session that was opened. */
-export function completed(id: string, candidates: object[] = [newCard(), newCard()], more: object = {}) {
+export function completed(id: string, candidates: object[] = [newCandidate(), newCandidate()], more: object = {}) {
   return { session: { ...OUTCOME, id, status: 'completed', ...more }, candidates, event: { attempts: 1 } };
 }
 
@@ -77,9 +77,9 @@ export async function endedSession(actor: Actor, how: (id: string) => object = (
 /** All that there is of a session, read past row level security. */
 export async function storedRows(world: World, id: string) {
   const [session] = await world.sql('select * from public.ai_generation_sessions where id = $1', [id]);
-  const cards = await world.sql('select * from public.flashcard_candidates where session_id = $1 order by position', [id]);
+  const candidates = await world.sql('select * from public.flashcard_candidates where session_id = $1 order by position', [id]);
   const events = await world.sql('select * from public.event_logs where session_id = $1 order by id', [id]);
-  return { session, cards, events };
+  return { session, candidates, events };
 }
 
 export function expectStatus(answer: RestAnswer, status: number): void {

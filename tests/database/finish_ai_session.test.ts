@@ -12,7 +12,7 @@ import {
   expectStatus,
   failed,
   FINISH,
-  newCard,
+  newCandidate,
   nextRun,
   openSession,
   REOPEN,
@@ -41,10 +41,10 @@ describe('finish_ai_session', () => {
 
   it('completes a session: candidates in order, outcome, one event', async () => {
     const id = await openSession(actors.owner);
-    const cards = [newCard({ front: 'Third?' }), newCard({ front: 'First?' }), newCard({ front: 'Second?' })];
-    expectReturned(await finish(completed(id, cards, { partial: true })), 'completed');
+    const candidates = [newCandidate({ front: 'Third?' }), newCandidate({ front: 'First?' }), newCandidate({ front: 'Second?' })];
+    expectReturned(await finish(completed(id, candidates, { partial: true })), 'completed');
 
-    const { session, cards: kept, events } = await stored(id);
+    const { session, candidates: kept, events } = await stored(id);
     assert.equal(session?.['status'], 'completed');
     assert.equal(session?.['partial'], true);
     assert.equal(session?.['error_code'], null);
@@ -53,8 +53,8 @@ describe('finish_ai_session', () => {
     assert.equal(session?.['cost'], '0.000123');
     assert.ok(session?.['ended_at'] instanceof Date);
     assert.deepEqual(
-      kept.map((card) => [card['position'], card['id'], card['front'], card['user_id']]),
-      cards.map((card, i) => [i, card.id, card['front'], actors.owner.id]),
+      kept.map((candidate) => [candidate['position'], candidate['id'], candidate['front'], candidate['user_id']]),
+      candidates.map((candidate, i) => [i, candidate.id, candidate['front'], actors.owner.id]),
     );
     assert.deepEqual(
       events.map((event) => [event['type'], event['user_id'], event['data']]),
@@ -67,11 +67,11 @@ describe('finish_ai_session', () => {
     const unknownUsage = { prompt_tokens: null, completion_tokens: null, cost: null };
     expectReturned(await finish(failed(id, 'ai_timeout', unknownUsage)), 'failed');
 
-    const { session, cards, events } = await stored(id);
+    const { session, candidates, events } = await stored(id);
     assert.equal(session?.['status'], 'failed');
     assert.equal(session?.['error_code'], 'ai_timeout');
     assert.equal(session?.['cost'], null);
-    assert.deepEqual(cards, []);
+    assert.deepEqual(candidates, []);
     assert.deepEqual(events.map((event) => [event['type'], event['data']]), [['ai_session.failed', { attempts: 3 }]]);
   });
 
@@ -83,7 +83,7 @@ describe('finish_ai_session', () => {
 
     expectReturned(await finish(args), 'completed');
     expectReturned(await finish(failed(id)), 'completed');
-    expectReturned(await finish(completed(id, [newCard()], { input_text: TEXT })), 'completed');
+    expectReturned(await finish(completed(id, [newCandidate()], { input_text: TEXT })), 'completed');
     assert.deepEqual(await stored(id), before);
   });
 
@@ -91,26 +91,26 @@ describe('finish_ai_session', () => {
     const id = await openSession(actors.owner);
     const calls = Array.from({ length: 12 }, (_, i) => finish(i % 2 === 0 ? completed(id) : failed(id)));
     const answers = await Promise.all(calls);
-    const { session, cards, events } = await stored(id);
+    const { session, candidates, events } = await stored(id);
     for (const answer of answers) {
       expectStatus(answer, 200);
       assert.equal(answer.body, session?.['status']);
     }
     assert.equal(events.length, 1);
-    assert.equal(cards.length, session?.['status'] === 'completed' ? 2 : 0);
+    assert.equal(candidates.length, session?.['status'] === 'completed' ? 2 : 0);
   });
 
   it('opens the session itself when its opening was never confirmed', async () => {
     const id = crypto.randomUUID();
     const opening = { input_text: TEXT, created_at: '2026-11-22T10:00:00.123Z' };
-    expectReturned(await finish(completed(id, [newCard()], opening)), 'completed');
+    expectReturned(await finish(completed(id, [newCandidate()], opening)), 'completed');
 
-    const { session, cards, events } = await stored(id);
+    const { session, candidates, events } = await stored(id);
     assert.equal(session?.['user_id'], actors.owner.id);
     assert.equal(session?.['input_text'], TEXT);
     assert.equal(session?.['model'], 'stand-in/model');
     assert.equal((session?.['created_at'] as Date).toISOString(), '2026-11-22T10:00:00.123Z');
-    assert.equal(cards.length, 1);
+    assert.equal(candidates.length, 1);
     assert.equal(events.length, 1);
   });
 
@@ -125,11 +125,11 @@ describe('finish_ai_session', () => {
 
   it('called many times at once without an opening still makes one session', async () => {
     const id = crypto.randomUUID();
-    const args = completed(id, [newCard()], { input_text: TEXT });
+    const args = completed(id, [newCandidate()], { input_text: TEXT });
     const answers = await Promise.all(Array.from({ length: 8 }, () => finish(args)));
     for (const answer of answers) expectReturned(answer, 'completed');
-    const { cards, events } = await stored(id);
-    assert.equal(cards.length, 1);
+    const { candidates, events } = await stored(id);
+    assert.equal(candidates.length, 1);
     assert.equal(events.length, 1);
   });
 
@@ -140,14 +140,14 @@ describe('finish_ai_session', () => {
       const id = await openSession(actors.owner);
       expectReturned(await finish(failed(id)), 'failed');
       expectStatus(await actors.owner.rest('POST', REOPEN, nextRun(id)), 200);
-      expectReturned(await finish(completed(id, [newCard()], { run: 2 })), 'completed');
+      expectReturned(await finish(completed(id, [newCandidate()], { run: 2 })), 'completed');
 
-      const { session, cards, events } = await stored(id);
+      const { session, candidates, events } = await stored(id);
       assert.equal(session?.['status'], 'completed');
       assert.equal(session?.['run'], 2);
       assert.equal(session?.['error_code'], null);
       assert.equal(session?.['prompt_tokens'], 512);
-      assert.equal(cards.length, 1);
+      assert.equal(candidates.length, 1);
       assert.deepEqual(ends(events), [[1, 'ai_session.failed'], [2, 'ai_session.completed']]);
     });
 
@@ -162,7 +162,7 @@ describe('finish_ai_session', () => {
 
     it('opens the session itself when no run of it ever arrived', async () => {
       const id = crypto.randomUUID();
-      expectReturned(await finish(completed(id, [newCard()], { run: 3, input_text: TEXT })), 'completed');
+      expectReturned(await finish(completed(id, [newCandidate()], { run: 3, input_text: TEXT })), 'completed');
       const { session, events } = await stored(id);
       assert.equal(session?.['run'], 3);
       assert.deepEqual(ends(events), [[3, 'ai_session.completed']]);
@@ -170,10 +170,10 @@ describe('finish_ai_session', () => {
 
     it('stores what was paid for when the end of the run before never arrived', async () => {
       const id = await openSession(actors.owner);
-      expectReturned(await finish(completed(id, [newCard()], { run: 2 })), 'completed');
+      expectReturned(await finish(completed(id, [newCandidate()], { run: 2 })), 'completed');
       expectReturned(await finish(failed(id)), 'completed');
-      const { cards, events } = await stored(id);
-      assert.equal(cards.length, 1);
+      const { candidates, events } = await stored(id);
+      assert.equal(candidates.length, 1);
       assert.deepEqual(ends(events), [[2, 'ai_session.completed']]);
     });
 
@@ -191,13 +191,13 @@ describe('finish_ai_session', () => {
 
     it('called many times at once beside the run before ends each run at most once', async () => {
       const id = await openSession(actors.owner);
-      const args = completed(id, [newCard()], { run: 2, input_text: TEXT });
+      const args = completed(id, [newCandidate()], { run: 2, input_text: TEXT });
       const answers = await Promise.all(Array.from({ length: 12 }, (_, i) => finish(i % 2 === 0 ? args : failed(id))));
       for (const answer of answers) expectStatus(answer, 200);
-      const { session, cards, events } = await stored(id);
+      const { session, candidates, events } = await stored(id);
       assert.equal(session?.['status'], 'completed');
       assert.equal(session?.['run'], 2);
-      assert.equal(cards.length, 1);
+      assert.equal(candidates.length, 1);
       assert.equal(ends(events).filter(([run]) => run === 2).length, 1);
       assert.ok(ends(events).filter(([run]) => run === 1).length <= 1);
     });
@@ -207,7 +207,7 @@ describe('finish_ai_session', () => {
       expectReturned(await finish(failed(id)), 'failed');
       expectStatus(await actors.owner.rest('POST', REOPEN, nextRun(id)), 200);
       const reopened = await stored(id);
-      for (const late of [failed(id, 'ai_timeout'), completed(id), completed(id, [newCard()], { input_text: TEXT })]) {
+      for (const late of [failed(id, 'ai_timeout'), completed(id), completed(id, [newCandidate()], { input_text: TEXT })]) {
         expectReturned(await finish(late), 'generating');
       }
       assert.deepEqual(await stored(id), reopened);
@@ -223,7 +223,7 @@ describe('finish_ai_session', () => {
         const id = await openSession(actors.owner);
         expectReturned(await finish({ ...how, session: { ...how.session, id } }), status);
         const before = await stored(id);
-        expectReturned(await finish(completed(id, [newCard()], { run: 2, input_text: TEXT })), status);
+        expectReturned(await finish(completed(id, [newCandidate()], { run: 2, input_text: TEXT })), status);
         assert.deepEqual(await stored(id), before);
       }
     });
@@ -242,7 +242,7 @@ describe('finish_ai_session', () => {
       const id = await openSession(actors.owner);
       expectReturned(await finish(failed(id)), 'failed');
       const before = await stored(id);
-      expectStatus(await finish(completed(id, [newCard({ back: '' })], { run: 2 })), 400);
+      expectStatus(await finish(completed(id, [newCandidate({ back: '' })], { run: 2 })), 400);
       assert.deepEqual(await stored(id), before);
     });
   });
@@ -278,19 +278,19 @@ describe('finish_ai_session', () => {
 
   describe('is all or nothing', () => {
     const bad: [string, object][] = [
-      ['a front of 201 characters', newCard({ front: 'x'.repeat(201) })],
-      ['an empty back', newCard({ back: '' })],
-      ['a missing prompt', newCard({ prompt: undefined })],
-      ['a control character', newCard({ front: 'a\u0007b' })],
-      ['U+0000', newCard({ front: 'a\u0000b' })],
-      ['an id that is no UUID', newCard({ id: 'x' })],
+      ['a front of 201 characters', newCandidate({ front: 'x'.repeat(201) })],
+      ['an empty back', newCandidate({ back: '' })],
+      ['a missing prompt', newCandidate({ prompt: undefined })],
+      ['a control character', newCandidate({ front: 'a\u0007b' })],
+      ['U+0000', newCandidate({ front: 'a\u0000b' })],
+      ['an id that is no UUID', newCandidate({ id: 'x' })],
     ];
-    for (const [what, card] of bad) {
+    for (const [what, candidate] of bad) {
       it(`with ${what} in the second card nothing is written`, async () => {
         const id = crypto.randomUUID();
-        const answer = await finish(completed(id, [newCard(), card], { input_text: TEXT }));
+        const answer = await finish(completed(id, [newCandidate(), candidate], { input_text: TEXT }));
         expectStatus(answer, 400);
-        assert.deepEqual(await stored(id), { session: undefined, cards: [], events: [] });
+        assert.deepEqual(await stored(id), { session: undefined, candidates: [], events: [] });
       });
     }
 
@@ -303,24 +303,24 @@ describe('finish_ai_session', () => {
     });
 
     it('with a candidate id that is taken nothing is written', async () => {
-      const taken = newCard();
+      const taken = newCandidate();
       expectReturned(await finish(completed(await openSession(actors.owner), [taken])), 'completed');
       const id = await openSession(actors.owner);
-      expectStatus(await finish(completed(id, [newCard(), taken])), 409);
-      const { session, cards } = await stored(id);
+      expectStatus(await finish(completed(id, [newCandidate(), taken])), 409);
+      const { session, candidates } = await stored(id);
       assert.equal(session?.['status'], 'generating');
-      assert.deepEqual(cards, []);
+      assert.deepEqual(candidates, []);
     });
   });
 
   describe('refuses an outcome that contradicts itself', () => {
     const contradictions: [string, (id: string) => object][] = [
       ['completed without candidates', (id) => completed(id, [])],
-      ['failed with candidates', (id) => ({ ...failed(id), candidates: [newCard()] })],
-      ['another status', (id) => completed(id, [newCard()], { status: 'generating' })],
-      ['no status', (id) => completed(id, [newCard()], { status: null })],
-      ['no id', (id) => completed(id, [newCard()], { id: null })],
-      ['candidates that are no list', (id) => ({ ...completed(id), candidates: { 0: newCard() } })],
+      ['failed with candidates', (id) => ({ ...failed(id), candidates: [newCandidate()] })],
+      ['another status', (id) => completed(id, [newCandidate()], { status: 'generating' })],
+      ['no status', (id) => completed(id, [newCandidate()], { status: null })],
+      ['no id', (id) => completed(id, [newCandidate()], { id: null })],
+      ['candidates that are no list', (id) => ({ ...completed(id), candidates: { 0: newCandidate() } })],
       ['no candidates member', (id) => ({ ...completed(id), candidates: null })],
     ];
     for (const [what, args] of contradictions) {
@@ -336,10 +336,10 @@ describe('finish_ai_session', () => {
 
   it('takes a text and cards at their limits, in astral characters', async () => {
     const emoji = '\u{1F600}';
-    const card = () => newCard({ front: emoji.repeat(200), back: emoji.repeat(500), prompt: emoji.repeat(500) });
+    const candidate = () => newCandidate({ front: emoji.repeat(200), back: emoji.repeat(500), prompt: emoji.repeat(500) });
     const id = crypto.randomUUID();
-    const cards = Array.from({ length: 20 }, card);
-    expectReturned(await finish(completed(id, cards, { input_text: emoji.repeat(10_000) })), 'completed');
+    const candidates = Array.from({ length: 20 }, candidate);
+    expectReturned(await finish(completed(id, candidates, { input_text: emoji.repeat(10_000) })), 'completed');
     expectRows(await actors.owner.rest('GET', `${CANDIDATES}?session_id=eq.${id}`), 20);
     expectRows(await actors.owner.rest('GET', `${EVENTS}?session_id=eq.${id}`), 1);
     expectRows(await actors.owner.rest('GET', `${SESSIONS}?id=eq.${id}`), 1);

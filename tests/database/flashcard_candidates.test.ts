@@ -12,7 +12,7 @@ import {
   expectRows,
   expectStatus,
   failed,
-  newCard,
+  newCandidate,
   openSession,
   SESSIONS,
 } from './actors.ts';
@@ -26,7 +26,7 @@ describe('flashcard_candidates', () => {
   });
   after(() => world.close());
 
-  const cardOf = (session_id: string, more: object = {}) => newCard({ session_id, position: 0, ...more });
+  const candidateOf = (session_id: string, more: object = {}) => newCandidate({ session_id, position: 0, ...more });
 
   describe('the owner', () => {
     it('reads them in the session that they belong to, without naming a foreign key', async () => {
@@ -41,42 +41,42 @@ describe('flashcard_candidates', () => {
 
     it('adds one while the session is generating', async () => {
       const session_id = await openSession(actors.owner);
-      expectStatus(await actors.owner.rest('POST', CANDIDATES, cardOf(session_id)), 201);
+      expectStatus(await actors.owner.rest('POST', CANDIDATES, candidateOf(session_id)), 201);
     });
 
     for (const how of [completed, failed]) {
       it(`cannot add one to a ${how.name} session`, async () => {
         const session_id = await endedSession(actors.owner, (id) => how(id));
-        expectForbidden(await actors.owner.rest('POST', CANDIDATES, cardOf(session_id, { position: 7 })));
+        expectForbidden(await actors.owner.rest('POST', CANDIDATES, candidateOf(session_id, { position: 7 })));
       });
     }
 
     it('cannot add one to a session that does not exist', async () => {
-      expectForbidden(await actors.owner.rest('POST', CANDIDATES, cardOf(crypto.randomUUID())));
+      expectForbidden(await actors.owner.rest('POST', CANDIDATES, candidateOf(crypto.randomUUID())));
     });
 
     it("cannot give one to another user, not even in that user's session", async () => {
       const mine = await openSession(actors.owner);
       const theirs = await openSession(actors.stranger);
       for (const session_id of [mine, theirs]) {
-        const forged = cardOf(session_id, { user_id: actors.stranger.id });
+        const forged = candidateOf(session_id, { user_id: actors.stranger.id });
         expectForbidden(await actors.owner.rest('POST', CANDIDATES, forged));
       }
     });
 
     it('cannot put two at one place', async () => {
       const session_id = await openSession(actors.owner);
-      expectStatus(await actors.owner.rest('POST', CANDIDATES, cardOf(session_id)), 201);
-      expectStatus(await actors.owner.rest('POST', CANDIDATES, cardOf(session_id)), 409);
+      expectStatus(await actors.owner.rest('POST', CANDIDATES, candidateOf(session_id)), 201);
+      expectStatus(await actors.owner.rest('POST', CANDIDATES, candidateOf(session_id)), 409);
     });
 
     it('cannot change or delete one, nor date it', async () => {
       const session_id = await openSession(actors.owner);
-      const card = cardOf(session_id);
-      expectStatus(await actors.owner.rest('POST', CANDIDATES, card), 201);
-      expectForbidden(await actors.owner.rest('PATCH', `${CANDIDATES}?id=eq.${card.id}`, { front: 'Other?' }));
-      expectForbidden(await actors.owner.rest('DELETE', `${CANDIDATES}?id=eq.${card.id}`));
-      const dated = cardOf(session_id, { position: 1, created_at: '2020-01-01T00:00:00Z' });
+      const candidate = candidateOf(session_id);
+      expectStatus(await actors.owner.rest('POST', CANDIDATES, candidate), 201);
+      expectForbidden(await actors.owner.rest('PATCH', `${CANDIDATES}?id=eq.${candidate.id}`, { front: 'Other?' }));
+      expectForbidden(await actors.owner.rest('DELETE', `${CANDIDATES}?id=eq.${candidate.id}`));
+      const dated = candidateOf(session_id, { position: 1, created_at: '2020-01-01T00:00:00Z' });
       expectForbidden(await actors.owner.rest('POST', CANDIDATES, dated));
     });
   });
@@ -90,8 +90,8 @@ describe('flashcard_candidates', () => {
 
     it("cannot add one to the owner's session", async () => {
       const session_id = await openSession(actors.owner);
-      expectForbidden(await actors.stranger.rest('POST', CANDIDATES, cardOf(session_id)));
-      const asOwner = cardOf(session_id, { user_id: actors.owner.id });
+      expectForbidden(await actors.stranger.rest('POST', CANDIDATES, candidateOf(session_id)));
+      const asOwner = candidateOf(session_id, { user_id: actors.owner.id });
       expectForbidden(await actors.stranger.rest('POST', CANDIDATES, asOwner));
     });
 
@@ -105,7 +105,7 @@ describe('flashcard_candidates', () => {
   it('gives somebody without a token nothing', async () => {
     const session_id = await openSession(actors.owner);
     expectForbidden(await actors.anonymous('GET', CANDIDATES));
-    expectForbidden(await actors.anonymous('POST', CANDIDATES, cardOf(session_id, { user_id: actors.owner.id })));
+    expectForbidden(await actors.anonymous('POST', CANDIDATES, candidateOf(session_id, { user_id: actors.owner.id })));
     expectForbidden(await actors.anonymous('PATCH', `${CANDIDATES}?session_id=eq.${session_id}`, { front: 'x' }));
     expectForbidden(await actors.anonymous('DELETE', `${CANDIDATES}?session_id=eq.${session_id}`));
   });
@@ -119,8 +119,8 @@ describe('flashcard_candidates', () => {
       for (const [length, fits] of [[0, false], [1, true], [max, true], [max + 1, false]] as const) {
         it(`of ${length} astral characters ${fits ? 'fits' : 'does not fit'}`, async () => {
           const session_id = await openSession(actors.owner);
-          const card = cardOf(session_id, { [field]: '\u{1F600}'.repeat(length) });
-          const answer = await actors.owner.rest('POST', CANDIDATES, card);
+          const candidate = candidateOf(session_id, { [field]: '\u{1F600}'.repeat(length) });
+          const answer = await actors.owner.rest('POST', CANDIDATES, candidate);
           if (fits) expectStatus(answer, 201);
           else expectRefusedBy(answer, `flashcard_candidates_${field}_length_check`);
         });
@@ -135,14 +135,14 @@ describe('flashcard_candidates', () => {
       for (const [what, text, check] of unclean) {
         it(`refuses ${what}`, async () => {
           const session_id = await openSession(actors.owner);
-          const answer = await actors.owner.rest('POST', CANDIDATES, cardOf(session_id, { [field]: text }));
+          const answer = await actors.owner.rest('POST', CANDIDATES, candidateOf(session_id, { [field]: text }));
           expectRefusedBy(answer, `flashcard_candidates_${field}_${check}_check`);
         });
       }
       it('keeps tabs, line ends and combined emoji', async () => {
         const session_id = await openSession(actors.owner);
         const text = 'a\tb\nc \u{1F468}\u200d\u{1F469}\u200d\u{1F467}';
-        expectStatus(await actors.owner.rest('POST', CANDIDATES, cardOf(session_id, { [field]: text })), 201);
+        expectStatus(await actors.owner.rest('POST', CANDIDATES, candidateOf(session_id, { [field]: text })), 201);
         const [row] = expectRows(await actors.owner.rest('GET', `${CANDIDATES}?session_id=eq.${session_id}`), 1);
         assert.equal(row?.[field], text);
       });
@@ -152,7 +152,7 @@ describe('flashcard_candidates', () => {
   for (const [position, fits] of [[-1, false], [0, true], [1999, true], [2000, false], [32_767, false]] as const) {
     it(`${fits ? 'has' : 'has no'} position ${position}`, async () => {
       const session_id = await openSession(actors.owner);
-      const answer = await actors.owner.rest('POST', CANDIDATES, cardOf(session_id, { position }));
+      const answer = await actors.owner.rest('POST', CANDIDATES, candidateOf(session_id, { position }));
       if (fits) expectStatus(answer, 201);
       else expectRefusedBy(answer, 'flashcard_candidates_position_check');
     });
@@ -160,9 +160,9 @@ describe('flashcard_candidates', () => {
 
   it('are at most 2000 in a session, however many are inserted', async () => {
     const session_id = await openSession(actors.owner);
-    const all = Array.from({ length: 2000 }, (_, position) => cardOf(session_id, { position }));
+    const all = Array.from({ length: 2000 }, (_, position) => candidateOf(session_id, { position }));
     expectStatus(await actors.owner.rest('POST', CANDIDATES, all), 201);
-    for (const position of [0, 1999]) expectStatus(await actors.owner.rest('POST', CANDIDATES, cardOf(session_id, { position })), 409);
-    expectRefusedBy(await actors.owner.rest('POST', CANDIDATES, cardOf(session_id, { position: 2000 })), 'flashcard_candidates_position_check');
+    for (const position of [0, 1999]) expectStatus(await actors.owner.rest('POST', CANDIDATES, candidateOf(session_id, { position })), 409);
+    expectRefusedBy(await actors.owner.rest('POST', CANDIDATES, candidateOf(session_id, { position: 2000 })), 'flashcard_candidates_position_check');
   });
 });

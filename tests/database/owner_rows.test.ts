@@ -16,7 +16,7 @@ import {
   expectStatus,
   failed,
   FINISH,
-  newCard,
+  newCandidate,
   nextRun,
   openSession,
   REOPEN,
@@ -25,7 +25,7 @@ import {
   storedRows,
 } from './actors.ts';
 
-type Card = ReturnType<typeof newCard>;
+type Candidate = ReturnType<typeof newCandidate>;
 
 describe('rows that an owner inserts past the service', () => {
   let world: World;
@@ -36,10 +36,10 @@ describe('rows that an owner inserts past the service', () => {
   });
   after(() => world.close());
 
-  const paid = () => ['First?', 'Second?', 'Third?'].map((front) => newCard({ front, back: 'Paid.' }));
-  const forged = (session_id: string, position: number, more: object = {}) => newCard({ session_id, position, front: 'Forged?', ...more });
+  const paid = () => ['First?', 'Second?', 'Third?'].map((front) => newCandidate({ front, back: 'Paid.' }));
+  const forged = (session_id: string, position: number, more: object = {}) => newCandidate({ session_id, position, front: 'Forged?', ...more });
 
-  const add = async (...cards: object[]) => expectStatus(await actors.owner.rest('POST', CANDIDATES, cards), 201);
+  const add = async (...candidates: object[]) => expectStatus(await actors.owner.rest('POST', CANDIDATES, candidates), 201);
   const finish = (args: object) => actors.owner.rest('POST', FINISH, args);
 
   async function expectReturned(args: object, status: string): Promise<void> {
@@ -48,23 +48,23 @@ describe('rows that an owner inserts past the service', () => {
     assert.equal(answer.body, status);
   }
 
-  async function expectStored(id: string, cards: Card[]): Promise<void> {
+  async function expectStored(id: string, candidates: Candidate[]): Promise<void> {
     const stored = await storedRows(world, id);
     assert.deepEqual(
-      stored.cards.map(({ id, position, front, back, prompt, user_id }) => ({ id, position, front, back, prompt, user_id })),
-      cards.map(({ id, front, back, prompt }, position) => ({ id, position, front, back, prompt, user_id: actors.owner.id })),
+      stored.candidates.map(({ id, position, front, back, prompt, user_id }) => ({ id, position, front, back, prompt, user_id })),
+      candidates.map(({ id, front, back, prompt }, position) => ({ id, position, front, back, prompt, user_id: actors.owner.id })),
     );
   }
 
   describe('do not stop the completion of a session', () => {
-    const attacks: [what: string, attack: (id: string, cards: Card[]) => Promise<unknown>][] = [
+    const attacks: [what: string, attack: (id: string, candidates: Candidate[]) => Promise<unknown>][] = [
       ['a candidate at position 0', (id) => add(forged(id, 0))],
       ['a candidate after the last position', (id) => add(forged(id, 3))],
-      ['a candidate with a paid id at its own position', (id, cards) => add(forged(id, 0, { id: cards[0]?.id }))],
-      ['a candidate with a paid id at another position', (id, cards) => add(forged(id, 1999, { id: cards[0]?.id }))],
+      ['a candidate with a paid id at its own position', (id, candidates) => add(forged(id, 0, { id: candidates[0]?.id }))],
+      ['a candidate with a paid id at another position', (id, candidates) => add(forged(id, 1999, { id: candidates[0]?.id }))],
       [
         'a candidate with a paid id in another running session',
-        async (_, cards) => add(forged(await openSession(actors.owner), 0, { id: cards[1]?.id })),
+        async (_, candidates) => add(forged(await openSession(actors.owner), 0, { id: candidates[1]?.id })),
       ],
       ['2000 candidates', (id) => add(...Array.from({ length: 2000 }, (_, position) => forged(id, position)))],
       ['an event of the same type', async (session_id) => insertEvent({ type: 'ai_session.completed', session_id })],
@@ -73,13 +73,13 @@ describe('rows that an owner inserts past the service', () => {
     ];
     for (const [what, attack] of attacks) {
       it(what, async () => {
-        const [id, cards] = [await openSession(actors.owner), paid()];
-        await attack(id, cards);
-        await expectReturned(completed(id, cards), 'completed');
-        await expectStored(id, cards);
+        const [id, candidates] = [await openSession(actors.owner), paid()];
+        await attack(id, candidates);
+        await expectReturned(completed(id, candidates), 'completed');
+        await expectStored(id, candidates);
         // A lost answer is asked for again.
-        await expectReturned(completed(id, cards), 'completed');
-        await expectStored(id, cards);
+        await expectReturned(completed(id, candidates), 'completed');
+        await expectStored(id, candidates);
       });
     }
 
@@ -88,14 +88,14 @@ describe('rows that an owner inserts past the service', () => {
     }
 
     it('all of them together, in a later run that the owner began', async () => {
-      const [id, cards] = [await openSession(actors.owner), paid()];
+      const [id, candidates] = [await openSession(actors.owner), paid()];
       await expectReturned(failed(id), 'failed');
       expectStatus(await actors.owner.rest('POST', REOPEN, nextRun(id)), 200);
-      await add(forged(id, 0), forged(id, 1, { id: cards[2]?.id }));
+      await add(forged(id, 0), forged(id, 1, { id: candidates[2]?.id }));
       for (const run of [2, 3]) await insertEvent({ type: 'ai_session.completed', session_id: id, run });
       expectStatus(await actors.owner.rest('POST', REOPEN, nextRun(id)), 200);
-      await expectReturned(completed(id, cards, { run: 2 }), 'completed');
-      await expectStored(id, cards);
+      await expectReturned(completed(id, candidates, { run: 2 }), 'completed');
+      await expectStored(id, candidates);
     });
   });
 
@@ -104,8 +104,8 @@ describe('rows that an owner inserts past the service', () => {
     await add(forged(id, 0), forged(id, 7));
     expectStatus(await actors.owner.rest('POST', EVENTS, { type: 'ai_session.failed', session_id: id, data: { forged: true } }), 201);
     await expectReturned(failed(id), 'failed');
-    const { session, cards, events } = await storedRows(world, id);
-    assert.deepEqual([session?.['error_code'], cards], ['ai_unavailable', []]);
+    const { session, candidates, events } = await storedRows(world, id);
+    assert.deepEqual([session?.['error_code'], candidates], ['ai_unavailable', []]);
     assert.deepEqual(events.map(({ type, data }) => [type, data]), [['ai_session.failed', { forged: true }]]);
   });
 
@@ -116,16 +116,16 @@ describe('rows that an owner inserts past the service', () => {
     const theirs = await openSession(actors.stranger);
     // A stranger who learned the id: the owner's row stays, and the stranger's completion is refused as a whole.
     expectStatus(await actors.stranger.rest('POST', FINISH, completed(theirs, taken)), 409);
-    assert.equal((await storedRows(world, theirs)).cards.length, 0);
-    assert.deepEqual((await storedRows(world, id)).cards.map(({ front }) => front), ['Forged?']);
+    assert.equal((await storedRows(world, theirs)).candidates.length, 0);
+    assert.deepEqual((await storedRows(world, id)).candidates.map(({ front }) => front), ['Forged?']);
   });
 
   it('of a session that has ended stay as they are', async () => {
-    const [id, cards] = [await openSession(actors.owner), paid()];
-    await expectReturned(completed(id, cards), 'completed');
+    const [id, candidates] = [await openSession(actors.owner), paid()];
+    await expectReturned(completed(id, candidates), 'completed');
     await expectReturned(completed(id, paid()), 'completed');
-    expectStatus(await finish(completed(await openSession(actors.owner), [newCard({ id: cards[0]?.id })])), 409);
-    await expectStored(id, cards);
+    expectStatus(await finish(completed(await openSession(actors.owner), [newCandidate({ id: candidates[0]?.id })])), 409);
+    await expectStored(id, candidates);
   });
 
   describe('cannot be removed but by the completion', () => {
@@ -178,14 +178,14 @@ describe('rows that an owner inserts past the service', () => {
       return client;
     }
 
-    const insert = (client: pg.Client, card: Card) =>
+    const insert = (client: pg.Client, candidate: Candidate) =>
       client.query('insert into public.flashcard_candidates (id, session_id, position, front, back, prompt) values ($1, $2, $3, $4, $5, $6)', [
-        card.id,
-        card['session_id'],
-        card['position'],
-        card['front'],
-        card['back'],
-        card['prompt'],
+        candidate.id,
+        candidate['session_id'],
+        candidate['position'],
+        candidate['front'],
+        candidate['back'],
+        candidate['prompt'],
       ]);
 
     const callFinish = (client: pg.Client, { session, candidates, event }: ReturnType<typeof completed>) =>
@@ -201,11 +201,11 @@ describe('rows that an owner inserts past the service', () => {
     }
 
     it('a candidate that comes first is replaced', async () => {
-      const [id, cards] = [await openSession(actors.owner), paid()];
+      const [id, candidates] = [await openSession(actors.owner), paid()];
       const [writer, finisher] = [await asOwner(), await asOwner()];
       try {
         await insert(writer, forged(id, 0));
-        const finished = callFinish(finisher, completed(id, cards));
+        const finished = callFinish(finisher, completed(id, candidates));
         await waits(finisher);
         await writer.query('commit');
         await finished;
@@ -213,14 +213,14 @@ describe('rows that an owner inserts past the service', () => {
       } finally {
         await Promise.all([writer.end(), finisher.end()]);
       }
-      await expectStored(id, cards);
+      await expectStored(id, candidates);
     });
 
     it('a candidate that comes later is refused', async () => {
-      const [id, cards] = [await openSession(actors.owner), paid()];
+      const [id, candidates] = [await openSession(actors.owner), paid()];
       const [writer, finisher] = [await asOwner(), await asOwner()];
       try {
-        await callFinish(finisher, completed(id, cards));
+        await callFinish(finisher, completed(id, candidates));
         const inserted = assert.rejects(insert(writer, forged(id, 7)), { code: '42501' });
         await waits(writer);
         await finisher.query('commit');
@@ -228,15 +228,15 @@ describe('rows that an owner inserts past the service', () => {
       } finally {
         await Promise.all([writer.end(), finisher.end()]);
       }
-      await expectStored(id, cards);
+      await expectStored(id, candidates);
     });
 
     it('an event does not wait for the completion, nor stop it', async () => {
-      const [id, cards] = [await openSession(actors.owner), paid()];
+      const [id, candidates] = [await openSession(actors.owner), paid()];
       const [writer, finisher] = [await asOwner(), await asOwner()];
       try {
         await writer.query("insert into public.event_logs (session_id, type) values ($1, 'ai_session.failed')", [id]);
-        const finished = callFinish(finisher, completed(id, cards));
+        const finished = callFinish(finisher, completed(id, candidates));
         await waits(finisher);
         await writer.query('commit');
         await finished;
@@ -244,7 +244,7 @@ describe('rows that an owner inserts past the service', () => {
       } finally {
         await Promise.all([writer.end(), finisher.end()]);
       }
-      await expectStored(id, cards);
+      await expectStored(id, candidates);
     });
   });
 

@@ -46,13 +46,13 @@ type Case = {
     code?: string;
     /** Left out where the contract leaves it open. */
     partial?: boolean;
-    cards: number;
+    candidates: number;
     modelCalls: number;
     unitsUsed: number;
   };
 };
 
-const whole = { status: 'completed', partial: false, cards: 20, unitsUsed: 1 } as const;
+const whole = { status: 'completed', partial: false, candidates: 20, unitsUsed: 1 } as const;
 /** Nothing of the first answer was there. */
 const calledAgain: Case['fate'] = { ...whole, modelCalls: 2 };
 /** All of it was there, and is not paid for twice. */
@@ -99,15 +99,15 @@ function stages(): Case[] {
     },
     {
       when: 'after one card, with silence behind it',
-      model: answer({ hold: { gate: afterOne, after_cards: 1 } }),
+      model: answer({ hold: { gate: afterOne, after_candidates: 1 } }),
       stage: () => afterOne.reached,
-      fate: { ...kept, partial: true, cards: 1 },
+      fate: { ...kept, partial: true, candidates: 1 },
     },
     {
       when: 'after five cards that came slowly',
-      model: answer({ hold: { gate: afterFive, after_cards: 5 }, pause_ms: 10 }),
+      model: answer({ hold: { gate: afterFive, after_candidates: 5 }, pause_ms: 10 }),
       stage: () => afterFive.reached,
-      fate: { ...kept, partial: true, cards: 5 },
+      fate: { ...kept, partial: true, candidates: 5 },
     },
     {
       when: 'while its end is on its way to the database',
@@ -133,21 +133,21 @@ function stages(): Case[] {
       model: httpError(402),
       fault: [FINISH_PATH, { kind: 'gate', gate: shut() }],
       stage: ({ databaseCalled }) => databaseCalled(FINISH_PATH),
-      fate: { status: 'failed', code: 'ai_misconfigured', partial: false, cards: 0, modelCalls: 1, unitsUsed: 0 },
+      fate: { status: 'failed', code: 'ai_misconfigured', partial: false, candidates: 0, modelCalls: 1, unitsUsed: 0 },
     },
     {
       when: 'when its text was refused and that is not written',
       model: refusal(),
       fault: [FINISH_PATH, { kind: 'gate', gate: shut() }],
       stage: ({ databaseCalled }) => databaseCalled(FINISH_PATH),
-      fate: { status: 'failed', code: 'ai_refused', partial: false, cards: 0, modelCalls: 1, unitsUsed: 1 },
+      fate: { status: 'failed', code: 'ai_refused', partial: false, candidates: 0, modelCalls: 1, unitsUsed: 1 },
     },
     {
       when: 'when all cards are there and the stream has no end',
       model: answer({ instead_of_end: 'silence' }),
       stage: ({ modelCalled }) => modelCalled,
       // Whole if the service was done with it before the death.
-      fate: { status: 'completed', cards: 20, modelCalls: 1, unitsUsed: 1 },
+      fate: { status: 'completed', candidates: 20, modelCalls: 1, unitsUsed: 1 },
     },
   ];
 }
@@ -159,13 +159,13 @@ function tooLate(): Case[] {
       when: 'before the first card',
       model: gated(shut()),
       stage: ({ modelCalled, rowOpened }) => Promise.all([modelCalled, rowOpened()]),
-      fate: { status: 'failed', code: 'ai_timeout', partial: false, cards: 0, modelCalls: 1, unitsUsed: 0 },
+      fate: { status: 'failed', code: 'ai_timeout', partial: false, candidates: 0, modelCalls: 1, unitsUsed: 0 },
     },
     {
       when: 'after two cards',
-      model: answer({ hold: { gate: afterTwo, after_cards: 2 } }),
+      model: answer({ hold: { gate: afterTwo, after_candidates: 2 } }),
       stage: () => afterTwo.reached,
-      fate: { ...kept, partial: true, cards: 2 },
+      fate: { ...kept, partial: true, candidates: 2 },
     },
   ];
 }
@@ -242,10 +242,10 @@ async function expectFate(service: WorkerdService, user: SignedIn, fate: Case['f
   assert.deepEqual([session['status'], session['error_code']], [fate.status, fate.code ?? null]);
   if (fate.partial !== undefined) assert.equal(session['partial'], fate.partial);
   const ofSession = (rows: typeof events) => rows.filter(({ session_id }) => session_id === session['id']);
-  assert.deepEqual(ofSession(candidates).map(({ position }) => position), Array.from({ length: fate.cards }, (_, n) => n));
-  assert.equal(new Set(ofSession(candidates).map(({ front }) => front)).size, fate.cards, 'no card is there twice');
+  assert.deepEqual(ofSession(candidates).map(({ position }) => position), Array.from({ length: fate.candidates }, (_, n) => n));
+  assert.equal(new Set(ofSession(candidates).map(({ front }) => front)).size, fate.candidates, 'no card is there twice');
   assert.deepEqual(ofSession(events).map(({ type }) => type), [`ai_session.${fate.status}`]);
-  assert.equal(found.body.candidates.length, fate.cards);
+  assert.equal(found.body.candidates.length, fate.candidates);
   assert.equal(calls.length, fate.modelCalls);
   assert.equal(new Set(calls.map(({ raw }) => raw)).size, 1, 'what is sent depends on user, model and text alone');
 }

@@ -23,7 +23,7 @@ type Case = {
   status: 201 | 500;
   code?: string;
   partial?: boolean;
-  cards?: number;
+  candidates?: number;
   run: number;
   modelCalls: number;
   unitsUsed: number;
@@ -60,20 +60,20 @@ const cases: Case[] = [
       await begin(user, gated(createGate()));
       await rowIsOpen(user, 1);
     },
-    ...{ status: 201, partial: false, cards: 20, run: 1, modelCalls: 2, unitsUsed: 1 },
+    ...{ status: 201, partial: false, candidates: 20, run: 1, modelCalls: 2, unitsUsed: 1 },
   },
   {
     when: 'five cards',
     before: async (user) => {
-      const id = await begin(user, answer({ hold: { gate: createGate(), after_cards: 5 } }));
+      const id = await begin(user, answer({ hold: { gate: createGate(), after_candidates: 5 } }));
       await eventually('they are stored', async () => ((await read(service, user.token, id)).body.candidate_count === 5 ? true : undefined));
     },
-    ...{ status: 201, partial: true, cards: 5, run: 1, modelCalls: 1, unitsUsed: 1 },
+    ...{ status: 201, partial: true, candidates: 5, run: 1, modelCalls: 1, unitsUsed: 1 },
   },
   {
     when: 'all of it',
     before: async (user) => assert.equal((await keyed(user)).status, 201),
-    ...{ status: 201, partial: false, cards: 20, run: 1, modelCalls: 1, unitsUsed: 1 },
+    ...{ status: 201, partial: false, candidates: 20, run: 1, modelCalls: 1, unitsUsed: 1 },
   },
   {
     when: 'all of it, but not in the database',
@@ -81,7 +81,7 @@ const cases: Case[] = [
       service.world.gateway.fail(({ path, headers }) => path === FINISH_PATH && headers['authorization'] === `Bearer ${user.token}`, { kind: 'answer', status: 503 });
       expectProblem(await keyed(user), 500, 'database_error');
     },
-    ...{ status: 201, partial: false, cards: 20, run: 1, modelCalls: 1, unitsUsed: 1 },
+    ...{ status: 201, partial: false, candidates: 20, run: 1, modelCalls: 1, unitsUsed: 1 },
   },
   {
     when: 'a failure that cannot pass',
@@ -94,7 +94,7 @@ const cases: Case[] = [
   {
     when: 'a failure that can pass',
     before: failOnce,
-    ...{ status: 201, partial: false, cards: 20, run: 2, modelCalls: 4, unitsUsed: 1 },
+    ...{ status: 201, partial: false, candidates: 20, run: 2, modelCalls: 4, unitsUsed: 1 },
   },
   {
     when: 'another try that was on its way',
@@ -103,7 +103,7 @@ const cases: Case[] = [
       await begin(user, gated(createGate()));
       await rowIsOpen(user, 2);
     },
-    ...{ status: 201, partial: false, cards: 20, run: 2, modelCalls: 5, unitsUsed: 1 },
+    ...{ status: 201, partial: false, candidates: 20, run: 2, modelCalls: 5, unitsUsed: 1 },
   },
   {
     when: 'another try of which the database knew nothing',
@@ -114,7 +114,7 @@ const cases: Case[] = [
       await begin(user, gated(createGate()));
       await opening.reached;
     },
-    ...{ status: 201, partial: false, cards: 20, run: 2, modelCalls: 5, unitsUsed: 1 },
+    ...{ status: 201, partial: false, candidates: 20, run: 2, modelCalls: 5, unitsUsed: 1 },
   },
 ];
 
@@ -143,7 +143,7 @@ describe('a key whose session had, when the process died,', { concurrency: true 
       const answers = await Promise.all(Array.from({ length: 9 }, (_, n) => keyed(user, modes[n % 3])));
       const sync = answers.filter((_, n) => n % 3 === 0);
       for (const response of sync) {
-        assert.deepEqual([response.status, response.body.code, response.body.partial, response.body.candidates?.length], [each.status, each.code, each.partial, each.cards], response.text);
+        assert.deepEqual([response.status, response.body.code, response.body.partial, response.body.candidates?.length], [each.status, each.code, each.partial, each.candidates], response.text);
         assert.equal(remaining(response)['generations'], 50 - each.unitsUsed);
       }
       if (each.status === 201) assert.equal(new Set(sync.map(({ text }) => text)).size, 1);
@@ -151,7 +151,7 @@ describe('a key whose session had, when the process died,', { concurrency: true 
       expectProblem(await keyed(user, {}, { ...body, model: 'test/second' }), 422, 'idempotency_key_reused');
       const { sessions, candidates, events } = await rowsOf(service, user);
       assert.deepEqual(sessions.map(({ id, run }) => [id, run]), [[opened?.['id'], each.run]]);
-      assert.equal(candidates.length, each.cards ?? 0);
+      assert.equal(candidates.length, each.candidates ?? 0);
       assert.deepEqual(events.map(({ run }) => run), Array.from({ length: each.run }, (_, n) => n + 1), 'each run ended once');
       const calls = service.world.openrouter.requests.where(({ headers }) => headers['x-session-id'] === opened?.['id']);
       assert.equal(calls.length, each.modelCalls);

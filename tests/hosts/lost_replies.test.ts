@@ -85,14 +85,14 @@ function losing(loss: Loss, { token }: SignedIn, headers: Record<string, string>
 }
 
 /** The user's one session, completed once, which was paid for once. */
-async function expectOnce(user: SignedIn, calls = 1): Promise<{ id: string; cards: object[] }> {
+async function expectOnce(user: SignedIn, calls = 1): Promise<{ id: string; candidates: object[] }> {
   const { sessions, candidates, events } = await rowsOf(service, user);
   const id = sessions[0]?.['id'];
   assert.deepEqual(sessions.map(({ status }) => status), ['completed']);
   assert.deepEqual(events.map(({ type, session_id }) => [type, session_id]), [['ai_session.completed', id]]);
   const paid = service.world.openrouter.requests.where(({ headers }) => headers['x-session-id'] === id);
   assert.equal(paid.length, calls, 'calls of the model');
-  return { id, cards: candidates.map(({ id, front, back, prompt }) => ({ id, front, back, prompt })) };
+  return { id, candidates: candidates.map(({ id, front, back, prompt }) => ({ id, front, back, prompt })) };
 }
 
 for (const [how, key] of [['without a key', {}], ['with a key', KEYED]] as const) {
@@ -105,7 +105,7 @@ for (const [how, key] of [['without a key', {}], ['with a key', KEYED]] as const
         assert.deepEqual(remaining(response), { burst: 9, generations: 49 });
         const id = response.headers.get('location')?.split('/').at(-1) ?? '';
         // The stream's answer began before there was an end, and the 202's too.
-        if (mode === 'in sync mode') assert.deepEqual((await expectOnce(user)).cards, response.body.candidates);
+        if (mode === 'in sync mode') assert.deepEqual((await expectOnce(user)).candidates, response.body.candidates);
         await ended(user, id);
         assert.equal((await expectOnce(user)).id, id);
         assert.deepEqual(remaining(await create(service, user.token, '{')), { burst: 8, generations: 49 });
@@ -122,7 +122,7 @@ for (const [how, key] of [['without a key', {}], ['with a key', KEYED]] as const
       const response = await pending;
       assert.equal(response.status, 201, response.text);
       assert.deepEqual(remaining(response), { burst: 9, generations: 49 });
-      assert.deepEqual((await expectOnce(user)).cards, response.body.candidates);
+      assert.deepEqual((await expectOnce(user)).candidates, response.body.candidates);
     });
 
     it('and which never arrived is answered as any other', async () => {
@@ -136,8 +136,8 @@ for (const [how, key] of [['without a key', {}], ['with a key', KEYED]] as const
     it('twice is refused, and what was made is there', async () => {
       const user = await signIn(service);
       expectProblem(await losing('both', user, key), 500, 'rate_limiter_unavailable');
-      const { id, cards } = await expectOnce(user);
-      assert.deepEqual((await read(service, user.token, id)).body.candidates, cards);
+      const { id, candidates } = await expectOnce(user);
+      assert.deepEqual((await read(service, user.token, id)).body.candidates, candidates);
       assert.deepEqual(remaining(await create(service, user.token, '{')), { burst: 8, generations: 49 });
     });
 
@@ -163,7 +163,7 @@ for (const [how, key] of [['without a key', {}], ['with a key', KEYED]] as const
       const response = await losing('answer', user, key);
       assert.equal(response.status, 201, response.text);
       assert.deepEqual(remaining(response), { burst: 9, generations: 49 });
-      assert.deepEqual((await expectOnce(user)).cards, response.body.candidates);
+      assert.deepEqual((await expectOnce(user)).candidates, response.body.candidates);
     });
 
     it('and cannot be read again pays for nothing twice', async () => {
@@ -222,18 +222,18 @@ it('a failure is told to the request that met it, not to the next one, though it
   assert.deepEqual(remaining(next), { burst: 8, generations: 49 });
 });
 
-for (const [what, cards, wanted] of [['before a card', 0, 'failed'], ['after two cards', 2, 'completed']] as const) {
+for (const [what, candidates, wanted] of [['before a card', 0, 'failed'], ['after two cards', 2, 'completed']] as const) {
   it(`a stop ${what} whose answer is lost has stopped it, and says so`, async () => {
     const user = await signIn(service);
     const gate = createGate();
-    service.world.openrouter.next(answer({ hold: { gate, after_cards: cards } }) satisfies ModelBehaviour);
+    service.world.openrouter.next(answer({ hold: { gate, after_candidates: candidates } }) satisfies ModelBehaviour);
     const { id } = (await create(service, user.token, body, { prefer: 'respond-async' })).body;
-    await eventually('the model has sent them', async () => (await read(service, user.token, id)).body.candidate_count === cards || undefined);
+    await eventually('the model has sent them', async () => (await read(service, user.token, id)).body.candidate_count === candidates || undefined);
     const stop = (headers = {}) => sendRequest(service, 'DELETE', `/ai-sessions/${id}`, { token: user.token, headers });
     assert.equal((await stop({ 'x-request-id': LOSSES.answer + crypto.randomUUID().slice(8) })).status, 204);
     gate.open();
     const { body: session } = await read(service, user.token, id);
-    assert.deepEqual([session.status, session.partial], [wanted, cards > 0]);
+    assert.deepEqual([session.status, session.partial], [wanted, candidates > 0]);
     expectProblem(await stop(), 409, 'not_running');
   });
 }

@@ -63,7 +63,7 @@ type Call = {
 };
 
 /** What a reader heard of one generation, over all its connections. */
-type Subscription = { user: SignedIn; id: string; events: StreamEvent[]; connections: number; firstCard_ms?: number };
+type Subscription = { user: SignedIn; id: string; events: StreamEvent[]; connections: number; firstCandidate_ms?: number };
 
 const seed = seedFrom('CRASH_SEED');
 const choices = seededChoices(seed);
@@ -149,10 +149,10 @@ describe(`${CRASHES} deaths under load (CRASH_SEED=${seed})`, () => {
 
   it('a completed session has cards, each once and in their order; a failed one has none', () => {
     for (const { id, status } of sessions) {
-      const cards = candidates.filter(({ session_id }) => session_id === id);
-      assert.deepEqual(cards.map(({ position }) => position), cards.map((_, n) => n), id);
-      assert.equal(new Set(cards.map(({ front }) => front)).size, cards.length, id);
-      assert.equal(cards.length > 0, status === 'completed', `${id} is ${status} and has ${cards.length} cards`);
+      const own = candidates.filter(({ session_id }) => session_id === id);
+      assert.deepEqual(own.map(({ position }) => position), own.map((_, n) => n), id);
+      assert.equal(new Set(own.map(({ front }) => front)).size, own.length, id);
+      assert.equal(own.length > 0, status === 'completed', `${id} is ${status} and has ${own.length} candidates`);
     }
   });
 
@@ -183,8 +183,8 @@ describe(`${CRASHES} deaths under load (CRASH_SEED=${seed})`, () => {
   });
 
   it('no model is asked again when a card was told', () => {
-    const calledAgain = subscriptions.filter(({ id, firstCard_ms = Number.POSITIVE_INFINITY }) =>
-      calls.some((call) => call.session === id && call.began_ms > firstCard_ms),
+    const calledAgain = subscriptions.filter(({ id, firstCandidate_ms = Number.POSITIVE_INFINITY }) =>
+      calls.some((call) => call.session === id && call.began_ms > firstCandidate_ms),
     );
     assert.deepEqual(calledAgain.map(({ id }) => id), []);
   });
@@ -256,7 +256,7 @@ describe(`${CRASHES} deaths under load (CRASH_SEED=${seed})`, () => {
             const event = await stream.next(ALL_ENDED_MS);
             one.events.push(event);
             if (event.event === 'session') one.id = event.data.id;
-            if (event.event === 'candidate') one.firstCard_ms ??= Date.now();
+            if (event.event === 'candidate') one.firstCandidate_ms ??= Date.now();
           }
         } catch (error) {
           if (error instanceof NoStream) {
@@ -353,17 +353,17 @@ function recorded(calls: Call[]): ModelBehaviour {
     void turn.request.over.then((end) => {
       Object.assign(call, { end, over_ms: Date.now() });
     });
-    const cards = choices.between(1, 20);
+    const candidates = choices.between(1, 20);
     const good = () => {
       call.isGood = true;
-      return answer({ cards, pause_ms: choices.between(0, 6) });
+      return answer({ candidates, pause_ms: choices.between(0, 6) });
     };
     const behaviour = choices.pick<() => ModelBehaviour>([
       [16, good],
       [3, () => httpError(503)],
       [2, () => cutAfter(choices.between(1, 10))],
       [1, () => cutBeforeHeaders],
-      [1, () => errorEvent({ after_cards: choices.between(0, 3) })],
+      [1, () => errorEvent({ after_candidates: choices.between(0, 3) })],
       [1, () => contentFilter(2)],
       [1, () => refusal()],
     ])();

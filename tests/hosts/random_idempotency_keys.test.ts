@@ -103,10 +103,10 @@ describe(`keys, and ${CRASHES} deaths (KEY_SEED=${seed})`, () => {
   it('the cards that were told are those that are stored', () => {
     const stored = Map.groupBy(candidates, ({ session_id }) => session_id);
     for (const { mode, answer } of exchanges) {
-      const cards = cardsIn(mode, answer);
+      const candidates = candidatesIn(mode, answer);
       const id = answer.headers.get('location')?.split('/').at(-1);
       const rows = (stored.get(id) ?? []).map(({ id, front, back, prompt }) => ({ id, front, back, prompt }));
-      if (cards !== undefined) assert.deepEqual(rows, cards, `${id} ${mode}`);
+      if (candidates !== undefined) assert.deepEqual(rows, candidates, `${id} ${mode}`);
     }
   });
 
@@ -217,7 +217,7 @@ describe(`keys, and ${CRASHES} deaths (KEY_SEED=${seed})`, () => {
     const id = String(turn.request.headers['x-session-id']);
     called_ms.set(id, [...(called_ms.get(id) ?? []), Date.now()]);
     const behaviour = choices.pick<() => ModelBehaviour>([
-      [8, () => answer({ cards: choices.between(1, 20), pause_ms: choices.between(0, 6) })],
+      [8, () => answer({ candidates: choices.between(1, 20), pause_ms: choices.between(0, 6) })],
       [4, () => httpError(503)],
       [2, () => answer({ content: 'I have no cards today.' })],
       [1, () => cutAfter(choices.between(1, 5))],
@@ -229,10 +229,10 @@ describe(`keys, and ${CRASHES} deaths (KEY_SEED=${seed})`, () => {
 });
 
 /** What an answer says of all the cards; undefined where it says nothing of them. */
-function cardsIn(mode: Mode, { status, body, text }: Answer): object[] | undefined {
+function candidatesIn(mode: Mode, { status, body, text }: Answer): object[] | undefined {
   if (mode === 'sync') return status === 201 ? body.candidates : undefined;
   if (mode === 'async') return body.status === 'completed' ? body.candidates : undefined;
   const events = parseEvents(text);
   const isDone = events.at(-1)?.event === 'done';
-  return isDone ? events.filter(({ event }) => event === 'candidate').map(({ data: { index: _, ...card } }) => card) : undefined;
+  return isDone ? events.filter(({ event }) => event === 'candidate').map(({ data: { index: _, ...candidate } }) => candidate) : undefined;
 }

@@ -9,7 +9,7 @@ import type { StreamEvent } from '../support/event_stream.ts';
 import { createGate } from '../support/gate.ts';
 import type { EventSubscriber } from '../support/event_subscriber.ts';
 import { FINISH_PATH } from '../support/gateway.ts';
-import { answer, cardByCard, gated, httpError, type ModelBehaviour } from '../support/model_behaviour.ts';
+import { answer, candidateByCandidate, gated, httpError, type ModelBehaviour } from '../support/model_behaviour.ts';
 import { startOnWorkerd, type WorkerdService } from './workerd.ts';
 
 type Case = {
@@ -22,7 +22,7 @@ type Case = {
   eventsReceived: number;
   /** How the reader comes back. */
   back: 'to the events' | 'by its key';
-  fate: { cards: number; end: 'done' | 'error'; partial?: boolean; code?: string; modelCalls: number };
+  fate: { candidates: number; end: 'done' | 'error'; partial?: boolean; code?: string; modelCalls: number };
 };
 
 type Victim = { user: SignedIn; stream: EventSubscriber; received: StreamEvent[] };
@@ -31,25 +31,25 @@ type Victim = { user: SignedIn; stream: EventSubscriber; received: StreamEvent[]
 const shut = () => createGate();
 
 const cases: Case[] = [
-  { when: 'before the first card', model: gated(shut()), eventsReceived: 1, back: 'to the events', fate: { cards: 20, end: 'done', partial: false, modelCalls: 2 } },
-  { when: 'before the first card', model: gated(shut()), eventsReceived: 1, back: 'by its key', fate: { cards: 20, end: 'done', partial: false, modelCalls: 2 } },
-  ...[1, 5].flatMap((cards): Case[] =>
+  { when: 'before the first card', model: gated(shut()), eventsReceived: 1, back: 'to the events', fate: { candidates: 20, end: 'done', partial: false, modelCalls: 2 } },
+  { when: 'before the first card', model: gated(shut()), eventsReceived: 1, back: 'by its key', fate: { candidates: 20, end: 'done', partial: false, modelCalls: 2 } },
+  ...[1, 5].flatMap((candidates): Case[] =>
     (['to the events', 'by its key'] as const).map((back) => ({
-      when: `the moment it has heard card ${cards}`,
-      model: cardByCard(gates(cards)),
-      eventsReceived: 1 + cards,
+      when: `the moment it has heard card ${candidates}`,
+      model: candidateByCandidate(gates(candidates)),
+      eventsReceived: 1 + candidates,
       back,
-      fate: { cards, end: 'done', partial: true, modelCalls: 1 },
+      fate: { candidates, end: 'done', partial: true, modelCalls: 1 },
     })),
   ),
-  { when: 'after all cards, before the end is written', isNotPersisted: true, eventsReceived: 21, back: 'to the events', fate: { cards: 20, end: 'done', partial: false, modelCalls: 1 } },
-  { when: 'before a failure is written', model: httpError(402), isNotPersisted: true, eventsReceived: 1, back: 'to the events', fate: { cards: 0, end: 'error', code: 'ai_misconfigured', modelCalls: 1 } },
-  { when: 'when it has heard everything', model: answer({ cards: 4 }), eventsReceived: 6, back: 'to the events', fate: { cards: 4, end: 'done', partial: false, modelCalls: 1 } },
+  { when: 'after all cards, before the end is written', isNotPersisted: true, eventsReceived: 21, back: 'to the events', fate: { candidates: 20, end: 'done', partial: false, modelCalls: 1 } },
+  { when: 'before a failure is written', model: httpError(402), isNotPersisted: true, eventsReceived: 1, back: 'to the events', fate: { candidates: 0, end: 'error', code: 'ai_misconfigured', modelCalls: 1 } },
+  { when: 'when it has heard everything', model: answer({ candidates: 4 }), eventsReceived: 6, back: 'to the events', fate: { candidates: 4, end: 'done', partial: false, modelCalls: 1 } },
 ];
 
 /** Open but for the last one, behind which nothing comes. */
-function gates(cards: number) {
-  const gates = Array.from({ length: cards }, createGate);
+function gates(candidates: number) {
+  const gates = Array.from({ length: candidates }, createGate);
   for (const gate of gates.slice(0, -1)) gate.open();
   return gates;
 }
@@ -97,14 +97,14 @@ describe('a stream whose process is killed', () => {
           ? await subscribe(service, user.token, id, stream.lastEventId)
           : await createStream(service, user.token, undefined, { ...KEY, 'last-event-id': stream.lastEventId });
       const joined = [...received, ...(await rest.whole())];
-      const end = expectList(joined, fate.cards, fate.end);
+      const end = expectList(joined, fate.candidates, fate.end);
       assert.deepEqual([end.partial, end.code], [fate.partial, fate.code]);
 
       const again = await (await subscribe(service, user.token, id)).whole();
       assert.deepEqual(again.map(ofTheList), joined.map(ofTheList));
-      const cards = joined.filter(({ event }) => event === 'candidate').map(({ data: { index, ...card } }) => card);
+      const candidates = joined.filter(({ event }) => event === 'candidate').map(({ data: { index, ...candidate } }) => candidate);
       const found = await read(service, user.token, id);
-      assert.deepEqual(found.body.candidates, cards);
+      assert.deepEqual(found.body.candidates, candidates);
       const calls = service.world.openrouter.requests.where(({ headers }) => headers['x-session-id'] === id);
       assert.equal(calls.length, fate.modelCalls);
     });

@@ -7,11 +7,11 @@ import { connect, type Socket } from 'node:net';
 import { after, before, describe, it } from 'node:test';
 import { processFigures } from '../load/figures.ts';
 import { create, createStream, eventually, expectList, read, rowsOf, type SignedIn, signIn, subscribe } from '../service/service.ts';
-import type { Card } from '../support/candidate_maker.ts';
+import type { Candidate } from '../support/candidate_maker.ts';
 import { isEnd } from '../support/event_stream.ts';
 import { createGate } from '../support/gate.ts';
 import type { EventSubscriber } from '../support/event_subscriber.ts';
-import { answer, cardByCard } from '../support/model_behaviour.ts';
+import { answer, candidateByCandidate } from '../support/model_behaviour.ts';
 import { within } from '../support/within.ts';
 import { startAfter, startOnWorkerd, type WorkerdService } from './workerd.ts';
 
@@ -42,7 +42,7 @@ describe('200 streams at once, of 200 users', () => {
   it('are all open together, all end whole, and take bounded memory', async () => {
     // In batches: the database is not what is measured here.
     const gates = Array.from({ length: STREAMS / BATCH }, createGate);
-    for (const gate of gates) service.world.openrouter.next(answer({ hold: { gate, after_cards: 5 } }), BATCH);
+    for (const gate of gates) service.world.openrouter.next(answer({ hold: { gate, after_candidates: 5 } }), BATCH);
     const before_mb = await rss_mb(service);
     const streams: EventSubscriber[] = [];
     while (streams.length < STREAMS) {
@@ -106,7 +106,7 @@ describe('the way of a stream', () => {
   it('ends at the second card after its reader has left, while the generation goes on', async () => {
     const gates = Array.from({ length: 8 }, createGate);
     const user = await signIn(service);
-    service.world.openrouter.next(cardByCard(gates));
+    service.world.openrouter.next(candidateByCandidate(gates));
     const stream = await createStream(service, user.token);
     await stream.some(2);
     const { token } = user;
@@ -130,9 +130,9 @@ describe('the way of a stream', () => {
     /** What the generation itself takes, and what is not yet collected. */
     const BESIDE_MB = 80;
     const user = await signIn(service);
-    const cards = Array.from({ length: 180 }, (_, n) => largestCard(n));
+    const candidates = Array.from({ length: 180 }, (_, n) => largestCandidate(n));
     const gate = createGate();
-    service.world.openrouter.next(answer({ cards, piece_bytes: 2_000, hold: { gate, after_cards: 1 } }));
+    service.world.openrouter.next(answer({ candidates, piece_bytes: 2_000, hold: { gate, after_candidates: 1 } }));
     const stream = await createStream(service, user.token);
     const { data: { id } } = await stream.next();
     const before_mb = await rss_mb(service);
@@ -155,7 +155,7 @@ describe('the way of a stream', () => {
 });
 
 /** Of the largest size that a card can have: 1200 characters of four bytes. */
-function largestCard(n: number): Card {
+function largestCandidate(n: number): Candidate {
   const text = (length: number) => `${n} `.padEnd(length - 1, 'x').replaceAll('x', '\u{1f422}') + '.';
   return { front: text(200), back: text(500), prompt: text(500) };
 }
@@ -200,7 +200,7 @@ describe('a stream whose storage fails', () => {
   it('breaks off without an end; what was told is there for its reader to come back to', async () => {
     const gates = Array.from({ length: 5 }, createGate);
     const { token } = await signIn(service);
-    service.world.openrouter.next(cardByCard(gates));
+    service.world.openrouter.next(candidateByCandidate(gates));
     const stream = await createStream(service, token);
     const received = await stream.some(2);
     gates[0]?.open();

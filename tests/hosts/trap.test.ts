@@ -75,7 +75,7 @@ describe('a trap', () => {
 
   it('that hits an open stream breaks it off, and its reader goes on where it stopped', async () => {
     const { token } = await signIn(service);
-    service.world.openrouter.next(answer({ hold: { gate: createGate(), after_cards: 2 } }));
+    service.world.openrouter.next(answer({ hold: { gate: createGate(), after_candidates: 2 } }));
     const stream = await createStream(service, token);
     const received = await stream.some(3);
     assert.equal((await sendRequest(service, 'GET', '/models', { headers: { 'x-trap': '1' } })).status, 500);

@@ -71,8 +71,8 @@ function candidates({ answered, rows }: Books): string[] {
   const wrong: string[] = [];
   for (const { answer, way } of answered.filter(isCreated)) {
     const { id, partial, candidates } = answer.body;
-    const cards = (stored.get(id) ?? []).map(({ id, front, back, prompt }) => ({ id, front, back, prompt }));
-    if (JSON.stringify(cards) !== JSON.stringify(candidates)) wrong.push(`session ${id} was answered by other cards than are stored`);
+    const expected = (stored.get(id) ?? []).map(({ id, front, back, prompt }) => ({ id, front, back, prompt }));
+    if (JSON.stringify(candidates) !== JSON.stringify(expected)) wrong.push(`session ${id} was answered by other cards than are stored`);
     if (partial !== (way?.comes_to === 'partial')) wrong.push(`session ${id}: partial is ${partial} for an answer of ${way?.comes_to}`);
   }
   for (const { id, status, partial } of rows.sessions) {

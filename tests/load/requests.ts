@@ -39,7 +39,7 @@ function post(body: unknown, allowed: string[], headers: Record<string, string> 
 
 const body = (text: string, more: object = {}) => ({ input_text: text, model: 'test/first', ...more });
 
-const cards: Kind = (choices) => {
+const candidates: Kind = (choices) => {
   const names = Object.entries(WAYS).map(([name, { weight }]): [number, WayName] => [weight, name as WayName]);
   const name = choices.pick(names);
   const way = WAYS[name];
@@ -51,7 +51,7 @@ const cards: Kind = (choices) => {
 
 const streams: Kind = (choices, user, known) => {
   const cuts = Array.from({ length: choices.pick([[3, 0], [2, 1], [1, 3]]) }, () => choices.between(1, 20));
-  return { ...cards(choices, user, known), cuts: cuts.sort((a, b) => a - b) };
+  return { ...candidates(choices, user, known), cuts: cuts.sort((a, b) => a - b) };
 };
 
 const badBodies: [weight: number, kind: () => ReturnType<Kind>][] = [
@@ -85,7 +85,7 @@ const get = (path: string, allowed: string): Kind => () => ({ method: 'GET', pat
 const remove: Kind = () => ({ method: 'DELETE', path: '/models', question: {}, allowed: ['405 method_not_allowed'] });
 
 const KINDS: [weight: number, name: string, kind: Kind][] = [
-  [30, 'cards', cards],
+  [30, 'cards', candidates],
   [20, 'cards, streamed', streams],
   [14, 'bad body', bad],
   [12, 'own session', readOwn],
@@ -162,7 +162,7 @@ function refusal(error: unknown): Answer {
 function inThePlainForm(headers: Headers, events: StreamEvent[]): Answer {
   const [session, ...rest] = events;
   const end = rest.pop();
-  const candidates = rest.map(({ data: { index, ...card } }) => card);
+  const candidates = rest.map(({ data: { index, ...candidate } }) => candidate);
   const isInOrder = rest.every(({ event, data }, index) => event === 'candidate' && data.index === index);
   if (session?.event !== 'session' || !isInOrder) throw new Error(`no list: ${events.map(({ id, event }) => `${id} ${event}`).join(', ')}`);
   const isDone = end?.event === 'done' && end.data.count === candidates.length;

@@ -104,7 +104,7 @@ describe('wrangler dev stays up after clients that leave', () => {
     }],
     ['in the middle of a stream', async () => {
       const gate = createGate();
-      world.openrouter.next(answer({ hold: { gate, after_cards: 2 } }));
+      world.openrouter.next(answer({ hold: { gate, after_candidates: 2 } }));
       const socket = await post(`${signedIn()}Accept: text/event-stream\r\nContent-Length: ${whole.length}\r\n`, whole);
       await within(once(socket, 'data'), 'the first event');
       await within(gate.reached, 'the second candidate');

@@ -39,15 +39,15 @@ function asDelivered(start: StartService): void {
     assert.match(created.body.id, UUID_V7);
     assert.equal(created.body.partial, false);
     assert.equal(created.body.candidates.length, 20);
-    for (const card of created.body.candidates) {
-      assert.deepEqual(Object.keys(card).sort(), ['back', 'front', 'id', 'prompt']);
-      assert.match(card.id, UUID_V7);
+    for (const candidate of created.body.candidates) {
+      assert.deepEqual(Object.keys(candidate).sort(), ['back', 'front', 'id', 'prompt']);
+      assert.match(candidate.id, UUID_V7);
       for (const [field, max] of Object.entries({ front: 200, back: 500, prompt: 500 })) {
-        const characters = [...card[field]].length;
+        const characters = [...candidate[field]].length;
         assert.ok(characters >= 1 && characters <= max, `${field} has ${characters} characters`);
       }
     }
-    const ids = new Set(created.body.candidates.map((card: { id: string }) => card.id));
+    const ids = new Set(created.body.candidates.map((candidate: { id: string }) => candidate.id));
     assert.equal(ids.size, 20);
     const found = await read(service(), token, created.headers.get('location')?.split('/').at(-1) ?? '');
     assert.deepEqual(found.body.candidates, created.body.candidates);
@@ -98,8 +98,8 @@ function asDelivered(start: StartService): void {
     assert.equal(sessions[0]?.['input_text'], sanitized);
     assert.ok(messageIn(await lastModelRequest(service(), created.body.id)).includes(`\n${sanitized}\n`));
     assert.equal(candidates.length, 20);
-    for (const card of candidates) assert.match(`${card['front']} ${card['back']}`, /\p{Script=Cyrillic}/u);
-    assert.ok(candidates.some((card) => /[\u{1F300}-\u{1FAFF}]/u.test(card['back'])), 'astral characters are kept');
+    for (const candidate of candidates) assert.match(`${candidate['front']} ${candidate['back']}`, /\p{Script=Cyrillic}/u);
+    assert.ok(candidates.some((candidate) => /[\u{1F300}-\u{1FAFF}]/u.test(candidate['back'])), 'astral characters are kept');
   });
 
   it('a generation is one model call and two database requests', async () => {
@@ -213,25 +213,25 @@ function asDelivered(start: StartService): void {
   });
 
   it('an invalid or duplicate candidate is dropped alone', async () => {
-    const card = (front: string, more: object = {}) => ({ front, back: 'Back.', prompt: 'Tests it.', ...more });
-    const cards = [
-      card('First?'),
-      card(''),
-      card(' \u0000 '),
-      card('f'.repeat(201)),
-      card('Back too long?', { back: 'b'.repeat(501) }),
-      card('Prompt too long?', { prompt: 'p'.repeat(501) }),
+    const candidate = (front: string, more: object = {}) => ({ front, back: 'Back.', prompt: 'Tests it.', ...more });
+    const sent = [
+      candidate('First?'),
+      candidate(''),
+      candidate(' \u0000 '),
+      candidate('f'.repeat(201)),
+      candidate('Back too long?', { back: 'b'.repeat(501) }),
+      candidate('Prompt too long?', { prompt: 'p'.repeat(501) }),
       { front: 'No prompt?', back: 'Back.' },
-      card('A number?', { back: 7 }),
+      candidate('A number?', { back: 7 }),
       'no card',
-      card('  FIRST? '),
-      card('Straße  hat\tzwei?'),
-      card('STRASSE hat zwei?'),
-      card('😀'.repeat(200), { back: '😀'.repeat(500), prompt: '😀'.repeat(500) }),
-      card('With\u0000 control\u0007?', { back: 'one\r\ntwo' }),
+      candidate('  FIRST? '),
+      candidate('Straße  hat\tzwei?'),
+      candidate('STRASSE hat zwei?'),
+      candidate('😀'.repeat(200), { back: '😀'.repeat(500), prompt: '😀'.repeat(500) }),
+      candidate('With\u0000 control\u0007?', { back: 'one\r\ntwo' }),
     ];
     const user = await signIn(service());
-    service().world.openrouter.next(content(JSON.stringify({ candidates: cards })));
+    service().world.openrouter.next(content(JSON.stringify({ candidates: sent })));
     const { status, body, text } = await create(service(), user.token);
     assert.equal(status, 201, text);
     assert.equal(body.partial, false);
@@ -251,13 +251,13 @@ function asDelivered(start: StartService): void {
 
   it('at most 20 candidates are kept', async () => {
     const { token } = await signIn(service());
-    const cards = Array.from({ length: 25 }, (_, n) => ({ front: `Question ${n}?`, back: 'Back.', prompt: 'Tests it.' }));
-    service().world.openrouter.next(answer({ cards }));
+    const candidates = Array.from({ length: 25 }, (_, n) => ({ front: `Question ${n}?`, back: 'Back.', prompt: 'Tests it.' }));
+    service().world.openrouter.next(answer({ candidates }));
     const { status, body } = await create(service(), token);
     assert.equal(status, 201);
     assert.deepEqual(
       body.candidates.map(({ front }: { front: string }) => front),
-      cards.slice(0, 20).map(({ front }) => front),
+      candidates.slice(0, 20).map(({ front }) => front),
     );
   });
 

@@ -212,7 +212,7 @@ function atTheCompleting(begin: Begin): void {
   }
 
   it('a failed completion keeps a partial session partial', async () => {
-    const begun = await begin(FINISH_PATH, { kind: 'cut' }, answer({ whole_cards: 3, plus_chars: 10, instead_of_end: 'cut' }));
+    const begun = await begin(FINISH_PATH, { kind: 'cut' }, answer({ whole_candidates: 3, plus_chars: 10, instead_of_end: 'cut' }));
     expectProblem(await begun.answer, 500, 'database_error');
     begun.set.clear();
     const id = (await rowsOf(begun.service, begun.user)).sessions[0]?.['id'];

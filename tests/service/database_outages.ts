@@ -175,8 +175,8 @@ function atTheCompleting(service: () => Service): void {
 
   it('a candidate with U+0000 and lone surrogates is stored', async () => {
     const user = await signIn(service());
-    const cards = '{"candidates":[{"front":"a\\u0000b \\ud83d c","back":"\\u0000\\udc00","prompt":"\\ufeffp\\u0001"}]}';
-    service().world.openrouter.next(content(cards));
+    const candidates = '{"candidates":[{"front":"a\\u0000b \\ud83d c","back":"\\u0000\\udc00","prompt":"\\ufeffp\\u0001"}]}';
+    service().world.openrouter.next(content(candidates));
     const created = await create(service(), user.token);
     assert.equal(created.status, 201, created.text);
     const { front, back, prompt } = created.body.candidates[0];
@@ -244,7 +244,7 @@ function whenReading(service: () => Service): void {
     const gate = createGate();
     const user = await signIn(service());
     openrouter.reset();
-    openrouter.next(answer({ hold: { gate, after_cards: 1 } }));
+    openrouter.next(answer({ hold: { gate, after_candidates: 1 } }));
     const created = create(service(), user.token);
     const id = await eventually('the session is opened', async () => (await rowsOf(service(), user)).sessions[0]?.['id']);
     const set = gateway.fail(SESSIONS_PATH, { kind: 'answer', status: 503 });

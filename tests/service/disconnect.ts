@@ -13,7 +13,7 @@ export function tests(start: StartService): void {
 
   const behaviours: [name: string, held: (gate: Gate) => ModelBehaviour][] = [
     ['before the first card', (gate) => gated(gate)],
-    ['between two cards', (gate) => answer({ hold: { gate, after_cards: 3 } })],
+    ['between two cards', (gate) => answer({ hold: { gate, after_candidates: 3 } })],
   ];
   for (const [name, held] of behaviours) {
     it(`a client that leaves ${name} finds its session completed`, async () => {

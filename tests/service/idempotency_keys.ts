@@ -65,11 +65,11 @@ function sessionIn({ headers, text }: Answer): string {
 }
 
 /** The candidates of a response; undefined for one that did not wait for them. */
-function cardsIn(answered: Answer): object[] | undefined {
+function candidatesIn(answered: Answer): object[] | undefined {
   if (answered.body !== undefined) return answered.body.status === 'generating' ? undefined : answered.body.candidates;
   const events = parseEvents(answered.text);
   assert.equal(events.at(-1)?.event, 'done', answered.text);
-  return events.filter(({ event }) => event === 'candidate').map(({ data: { index: _, ...card } }) => card);
+  return events.filter(({ event }) => event === 'candidate').map(({ data: { index: _, ...candidate } }) => candidate);
 }
 
 const callsFor = (service: Service, id: string): ModelRequest[] =>
@@ -101,7 +101,7 @@ function sameKey(service: () => Service): void {
         const { candidates } = await rowsOf(service(), user);
         const stored = candidates.map(({ id, front, back, prompt }) => ({ id, front, back, prompt }));
         if (mode !== 'in async mode') assert.equal(stored.length, 20);
-        assert.deepEqual(cardsIn(again) ?? stored, stored);
+        assert.deepEqual(candidatesIn(again) ?? stored, stored);
         // Each request counts as a request only.
         assert.deepEqual(remaining(again), { burst, generations: GENERATIONS - 1 });
       }
@@ -198,7 +198,7 @@ function atOnce(service: () => Service): void {
     const plain = answers.filter((_, n) => modes[n % 3] === 'in sync mode');
     assert.deepEqual([...new Set(plain.map(({ status }) => status))], [201]);
     assert.equal(new Set(plain.map(({ text }) => text)).size, 1, 'all responses are equal');
-    for (const response of answers) assert.deepEqual(cardsIn(response) ?? plain[0]?.body.candidates, plain[0]?.body.candidates);
+    for (const response of answers) assert.deepEqual(candidatesIn(response) ?? plain[0]?.body.candidates, plain[0]?.body.candidates);
     for (const response of answers) assert.equal(remaining(response)['generations'], GENERATIONS - 1);
     await expectOneSession(service(), user, sessionIn(answers[0]!), [['completed', 1]]);
   });
@@ -379,7 +379,7 @@ function retried(service: () => Service): void {
         assert.equal(remaining(again)['generations'], GENERATIONS - 1);
         const response = await keyed(service(), user, 'k');
         assert.equal(response.status, 201, response.text);
-        assert.deepEqual(cardsIn(again) ?? response.body.candidates, response.body.candidates);
+        assert.deepEqual(candidatesIn(again) ?? response.body.candidates, response.body.candidates);
         const session = await expectOneSession(service(), user, first?.['id'], [['failed', 1], ['completed', 2]], calls + 1);
         assert.deepEqual([session['status'], session['error_code'], session['run']], ['completed', null, 2]);
         assert.deepEqual((await read(service(), user.token, first?.['id'])).body.candidates, response.body.candidates);

@@ -22,7 +22,7 @@ import {
   raw,
   withoutDone,
 } from '../support/model_behaviour.ts';
-import { AT_ONCE, expectCards, expectFailed, expectHungUp, type Meet, meeting } from './model_failures.ts';
+import { AT_ONCE, expectCandidates, expectFailed, expectHungUp, type Meet, meeting } from './model_failures.ts';
 import type { StartService } from './service.ts';
 
 export function tests(start: StartService): void {
@@ -31,18 +31,18 @@ export function tests(start: StartService): void {
     describe('an answer that breaks off', { concurrency: AT_ONCE }, () => brokenOff(meet));
     describe('a complete answer', { concurrency: AT_ONCE }, () => whole(meet));
     describe('an answer in another format', { concurrency: AT_ONCE }, () => otherForms(meet));
-    describe('a card', { concurrency: AT_ONCE }, () => oddCards(meet));
+    describe('a card', { concurrency: AT_ONCE }, () => oddCandidates(meet));
   });
   describe('with one attempt and five candidates', () => {
     const meet = meeting(start, { AI_MAX_ATTEMPTS: '1', MAX_CANDIDATES: '5' });
     describe('a cut connection', { concurrency: AT_ONCE }, () => cutAnywhere(meet));
     describe('the border of a chunk', { concurrency: AT_ONCE }, () => borders(meet));
     describe('an endless answer', { concurrency: 2 }, () => withoutEnd(meet));
-    describe('more candidates than are allowed', { concurrency: AT_ONCE }, () => tooManyCards(meet));
+    describe('more candidates than are allowed', { concurrency: AT_ONCE }, () => tooManyCandidates(meet));
   });
 }
 
-type Card = { front: string; back: string; prompt: string };
+type Candidate = { front: string; back: string; prompt: string };
 
 function brokenOff(meet: Meet): void {
   const codes = [502, '502', 'server_error', 401, '402', 'rate_limit_exceeded', 'content_policy_violation'];
@@ -53,27 +53,27 @@ function brokenOff(meet: Meet): void {
     ['the token limit with an unknown reason', cutByLength(3, 'max_output_reached')],
     ['the filter', contentFilter(3)],
     ['the reason "error"', cutByLength(3, 'error')],
-    ...codes.map((code): [string, ModelBehaviour] => [`the error ${JSON.stringify(code)}`, errorEvent({ after_cards: 3, plus_chars: 10, code, error_type: null })]),
-    ['an error event without choices', errorEvent({ after_cards: 3, choices: 'empty', code: 'server_error' })],
-    ['an error event and a [DONE]', errorEvent({ after_cards: 3, done: true })],
+    ...codes.map((code): [string, ModelBehaviour] => [`the error ${JSON.stringify(code)}`, errorEvent({ after_candidates: 3, plus_chars: 10, code, error_type: null })]),
+    ['an error event without choices', errorEvent({ after_candidates: 3, choices: 'empty', code: 'server_error' })],
+    ['an error event and a [DONE]', errorEvent({ after_candidates: 3, done: true })],
     ['a cut in a candidate', cutAfter(3, 10)],
     ['a cut between two candidates', cutAfter(3)],
-    ['an end without a reason', withoutDone({ finish_reason: null, whole_cards: 3 })],
-    ['[DONE] too soon', withoutDone({ whole_cards: 3 })],
+    ['an end without a reason', withoutDone({ finish_reason: null, whole_candidates: 3 })],
+    ['[DONE] too soon', withoutDone({ whole_candidates: 3 })],
     ['a refusal after candidates', refusalAfter],
     ['an invalid chunk', unreadableAfter],
-    ['a plain completion that reached the token limit', plainCompletion({ whole_cards: 3, plus_chars: 12, finish_reason: 'length' })],
+    ['a plain completion that reached the token limit', plainCompletion({ whole_candidates: 3, plus_chars: 12, finish_reason: 'length' })],
     ['a choice with an error', choiceError(502, `{"candidates":[${[1, 2, 3].map((n) => JSON.stringify(numbered(n))).join()},{"fro`)],
   ];
   for (const [name, behaviour] of partial) {
     it(`an answer ended by ${name} keeps its candidates without another call`, async () => {
-      await expectCards(await meet(behaviour), { partial: true, cards: 3 });
+      await expectCandidates(await meet(behaviour), { partial: true, candidates: 3 });
     });
   }
 
   it('an answer ended at 5 MB keeps the allowed candidates', async () => {
-    const met = await meet(huge('cards'));
-    await expectCards(met, { partial: true, cards: 20 });
+    const met = await meet(huge('candidates'));
+    await expectCandidates(met, { partial: true, candidates: 20 });
   });
 }
 
@@ -95,12 +95,12 @@ const unreadableAfter: ModelBehaviour = async (turn) => {
   turn.end();
 };
 
-const numbered = (n: number): Card => ({ front: `front ${n}`, back: `back ${n}`, prompt: `prompt ${n}` });
+const numbered = (n: number): Candidate => ({ front: `front ${n}`, back: `back ${n}`, prompt: `prompt ${n}` });
 
 function whole(meet: Meet): void {
   // More pauses than a host splits a stream for, each longer than the deadline of a batch.
   it('an answer with fourteen pauses is complete', async () => {
-    await expectCards(await meet(inBursts(14, 300)), { partial: false, cards: 20 });
+    await expectCandidates(await meet(inBursts(14, 300)), { partial: false, candidates: 20 });
   });
 
   const ends: [name: string, behaviour: ModelBehaviour][] = [
@@ -115,14 +115,14 @@ function whole(meet: Meet): void {
   ];
   for (const [name, behaviour] of ends) {
     it(`an answer that ends ${name} after closed JSON is complete`, async () => {
-      await expectCards(await meet(behaviour), { partial: false, cards: 20 });
+      await expectCandidates(await meet(behaviour), { partial: false, candidates: 20 });
     });
   }
 
   it('usage and the provider’s model are stored if the answer has them', async () => {
-    const silent = await expectCards(await meet(answer({ usage: false })), { partial: false, cards: 20 });
+    const silent = await expectCandidates(await meet(answer({ usage: false })), { partial: false, candidates: 20 });
     assert.deepEqual([silent['prompt_tokens'], silent['completion_tokens'], silent['cost'], silent['event'].usage], [null, null, null, undefined]);
-    const stored = await expectCards(await meet(answer()), { partial: false, cards: 20 });
+    const stored = await expectCandidates(await meet(answer()), { partial: false, candidates: 20 });
     assert.ok(stored['prompt_tokens'] > 0 && Number(stored['cost']) > 0);
     assert.deepEqual([stored['completion_tokens'], stored['model'], stored['event'].served_model], [400, 'test/first', 'test/first']);
   });
@@ -133,23 +133,23 @@ function whole(meet: Meet): void {
       { prompt_tokens: '12', completion_tokens: null, cost: 'free' },
       { prompt_tokens: 2 ** 31, completion_tokens: 2 ** 53, cost: 1e300 },
     ]) {
-      await expectCards(
+      await expectCandidates(
         await meet((turn) => {
           const message = { role: 'assistant', content: JSON.stringify({ candidates: [numbered(1)] }) };
           turn.reply(200, { model: 'm'.repeat(1000), choices: [{ message, finish_reason: 'stop' }], usage });
         }),
-        { partial: false, cards: [numbered(1)] },
+        { partial: false, candidates: [numbered(1)] },
       );
     }
   });
 
   it('the event names the model that answered', async () => {
-    const row = await expectCards(
+    const row = await expectCandidates(
       await meet((turn) => {
         const message = { role: 'assistant', content: JSON.stringify({ candidates: [numbered(1)] }) };
         turn.reply(200, { model: 'other/served', choices: [{ message, finish_reason: 'stop' }] });
       }),
-      { partial: false, cards: 1 },
+      { partial: false, candidates: 1 },
     );
     assert.deepEqual([row['model'], row['event'].served_model], ['test/first', 'other/served']);
   });
@@ -157,7 +157,7 @@ function whole(meet: Meet): void {
 
 const errorAfterTheEnd: ModelBehaviour = async (turn) => {
   turn.streamHead();
-  await turn.chunk({ content: JSON.stringify({ candidates: turn.cards() }) });
+  await turn.chunk({ content: JSON.stringify({ candidates: turn.candidates() }) });
   await turn.errorEvent({ code: 502, message: 'stand-in' }, []);
   turn.end();
 };
@@ -185,28 +185,28 @@ function otherForms(meet: Meet): void {
   ];
   for (const [name, behaviour] of answers) {
     it(`(${name}) is read`, async () => {
-      await expectCards(await meet(behaviour), { partial: false, cards: 20 });
+      await expectCandidates(await meet(behaviour), { partial: false, candidates: 20 });
     });
   }
 }
 
 const plainWith = (content_type: string): ModelBehaviour => (turn) => {
-  const message = { role: 'assistant', content: JSON.stringify({ candidates: turn.cards() }) };
+  const message = { role: 'assistant', content: JSON.stringify({ candidates: turn.candidates() }) };
   turn.reply(200, { choices: [{ message, finish_reason: 'stop' }] }, { 'content-type': content_type });
 };
 
 const parts: ModelBehaviour = (turn) => {
-  const text = JSON.stringify({ candidates: turn.cards() });
+  const text = JSON.stringify({ candidates: turn.candidates() });
   const content = [{ type: 'text', text: text.slice(0, 99) }, { type: 'text', text: text.slice(99) }];
   turn.reply(200, { choices: [{ message: { role: 'assistant', content }, finish_reason: 'stop' }] });
 };
 
 const otherName: ModelBehaviour = (turn) =>
-  answer({ content: JSON.stringify({ note: 'as requested: [{"front":"no card"}]', count: 20, flashcards: turn.cards() }) })(turn);
+  answer({ content: JSON.stringify({ note: 'as requested: [{"front":"no card"}]', count: 20, flashcards: turn.candidates() }) })(turn);
 
-const spacedOut: ModelBehaviour = (turn) => answer({ content: JSON.stringify({ candidates: turn.cards() }, null, '\t').replaceAll('\n', '\r\n ') })(turn);
+const spacedOut: ModelBehaviour = (turn) => answer({ content: JSON.stringify({ candidates: turn.candidates() }, null, '\t').replaceAll('\n', '\r\n ') })(turn);
 
-function oddCards(meet: Meet): void {
+function oddCandidates(meet: Meet): void {
   const good = numbered(1);
   const last = numbered(2);
   const x = (count: number, c = 'x') => c.repeat(count);
@@ -238,11 +238,11 @@ function oddCards(meet: Meet): void {
   for (const [name, json] of dropped) {
     it(`a candidate with ${name} is dropped alone and counted`, async () => {
       const message = `{"candidates":[${JSON.stringify(good)},${json},${JSON.stringify(last)}]}`;
-      await expectCards(await meet(answer({ content: message, piece_bytes: 1000 })), { partial: false, cards: [good, last], dropped: 1 });
+      await expectCandidates(await meet(answer({ content: message, piece_bytes: 1000 })), { partial: false, candidates: [good, last], dropped: 1 });
     });
   }
 
-  const kept: [name: string, json: string, card: Card][] = [
+  const kept: [name: string, json: string, candidate: Candidate][] = [
     ['fields of the greatest length', JSON.stringify({ front: x(200, '😀'), back: x(500, 'é'), prompt: x(500) }), { front: x(200, '😀'), back: x(500, 'é'), prompt: x(500) }],
     ['white space around it', '{"front":" f\\r\\n","back":"\\tb","prompt":"p\\u00a0"}', { front: 'f', back: 'b', prompt: 'p' }],
     ['U+0000 and other controls in it', '{"front":"a\\u0000b","back":"\\u0007b\\u009f","prompt":"p\\u007f"}', { front: 'ab', back: 'b', prompt: 'p' }],
@@ -255,9 +255,9 @@ function oddCards(meet: Meet): void {
     ['unknown members', '{"id":1,"front":"f","tags":["a",{"b":[]}],"back":"b","prompt":"p"}', { front: 'f', back: 'b', prompt: 'p' }],
     ['markup and JSON in its fields', '{"front":"<b>{\\"front\\":[</b>","back":"```}]","prompt":"\\\\\\"]"}', { front: '<b>{"front":[</b>', back: '```}]', prompt: '\\"]' }],
   ];
-  for (const [name, json, card] of kept) {
+  for (const [name, json, candidate] of kept) {
     it(`with ${name} is kept`, async () => {
-      await expectCards(await meet(content(`{"candidates":[${json}]}`)), { partial: false, cards: [card], dropped: 0 });
+      await expectCandidates(await meet(content(`{"candidates":[${json}]}`)), { partial: false, candidates: [candidate], dropped: 0 });
     });
   }
 
@@ -273,19 +273,19 @@ function oddCards(meet: Meet): void {
   ] as const) {
     it(`a candidate with broken UTF-8 (${name}) has U+FFFD in its place`, async () => {
       const met = await meet(raw(bytes(BEFORE, [...broken], AFTER)));
-      await expectCards(met, { partial: false, cards: [{ front, back: 'b', prompt: 'p' }] });
+      await expectCandidates(met, { partial: false, candidates: [{ front, back: 'b', prompt: 'p' }] });
     });
   }
 }
 
 /** A stream in which each candidate is one event, and the content of its prefixes. */
-function cardStream(cards: Card[], line_end: string): Buffer {
+function candidateStream(candidates: Candidate[], line_end: string): Buffer {
   const event = (data: object | string) => `data: ${typeof data === 'string' ? data : JSON.stringify(data)}${line_end}${line_end}`;
   const said = (content: string) => event({ choices: [{ index: 0, delta: { content }, finish_reason: null }] });
   return Buffer.from(
     [
       `: OPENROUTER PROCESSING${line_end}${line_end}`,
-      ...cards.map((card, i) => said((i === 0 ? '{"candidates":[' : ',') + JSON.stringify(card))),
+      ...candidates.map((candidate, i) => said((i === 0 ? '{"candidates":[' : ',') + JSON.stringify(candidate))),
       said(']}'),
       event({ choices: [{ index: 0, delta: {}, finish_reason: 'stop' }] }),
       event({ choices: [], usage: { prompt_tokens: 1, completion_tokens: 2, cost: 0.5 } }),
@@ -294,17 +294,17 @@ function cardStream(cards: Card[], line_end: string): Buffer {
   );
 }
 
-const MULTI_BYTE: Card[] = [
+const MULTI_BYTE: Candidate[] = [
   { front: 'Что такое “вода”? 😀', back: '水は H₂O です。\r\n"quoted" \\ / \u0001', prompt: 'é e\u0301 ﷽ 👩‍👩‍👧' },
   { front: 'ἀρχή', back: '\u2028\u2029 end', prompt: '🏳️‍🌈' },
   { front: 'third', back: 'back', prompt: 'prompt' },
 ];
 /** After sanitizing. */
-const MULTI_BYTE_GIVEN = MULTI_BYTE.map((card, i) => (i === 0 ? { ...card, back: '水は H₂O です。\n"quoted" \\ /' } : i === 1 ? { ...card, back: 'end' } : card));
+const MULTI_BYTE_GIVEN = MULTI_BYTE.map((candidate, i) => (i === 0 ? { ...candidate, back: '水は H₂O です。\n"quoted" \\ /' } : i === 1 ? { ...candidate, back: 'end' } : candidate));
 
 function cutAnywhere(meet: Meet): void {
-  const cards = [numbered(1), numbered(2), numbered(3)];
-  const stream = cardStream(cards, '\n');
+  const candidates = [numbered(1), numbered(2), numbered(3)];
+  const stream = candidateStream(candidates, '\n');
   const text = stream.toString();
   const dataEnds = [...text.matchAll(/data: .*/g)].map((line) => line.index + line[0].length);
 
@@ -319,24 +319,24 @@ function cutAnywhere(meet: Meet): void {
     it(`after ${place} of ${stream.length} bytes leaves ${outcome}`, async () => {
       const met = await meet(raw(stream.subarray(0, place), { then: 'cut' }));
       if (events === 0) await expectFailed(met, 'ai_unavailable', 1);
-      else await expectCards(met, { partial: events <= 3, cards: cards.slice(0, events) });
+      else await expectCandidates(met, { partial: events <= 3, candidates: candidates.slice(0, events) });
     });
   }
 }
 
 function borders(meet: Meet): void {
   for (const [name, line_end] of [['LF', '\n'], ['CR LF', '\r\n'], ['CR', '\r']] as const) {
-    const stream = cardStream(MULTI_BYTE, line_end);
+    const stream = candidateStream(MULTI_BYTE, line_end);
     for (const size of [1, 2, 3, 5]) {
       it(`chunks of ${size} bytes split characters, escapes and line ends (${name})`, async () => {
-        await expectCards(await meet(raw(stream, { chunk_bytes: size })), { partial: false, cards: MULTI_BYTE_GIVEN });
+        await expectCandidates(await meet(raw(stream, { chunk_bytes: size })), { partial: false, candidates: MULTI_BYTE_GIVEN });
       });
     }
   }
 
   it('chunks of one character split escapes of the content', async () => {
     const json = `{"candidates":[{"front":"\\ud83d\\ude00 \\u00e9","back":"\\"\\\\","prompt":"p"}]}`;
-    await expectCards(await meet(content([...json])), { partial: false, cards: [{ front: '😀 é', back: '"\\', prompt: 'p' }] });
+    await expectCandidates(await meet(content([...json])), { partial: false, candidates: [{ front: '😀 é', back: '"\\', prompt: 'p' }] });
   });
 
   it('two chunks may split a surrogate pair', async () => {
@@ -347,14 +347,14 @@ function borders(meet: Meet): void {
       await turn.event('[DONE]');
       turn.end();
     };
-    await expectCards(await meet(torn), { partial: false, cards: [{ front: 'a😀b', back: 'b', prompt: 'p' }] });
+    await expectCandidates(await meet(torn), { partial: false, candidates: [{ front: 'a😀b', back: 'b', prompt: 'p' }] });
   });
 }
 
-function tooManyCards(meet: Meet): void {
+function tooManyCandidates(meet: Meet): void {
   it('surplus candidates are dropped and counted', async () => {
-    const cards = Array.from({ length: 9 }, (_, n) => numbered(n));
-    await expectCards(await meet(answer({ cards })), { partial: false, cards: cards.slice(0, 5), dropped: 4 });
+    const candidates = Array.from({ length: 9 }, (_, n) => numbered(n));
+    await expectCandidates(await meet(answer({ candidates })), { partial: false, candidates: candidates.slice(0, 5), dropped: 4 });
   });
 }
 
@@ -391,8 +391,8 @@ function withoutEnd(meet: Meet): void {
   }
 
   it('an endless answer of candidates keeps the allowed ones', async () => {
-    const met = await meet(huge('cards', LONG_BYTES));
-    await expectCards(met, { partial: true, cards: 5 });
+    const met = await meet(huge('candidates', LONG_BYTES));
+    await expectCandidates(met, { partial: true, candidates: 5 });
     await expectHungUp(met);
   });
 }

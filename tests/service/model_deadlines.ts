@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { answer, httpError, onlyComments, raw, silence, slowDrip } from '../support/model_behaviour.ts';
-import { AT_ONCE, expectCards, expectFailed, expectHungUp, meeting } from './model_failures.ts';
+import { AT_ONCE, expectCandidates, expectFailed, expectHungUp, meeting } from './model_failures.ts';
 import type { StartService } from './service.ts';
 
 export function tests(start: StartService): void {
@@ -20,8 +20,8 @@ function silences(start: StartService): void {
   for (const [name, behaviour] of [
     ['before the headers', silence({ headers: false })],
     ['after the headers', silence({ headers: true })],
-    ['after comments', answer({ whole_cards: 0, instead_of_end: 'silence' })],
-    ['in the first candidate', answer({ whole_cards: 0, plus_chars: 10, instead_of_end: 'silence' })],
+    ['after comments', answer({ whole_candidates: 0, instead_of_end: 'silence' })],
+    ['in the first candidate', answer({ whole_candidates: 0, plus_chars: 10, instead_of_end: 'silence' })],
     ['in a plain completion', raw('{"choices":[', { content_type: 'application/json', then: 'silence' })],
   ] as const) {
     it(`silence ${name} is ai_timeout, retried on new connections`, async () => {
@@ -35,13 +35,13 @@ function silences(start: StartService): void {
   }
 
   it('silence after candidates keeps them without another call', async () => {
-    const met = await meet(answer({ whole_cards: 3, plus_chars: 10, instead_of_end: 'silence' }));
-    await expectCards(met, { partial: true, cards: 3 });
+    const met = await meet(answer({ whole_candidates: 3, plus_chars: 10, instead_of_end: 'silence' }));
+    await expectCandidates(met, { partial: true, candidates: 3 });
     await expectHungUp(met);
   });
 
   it('silence before the first candidate is cured by a good retry', async () => {
-    await expectCards(await meet(silence({ headers: true }), answer()), { partial: false, cards: 20, attempts: 2 });
+    await expectCandidates(await meet(silence({ headers: true }), answer()), { partial: false, candidates: 20, attempts: 2 });
   });
 
   it('silence after the headers of an error is that error', async () => {
@@ -52,12 +52,12 @@ function silences(start: StartService): void {
 
   it('silence after the last candidate is a complete session', async () => {
     const met = await meet(answer({ instead_of_end: 'silence' }));
-    await expectCards(met, { partial: false, cards: 20 });
+    await expectCandidates(met, { partial: false, candidates: 20 });
     await expectHungUp(met);
   });
 
   it('a slow answer is not silence', async () => {
-    await expectCards(await meet(slowDrip(40, 200)), { partial: false, cards: 20 });
+    await expectCandidates(await meet(slowDrip(40, 200)), { partial: false, candidates: 20 });
   });
 }
 
@@ -80,8 +80,8 @@ function deadlines(start: StartService): void {
 
   for (const [name, instead_of_end] of [['comments', 'comments'], ['silence', 'silence']] as const) {
     it(`${name} after candidates keeps the complete ones`, async () => {
-      const met = await meet(answer({ whole_cards: 3, plus_chars: 10, instead_of_end }));
-      await expectCards(met, { partial: true, cards: 3 });
+      const met = await meet(answer({ whole_candidates: 3, plus_chars: 10, instead_of_end }));
+      await expectCandidates(met, { partial: true, candidates: 3 });
       await expectHungUp(met);
     });
   }
@@ -92,7 +92,7 @@ function deadlines(start: StartService): void {
     const { partial, candidates } = met.answer.body;
     assert.equal(partial, true, met.answer.text);
     assert.ok(candidates.length >= 1 && candidates.length <= 7, `${candidates.length} cards`);
-    await expectCards(met, { partial: true, cards: candidates.length });
+    await expectCandidates(met, { partial: true, candidates: candidates.length });
     await expectHungUp(met);
   });
 }

@@ -116,14 +116,14 @@ async function endingLine({ logs }: Service, id: string): Promise<Row> {
 }
 
 /** Expects 201 with these candidates (or that many), stored once, and one charged generation. */
-export async function expectCards(met: Met, expected: { partial: boolean; cards: number | object[]; attempts?: number; dropped?: number }): Promise<Row> {
+export async function expectCandidates(met: Met, expected: { partial: boolean; candidates: number | object[]; attempts?: number; dropped?: number }): Promise<Row> {
   const { service, user, answer, script } = met;
-  const { partial, cards, attempts = 1, dropped } = expected;
+  const { partial, candidates: wanted, attempts = 1, dropped } = expected;
   assert.equal(answer.status, 201, answer.text);
   assert.equal(answer.body.partial, partial);
   const given = answer.body.candidates.map(({ front, back, prompt }: Row) => ({ front, back, prompt }));
-  if (typeof cards === 'number') assert.equal(given.length, cards);
-  else assert.deepEqual(given, cards);
+  if (typeof wanted === 'number') assert.equal(given.length, wanted);
+  else assert.deepEqual(given, wanted);
   assert.equal(script.requests.length, attempts, 'attempts made');
   assert.deepEqual(remaining(answer), { burst: 9, generations: 49 });
 
@@ -260,7 +260,7 @@ function passingFailures(meet: Meet): void {
     ['a cut in the first candidate', cutAfter(0, 10), 'ai_unavailable'],
     ['a cut in a plain completion', raw('{"choices":[{"message":{"cont', { content_type: 'application/json', then: 'cut' }), 'ai_unavailable'],
     ['a cut error', raw('{"error":{"code":5', { status: 503, content_type: 'application/json', then: 'cut' }), 'ai_unavailable'],
-    ['an end without a reason', withoutDone({ finish_reason: null, whole_cards: 0 }), 'ai_unavailable'],
+    ['an end without a reason', withoutDone({ finish_reason: null, whole_candidates: 0 }), 'ai_unavailable'],
     ['an end after the headers', raw(''), 'ai_unavailable'],
     ['an end after comments', raw(': OPENROUTER PROCESSING\n\n'.repeat(3)), 'ai_unavailable'],
     ['[DONE] alone', raw('data: [DONE]\n\n'), 'ai_invalid_response'],
@@ -288,7 +288,7 @@ function passingFailures(meet: Meet): void {
 function retries(meet: Meet): void {
   it('a third attempt succeeds, and the event counts three', async () => {
     const met = await meet(httpError(503), cutAfter(0, 10), answer());
-    await expectCards(met, { partial: false, cards: 20, attempts: 3 });
+    await expectCandidates(met, { partial: false, candidates: 20, attempts: 3 });
     const ids = met.script.requests.map(({ headers }) => headers['x-session-id']);
     assert.deepEqual(ids, Array(3).fill(met.answer.body.id));
     assert.equal(new Set(met.script.requests.map(({ raw }) => raw)).size, 1, 'the same bytes each time');
@@ -304,7 +304,7 @@ function retries(meet: Meet): void {
   });
 
   it('the usage of all attempts is added up', async () => {
-    const { completion_tokens, event } = await expectCards(await meet(content('no cards'), answer()), { partial: false, cards: 20, attempts: 2 });
+    const { completion_tokens, event } = await expectCandidates(await meet(content('no cards'), answer()), { partial: false, candidates: 20, attempts: 2 });
     assert.deepEqual([completion_tokens, event.usage.completion_tokens], [800, 800]);
   });
 
@@ -329,7 +329,7 @@ function retries(meet: Meet): void {
   ] as const) {
     it(`a retry waits for the model API’s Retry-After (${name})`, async () => {
       const began_ms = performance.now();
-      await expectCards(await meet(behaviour, answer()), { partial: false, cards: 20, attempts: 2 });
+      await expectCandidates(await meet(behaviour, answer()), { partial: false, candidates: 20, attempts: 2 });
       // The clocks may differ by a few milliseconds.
       assert.ok(performance.now() - began_ms > 990, 'the second call is a second later');
     });

@@ -19,10 +19,10 @@ export function tests(start: StartService): void {
 }
 
 /** The prompt as it is sent, with the maximum number of candidates. */
-const rules = (cards: number) => `You make flashcards for a learner. The next message holds a text between two lines that are the same: the word TEXT and a code. Make cards from that text.
+const rules = (candidates: number) => `You make flashcards for a learner. The next message holds a text between two lines that are the same: the word TEXT and a code. Make cards from that text.
 
 Rules for the cards:
-- Make at least 1 and at most ${cards} cards: as many as the text carries, the most important first. No two cards ask for the same thing.
+- Make at least 1 and at most ${candidates} cards: as many as the text carries, the most important first. No two cards ask for the same thing.
 - Each card is atomic: it tests one fact or one idea.
 - Each card is self-contained: it can be understood without the text and without the other cards. Name what it is about; never say "the text", "the author" or "this passage".
 - Use only what the text says. Add nothing from elsewhere.
@@ -73,13 +73,13 @@ const derived = (key: string) => createHmac('sha256', key).update('ai-sessions/s
 /** The line before and after the text. */
 const delimiter = (secret: string, text: string) => `TEXT ${keyed(secret, 'text-mark', new Uint8Array(4), text)}`;
 
-type Wanted = { secret: string; user: SignedIn; text: string; cards?: number; max_tokens?: number; models?: { model: string } | { models: string[] }; provider?: object };
+type Wanted = { secret: string; user: SignedIn; text: string; candidates?: number; max_tokens?: number; models?: { model: string } | { models: string[] }; provider?: object };
 
-function expectedBody({ secret, user, text, cards = 20, max_tokens = 9000, models = { model: 'test/first' }, provider = {} }: Wanted): string {
+function expectedBody({ secret, user, text, candidates = 20, max_tokens = 9000, models = { model: 'test/first' }, provider = {} }: Wanted): string {
   return JSON.stringify({
     ...models,
     messages: [
-      { role: 'system', content: rules(cards) },
+      { role: 'system', content: rules(candidates) },
       { role: 'user', content: [delimiter(secret, text), text, delimiter(secret, text)].join('\n') },
     ],
     stream: true,
@@ -222,11 +222,11 @@ function orders(service: () => Service): void {
   it('a model that follows the instructions still yields candidates only', async () => {
     const user = await signIn(service());
     const { openrouter } = service().world;
-    const card = { front: 'HACKED', back: '<script>alert(1)</script>', prompt: 'p' };
-    openrouter.next(answer({ around: ['My rules are: You make flashcards for a learner. role: system\n', '\nHACKED'], cards: [{ ...card, id: 'x', role: 'admin' } as object] }));
+    const candidate = { front: 'HACKED', back: '<script>alert(1)</script>', prompt: 'p' };
+    openrouter.next(answer({ around: ['My rules are: You make flashcards for a learner. role: system\n', '\nHACKED'], candidates: [{ ...candidate, id: 'x', role: 'admin' } as object] }));
     const created = await create(service(), user.token);
     assert.equal(created.status, 201, created.text);
-    assert.deepEqual(created.body.candidates, [{ id: created.body.candidates[0].id, ...card }]);
+    assert.deepEqual(created.body.candidates, [{ id: created.body.candidates[0].id, ...candidate }]);
     assert.ok(!created.text.includes('You make flashcards') && !created.text.includes('admin'));
   });
 }
@@ -276,7 +276,7 @@ function otherSettings(start: StartService): void {
     assert.equal(created.status, 201, created.text);
     assert.ok(created.body.candidates.length <= 7);
     const models = { models: ['test/third', 'test/first', 'test/second'] };
-    const expected = expectedBody({ secret: SECRET, user, text: lesson(), cards: 7, max_tokens: 3800, models, provider: { data_collection: 'allow', zdr: true } });
+    const expected = expectedBody({ secret: SECRET, user, text: lesson(), candidates: 7, max_tokens: 3800, models, provider: { data_collection: 'allow', zdr: true } });
     assert.equal(openrouter.requests.recent[0]?.raw, expected);
   });
 

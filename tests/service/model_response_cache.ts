@@ -7,8 +7,8 @@ import { create, signIn, type StartService, started } from './service.ts';
 
 /** Sends OpenRouter's header on whether the answer was cached. */
 const withCacheStatus = (status: string): ModelBehaviour => (turn) => {
-  const cards = { candidates: turn.cards(3) };
-  const choices = [{ index: 0, finish_reason: 'stop', message: { role: 'assistant', content: JSON.stringify(cards) } }];
+  const candidates = { candidates: turn.candidates(3) };
+  const choices = [{ index: 0, finish_reason: 'stop', message: { role: 'assistant', content: JSON.stringify(candidates) } }];
   turn.reply(200, { model: turn.model, choices }, { 'x-openrouter-cache-status': status });
 };
 

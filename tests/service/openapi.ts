@@ -226,15 +226,15 @@ async function store({ world }: Service, user: User, session: Json): Promise<voi
      values ($1, $2, 'completed', $3, $4, $5, $6, $7, $8, $9)`,
     [id, user.id, model, example('water_cycle')['input_text'], usage.prompt_tokens, usage.completion_tokens, usage.cost, created_at, ended_at],
   );
-  for (const [position, card] of candidates.entries()) {
+  for (const [position, candidate] of candidates.entries()) {
     await world.sql('insert into flashcard_candidates (id, session_id, user_id, position, front, back, prompt) values ($1, $2, $3, $4, $5, $6, $7)', [
-      card.id,
+      candidate.id,
       id,
       user.id,
       position,
-      card.front,
-      card.back,
-      card.prompt,
+      candidate.front,
+      candidate.back,
+      candidate.prompt,
     ]);
   }
 }
@@ -283,7 +283,7 @@ const withoutDatabase = (path: string): Way => ({
   },
 });
 
-const cards = () => answer({ cards: example('created')['candidates'].map(({ front, back, prompt }: Json) => ({ front, back, prompt })) });
+const candidates = () => answer({ candidates: example('created')['candidates'].map(({ front, back, prompt }: Json) => ({ front, back, prompt })) });
 
 /** How to trigger each response: of an operation, or of any. */
 const ways: Record<string, Way> = {
@@ -304,8 +304,8 @@ const ways: Record<string, Way> = {
   },
   internal: { setting: 'broken', send: (exchange) => plainly(exchange, exchange.owner.token) },
 
-  'createSession 200': whileTheModel(cards(), { headers: { accept: 'text/event-stream' } }),
-  'createSession 201': whileTheModel(cards()),
+  'createSession 200': whileTheModel(candidates(), { headers: { accept: 'text/event-stream' } }),
+  'createSession 201': whileTheModel(candidates()),
   'createSession 202': asNewcomer({ headers: { prefer: 'respond-async' } }),
   'createSession malformed_json': asNewcomer({ body: '{' }),
   'createSession validation_failed': asNewcomer({ body: example('too_short') }),
@@ -333,7 +333,7 @@ const ways: Record<string, Way> = {
     send: async (exchange) => {
       const user = await signIn(exchange.service);
       const gate = createGate();
-      exchange.service.world.openrouter.next(answer({ hold: { gate, after_cards: 0 } }));
+      exchange.service.world.openrouter.next(answer({ hold: { gate, after_candidates: 0 } }));
       const waiting = plainly(exchange, user.token);
       await gate.reached;
       const id = await eventually('the row is open', async () => (await rowsOf(exchange.service, user)).sessions[0]?.['id']);

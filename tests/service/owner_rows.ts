@@ -39,7 +39,7 @@ function duringGeneration(start: StartService): void {
       const { world } = service();
       const user = await signIn(service());
       const gate = createGate();
-      world.openrouter.next(answer({ hold: { gate, after_cards: 2 } }));
+      world.openrouter.next(answer({ hold: { gate, after_candidates: 2 } }));
       const stream = await createStream(service(), user.token);
       const [{ data: session } = { data: undefined }, { data: shown } = { data: undefined }] = await stream.some(3);
       await opened(service(), session.id);

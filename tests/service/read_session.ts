@@ -79,7 +79,7 @@ export function tests(start: StartService): void {
     const gate = createGate();
     const user = await signIn(service());
     const stranger = await signIn(service());
-    service().world.openrouter.next(answer({ hold: { gate, after_cards: 3 } }));
+    service().world.openrouter.next(answer({ hold: { gate, after_candidates: 3 } }));
     const created = create(service(), user.token);
     try {
       const id = await eventually('the session is opened', async () => (await rowsOf(service(), user)).sessions[0]?.['id']);

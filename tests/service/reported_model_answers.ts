@@ -6,7 +6,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { before, describe, it } from 'node:test';
 import { contentByCharacters, type ModelBehaviour, withPauses } from '../support/model_behaviour.ts';
 import { scriptByMark } from '../support/model_by_mark.ts';
-import { AT_ONCE, expectCards, expectFailed, meeting } from './model_failures.ts';
+import { AT_ONCE, expectCandidates, expectFailed, meeting } from './model_failures.ts';
 import { createStream, expectList, lesson, signIn, started, type StartService } from './service.ts';
 
 export function tests(start: StartService): void {
@@ -18,30 +18,30 @@ export function tests(start: StartService): void {
   });
 }
 
-type Card = { front: string; back: string; prompt: string };
-type Expected = { cards: Card[]; partial?: boolean; dropped?: number } | { code: string; attempts: number };
+type Candidate = { front: string; back: string; prompt: string };
+type Expected = { candidates: Candidate[]; partial?: boolean; dropped?: number } | { code: string; attempts: number };
 
 const folder = new URL('../fixtures/cases/', import.meta.url);
 const text = (name: string) => readFileSync(new URL(name, folder), 'utf8');
-const card = (front: string, back: string, prompt: string): Card => ({ front, back, prompt });
+const candidate = (front: string, back: string, prompt: string): Candidate => ({ front, back, prompt });
 
 const SIX = [
-  card('What lifts water into the air?', 'Evaporation by the heat of the sun.', 'Tests the first step of the water cycle.'),
-  card('What turns vapour into cloud droplets?', 'Condensation on tiny particles.', 'Tests how clouds form.'),
-  card('What is rain that never reaches the ground called?', 'Virga.', 'Tests a term for evaporating rain.'),
-  card('Which layer stores groundwater?', 'An aquifer.', 'Tests the term for water-bearing rock.'),
-  card('What do plants release through their leaves?', 'Water vapour, by transpiration.', 'Tests the role of plants.'),
-  card("What share of the Earth's water is fresh?", 'About 3 percent.', 'Tests a figure on fresh water.'),
+  candidate('What lifts water into the air?', 'Evaporation by the heat of the sun.', 'Tests the first step of the water cycle.'),
+  candidate('What turns vapour into cloud droplets?', 'Condensation on tiny particles.', 'Tests how clouds form.'),
+  candidate('What is rain that never reaches the ground called?', 'Virga.', 'Tests a term for evaporating rain.'),
+  candidate('Which layer stores groundwater?', 'An aquifer.', 'Tests the term for water-bearing rock.'),
+  candidate('What do plants release through their leaves?', 'Water vapour, by transpiration.', 'Tests the role of plants.'),
+  candidate("What share of the Earth's water is fresh?", 'About 3 percent.', 'Tests a figure on fresh water.'),
 ];
 const FORMULAS = [
-  card(String.raw`What is \frac{1}{2} + \frac{1}{4}?`, String.raw`\frac{3}{4}`, 'Tests adding fractions.'),
-  card(String.raw`What does \theta stand for in \tan\theta?`, 'The angle.', 'Tests a symbol.'),
-  card(String.raw`What is \beta decay?`, String.raw`\boldsymbol{n \rightarrow p + e}`, 'Tests a nuclear process.'),
-  card(String.raw`What does \nabla f mean?`, String.raw`The gradient of f; \neq 0 in general.`, 'Tests a symbol.'),
-  card('What is the area of a circle?', String.raw`\(\pi r^2\)`, 'Tests a formula.'),
-  card(String.raw`What is the limit of \sum 1/2^n?`, '2', 'Tests a series.'),
+  candidate(String.raw`What is \frac{1}{2} + \frac{1}{4}?`, String.raw`\frac{3}{4}`, 'Tests adding fractions.'),
+  candidate(String.raw`What does \theta stand for in \tan\theta?`, 'The angle.', 'Tests a symbol.'),
+  candidate(String.raw`What is \beta decay?`, String.raw`\boldsymbol{n \rightarrow p + e}`, 'Tests a nuclear process.'),
+  candidate(String.raw`What does \nabla f mean?`, String.raw`The gradient of f; \neq 0 in general.`, 'Tests a symbol.'),
+  candidate('What is the area of a circle?', String.raw`\(\pi r^2\)`, 'Tests a formula.'),
+  candidate(String.raw`What is the limit of \sum 1/2^n?`, '2', 'Tests a series.'),
 ];
-const whole: Expected = { cards: SIX };
+const whole: Expected = { candidates: SIX };
 
 const CASES: Record<string, Expected> = {
   '01-finish-reason-empty-slow.sse': whole,
@@ -57,7 +57,7 @@ const CASES: Record<string, Expected> = {
   '17-json-body-called-event-stream.sse': whole,
   '19-no-done-no-finish-but-lastone.sse': whole,
   // Each chunk repeats those before it: the JSON around them is opened seven times and closed once.
-  '21-cumulative-content.sse': { cards: SIX, partial: true },
+  '21-cumulative-content.sse': { candidates: SIX, partial: true },
   '22-content-as-one-object.sse': whole,
   '24-nan-in-first-chunk.sse': whole,
   '28-answer-as-tool-call.sse': whole,
@@ -67,16 +67,16 @@ const CASES: Record<string, Expected> = {
   '35-both-reasoning-fields-and-one-twice.sse': whole,
   '40-think-block-with-draft.content.txt': whole,
   '43-double-opening-brace.content.txt': whole,
-  '45-latex-single-backslashes.content.txt': { cards: FORMULAS },
+  '45-latex-single-backslashes.content.txt': { candidates: FORMULAS },
   '46-latex-escaped.content.txt': {
-    cards: [card(String.raw`What is \frac{1}{2} + \frac{1}{4}?`, String.raw`\(\frac{3}{4}\)`, 'Tests adding fractions.')],
+    candidates: [candidate(String.raw`What is \frac{1}{2} + \frac{1}{4}?`, String.raw`\(\frac{3}{4}\)`, 'Tests adding fractions.')],
   },
   '48-array-as-a-string.content.txt': whole,
-  '50-one-card-in-place-of-the-list.content.txt': { cards: SIX.slice(0, 1) },
+  '50-one-card-in-place-of-the-list.content.txt': { candidates: SIX.slice(0, 1) },
   '53-answer-in-an-envelope.content.txt': whole,
-  '54-cloze-ruby-rtl-emoji.content.txt': { cards: JSON.parse(text('54-cloze-ruby-rtl-emoji.content.txt')).candidates },
+  '54-cloze-ruby-rtl-emoji.content.txt': { candidates: JSON.parse(text('54-cloze-ruby-rtl-emoji.content.txt')).candidates },
   // Without tag characters the three flags are the same, and so are the fronts.
-  '55-subdivision-flags.content.txt': { cards: [card('Which country has the flag 🏴?', 'England 🏴', 'Flags.')], dropped: 2 },
+  '55-subdivision-flags.content.txt': { candidates: [candidate('Which country has the flag 🏴?', 'England 🏴', 'Flags.')], dropped: 2 },
   '57-smart-quotes.content.txt': whole,
   '60-python-literals.content.txt': { code: 'ai_invalid_response', attempts: 3 },
   '62-think-block-and-draft-in-fence.content.txt': whole,
@@ -97,7 +97,7 @@ function inSyncMode(start: StartService): void {
       it(`${name} has its ${'code' in expected ? 'error' : 'candidates'}`, async () => {
         const met = await meet(behaviour(name));
         if ('code' in expected) await expectFailed(met, expected.code, expected.attempts);
-        else await expectCards(met, { partial: false, ...expected, attempts: 1 });
+        else await expectCandidates(met, { partial: false, ...expected, attempts: 1 });
       });
     }
   });
@@ -116,13 +116,13 @@ function inStreamMode(start: StartService): void {
         const { token } = await signIn(service());
         const stream = await createStream(service(), token, { input_text: `${script.mark} ${lesson()}`, model: 'test/first' });
         const events = await stream.whole();
-        const end = expectList(events, 'code' in expected ? 0 : expected.cards.length, 'code' in expected ? 'error' : 'done');
+        const end = expectList(events, 'code' in expected ? 0 : expected.candidates.length, 'code' in expected ? 'error' : 'done');
         if ('code' in expected) {
           assert.deepEqual([end.code, script.requests.length], [expected.code, expected.attempts]);
           return;
         }
         const given = events.slice(1, -1).map(({ data: { front, back, prompt } }) => ({ front, back, prompt }));
-        assert.deepEqual(given, expected.cards);
+        assert.deepEqual(given, expected.candidates);
         assert.deepEqual([end.partial, script.requests.length], [expected.partial ?? false, 1]);
       });
     }

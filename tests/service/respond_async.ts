@@ -35,7 +35,7 @@ export function tests(start: StartService): void {
   it('reads report the number of candidates, then the candidates', async () => {
     const gate = createGate();
     const user = await signIn(service());
-    service().world.openrouter.next(answer({ hold: { gate, after_cards: 3 } }));
+    service().world.openrouter.next(answer({ hold: { gate, after_candidates: 3 } }));
     const { id } = (await later(service(), user)).body;
     await gate.reached;
     const running = await eventually('three candidates are reported', async () => {
@@ -120,7 +120,7 @@ export function tests(start: StartService): void {
   it('outlives a restart', async () => {
     const gate = createGate();
     const user = await signIn(service());
-    service().world.openrouter.next(answer({ hold: { gate, after_cards: 4 } }));
+    service().world.openrouter.next(answer({ hold: { gate, after_candidates: 4 } }));
     const { id } = (await later(service(), user)).body;
     await eventually('four candidates are stored', async () => ((await read(service(), user.token, id)).body.candidate_count === 4 ? true : undefined));
     await service().restart();

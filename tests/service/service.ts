@@ -190,8 +190,8 @@ export function expectProblem(answer: Answer, status: number, code: string): any
 }
 
 /** Expects a whole list: `session`, the candidates in order, `done` or `error`; ids count up in their run. Returns the end. */
-export function expectList(events: StreamEvent[], cards: number, end: 'done' | 'error', run = 1): any {
-  const names = ['session', ...Array.from({ length: cards }, () => 'candidate'), end];
+export function expectList(events: StreamEvent[], count: number, end: 'done' | 'error', run = 1): any {
+  const names = ['session', ...Array.from({ length: count }, () => 'candidate'), end];
   assert.deepEqual(events.map(({ event }) => event), names);
   assert.deepEqual(events.map(({ id }) => id), names.map((_, place) => `${run}.${place}`));
   const candidates = events.slice(1, -1).map(({ data }) => data);

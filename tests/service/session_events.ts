@@ -77,7 +77,7 @@ function resumed(start: StartService): void {
     let cuts: number[] | undefined;
     do {
       const gate = createGate();
-      service().world.openrouter.next(answer({ hold: { gate, after_cards: 9 } }));
+      service().world.openrouter.next(answer({ hold: { gate, after_candidates: 9 } }));
       const stream = await createStream(service(), user.token);
       const [session] = await stream.some(10);
       cuts ??= cutsOf(stream.bytes, 40);
@@ -99,7 +99,7 @@ function resumed(start: StartService): void {
 
   it('a stream can be resumed at any byte after a restart', async () => {
     const user = await signIn(service());
-    service().world.openrouter.next(answer({ whole_cards: 6, plus_chars: 9, instead_of_end: 'cut' }));
+    service().world.openrouter.next(answer({ whole_candidates: 6, plus_chars: 9, instead_of_end: 'cut' }));
     const stream = await createStream(service(), user.token);
     const { id, partial } = expectList(await stream.whole(), 6, 'done');
     assert.equal(partial, true);
@@ -144,7 +144,7 @@ function late(start: StartService): void {
   it('a late subscriber receives the list so far, then the rest', async () => {
     const gate = createGate();
     const { token } = await signIn(service());
-    service().world.openrouter.next(answer({ hold: { gate, after_cards: 5 } }));
+    service().world.openrouter.next(answer({ hold: { gate, after_candidates: 5 } }));
     const first = await createStream(service(), token);
     const soFar = await first.some(6);
     const others = await Promise.all(Array.from({ length: SUBSCRIBERS_MAX - 1 }, () => subscribe(service(), token, soFar[0]?.data.id)));
@@ -158,7 +158,7 @@ function late(start: StartService): void {
   it('a generation without a subscriber has its events', async () => {
     const gate = createGate();
     const { token } = await signIn(service());
-    service().world.openrouter.next(answer({ hold: { gate, after_cards: 3 } }));
+    service().world.openrouter.next(answer({ hold: { gate, after_candidates: 3 } }));
     const accepted = await create(service(), token, undefined, { prefer: 'respond-async' });
     assert.equal(accepted.status, 202, accepted.text);
     const stream = await subscribe(service(), token, accepted.body.id);
@@ -172,14 +172,14 @@ function late(start: StartService): void {
     const { body } = await create(service(), token);
     const events = await (await subscribe(service(), token, body.id)).whole();
     expectList(events, 20, 'done');
-    assert.deepEqual(events.slice(1, -1).map(({ data: { index, ...card } }) => card), body.candidates);
+    assert.deepEqual(events.slice(1, -1).map(({ data: { index, ...candidate } }) => candidate), body.candidates);
   });
 
   it('the response headers equal those of the POST stream', async () => {
     const gate = createGate();
     const { token } = await signIn(service());
     const headers = { origin: 'https://cards.example', accept: 'application/json', 'accept-encoding': 'gzip, br' };
-    service().world.openrouter.next(answer({ hold: { gate, after_cards: 1 } }));
+    service().world.openrouter.next(answer({ hold: { gate, after_candidates: 1 } }));
     const first = await createStream(service(), token);
     const { data: { id } } = await first.next();
     const running = await openStream(service(), 'GET', `/ai-sessions/${id}/events`, { token, headers });
@@ -223,7 +223,7 @@ function after(start: StartService): void {
   it('a subscriber that has all events waits for the next ones', async () => {
     const gate = createGate();
     const { token } = await signIn(service());
-    service().world.openrouter.next(answer({ hold: { gate, after_cards: 2 } }));
+    service().world.openrouter.next(answer({ hold: { gate, after_candidates: 2 } }));
     const first = await createStream(service(), token);
     const [session] = await first.some(3);
     const readers = await Promise.all(['1.2', '1.4', '1.500'].map((lastId) => subscribe(service(), token, session?.data.id, lastId)));
@@ -244,7 +244,7 @@ function after(start: StartService): void {
     const { openrouter } = service().world;
     const { token } = await signIn(service());
     openrouter.reset();
-    openrouter.next(answer({ hold: { gate, after_cards: 4 } }));
+    openrouter.next(answer({ hold: { gate, after_candidates: 4 } }));
     const key = { 'idempotency-key': '"one"' };
     const first = await createStream(service(), token, undefined, key);
     const received = await first.some(5);
@@ -283,7 +283,7 @@ function strangers(start: StartService): void {
   it('the events of another user’s session are a 404', async () => {
     const gate = createGate();
     const [owner, stranger] = [await signIn(service()), await signIn(service())];
-    service().world.openrouter.next(answer({ hold: { gate, after_cards: 2 } }));
+    service().world.openrouter.next(answer({ hold: { gate, after_candidates: 2 } }));
     const stream = await createStream(service(), owner.token);
     const [session] = await stream.some(3);
     const path = `/ai-sessions/${session?.data.id}/events`;

@@ -45,7 +45,7 @@ function beforeTheFirst(service: () => Service): void {
   const moments: [when: string, behaviour: ModelBehaviour][] = [
     ['the model has sent nothing', silence({ headers: false })],
     ['the model has sent its headers', silence({ headers: true })],
-    ['half a candidate has arrived', answer({ whole_cards: 0, plus_chars: 60, instead_of_end: 'silence' })],
+    ['half a candidate has arrived', answer({ whole_candidates: 0, plus_chars: 60, instead_of_end: 'silence' })],
   ];
   for (const [when, behaviour] of moments) {
     it(`a generation stopped when ${when} is cancelled and refunded`, async () => {
@@ -116,28 +116,28 @@ function beforeTheFirst(service: () => Service): void {
 }
 
 function afterSome(service: () => Service): void {
-  for (const cards of [1, 3]) {
-    it(`a generation stopped after ${cards} candidates keeps them and is charged`, async () => {
+  for (const count of [1, 3]) {
+    it(`a generation stopped after ${count} candidates keeps them and is charged`, async () => {
       const gate = createGate();
-      const { user, id, nth, waiting, stream } = await begin(service(), answer({ hold: { gate, after_cards: cards } }));
-      await eventually('they are reported', async () => ((await read(service(), user.token, id)).body.candidate_count === cards ? true : undefined));
+      const { user, id, nth, waiting, stream } = await begin(service(), answer({ hold: { gate, after_candidates: count } }));
+      await eventually('they are reported', async () => ((await read(service(), user.token, id)).body.candidate_count === count ? true : undefined));
       const stopped = await stop(service(), user, id);
       assert.deepEqual([stopped.status, stopped.text], [204, '']);
       // The next read finds it ended.
       const found = await read(service(), user.token, id);
-      assert.deepEqual([found.body.status, found.body.partial, found.body.error, found.body.candidates.length], ['completed', true, null, cards]);
+      assert.deepEqual([found.body.status, found.body.partial, found.body.error, found.body.candidates.length], ['completed', true, null, count]);
       gate.open();
       await service().world.openrouter.aborted(nth);
 
       const response = await waiting;
       assert.deepEqual([response.status, response.body.partial, response.body.candidates], [201, true, found.body.candidates]);
       assert.equal(remaining(response)['generations'], 49);
-      const end = new RegExp(`event: done\ndata: {"id":"${id}","count":${cards},"partial":true,"usage":null}\n\n$`);
+      const end = new RegExp(`event: done\ndata: {"id":"${id}","count":${count},"partial":true,"usage":null}\n\n$`);
       assert.match((await stream).text, end);
       const { sessions, candidates, events } = await rowsOf(service(), user);
       assert.deepEqual(sessions.map(({ status, partial }) => [status, partial]), [['completed', true]]);
       assert.deepEqual(candidates.map(({ id }) => id), found.body.candidates.map(({ id }: { id: string }) => id));
-      assert.deepEqual(events.map(({ type, data }) => [type, data.candidates]), [['ai_session.completed', cards]]);
+      assert.deepEqual(events.map(({ type, data }) => [type, data.candidates]), [['ai_session.completed', count]]);
       expectProblem(await stop(service(), user, id), 409, 'not_running');
       assert.equal(remaining(await create(service(), user.token))['generations'], 48);
     });
@@ -147,7 +147,7 @@ function afterSome(service: () => Service): void {
     it(`a stop keeps candidates that have just arrived, ${who}`, async () => {
       const gate = createGate();
       const user = await signIn(service());
-      service().world.openrouter.next(answer({ hold: { gate, after_cards: 5 } }));
+      service().world.openrouter.next(answer({ hold: { gate, after_candidates: 5 } }));
       const created = create(service(), user.token, undefined, headers);
       await gate.reached;
       const session = await eventually('the row is open', async () => (await rowsOf(service(), user)).sessions[0]);

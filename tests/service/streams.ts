@@ -8,7 +8,7 @@ import type { EventSubscriber } from '../support/event_subscriber.ts';
 import { FINISH_PATH, SESSIONS_PATH } from '../support/gateway.ts';
 import {
   answer,
-  cardByCard,
+  candidateByCandidate,
   content,
   contentFilter,
   cutAfter,
@@ -74,7 +74,7 @@ function asItComes(start: StartService): void {
   it('each candidate is sent before the model writes the next one', async () => {
     const gates = Array.from({ length: 7 }, createGate);
     const { token } = await signIn(service());
-    service().world.openrouter.next(cardByCard(gates));
+    service().world.openrouter.next(candidateByCandidate(gates));
     const stream = await createStream(service(), token, undefined, { 'accept-encoding': 'gzip, deflate, br, zstd' });
     assert.equal((await stream.next()).event, 'session');
     for (const [index, gate] of gates.entries()) {
@@ -93,10 +93,10 @@ function asItComes(start: StartService): void {
     const id = events[0]?.data.id;
     const { sessions, candidates } = await rowsOf(service(), user);
     assert.deepEqual(sessions.map(({ id, status, partial }) => [id, status, partial]), [[id, 'completed', false]]);
-    const cards = events.slice(1, -1).map(({ data: { index, ...card } }) => card);
-    assert.deepEqual(candidates.map(({ id, front, back, prompt }) => ({ id, front, back, prompt })), cards);
+    const streamed = events.slice(1, -1).map(({ data: { index, ...candidate } }) => candidate);
+    assert.deepEqual(candidates.map(({ id, front, back, prompt }) => ({ id, front, back, prompt })), streamed);
     const found = await read(service(), user.token, id);
-    assert.deepEqual(found.body.candidates, cards);
+    assert.deepEqual(found.body.candidates, streamed);
     assert.deepEqual(done, { id, count: 20, partial: false, usage: found.body.usage });
     assert.ok(done.usage.completion_tokens > 0);
     assert.deepEqual(Object.keys(events[1]?.data), ['index', 'id', 'front', 'back', 'prompt']);
@@ -138,19 +138,19 @@ function asItComes(start: StartService): void {
 
   it('each event is one line of data for any content', async () => {
     const { token } = await signIn(service());
-    const cards = ['a\nb\n\nid: 9\n\ndata: {}', 'c\r\nd', 'e\u2028f\u2029g\u0085h', '"{}\\"', '\u{1f422}\u0000 \ud83d'].map((front) => ({
+    const candidates = ['a\nb\n\nid: 9\n\ndata: {}', 'c\r\nd', 'e\u2028f\u2029g\u0085h', '"{}\\"', '\u{1f422}\u0000 \ud83d'].map((front) => ({
       front,
       back: front,
       prompt: front,
     }));
-    service().world.openrouter.next(answer({ cards }));
+    service().world.openrouter.next(answer({ candidates }));
     const stream = await createStream(service(), token);
     const events = await stream.whole();
     const { id } = expectList(events, 5, 'done');
     assert.equal(stream.bytes.toString().split('\n').length - 1, 4 * events.length);
     const found = await read(service(), token, id);
     assert.deepEqual(events.slice(1, -1).map(({ data }) => data.front), found.body.candidates.map(({ front }: any) => front));
-    assert.equal(events[1]?.data.front, cards[0]?.front);
+    assert.equal(events[1]?.data.front, candidates[0]?.front);
   });
 
   it('an answer without streaming is sent as a stream', async () => {
@@ -249,20 +249,20 @@ function failing(start: StartService): void {
 function breakingOff(start: StartService): void {
   const service = started(start);
 
-  const ways: [name: string, behaviour: ModelBehaviour, cards: number][] = [
+  const ways: [name: string, behaviour: ModelBehaviour, candidates: number][] = [
     ['at the token limit', cutByLength(5), 5],
     ['by a cut', cutAfter(3, 10), 3],
-    ['by an error event', errorEvent({ after_cards: 2 }), 2],
+    ['by an error event', errorEvent({ after_candidates: 2 }), 2],
     ['by the filter', contentFilter(1), 1],
   ];
-  for (const [name, behaviour, cards] of ways) {
+  for (const [name, behaviour, candidates] of ways) {
     it(`a stream cut ${name} ends with done, partial`, async () => {
       const { openrouter } = service().world;
       const { token } = await signIn(service());
       openrouter.reset();
       openrouter.next(behaviour);
-      const done = expectList(await (await createStream(service(), token)).whole(), cards, 'done');
-      assert.deepEqual([done.count, done.partial], [cards, true]);
+      const done = expectList(await (await createStream(service(), token)).whole(), candidates, 'done');
+      assert.deepEqual([done.count, done.partial], [candidates, true]);
       assert.equal(openrouter.requests.total, 1);
       assert.equal((await read(service(), token, done.id)).body.partial, true);
     });
@@ -272,7 +272,7 @@ function breakingOff(start: StartService): void {
     const { openrouter } = service().world;
     const { token } = await signIn(service());
     openrouter.reset();
-    openrouter.next(answer({ hold: { gate: createGate(), after_cards: 4 } }));
+    openrouter.next(answer({ hold: { gate: createGate(), after_candidates: 4 } }));
     const stream = await createStream(service(), token);
     const [session] = await stream.some(5);
     const other = await subscribe(service(), token, session?.data.id, '1.3');
@@ -327,7 +327,7 @@ function leaving(start: StartService): void {
 
   const moments: [name: string, behaviour: (gate: Gate) => ModelBehaviour, events: number][] = [
     ['before the first card', (gate) => gated(gate), 1],
-    ['between two cards', (gate) => answer({ hold: { gate, after_cards: 3 } }), 4],
+    ['between two cards', (gate) => answer({ hold: { gate, after_candidates: 3 } }), 4],
   ];
   for (const [name, behaviour, events] of moments) {
     it(`a generation left ${name} runs to its end and is no failure`, async () => {
@@ -352,7 +352,7 @@ function leaving(start: StartService): void {
   it('the other subscribers stay connected', async () => {
     const gate = createGate();
     const { token } = await signIn(service());
-    service().world.openrouter.next(answer({ hold: { gate, after_cards: 3 } }));
+    service().world.openrouter.next(answer({ hold: { gate, after_candidates: 3 } }));
     const streams: EventSubscriber[] = [await createStream(service(), token)];
     const [session] = await streams[0]!.some(4);
     while (streams.length < 4) streams.push(await subscribe(service(), token, session?.data.id));
@@ -387,7 +387,7 @@ function silent(start: StartService): void {
   it('a silent stream has a comment after 15 s', async () => {
     const gate = createGate();
     const { token } = await signIn(service());
-    service().world.openrouter.next(answer({ hold: { gate, after_cards: 2 } }));
+    service().world.openrouter.next(answer({ hold: { gate, after_candidates: 2 } }));
     const stream = await createStream(service(), token);
     await stream.some(3);
     const since_ms = performance.now();

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { makeCards } from './candidate_maker.ts';
+import { makeCandidates } from './candidate_maker.ts';
 
 describe('the card maker', () => {
   const texts: [string, string][] = [
@@ -15,24 +15,24 @@ describe('the card maker', () => {
   ];
   for (const [name, text] of texts) {
     it(`makes cards inside the limits of ${name}`, () => {
-      const cards = makeCards(text, 20);
-      assert.ok(cards.length >= 1 && cards.length <= 20, `${cards.length} cards`);
-      for (const card of cards) {
+      const candidates = makeCandidates(text, 20);
+      assert.ok(candidates.length >= 1 && candidates.length <= 20, `${candidates.length} cards`);
+      for (const candidate of candidates) {
         for (const [field, max] of [['front', 200], ['back', 500], ['prompt', 500]] as const) {
-          const length = [...card[field]].length;
+          const length = [...candidate[field]].length;
           assert.ok(length >= 1 && length <= max, `${field} has ${length}`);
-          assert.equal(card[field], card[field].trim());
-          assert.ok(card[field].isWellFormed());
+          assert.equal(candidate[field], candidate[field].trim());
+          assert.ok(candidate[field].isWellFormed());
         }
       }
-      assert.equal(new Set(cards.map(({ front }) => front.toLowerCase())).size, cards.length);
-      assert.deepEqual(makeCards(text, 20), cards);
+      assert.equal(new Set(candidates.map(({ front }) => front.toLowerCase())).size, candidates.length);
+      assert.deepEqual(makeCandidates(text, 20), candidates);
     });
   }
 
   it('asks for a word of the text and answers with its sentence', () => {
-    const [card] = makeCards('Photosynthesis happens in chloroplasts.', 20);
-    assert.deepEqual(card, {
+    const [candidate] = makeCandidates('Photosynthesis happens in chloroplasts.', 20);
+    assert.deepEqual(candidate, {
       front: '____ happens in chloroplasts.',
       back: 'Photosynthesis happens in chloroplasts.',
       prompt: '“Photosynthesis”: Photosynthesis happens in chloroplasts.',
@@ -41,7 +41,7 @@ describe('the card maker', () => {
 
   it('makes no more than it is asked for, from the whole of the text', () => {
     const text = Array.from({ length: 100 }, (_, i) => `Sentence number ${i} speaks of thing${i}.`).join(' ');
-    const cards = makeCards(text, 5);
-    assert.deepEqual(cards.map(({ back }) => back.match(/\d+/)?.[0]), ['0', '20', '40', '60', '80']);
+    const candidates = makeCandidates(text, 5);
+    assert.deepEqual(candidates.map(({ back }) => back.match(/\d+/)?.[0]), ['0', '20', '40', '60', '80']);
   });
 });

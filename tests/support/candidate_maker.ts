@@ -1,7 +1,7 @@
 // Makes flashcards out of a text without a model: a cloze for well spread sentences. Deterministic, in any language that
 // Intl.Segmenter can cut, and always inside the service's limits. The local model server answers with these.
 
-export type Card = { front: string; back: string; prompt: string };
+export type Candidate = { front: string; back: string; prompt: string };
 
 const FRONT_CHARS = 200;
 const BACK_CHARS = 500;
@@ -14,17 +14,17 @@ const sentences = new Intl.Segmenter(undefined, { granularity: 'sentence' });
 const words = new Intl.Segmenter(undefined, { granularity: 'word' });
 
 /** At most `max` cards with different fronts, in the order of the text; at least one for a text that is not empty. */
-export function makeCards(text: string, max: number): Card[] {
-  const cards = new Map<string, Card>();
+export function makeCandidates(text: string, max: number): Candidate[] {
+  const candidates = new Map<string, Candidate>();
   for (const sentence of spread(sentencesOf(text), max)) {
-    const card = makeCard(sentence);
-    const key = card.front.toLowerCase();
-    if (!cards.has(key)) cards.set(key, card);
+    const candidate = makeCandidate(sentence);
+    const key = candidate.front.toLowerCase();
+    if (!candidates.has(key)) candidates.set(key, candidate);
   }
-  return [...cards.values()];
+  return [...candidates.values()];
 }
 
-function makeCard(sentence: string): Card {
+function makeCandidate(sentence: string): Candidate {
   const term = longestWord(sentence);
   const at = sentence.indexOf(term);
   const before = sentence.slice(0, at);

@@ -1,7 +1,7 @@
 // An answer of the model server, composed: cards as JSON, cut into pieces, streamed or whole, and ended well or badly. The
 // named failures in model_behaviour.ts are made of this.
 
-import type { Card } from './candidate_maker.ts';
+import type { Candidate } from './candidate_maker.ts';
 import type { Gate } from './gate.ts';
 import type { ModelTurn } from './model_turn.ts';
 
@@ -10,11 +10,11 @@ export type ModelBehaviour = (turn: ModelTurn) => Promise<void> | void;
 
 export type Answer = {
   /** The cards, or how many to make of the text; default: as many as the request allows. */
-  cards?: Partial<Card>[] | number;
+  candidates?: Partial<Candidate>[] | number;
   /** The message in place of cards; a list is sent piece by piece as it is. */
   content?: string | string[];
   /** The message breaks off after so many whole cards, */
-  whole_cards?: number;
+  whole_candidates?: number;
   /** and so many characters of what follows (the next card's beginning). */
   plus_chars?: number;
   /** Comments before the first piece. Default 3. */
@@ -24,7 +24,7 @@ export type Answer = {
   /** Between two pieces. Default none. */
   pause_ms?: number;
   /** Waits at the gate after so many whole cards; 0 waits before the first piece. */
-  hold?: { gate: Gate; after_cards: number };
+  hold?: { gate: Gate; after_candidates: number };
   /** How it ends after the message. Default 'stop'; null sends no finish_reason. */
   finish_reason?: string | null;
   /** Default true. */
@@ -57,29 +57,29 @@ export function answer(wanted: Answer = {}): ModelBehaviour {
 export const goodAnswer: ModelBehaviour = answer();
 
 /** The pieces of a message; `cards` is how many cards are whole once the piece is sent. */
-type Message = { pieces: { text: string; cards: number }[] };
+type Message = { pieces: { text: string; candidates: number }[] };
 
 export function compose(turn: ModelTurn, wanted: Answer): Message {
-  if (Array.isArray(wanted.content)) return { pieces: wanted.content.map((text) => ({ text, cards: 0 })) };
-  const { text, ends } = wanted.content === undefined ? cardsText(turn, wanted) : { text: wanted.content, ends: [] };
+  if (Array.isArray(wanted.content)) return { pieces: wanted.content.map((text) => ({ text, candidates: 0 })) };
+  const { text, ends } = wanted.content === undefined ? candidatesText(turn, wanted) : { text: wanted.content, ends: [] };
   const cutAt = breakOff(text, ends, wanted);
   const composed: Message = { pieces: [] };
   let at = 0;
   for (const piece of pieces(text.slice(0, cutAt), wanted.piece_bytes ?? 20)) {
     at += piece.length;
-    composed.pieces.push({ text: piece, cards: ends.filter((end) => end <= at).length });
+    composed.pieces.push({ text: piece, candidates: ends.filter((end) => end <= at).length });
   }
   return composed;
 }
 
 /** The JSON of the cards, and where in it each card's closing brace has passed. */
-function cardsText(turn: ModelTurn, wanted: Answer): { text: string; ends: number[] } {
-  const cards = Array.isArray(wanted.cards) ? wanted.cards : turn.cards(wanted.cards);
+function candidatesText(turn: ModelTurn, wanted: Answer): { text: string; ends: number[] } {
+  const candidates = Array.isArray(wanted.candidates) ? wanted.candidates : turn.candidates(wanted.candidates);
   const [before, after] = wanted.around ?? ['', ''];
   let text = before + (wanted.bare_array === true ? '[' : `{"${turn.listName}":[`);
   const ends: number[] = [];
-  for (const [i, card] of cards.entries()) {
-    text += (i === 0 ? '' : ',') + JSON.stringify(card);
+  for (const [i, candidate] of candidates.entries()) {
+    text += (i === 0 ? '' : ',') + JSON.stringify(candidate);
     ends.push(text.length);
   }
   text += (wanted.bare_array === true ? ']' : ']}') + after;
@@ -87,9 +87,9 @@ function cardsText(turn: ModelTurn, wanted: Answer): { text: string; ends: numbe
 }
 
 function breakOff(text: string, ends: number[], wanted: Answer): number {
-  if (wanted.whole_cards === undefined) return text.length;
-  const end = wanted.whole_cards === 0 ? text.indexOf('[') + 1 : ends[wanted.whole_cards - 1];
-  if (end === undefined) throw new Error(`the text gives ${ends.length} cards, not ${wanted.whole_cards}`);
+  if (wanted.whole_candidates === undefined) return text.length;
+  const end = wanted.whole_candidates === 0 ? text.indexOf('[') + 1 : ends[wanted.whole_candidates - 1];
+  if (end === undefined) throw new Error(`the text gives ${ends.length} cards, not ${wanted.whole_candidates}`);
   return end + (wanted.plus_chars ?? 0);
 }
 
@@ -97,15 +97,15 @@ export async function streamMessage(turn: ModelTurn, message: Message, wanted: A
   for (let i = 0; i < (wanted.comments ?? 3); i += 1) await turn.comment();
   await turn.chunk({ role: 'assistant', content: '' });
   let held = wanted.hold === undefined;
-  const holdAfter = async (cards: number) => {
-    if (held || wanted.hold === undefined || cards < wanted.hold.after_cards) return;
+  const holdAfter = async (candidates: number) => {
+    if (held || wanted.hold === undefined || candidates < wanted.hold.after_candidates) return;
     held = true;
     await wanted.hold.gate.pass();
   };
   await holdAfter(0);
-  for (const { text, cards } of message.pieces) {
+  for (const { text, candidates } of message.pieces) {
     await turn.chunk({ content: text });
-    await holdAfter(cards);
+    await holdAfter(candidates);
     if (wanted.pause_ms !== undefined) await turn.pause(wanted.pause_ms);
   }
 }

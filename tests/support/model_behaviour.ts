@@ -1,7 +1,7 @@
 // How the model server behaves: well, and in every way in which OpenRouter is known to fail, each by name. A behaviour is
 // a function that writes one answer; tests may bring their own.
 
-import type { Card } from './candidate_maker.ts';
+import type { Candidate } from './candidate_maker.ts';
 import type { Gate } from './gate.ts';
 import {
   type Answer,
@@ -113,13 +113,13 @@ export function onlyComments(every_ms = 50): ModelBehaviour {
 }
 
 /** One card for each gate: written up to its closing brace, and then nothing before its gate is open. */
-export function cardByCard(gates: Gate[]): ModelBehaviour {
+export function candidateByCandidate(gates: Gate[]): ModelBehaviour {
   return async (turn) => {
     turn.streamHead();
     await turn.chunk({ content: `{"${turn.listName}":[` });
-    const cards = turn.cards(gates.length);
+    const candidates = turn.candidates(gates.length);
     for (const [n, gate] of gates.entries()) {
-      await turn.chunk({ content: `${n === 0 ? '' : ','}${JSON.stringify(cards[n])}` });
+      await turn.chunk({ content: `${n === 0 ? '' : ','}${JSON.stringify(candidates[n])}` });
       await gate.pass();
     }
     await turn.chunk({ content: ']}' });
@@ -135,7 +135,7 @@ export function slowDrip(every_ms: number, piece_bytes = 20): ModelBehaviour {
 /** An error event after so many whole cards. */
 export function errorEvent(
   wanted: {
-    after_cards?: number;
+    after_candidates?: number;
     plus_chars?: number;
     code?: number | string;
     error_type?: string | null;
@@ -145,9 +145,9 @@ export function errorEvent(
 ): ModelBehaviour {
   return async (turn) => {
     turn.streamHead();
-    const broken: Answer = { whole_cards: wanted.after_cards ?? 0, plus_chars: wanted.plus_chars ?? 0 };
+    const broken: Answer = { whole_candidates: wanted.after_candidates ?? 0, plus_chars: wanted.plus_chars ?? 0 };
     const message = compose(turn, broken);
-    if ((wanted.after_cards ?? 0) > 0 || (wanted.plus_chars ?? 0) > 0) await streamMessage(turn, message, broken);
+    if ((wanted.after_candidates ?? 0) > 0 || (wanted.plus_chars ?? 0) > 0) await streamMessage(turn, message, broken);
     else await turn.comment();
     const choices =
       wanted.choices === 'empty'
@@ -160,8 +160,8 @@ export function errorEvent(
 }
 
 /** The connection is cut after so many whole cards and characters of the next. */
-export function cutAfter(whole_cards: number, plus_chars = 0): ModelBehaviour {
-  return answer({ whole_cards, plus_chars, instead_of_end: 'cut' });
+export function cutAfter(whole_candidates: number, plus_chars = 0): ModelBehaviour {
+  return answer({ whole_candidates, plus_chars, instead_of_end: 'cut' });
 }
 
 /** The connection is cut after so many bytes of a good stream. */
@@ -174,18 +174,18 @@ export function cutAfterBytes(bytes: number): ModelBehaviour {
 }
 
 /** The stream ends without `[DONE]`; with `finish_reason` null it is a cut that looks like an end. */
-export function withoutDone(wanted: { finish_reason?: string | null; whole_cards?: number } = {}): ModelBehaviour {
+export function withoutDone(wanted: { finish_reason?: string | null; whole_candidates?: number } = {}): ModelBehaviour {
   return answer({ ...wanted, usage: false, done: false });
 }
 
 /** The token limit: whole cards and the beginning of one more. Some providers give the reason another name. */
-export function cutByLength(whole_cards: number, finish_reason = 'length'): ModelBehaviour {
-  return answer({ whole_cards, plus_chars: 25, finish_reason });
+export function cutByLength(whole_candidates: number, finish_reason = 'length'): ModelBehaviour {
+  return answer({ whole_candidates, plus_chars: 25, finish_reason });
 }
 
 /** The filter struck after so many whole cards. */
-export function contentFilter(whole_cards = 0): ModelBehaviour {
-  return answer({ whole_cards, plus_chars: whole_cards === 0 ? 0 : 25, finish_reason: 'content_filter' });
+export function contentFilter(whole_candidates = 0): ModelBehaviour {
+  return answer({ whole_candidates, plus_chars: whole_candidates === 0 ? 0 : 25, finish_reason: 'content_filter' });
 }
 
 /** The model refuses, in the member that structured output has for it. */
@@ -273,15 +273,15 @@ export function inBursts(bursts: number, pause_ms: number): ModelBehaviour {
 }
 
 /** An answer that does not stop at a sensible size: good cards, one endless string, or one endless SSE line. */
-export function huge(form: 'cards' | 'string' | 'line', bytes = 5 * 1024 * 1024): ModelBehaviour {
+export function huge(kind: 'candidates' | 'string' | 'line', bytes = 5 * 1024 * 1024): ModelBehaviour {
   return async (turn) => {
     turn.streamHead();
-    if (form === 'line') await turn.write('data: ');
-    if (form !== 'line') await turn.chunk({ content: `{"${turn.listName}":[` });
-    if (form === 'string') await turn.chunk({ content: '{"front":"' });
+    if (kind === 'line') await turn.write('data: ');
+    if (kind !== 'line') await turn.chunk({ content: `{"${turn.listName}":[` });
+    if (kind === 'string') await turn.chunk({ content: '{"front":"' });
     for (let sent = 0, n = 0; sent < bytes; n += 1) {
-      const piece = form === 'cards' ? `${JSON.stringify(numberedCard(n))},` : 'x'.repeat(1000);
-      if (form === 'line') await turn.write(piece);
+      const piece = kind === 'candidates' ? `${JSON.stringify(numberedCandidate(n))},` : 'x'.repeat(1000);
+      if (kind === 'line') await turn.write(piece);
       else await turn.chunk({ content: piece });
       sent += piece.length;
     }
@@ -289,6 +289,6 @@ export function huge(form: 'cards' | 'string' | 'line', bytes = 5 * 1024 * 1024)
   };
 }
 
-function numberedCard(n: number): Card {
+function numberedCandidate(n: number): Candidate {
   return { front: `Question number ${n}?`, back: `The answer ${n}. ${'Text. '.repeat(60)}`.trim(), prompt: `Tests ${n}.` };
 }

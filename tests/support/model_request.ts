@@ -23,13 +23,13 @@ export type CompletionBody = {
 
 type JsonSchema = { type?: string; properties?: Record<string, JsonSchema>; items?: JsonSchema; maxItems?: number };
 
-const CARDS_MAX = 20;
+const CANDIDATES_MAX = 20;
 
 /** The member of the answer's root that holds the list of cards, and how many it may hold. */
 export function wantedList(body: CompletionBody | undefined): { name: string; max: number } {
   const properties = body?.response_format?.json_schema?.schema?.properties ?? {};
   const list = Object.entries(properties).find(([, schema]) => schema.type === 'array');
-  return { name: list?.[0] ?? 'candidates', max: list?.[1].maxItems ?? CARDS_MAX };
+  return { name: list?.[0] ?? 'candidates', max: list?.[1].maxItems ?? CANDIDATES_MAX };
 }
 
 /** The last message without its delimiters. */

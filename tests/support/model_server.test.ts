@@ -84,7 +84,7 @@ describe('the model server', () => {
     };
   }
 
-  const cardsIn = (content: string) => (JSON.parse(content) as { cards: { front: string }[] }).cards;
+  const candidatesIn = (content: string) => (JSON.parse(content) as { cards: { front: string }[] }).cards;
 
   it('streams cards of the text as OpenRouter does, under the names of the schema', async () => {
     const answer = await complete();
@@ -92,7 +92,7 @@ describe('the model server', () => {
     await answer.body?.cancel();
     const whole = await stream(behave.goodAnswer);
     assert.equal(whole.comments, 3);
-    assert.equal(cardsIn(whole.content).length, 6);
+    assert.equal(candidatesIn(whole.content).length, 6);
     assert.equal(whole.finish_reason, 'stop');
     assert.deepEqual(whole.chunks.at(-1)?.choices, []);
     assert.ok((whole.chunks.at(-1)?.usage?.cost ?? 0) > 0);
@@ -102,14 +102,14 @@ describe('the model server', () => {
 
   it('answers in one piece if no stream is asked for', async () => {
     const answer = (await (await complete({ stream: false })).json()) as { choices: { message: { content: string } }[] };
-    assert.equal(cardsIn(answer.choices[0]?.message.content ?? '').length, 6);
+    assert.equal(candidatesIn(answer.choices[0]?.message.content ?? '').length, 6);
   });
 
   it('finds the text between lines of delimiters, or takes all', async () => {
     for (const content of [`Text:\n=== 0a1b2c3d4e ===\n${TEXT}\n=== 0a1b2c3d4e ===`, TEXT]) {
       const body = { stream: false, messages: [{ role: 'user', content: [{ type: 'text', text: content }] }] };
       const answer = (await (await complete(body)).json()) as { choices: { message: { content: string } }[] };
-      const [first] = cardsIn(answer.choices[0]?.message.content ?? '');
+      const [first] = candidatesIn(answer.choices[0]?.message.content ?? '');
       assert.match(first?.front ?? '', /^Sentence number 0 speaks of thing0 in ____\.$/);
     }
   });
@@ -178,8 +178,8 @@ describe('the model server', () => {
       assert.equal(before.content, '');
       assert.equal(before.chunks.at(-1)?.error?.code, 502);
       assert.equal(before.finish_reason, 'error');
-      const after = await stream(behave.errorEvent({ after_cards: 2, plus_chars: 20, code: 'server_error', choices: 'empty' }));
-      assert.equal(cardsIn(`${after.content.slice(0, after.content.lastIndexOf('}') + 1)}]}`).length, 2);
+      const after = await stream(behave.errorEvent({ after_candidates: 2, plus_chars: 20, code: 'server_error', choices: 'empty' }));
+      assert.equal(candidatesIn(`${after.content.slice(0, after.content.lastIndexOf('}') + 1)}]}`).length, 2);
       assert.deepEqual(after.chunks.at(-1)?.choices, []);
       assert.equal(after.chunks.at(-1)?.error?.code, 'server_error');
       assert.equal(after.done, false);
@@ -189,7 +189,7 @@ describe('the model server', () => {
       const afterTwo = await stream(behave.cutAfter(2, 10));
       assert.ok(afterTwo.cut);
       assert.equal(afterTwo.finish_reason, null);
-      assert.equal(cardsIn(`${afterTwo.content.slice(0, afterTwo.content.lastIndexOf('}') + 1)}]}`).length, 2);
+      assert.equal(candidatesIn(`${afterTwo.content.slice(0, afterTwo.content.lastIndexOf('}') + 1)}]}`).length, 2);
       for (const bytes of [1, 10, 500]) {
         const { cut, text } = await stream(behave.cutAfterBytes(bytes));
         assert.ok(cut);
@@ -200,7 +200,7 @@ describe('the model server', () => {
     it('no [DONE], with and without a finish_reason', async () => {
       const withReason = await stream(behave.withoutDone());
       assert.deepEqual([withReason.done, withReason.finish_reason], [false, 'stop']);
-      const without = await stream(behave.withoutDone({ finish_reason: null, whole_cards: 1 }));
+      const without = await stream(behave.withoutDone({ finish_reason: null, whole_candidates: 1 }));
       assert.deepEqual([without.done, without.finish_reason], [false, null]);
     });
 
@@ -213,8 +213,8 @@ describe('the model server', () => {
         const { content, finish_reason, done } = await stream(behaviour);
         assert.equal(finish_reason, reason);
         assert.ok(done);
-        assert.throws(() => cardsIn(content), SyntaxError);
-        assert.equal(cardsIn(`${content.slice(0, content.lastIndexOf('}') + 1)}]}`).length, 3);
+        assert.throws(() => candidatesIn(content), SyntaxError);
+        assert.equal(candidatesIn(`${content.slice(0, content.lastIndexOf('}') + 1)}]}`).length, 3);
       }
       assert.equal((await stream(behave.contentFilter())).content, '{"cards":[');
     });
@@ -228,9 +228,9 @@ describe('the model server', () => {
     for (const [name, behaviour, firstBytes] of [
       ['silence without headers', behave.silence({ headers: false }), null],
       ['silence after headers', behave.silence({ headers: true }), ''],
-      ['silence after cards', behave.answer({ whole_cards: 1, instead_of_end: 'silence' }), 'prompt'],
+      ['silence after cards', behave.answer({ whole_candidates: 1, instead_of_end: 'silence' }), 'prompt'],
       ['only comments', behave.onlyComments(10), ': OPENROUTER PROCESSING\n\n: OPENROUTER PROCESSING'],
-      ['comments after cards', behave.answer({ whole_cards: 1, comments: 0, instead_of_end: 'comments' }), ': OPENROUTER'],
+      ['comments after cards', behave.answer({ whole_candidates: 1, comments: 0, instead_of_end: 'comments' }), ': OPENROUTER'],
       ['a slow drip', behave.slowDrip(20), 'data: '],
     ] as const) {
       it(`${name}, until the client leaves`, async () => {
@@ -256,7 +256,7 @@ describe('the model server', () => {
       assert.equal((await stream(behave.content('{}'))).content, '{}');
       const pieces = await stream(behave.content(['{"ca', 'rds":[', ']}']));
       assert.equal(pieces.content, '{"cards":[]}');
-      assert.deepEqual(cardsIn((await stream(behave.answer({ cards: [{ front: 'f' }] }))).content), [{ front: 'f' }]);
+      assert.deepEqual(candidatesIn((await stream(behave.answer({ candidates: [{ front: 'f' }] }))).content), [{ front: 'f' }]);
     });
 
     it('raw bytes in chunks of any size, broken UTF-8 included', async () => {
@@ -269,15 +269,15 @@ describe('the model server', () => {
     for (const line_end of ['\n', '\r\n', '\r'] as const) {
       it(`a good stream byte by byte, lines ending with ${JSON.stringify(line_end)}`, async () => {
         const { content, done, text } = await stream(behave.inChunksOf(1, { line_end }));
-        assert.equal(cardsIn(content).length, 6);
+        assert.equal(candidatesIn(content).length, 6);
         assert.ok(done);
         assert.ok(text.includes(`[DONE]${line_end}${line_end}`));
       });
     }
 
-    for (const form of ['cards', 'string', 'line'] as const) {
-      it(`five megabytes of ${form}`, async () => {
-        world.openrouter.next(behave.huge(form));
+    for (const kind of ['candidates', 'string', 'line'] as const) {
+      it(`five megabytes of ${kind}`, async () => {
+        world.openrouter.next(behave.huge(kind));
         const { text } = await readAll(await complete());
         assert.ok(text.length >= 5 * 1024 * 1024);
       });
@@ -287,7 +287,7 @@ describe('the model server', () => {
   it('holds at a gate before the first byte and between cards', async () => {
     const atStart = createGate();
     const afterTwo = createGate();
-    world.openrouter.next(behave.gated(atStart, behave.answer({ hold: { gate: afterTwo, after_cards: 2 } })));
+    world.openrouter.next(behave.gated(atStart, behave.answer({ hold: { gate: afterTwo, after_candidates: 2 } })));
     const pending = complete();
     await atStart.reached;
     atStart.open();

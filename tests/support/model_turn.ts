@@ -2,7 +2,7 @@
 
 import type { ServerResponse } from 'node:http';
 import { setImmediate as nextTurn, setTimeout as pause } from 'node:timers/promises';
-import { type Card, makeCards } from './candidate_maker.ts';
+import { type Candidate, makeCandidates } from './candidate_maker.ts';
 import { type ModelRequest, textToLearn, wantedList } from './model_request.ts';
 
 export const MODEL_STAND_IN = 'ai-sessions local model';
@@ -36,8 +36,8 @@ export class ModelTurn {
   }
 
   /** Cards made of the request's text, at most `max`. */
-  cards(max?: number): Card[] {
-    return makeCards(textToLearn(this.request.body), max ?? wantedList(this.request.body).max);
+  candidates(max?: number): Candidate[] {
+    return makeCandidates(textToLearn(this.request.body), max ?? wantedList(this.request.body).max);
   }
 
   /** Sends status and headers at once, before any body. */
