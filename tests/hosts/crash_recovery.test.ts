@@ -1,5 +1,5 @@
 // `kill -9` of workerd at each stage of a generation, and a start on the same storage. The contract, section 3: the object
-// owns the generation, and its alarm takes it up again. (At random moments, under load: random_crashes.test.ts.)
+// owns the generation, and its alarm resumes it. (At random moments, under load: random_crashes.test.ts.)
 
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
@@ -10,18 +10,18 @@ import { type Fault, FINISH_PATH, SESSIONS_PATH } from '../support/gateway.ts';
 import { answer, gated, httpError, type ModelBehaviour, refusal } from '../support/model_behaviour.ts';
 import { startOnWorkerd, type WorkerdService } from './workerd.ts';
 
-/** desk::HEARTBEAT_MS: a generation lies untouched for so long after a death, at most. */
+/** HEARTBEAT_MS: a generation is resumed at most this long after a crash. */
 const HEARTBEAT_MS = 10_000;
 /**
- * A card that is complete for longer is not lost: four times generate::STORE_EVERY_MS, for a busy machine. Less than
- * call::REST_MS, after which a service that waits for the end of a stream is done with it.
+ * A candidate that is complete for longer is not lost: four times STORE_EVERY_MS, for a busy machine. Less than REST_MS,
+ * after which the service no longer waits for the end of a stream.
  */
 const STORED_MS = 1_000;
 
-/** A user's one generation, on its way to the stage at which it will be killed. */
+/** A generation on its way to the stage of its crash. */
 type Victim = {
   user: SignedIn;
-  /** What the client is told, if it is told anything. */
+  /** The response, if the client receives one. */
   answer: Promise<Answer | undefined>;
   /** Stages. */
   modelCalled: Promise<unknown>;
@@ -31,20 +31,20 @@ type Victim = {
 
 type Case = {
   when: string;
-  /** How the model treats the first call; a second one gets a good answer. */
+  /** The behaviour of the model at the first call; a second one has a good answer. */
   model?: ModelBehaviour;
-  /** What goes wrong with this user's requests to the database, until the death. */
+  /** The faults of this user's database requests, until the crash. */
   fault?: [path: string, fault: Fault];
-  /** Waits until it is there. */
+  /** Waits for the stage. */
   stage: (victim: Victim) => Promise<unknown>;
-  /** The client goes away before the death. */
+  /** The client disconnects before the crash. */
   clientLeaves?: true;
-  /** The code that the client is told before the death. */
+  /** The code in the client's response before the crash. */
   reportedCode?: string;
   fate: {
     status: 'completed' | 'failed';
     code?: string;
-    /** Left out where the contract leaves it open. */
+    /** Absent where the contract leaves it open. */
     partial?: boolean;
     candidates: number;
     modelCalls: number;
@@ -53,100 +53,100 @@ type Case = {
 };
 
 const whole = { status: 'completed', partial: false, candidates: 20, unitsUsed: 1 } as const;
-/** Nothing of the first answer was there. */
+/** Nothing of the first answer was stored. */
 const calledAgain: Case['fate'] = { ...whole, modelCalls: 2 };
-/** All of it was there, and is not paid for twice. */
+/** The whole answer was stored, and is not billed twice. */
 const kept: Case['fate'] = { ...whole, modelCalls: 1 };
 
-/** What stands at it stands until the process dies. */
+/** A gate that stays closed until the crash. */
 const shut = () => createGate();
 
 function stages(): Case[] {
   const [afterOne, afterFive] = [shut(), shut()];
   return [
     {
-      when: 'after its first heartbeat, with nothing heard of the model',
+      when: 'after its first heartbeat, with no bytes of the model',
       model: gated(shut()),
       stage: () => pause(HEARTBEAT_MS + 1_000),
       fate: calledAgain,
     },
     {
-      when: 'before its row is open and before the first card',
+      when: 'before its row is open and before the first candidate',
       model: gated(shut()),
       fault: [SESSIONS_PATH, { kind: 'gate', gate: shut() }],
       stage: ({ modelCalled, databaseCalled }) => Promise.all([modelCalled, databaseCalled(SESSIONS_PATH)]),
       fate: calledAgain,
     },
     {
-      when: 'when its row is open and nobody has heard of it',
+      when: 'when its row is open but not confirmed',
       model: gated(shut()),
       fault: [SESSIONS_PATH, { kind: 'gate', gate: shut(), kept: true }],
       stage: ({ modelCalled, rowOpened }) => Promise.all([modelCalled, rowOpened()]),
       fate: calledAgain,
     },
     {
-      when: 'before the first card',
+      when: 'before the first candidate',
       model: gated(shut()),
       stage: ({ modelCalled, rowOpened }) => Promise.all([modelCalled, rowOpened()]),
       fate: calledAgain,
     },
     {
-      when: 'before the first card, when its client has left',
+      when: 'before the first candidate, without its client',
       model: gated(shut()),
       stage: ({ modelCalled, rowOpened }) => Promise.all([modelCalled, rowOpened()]),
       clientLeaves: true,
       fate: calledAgain,
     },
     {
-      when: 'after one card, with silence behind it',
+      when: 'after one candidate and silence',
       model: answer({ hold: { gate: afterOne, after_candidates: 1 } }),
       stage: () => afterOne.reached,
       fate: { ...kept, partial: true, candidates: 1 },
     },
     {
-      when: 'after five cards that came slowly',
+      when: 'after five slow candidates',
       model: answer({ hold: { gate: afterFive, after_candidates: 5 }, pause_ms: 10 }),
       stage: () => afterFive.reached,
       fate: { ...kept, partial: true, candidates: 5 },
     },
     {
-      when: 'while its end is on its way to the database',
+      when: 'while its completion is sent',
       fault: [FINISH_PATH, { kind: 'gate', gate: shut() }],
       stage: ({ databaseCalled }) => databaseCalled(FINISH_PATH),
       fate: kept,
     },
     {
-      when: 'when its end is written and nobody has heard of it',
+      when: 'when its completion is stored but not confirmed',
       fault: [FINISH_PATH, { kind: 'gate', gate: shut(), kept: true }],
       stage: ({ databaseCalled }) => databaseCalled(FINISH_PATH),
       fate: kept,
     },
     {
-      when: 'when the database has not taken its end',
+      when: 'when the database has rejected its completion',
       fault: [FINISH_PATH, { kind: 'answer', status: 503 }],
       stage: ({ answer }) => answer,
       reportedCode: 'database_error',
       fate: kept,
     },
     {
-      when: 'when it has failed and that is not written',
+      when: 'when it has failed, not yet persisted',
       model: httpError(402),
       fault: [FINISH_PATH, { kind: 'gate', gate: shut() }],
       stage: ({ databaseCalled }) => databaseCalled(FINISH_PATH),
       fate: { status: 'failed', code: 'ai_misconfigured', partial: false, candidates: 0, modelCalls: 1, unitsUsed: 0 },
     },
     {
-      when: 'when its text was refused and that is not written',
+      when: 'when its text was refused, not yet persisted',
       model: refusal(),
       fault: [FINISH_PATH, { kind: 'gate', gate: shut() }],
       stage: ({ databaseCalled }) => databaseCalled(FINISH_PATH),
       fate: { status: 'failed', code: 'ai_refused', partial: false, candidates: 0, modelCalls: 1, unitsUsed: 1 },
     },
     {
-      when: 'when all cards are there and the stream has no end',
+      when: 'after all candidates of an endless stream',
       model: answer({ instead_of_end: 'silence' }),
       stage: ({ modelCalled }) => modelCalled,
-      // Whole if the service was done with it before the death.
+      // Complete if the service had finished before the crash.
       fate: { status: 'completed', candidates: 20, modelCalls: 1, unitsUsed: 1 },
     },
   ];
@@ -156,13 +156,13 @@ function tooLate(): Case[] {
   const afterTwo = shut();
   return [
     {
-      when: 'before the first card',
+      when: 'before the first candidate',
       model: gated(shut()),
       stage: ({ modelCalled, rowOpened }) => Promise.all([modelCalled, rowOpened()]),
       fate: { status: 'failed', code: 'ai_timeout', partial: false, candidates: 0, modelCalls: 1, unitsUsed: 0 },
     },
     {
-      when: 'after two cards',
+      when: 'after two candidates',
       model: answer({ hold: { gate: afterTwo, after_candidates: 2 } }),
       stage: () => afterTwo.reached,
       fate: { ...kept, partial: true, candidates: 2 },
@@ -170,20 +170,20 @@ function tooLate(): Case[] {
   ];
 }
 
-// Each of them waits, most of the time, for the service's alarm.
-describe('a generation that is killed', { concurrency: true }, () => {
-  describe('and taken up inside its deadline', () => killedTogether(stages(), { AI_IDLE_TIMEOUT_MS: '60000' }));
-  describe('and taken up after its deadline', () => killedTogether(tooLate(), { AI_TIMEOUT_MS: '5000' }));
+// Each case mostly waits for the alarm.
+describe('a crashed generation', { concurrency: true }, () => {
+  describe('resumed within its deadline', () => crashTogether(stages(), { AI_IDLE_TIMEOUT_MS: '60000' }));
+  describe('resumed after its deadline', () => crashTogether(tooLate(), { AI_TIMEOUT_MS: '5000' }));
 });
 
-/** One death for all of them. */
-function killedTogether(cases: Case[], variables: Record<string, string>): void {
+/** One crash for all cases. */
+function crashTogether(cases: Case[], variables: Record<string, string>): void {
   let service: WorkerdService;
   const victims = new Map<Case, Victim>();
   before(async () => {
     service = await startOnWorkerd({ RATE_LIMIT_CONCURRENT: '1', ...variables });
     for (const each of cases) victims.set(each, await bringToItsStage(service, each));
-    // The time itself is what is promised here.
+    // This test is about the time itself.
     await pause(STORED_MS);
     service.world.gateway.clearFaults();
     await service.kill();
@@ -191,9 +191,9 @@ function killedTogether(cases: Case[], variables: Record<string, string>): void 
   after(() => service.close());
 
   for (const each of cases) {
-    it(`${each.when}: ${each.fate.status}, after ${each.fate.modelCalls} call(s) of the model, with one event`, async () => {
+    it(`${each.when}: ${each.fate.status} after ${each.fate.modelCalls} model call(s)`, async () => {
       const victim = victims.get(each);
-      assert.ok(victim, 'it was brought to its stage');
+      assert.ok(victim, 'it has reached its stage');
       assert.equal((await victim.answer)?.body.code, each.reportedCode);
       await expectFate(service, victim.user, each.fate);
     });
@@ -232,7 +232,7 @@ async function expectFate(service: WorkerdService, user: SignedIn, fate: Case['f
   );
   const calls = service.world.openrouter.requests.where(({ headers }) => headers['x-session-id'] === session['id']);
   const found = await read(service, user.token, session['id']);
-  // A place among those that run, and what is left of the units: nothing was lost with the process, nothing doubled.
+  // The concurrent limit and the remaining quota: nothing was lost in the crash, nothing doubled.
   const later = await create(service, user.token);
   const { sessions, candidates, events } = await rowsOf(service, user);
 
@@ -243,9 +243,9 @@ async function expectFate(service: WorkerdService, user: SignedIn, fate: Case['f
   if (fate.partial !== undefined) assert.equal(session['partial'], fate.partial);
   const ofSession = (rows: typeof events) => rows.filter(({ session_id }) => session_id === session['id']);
   assert.deepEqual(ofSession(candidates).map(({ position }) => position), Array.from({ length: fate.candidates }, (_, n) => n));
-  assert.equal(new Set(ofSession(candidates).map(({ front }) => front)).size, fate.candidates, 'no card is there twice');
+  assert.equal(new Set(ofSession(candidates).map(({ front }) => front)).size, fate.candidates, 'no candidate is stored twice');
   assert.deepEqual(ofSession(events).map(({ type }) => type), [`ai_session.${fate.status}`]);
   assert.equal(found.body.candidates.length, fate.candidates);
   assert.equal(calls.length, fate.modelCalls);
-  assert.equal(new Set(calls.map(({ raw }) => raw)).size, 1, 'what is sent depends on user, model and text alone');
+  assert.equal(new Set(calls.map(({ raw }) => raw)).size, 1, 'the request depends on user, model and text alone');
 }

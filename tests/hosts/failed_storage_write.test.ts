@@ -1,4 +1,4 @@
-// A storage that fails in the middle of a decision: the decision holds not at all. The ledger is written first and the
+// A storage that fails in the middle of a decision: none of its writes is kept. The ledger is written first and the
 // idempotency record last, so a request whose record cannot be written has been counted by then.
 
 import assert from 'node:assert/strict';
@@ -9,7 +9,7 @@ import { withObjectState } from './object_state.ts';
 
 const KEY = 'cannot-be-stored';
 
-/** The statement fails that writes a record with the key. */
+/** Makes the statement fail that writes a record with the key. */
 const prelude = withObjectState(`
   const { sql } = state.storage;
   const proto = Object.getPrototypeOf(sql);
@@ -31,7 +31,7 @@ after(() => service.close());
 const body = { input_text: lesson(), model: 'test/first' };
 
 for (const mode of ['sync', 'stream', 'async'] as const) {
-  it(`a decision that is stored half-way holds not at all (${mode})`, async () => {
+  it(`a decision whose last write fails is rolled back in ${mode} mode`, async () => {
     const { openrouter } = service.world;
     const user = await signIn(service);
     openrouter.reset();
@@ -40,7 +40,7 @@ for (const mode of ['sync', 'stream', 'async'] as const) {
       ? await createStream(service, user.token, body, headers).then(() => assert.fail('a stream'), (error: NoStream) => error.answer)
       : await create(service, user.token, body, headers);
     expectProblem(refused, 500, 'rate_limiter_unavailable');
-    // Read from the storage again: neither the request nor its generation is there.
+    // Read from the storage again: it has neither the request nor its generation.
     const next = await create(service, user.token, body);
     assert.equal(next.status, 201, next.text);
     assert.deepEqual(remaining(next), { burst: 9, generations: 49 });

@@ -1,5 +1,5 @@
-// `kill -9` of workerd, and a start on the same storage: a key stands for the same session before and after. Which session a
-// death leaves is in crash_recovery.test.ts.
+// `kill -9` of workerd, and a start on the same storage: a key has the same session before and after. The sessions
+// themselves: crash_recovery.test.ts.
 
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
@@ -15,11 +15,11 @@ const body = { input_text: lesson(), model: 'test/first' };
 const ASYNC = { prefer: 'respond-async' };
 
 type Case = {
-  /** What was there of the key's session when the process died. */
+  /** The state of the key's session at the crash. */
   when: string;
-  /** Brings it there. */
+  /** Brings the session to that state. */
   before: (user: SignedIn) => Promise<unknown>;
-  /** What the key comes to afterwards. */
+  /** The response to the key afterwards. */
   status: 201 | 500;
   code?: string;
   partial?: boolean;
@@ -35,7 +35,7 @@ const victims = new Map<Pick<Case, 'before'>, SignedIn>();
 const keyed = ({ token }: SignedIn, headers: Record<string, string> = {}, sent: object = body): Promise<Answer> =>
   create(service, token, sent, { 'idempotency-key': 'k', ...headers });
 
-/** Sets it going, and waits until the model is asked. */
+/** Starts a generation, and waits for the model call. */
 async function begin(user: SignedIn, behaviour: ModelBehaviour): Promise<string> {
   const { openrouter } = service.world;
   openrouter.next(behaviour);
@@ -55,7 +55,7 @@ const rowIsOpen = (user: SignedIn, run: number) =>
 
 const cases: Case[] = [
   {
-    when: 'a model that had said nothing',
+    when: 'no candidates yet',
     before: async (user) => {
       await begin(user, gated(createGate()));
       await rowIsOpen(user, 1);
@@ -63,20 +63,20 @@ const cases: Case[] = [
     ...{ status: 201, partial: false, candidates: 20, run: 1, modelCalls: 2, unitsUsed: 1 },
   },
   {
-    when: 'five cards',
+    when: 'five candidates',
     before: async (user) => {
       const id = await begin(user, answer({ hold: { gate: createGate(), after_candidates: 5 } }));
-      await eventually('they are stored', async () => ((await read(service, user.token, id)).body.candidate_count === 5 ? true : undefined));
+      await eventually('the candidates are stored', async () => ((await read(service, user.token, id)).body.candidate_count === 5 ? true : undefined));
     },
     ...{ status: 201, partial: true, candidates: 5, run: 1, modelCalls: 1, unitsUsed: 1 },
   },
   {
-    when: 'all of it',
+    when: 'its completion stored',
     before: async (user) => assert.equal((await keyed(user)).status, 201),
     ...{ status: 201, partial: false, candidates: 20, run: 1, modelCalls: 1, unitsUsed: 1 },
   },
   {
-    when: 'all of it, but not in the database',
+    when: 'its completion not yet persisted',
     before: async (user) => {
       service.world.gateway.fail(({ path, headers }) => path === FINISH_PATH && headers['authorization'] === `Bearer ${user.token}`, { kind: 'answer', status: 503 });
       expectProblem(await keyed(user), 500, 'database_error');
@@ -84,7 +84,7 @@ const cases: Case[] = [
     ...{ status: 201, partial: false, candidates: 20, run: 1, modelCalls: 1, unitsUsed: 1 },
   },
   {
-    when: 'a failure that cannot pass',
+    when: 'a final failure',
     before: async (user) => {
       service.world.openrouter.next(refusal());
       expectProblem(await keyed(user), 500, 'ai_refused');
@@ -92,12 +92,12 @@ const cases: Case[] = [
     ...{ status: 500, code: 'ai_refused', run: 1, modelCalls: 1, unitsUsed: 1 },
   },
   {
-    when: 'a failure that can pass',
+    when: 'a retryable failure',
     before: failOnce,
     ...{ status: 201, partial: false, candidates: 20, run: 2, modelCalls: 4, unitsUsed: 1 },
   },
   {
-    when: 'another try that was on its way',
+    when: 'another run in progress',
     before: async (user) => {
       await failOnce(user);
       await begin(user, gated(createGate()));
@@ -106,7 +106,7 @@ const cases: Case[] = [
     ...{ status: 201, partial: false, candidates: 20, run: 2, modelCalls: 5, unitsUsed: 1 },
   },
   {
-    when: 'another try of which the database knew nothing',
+    when: 'another run without a row',
     before: async (user) => {
       await failOnce(user);
       const opening = createGate();
@@ -118,7 +118,7 @@ const cases: Case[] = [
   },
 ];
 
-describe('a key whose session had, when the process died,', { concurrency: true }, () => {
+describe('a key after a crash', { concurrency: true }, () => {
   before(async () => {
     service = await startOnWorkerd({ RATE_LIMIT_BURST: '100/60', RATE_LIMIT_CONCURRENT: '1', AI_IDLE_TIMEOUT_MS: '60000' });
     for (const each of [...cases, stopped]) {
@@ -128,16 +128,16 @@ describe('a key whose session had, when the process died,', { concurrency: true 
     }
     service.world.gateway.clearFaults();
     const [silenced] = (await rowsOf(service, victims.get(stopped)!)).sessions;
-    // Nothing is queued any more: what the model is asked from now on, it answers, but for the one that is stopped.
+    // No behaviour is queued: the model answers every call from now on, except that of the stopped session.
     service.world.openrouter.always((turn) => (turn.request.headers['x-session-id'] === silenced?.['id'] ? silence({ headers: true }) : goodAnswer)(turn));
     await service.kill();
   });
   after(() => service.close());
 
   for (const each of cases) {
-    it(`${each.when} stands for that session, asked by many at once, and is paid for once`, async () => {
+    it(`a key whose session had ${each.when} keeps it, billed once`, async () => {
       const user = victims.get(each);
-      assert.ok(user, 'it was brought there');
+      assert.ok(user, 'it has reached that state');
       const [opened] = (await rowsOf(service, user)).sessions;
       const modes = [{}, ASYNC, { accept: 'text/event-stream' }];
       const answers = await Promise.all(Array.from({ length: 9 }, (_, n) => keyed(user, modes[n % 3])));
@@ -158,9 +158,9 @@ describe('a key whose session had, when the process died,', { concurrency: true 
     });
   }
 
-  it('a model that had said nothing can be stopped', async () => {
+  it('a generation without candidates can be stopped after a crash', async () => {
     const user = victims.get(stopped);
-    assert.ok(user, 'it was brought there');
+    assert.ok(user, 'it has reached that state');
     const { id } = (await rowsOf(service, user)).sessions[0]!;
     assert.equal((await sendRequest(service, 'DELETE', `/ai-sessions/${id}`, { token: user.token })).status, 204);
     const found = await read(service, user.token, id);
@@ -171,7 +171,7 @@ describe('a key whose session had, when the process died,', { concurrency: true 
   });
 });
 
-/** Stopped before anybody else has asked for it. */
+/** A session that is stopped before any other request for it. */
 const stopped: Pick<Case, 'before'> = {
   before: async (user) => {
     await begin(user, gated(createGate()));

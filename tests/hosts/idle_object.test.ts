@@ -1,5 +1,4 @@
-// An object that has nothing to remember empties its storage, by its alarm. Looked at from outside: the SQLite files in the
-// folder where workerd keeps what objects store.
+// An idle object empties its storage when its alarm fires. Observed from outside: the SQLite files in workerd's folder.
 
 import assert from 'node:assert/strict';
 import { cp, mkdtemp, readdir, rm } from 'node:fs/promises';
@@ -20,8 +19,8 @@ before(async () => {
 after(() => service.close());
 
 /**
- * The names of the tables that objects have, the platform's own left out. Read from a copy: a lock of ours must not get
- * into workerd's way. A copy that was taken in the middle of a write cannot be read: undefined.
+ * The tables of all objects, without the platform's own. Read from a copy, because a lock would block workerd. A copy taken
+ * in the middle of a write cannot be read: undefined.
  */
 async function tables(): Promise<string[] | undefined> {
   const copy = await mkdtemp(join(tmpdir(), 'ai-sessions-copy-'));
@@ -56,23 +55,23 @@ const kept = () => eventually('the storage has tables', async () => {
 const emptied = (deadline_ms: number) =>
   eventually('the storage is empty', async () => ((await tables())?.length === 0 ? true : undefined), deadline_ms);
 
-it('an object whose windows are over has an empty storage, and its user starts anew', async () => {
+it('an object whose windows have passed has an empty storage', async () => {
   const user = await signIn(service);
   assert.equal((await create(service, user.token, '{')).status, 400);
   assert.deepEqual(await kept(), ['candidates', 'claims', 'generations', 'ledger']);
-  // The alarm finds this one still in its window, and has to come again.
+  // The alarm fires within this window, and has to be set again.
   await pause(WINDOW_MS / 2);
   assert.deepEqual(remaining(await create(service, user.token, '{')), { burst: 1, generations: 3 });
   await emptied(2 * WINDOW_MS);
   assert.deepEqual(remaining(await create(service, user.token, '{')), { burst: 2, generations: 3 });
 });
 
-it('an object that has generated does so too', async () => {
+it('an object that has generated has an empty storage later', async () => {
   const user = await signIn(service);
   const created = await create(service, user.token);
   assert.equal(created.status, 201, created.text);
   await kept();
-  // desk::HEARTBEAT_MS: the alarm may still be the one that was set for the case that the process dies.
+  // HEARTBEAT_MS: the alarm may still be the one that was set in case of a crash.
   await emptied(10_000 + 2 * WINDOW_MS);
   assert.equal((await create(service, user.token)).status, 201);
 });

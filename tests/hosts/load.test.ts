@@ -1,4 +1,4 @@
-// The short form of `npm run load`: nothing unexpected, and every answer, row, call and unit accounted for.
+// A short `npm run load`: nothing unexpected, and responses, rows, model calls and charges add up.
 
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
@@ -20,12 +20,12 @@ describe(`${REQUESTS} requests, 32 at a time (LOAD_SEED=${seed})`, () => {
   });
   after(() => service.close());
 
-  it('are all answered, each as it may be, and add up', () => {
+  it('all responses are expected ones and add up', () => {
     assert.deepEqual(outcome.wrong, []);
     assert.equal(outcome.answered.length, REQUESTS);
   });
 
-  it('were good, bad and limited ones', () => {
+  it('the requests include successes, errors and refusals', () => {
     const statuses = new Set(outcome.answered.map(({ answer }) => answer.status));
     assert.deepEqual([200, 201, 400, 401, 404, 429, 500].filter((status) => !statuses.has(status)), []);
   });

@@ -1,6 +1,5 @@
-// The answer of a user's object is lost on its way to the edge (the platform moves objects, and a deployment starts them
-// anew), so the edge asks again. What was asked has happened once: one session, one call of the model, one unit, and the
-// request is counted once.
+// The reply of a user object is lost on its way to the edge (the platform moves objects, a deployment restarts them), so the
+// edge sends the command again. It takes effect once: one session, one model call, one charge, one counted request.
 
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
@@ -10,58 +9,58 @@ import { FINISH_PATH, SESSIONS_PATH } from '../support/gateway.ts';
 import { answer, gated, httpError, type ModelBehaviour, refusal } from '../support/model_behaviour.ts';
 import { startAfter } from './workerd.ts';
 
-/** What is lost, by the first digits of the request's id. */
+/** The loss, by the first digits of the request's id. */
 const LOSSES = {
-  /** The answer, when it is there. */
-  answer: 'aaaaaaaa',
-  /** The answer, while the generation runs: the object is asked for a 202 in its place, which it gives at once. */
+  /** The reply. */
+  reply: 'aaaaaaaa',
+  /** The reply, while the generation runs: the object replies in async mode, at once. */
   early: 'bbbbbbbb',
-  /** The question. */
-  question: 'cccccccc',
-  /** The answer, when the generation has ended: the object is asked for the plain form in its place. */
+  /** The command. */
+  command: 'cccccccc',
+  /** The reply, when the generation has ended: the object replies in sync mode. */
   late: 'eeeeeeee',
-  /** Both answers. */
+  /** The replies to both commands. */
   both: 'dddddddd',
 } as const;
 type Loss = keyof typeof LOSSES;
 
 const prelude = `
-import { env as desksEnv } from 'cloudflare:workers';
+import { env as workerEnv } from 'cloudflare:workers';
 {
   const losses = ${JSON.stringify(LOSSES)};
-  const asked = new Map();
+  const counts = new Map();
   const lost = () => new Error('Network connection lost.');
-  const desks = Object.getPrototypeOf(desksEnv.USER_SESSIONS);
-  const getByName = desks.getByName;
-  desks.getByName = function (name) {
+  const namespace = Object.getPrototypeOf(workerEnv.USER_SESSIONS);
+  const getByName = namespace.getByName;
+  namespace.getByName = function (name) {
     const stub = getByName.call(this, name);
     return {
       async fetch(request) {
-        const ask = await request.clone().json();
+        const message = await request.clone().json();
         // Callers may give two requests the same id.
-        const request_key = ask.wish.generate?.id ?? ask.request_id;
-        const nth = (asked.get(request_key) ?? 0) + 1;
-        asked.set(request_key, nth);
-        const loses = (loss) => ask.request_id.startsWith(losses[loss]);
+        const request_key = message.wish.generate?.id ?? message.request_id;
+        const nth = (counts.get(request_key) ?? 0) + 1;
+        counts.set(request_key, nth);
+        const loses = (loss) => message.request_id.startsWith(losses[loss]);
         if (loses('both') && nth <= 2) {
           await stub.fetch(request);
           throw lost();
         }
         if (nth > 1) return stub.fetch(request);
-        if (loses('question')) throw lost();
+        if (loses('command')) throw lost();
         if (loses('early')) {
-          ask.wish.generate.form = 'later';
-          await stub.fetch(new Request(request.url, { method: 'POST', body: JSON.stringify(ask) }));
+          message.wish.generate.form = 'later';
+          await stub.fetch(new Request(request.url, { method: 'POST', body: JSON.stringify(message) }));
           throw lost();
         }
         if (loses('late')) {
-          ask.wish.generate.form = 'plain';
-          await stub.fetch(new Request(request.url, { method: 'POST', body: JSON.stringify(ask) }));
+          message.wish.generate.form = 'plain';
+          await stub.fetch(new Request(request.url, { method: 'POST', body: JSON.stringify(message) }));
           throw lost();
         }
-        const answer = await stub.fetch(request);
-        if (loses('answer')) throw lost();
-        return answer;
+        const reply = await stub.fetch(request);
+        if (loses('reply')) throw lost();
+        return reply;
       },
     };
   };
@@ -78,33 +77,33 @@ before(async () => {
 });
 after(() => service.close());
 
-/** `POST /ai-sessions` that meets a loss. */
+/** Sends a `POST /ai-sessions` that meets a loss. */
 function losing(loss: Loss, { token }: SignedIn, headers: Record<string, string> = {}): Promise<Answer> {
   const request_id = LOSSES[loss] + crypto.randomUUID().slice(8);
   return create(service, token, body, { ...headers, 'x-request-id': request_id });
 }
 
-/** The user's one session, completed once, which was paid for once. */
+/** Expects the user's only session, completed and billed once. */
 async function expectOnce(user: SignedIn, calls = 1): Promise<{ id: string; candidates: object[] }> {
   const { sessions, candidates, events } = await rowsOf(service, user);
   const id = sessions[0]?.['id'];
   assert.deepEqual(sessions.map(({ status }) => status), ['completed']);
   assert.deepEqual(events.map(({ type, session_id }) => [type, session_id]), [['ai_session.completed', id]]);
   const paid = service.world.openrouter.requests.where(({ headers }) => headers['x-session-id'] === id);
-  assert.equal(paid.length, calls, 'calls of the model');
+  assert.equal(paid.length, calls, 'model calls');
   return { id, candidates: candidates.map(({ id, front, back, prompt }) => ({ id, front, back, prompt })) };
 }
 
 for (const [how, key] of [['without a key', {}], ['with a key', KEYED]] as const) {
-  describe(`a request ${how} whose answer is lost`, () => {
+  describe(`a request ${how} with a lost reply`, () => {
     for (const [mode, headers] of Object.entries(MODES)) {
-      it(`when all is done is answered ${mode} with what was made, and counted once`, async () => {
+      it(`a reply lost after the end is repeated ${mode}, counted once`, async () => {
         const user = await signIn(service);
-        const response = await losing('answer', user, { ...key, ...headers });
+        const response = await losing('reply', user, { ...key, ...headers });
         assert.equal(response.status, { 'in sync mode': 201, 'in stream mode': 200, 'in async mode': 202 }[mode], response.text);
         assert.deepEqual(remaining(response), { burst: 9, generations: 49 });
         const id = response.headers.get('location')?.split('/').at(-1) ?? '';
-        // The stream's answer began before there was an end, and the 202's too.
+        // The replies in stream and async mode began before the end.
         if (mode === 'in sync mode') assert.deepEqual((await expectOnce(user)).candidates, response.body.candidates);
         await ended(user, id);
         assert.equal((await expectOnce(user)).id, id);
@@ -112,7 +111,7 @@ for (const [how, key] of [['without a key', {}], ['with a key', KEYED]] as const
       });
     }
 
-    it('while it runs joins it, and is counted once', async () => {
+    it('a reply lost during the generation is joined, counted once', async () => {
       const gate = createGate();
       const user = await signIn(service);
       service.world.openrouter.next(gated(gate));
@@ -125,15 +124,15 @@ for (const [how, key] of [['without a key', {}], ['with a key', KEYED]] as const
       assert.deepEqual((await expectOnce(user)).candidates, response.body.candidates);
     });
 
-    it('and which never arrived is answered as any other', async () => {
+    it('a lost command is executed when it is repeated', async () => {
       const user = await signIn(service);
-      const response = await losing('question', user, key);
+      const response = await losing('command', user, key);
       assert.equal(response.status, 201, response.text);
       assert.deepEqual(remaining(response), { burst: 9, generations: 49 });
       await expectOnce(user);
     });
 
-    it('twice is refused, and what was made is there', async () => {
+    it('a reply lost twice is a 500, and the session is stored', async () => {
       const user = await signIn(service);
       expectProblem(await losing('both', user, key), 500, 'rate_limiter_unavailable');
       const { id, candidates } = await expectOnce(user);
@@ -145,10 +144,10 @@ for (const [how, key] of [['without a key', {}], ['with a key', KEYED]] as const
       ['ai_refused', refusal(), 1],
       ['ai_misconfigured', httpError(402), 0],
     ] as const) {
-      it(`and said ${code} says so, and is counted once`, async () => {
+      it(`a lost reply with ${code} is repeated, counted once`, async () => {
         const user = await signIn(service);
         service.world.openrouter.next(behaviour);
-        const response = await losing('answer', user, key);
+        const response = await losing('reply', user, key);
         expectProblem(response, 500, code);
         assert.deepEqual(remaining(response), { burst: 9, generations: 50 - used });
         const { sessions, events } = await rowsOf(service, user);
@@ -156,20 +155,20 @@ for (const [how, key] of [['without a key', {}], ['with a key', KEYED]] as const
       });
     }
 
-    it('and was not taken by the database writes it now', async () => {
+    it('a session not yet persisted is persisted on the repetition', async () => {
       const user = await signIn(service);
-      // The first answer is that of three attempts that failed.
+      // The first reply is that of three failed attempts.
       service.world.gateway.fail(isTheirs(user, FINISH_PATH), { kind: 'answer', status: 503 }, 3);
-      const response = await losing('answer', user, key);
+      const response = await losing('reply', user, key);
       assert.equal(response.status, 201, response.text);
       assert.deepEqual(remaining(response), { burst: 9, generations: 49 });
       assert.deepEqual((await expectOnce(user)).candidates, response.body.candidates);
     });
 
-    it('and cannot be read again pays for nothing twice', async () => {
+    it('a session that cannot be read again is not billed twice', async () => {
       const user = await signIn(service);
       const away = service.world.gateway.fail((request) => request.method === 'GET' && isTheirs(user, SESSIONS_PATH)(request), { kind: 'cut' });
-      const response = await losing('answer', user, key);
+      const response = await losing('reply', user, key);
       assert.equal(expectProblem(response, 500, 'database_error').retryable, true);
       assert.deepEqual(remaining(response), { burst: 9, generations: 49 });
       away.clear();
@@ -180,7 +179,7 @@ for (const [how, key] of [['without a key', {}], ['with a key', KEYED]] as const
 
 for (const [how, key] of [['without a key', {}], ['with a key', KEYED]] as const) {
   for (const [mode, headers] of Object.entries(MODES)) {
-    it(`a failure that can pass and whose answer is lost is told ${how}, ${mode}, and counted once; the next request tries again`, async () => {
+    it(`a lost retryable failure is repeated ${how}, ${mode}, counted once`, async () => {
       const user = await signIn(service);
       service.world.openrouter.next(httpError(503), 3);
       const response = await losing('late', user, { ...key, ...headers });
@@ -199,10 +198,10 @@ for (const [how, key] of [['without a key', {}], ['with a key', KEYED]] as const
   }
 }
 
-it('a failure of which there is no row and whose answer is lost is told, and counted once; with its key the next request tries again', async () => {
+it('a lost failure without a row is repeated, and its key tries again', async () => {
   const user = await signIn(service);
   service.world.gateway.fail(isTheirs(user, SESSIONS_PATH), { kind: 'answer', status: 403, body: { code: '42501' } }, 1);
-  const response = await losing('answer', user, KEYED);
+  const response = await losing('reply', user, KEYED);
   expectProblem(response, 500, 'database_error');
   assert.deepEqual(remaining(response), { burst: 9, generations: 50 });
   const next = await create(service, user.token, body, KEYED);
@@ -212,9 +211,9 @@ it('a failure of which there is no row and whose answer is lost is told, and cou
   assert.deepEqual(candidates.map(({ id }) => id), next.body.candidates.map(({ id }: { id: string }) => id));
 });
 
-it('a failure is told to the request that met it, not to the next one, though its caller gives both the same id', async () => {
+it('two requests with one id do not share a failure', async () => {
   const user = await signIn(service);
-  const same = { ...KEYED, 'x-request-id': LOSSES.question + crypto.randomUUID().slice(8) };
+  const same = { ...KEYED, 'x-request-id': LOSSES.command + crypto.randomUUID().slice(8) };
   service.world.openrouter.next(httpError(503), 3);
   expectProblem(await create(service, user.token, body, same), 500, 'ai_unavailable');
   const next = await create(service, user.token, body, same);
@@ -222,15 +221,15 @@ it('a failure is told to the request that met it, not to the next one, though it
   assert.deepEqual(remaining(next), { burst: 8, generations: 49 });
 });
 
-for (const [what, candidates, wanted] of [['before a card', 0, 'failed'], ['after two cards', 2, 'completed']] as const) {
-  it(`a stop ${what} whose answer is lost has stopped it, and says so`, async () => {
+for (const [what, candidates, wanted] of [['before a candidate', 0, 'failed'], ['after two candidates', 2, 'completed']] as const) {
+  it(`a stop ${what} with a lost reply has stopped the generation`, async () => {
     const user = await signIn(service);
     const gate = createGate();
     service.world.openrouter.next(answer({ hold: { gate, after_candidates: candidates } }) satisfies ModelBehaviour);
     const { id } = (await create(service, user.token, body, { prefer: 'respond-async' })).body;
     await eventually('the model has sent them', async () => (await read(service, user.token, id)).body.candidate_count === candidates || undefined);
     const stop = (headers = {}) => sendRequest(service, 'DELETE', `/ai-sessions/${id}`, { token: user.token, headers });
-    assert.equal((await stop({ 'x-request-id': LOSSES.answer + crypto.randomUUID().slice(8) })).status, 204);
+    assert.equal((await stop({ 'x-request-id': LOSSES.reply + crypto.randomUUID().slice(8) })).status, 204);
     gate.open();
     const { body: session } = await read(service, user.token, id);
     assert.deepEqual([session.status, session.partial], [wanted, candidates > 0]);
@@ -241,7 +240,7 @@ for (const [what, candidates, wanted] of [['before a card', 0, 'failed'], ['afte
 const isTheirs = (user: SignedIn, wanted: string) => ({ path, headers }: { path: string; headers: Record<string, unknown> }) =>
   path.split('?')[0] === wanted && headers['authorization'] === `Bearer ${user.token}`;
 
-/** Waits for the end as a client does that has the session's events. */
+/** Waits for the end by the session's events. */
 async function ended({ token }: SignedIn, id: string, end = 'done'): Promise<void> {
   const { text } = await sendRequest(service, 'GET', `/ai-sessions/${id}/events`, { token });
   assert.ok(text.includes(`event: ${end}\n`), text);

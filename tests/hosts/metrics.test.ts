@@ -1,4 +1,4 @@
-// The optional binding METRICS: one point per request. The dataset here writes what it gets to the log.
+// The optional binding METRICS: one point per request. The dataset here logs its points.
 
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
@@ -17,7 +17,7 @@ describe('a deployment with METRICS', () => {
 
   const points = () => service.logs.filter((line) => line.startsWith('POINT ')).map((line) => JSON.parse(line.slice('POINT '.length)));
 
-  it('gets one point per request, with the columns of ports::Point and nothing of the user', async () => {
+  it('METRICS receives one point per request, without user data', async () => {
     const { token } = await signIn(service);
     await sendRequest(service, 'GET', '/models');
     const created = await create(service, token);

@@ -1,4 +1,4 @@
-// The size of what is uploaded: a Worker on the free plan has to start within a second, and a cold start reads it all.
+// The upload size: a Worker on the free plan has to start within a second, and a cold start reads the whole module.
 
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';

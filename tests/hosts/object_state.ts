@@ -1,9 +1,9 @@
-// JavaScript that gets at a user's object from the inside, for tests that break the platform under it, or count what it asks of
-// the platform. It is put before the module (`startAfter`).
+// JavaScript with access to the state of a user object, for tests that break the platform under it or count its calls. It runs
+// before the module (`startAfter`).
 
 /**
- * Runs `script` with the `state` of each object as soon as there is one. `trap_guard.js` makes a weak reference to it, which is
- * the one global that an object's state is passed to.
+ * Runs `script` with the `state` of each new object. `trap_guard.js` makes a weak reference to it, the only global that
+ * receives an object's state.
  */
 export function withObjectState(script: string): string {
   return `{

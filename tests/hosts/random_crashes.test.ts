@@ -1,8 +1,8 @@
-// `kill -9` of workerd at random moments of generations under load, several times on the same storage: what was accepted
-// ends once, nothing that was used is lost or counted twice, nothing is paid for twice, and a stream that is resumed after
-// each death is one list.
+// `kill -9` of workerd at random moments of generations under load, several times on the same storage: each accepted session
+// ends once, no charge is lost or doubled, nothing is billed twice, and a stream that is resumed after each crash is one
+// list.
 //
-// The seed is printed; the choices can be made again by it, the moments only nearly. Longer, by hand:
+// The seed is printed and repeats the choices, the moments only nearly. Longer, by hand:
 //   CRASHES=40 CRASH_SEED=7 npx node --test tests/hosts/random_crashes.test.ts   (after npm run build; npx takes the project's Node)
 
 import assert from 'node:assert/strict';
@@ -46,29 +46,29 @@ const USERS = 8;
 const CONCURRENT = 6;
 const GENERATIONS = 10_000;
 
-/** desk::HEARTBEAT_MS, the attempts at the model after it, and the backoff of what the database did not take. */
+/** HEARTBEAT_MS, the model calls after it, and the backoff of database writes. */
 const ALL_ENDED_MS = 10_000 + 30_000;
-/** What the model sent so long before a death has been read and stored (generate::STORE_EVERY_MS), on a busy machine too. */
+/** Bytes sent this long before a crash have been read and stored (STORE_EVERY_MS), on a busy machine too. */
 const SURELY_STORED_MS = 1_000;
 
-/** One call that the model server got. */
+/** One call at the model server. */
 type Call = {
   session: string;
   began_ms: number;
-  /** Whether what was to be sent is a whole answer. */
+  /** Whether the behaviour sends a whole answer. */
   isGood: boolean;
-  /** Who ended it, and when. */
+  /** Which side ended it, and when. */
   end?: 'answered' | 'client left' | 'server cut';
   over_ms?: number;
 };
 
-/** What a reader heard of one generation, over all its connections. */
+/** The events of one generation, over all connections of a subscriber. */
 type Subscription = { user: SignedIn; id: string; events: StreamEvent[]; connections: number; firstCandidate_ms?: number };
 
 const seed = seedFrom('CRASH_SEED');
 const choices = seededChoices(seed);
 
-describe(`${CRASHES} deaths under load (CRASH_SEED=${seed})`, () => {
+describe(`${CRASHES} crashes under load (CRASH_SEED=${seed})`, () => {
   let service: WorkerdService;
   let users: SignedIn[];
   let sessions: Row[];
@@ -76,13 +76,13 @@ describe(`${CRASHES} deaths under load (CRASH_SEED=${seed})`, () => {
   let events: Row[];
   const crashes_ms: number[] = [];
   const calls: Call[] = [];
-  /** When the database was first asked to complete a session. */
+  /** The time of the first completion request, by session. */
   const completing_ms = new Map<string, number>();
   const answers: Answer[] = [];
   const subscriptions: Subscription[] = [];
-  /** Requests whose connection a death broke. */
+  /** Requests whose connection broke in a crash. */
   let cutByCrash = 0;
-  /** Connections that broke with no death to blame. */
+  /** Connections that broke without a crash. */
   const broken: string[] = [];
 
   before(async () => {
@@ -106,19 +106,19 @@ describe(`${CRASHES} deaths under load (CRASH_SEED=${seed})`, () => {
     const by = (status: string) => sessions.filter((session) => session['status'] === status).length;
     console.log(
       `${by('completed')} completed, ${by('failed')} failed, ${calls.length} model calls, ` +
-        `${answers.filter(({ status }) => status === 201).length} answered by cards, ${subscriptions.length} streams ` +
+        `${answers.filter(({ status }) => status === 201).length} with candidates, ${subscriptions.length} streams ` +
         `(${subscriptions.filter(({ connections }) => connections > 1).length} resumed), seed ${seed}`,
     );
   });
   after(() => service.close());
 
-  it('there was something to kill', () => {
+  it('the crashes met requests and streams', () => {
     assert.equal(crashes_ms.length, CRASHES);
-    assert.ok(cutByCrash >= CRASHES, `${cutByCrash} requests were cut by ${CRASHES} deaths`);
+    assert.ok(cutByCrash >= CRASHES, `${cutByCrash} requests were cut by ${CRASHES} crashes`);
     assert.ok(subscriptions.some(({ connections }) => connections > 1), 'a stream was cut, and went on');
   });
 
-  it('a client is answered as the contract says, or its connection broke by a death', () => {
+  it('a response is one of the contract, or its connection broke in a crash', () => {
     assert.deepEqual(broken, []);
     const ends = subscriptions.map(({ events }) => events.at(-1)?.data);
     const outcomes = new Set([
@@ -132,12 +132,12 @@ describe(`${CRASHES} deaths under load (CRASH_SEED=${seed})`, () => {
   it('every session ended', () => {
     const called = new Set(calls.map(({ session }) => session));
     const there = new Set(sessions.map(({ id }) => id));
-    assert.deepEqual([...called].filter((id) => !there.has(id)), [], 'sessions that the model was called for and that have no row');
+    assert.deepEqual([...called].filter((id) => !there.has(id)), [], 'sessions with a model call and without a row');
     assert.deepEqual(sessions.filter(({ status }) => status === 'generating'), []);
     assert.deepEqual(sessions.filter(({ ended_at }) => ended_at === null), []);
   });
 
-  it('every session has one event, that of its end', () => {
+  it('every session has one event', () => {
     const loggedTypes = new Map<string, string[]>();
     for (const { session_id, type } of events) {
       if (session_id !== null) loggedTypes.set(session_id, [...(loggedTypes.get(session_id) ?? []), type]);
@@ -147,7 +147,7 @@ describe(`${CRASHES} deaths under load (CRASH_SEED=${seed})`, () => {
     assert.equal(loggedTypes.size, sessions.length);
   });
 
-  it('a completed session has cards, each once and in their order; a failed one has none', () => {
+  it('a completed session has its candidates in order, a failed one none', () => {
     for (const { id, status } of sessions) {
       const own = candidates.filter(({ session_id }) => session_id === id);
       assert.deepEqual(own.map(({ position }) => position), own.map((_, n) => n), id);
@@ -156,19 +156,19 @@ describe(`${CRASHES} deaths under load (CRASH_SEED=${seed})`, () => {
     }
   });
 
-  it('the cards that a client was given are those that are stored', () => {
+  it('the candidates of a response are the stored ones', () => {
     for (const { body } of answers.filter(({ status }) => status === 201)) {
       const stored = candidates.filter(({ session_id }) => session_id === body.id);
       assert.deepEqual(stored.map(({ id, front, back, prompt }) => ({ id, front, back, prompt })), body.candidates);
     }
   });
 
-  it('a stream is one list, over however many connections and deaths: of the cards that are stored', async () => {
+  it('a stream over many connections is one list of the stored candidates', async () => {
     for (const { user, id, events } of subscriptions) {
       const sent = events.filter(({ event }) => event === 'candidate');
       const end = events.at(-1);
       const isNotStored = end?.data.code === 'database_error' && sent.length > 0;
-      // That is sent in the place of the last card: whoever comes back later hears the end itself.
+      // That error takes the place of the last candidate: a later subscriber receives the end itself.
       const later = await subscribe(service, user.token, id, isNotStored ? end?.id : undefined);
       const list = isNotStored ? [...events.slice(0, -1), ...(await later.whole())] : await later.whole();
       expectList(list, sent.length, list.at(-1)?.event === 'done' ? 'done' : 'error');
@@ -182,30 +182,30 @@ describe(`${CRASHES} deaths under load (CRASH_SEED=${seed})`, () => {
     }
   });
 
-  it('no model is asked again when a card was told', () => {
+  it('no model is called again after a candidate was sent', () => {
     const calledAgain = subscriptions.filter(({ id, firstCandidate_ms = Number.POSITIVE_INFINITY }) =>
       calls.some((call) => call.session === id && call.began_ms > firstCandidate_ms),
     );
     assert.deepEqual(calledAgain.map(({ id }) => id), []);
   });
 
-  it('no model is asked again when the cards are complete', () => {
+  it('no model is called again after the candidates are complete', () => {
     const again = (session: string, since_ms: number) =>
       calls.filter((call) => call.session === session && call.began_ms > since_ms).length;
     const paidTwice = [...completing_ms].filter(([session, since_ms]) => again(session, since_ms) > 0);
-    assert.deepEqual(paidTwice, [], 'sessions whose model was asked when their end was already written');
+    assert.deepEqual(paidTwice, [], 'sessions with a model call after their end was written');
 
     const stored = calls.filter(isSurelyStored);
     const beforeLast = stored.filter(({ over_ms = 0 }) => over_ms < (crashes_ms.at(-1) ?? 0));
-    assert.ok(beforeLast.length > 0, 'an answer was stored, and a death came after it');
+    assert.ok(beforeLast.length > 0, 'an answer was stored before a crash');
     assert.deepEqual(stored.filter(({ session, over_ms = 0 }) => again(session, over_ms) > 0), []);
   });
 
-  it('the units that are used are those of the completed and the refused', async () => {
+  it('the charged generations are the completed and the refused ones', async () => {
     for (const user of users) assert.equal(await unitsUsed(user), unitsEarned(sessions, user));
   });
 
-  it('each user has all places for generations again, and not one more', async () => {
+  it('the concurrent limit of each user is free again', async () => {
     const { openrouter } = service.world;
     const gate = createGate();
     openrouter.reset();
@@ -218,7 +218,7 @@ describe(`${CRASHES} deaths under load (CRASH_SEED=${seed})`, () => {
     assert.deepEqual((await Promise.all(running)).map(({ status }) => status), running.map(() => 201));
   });
 
-  /** Asks and asks, while the process is killed again and again. */
+  /** Sends requests while the process is killed repeatedly. */
   async function loadAndKill(): Promise<void> {
     let up: Promise<void> = Promise.resolve();
     let isOver = false;
@@ -231,7 +231,7 @@ describe(`${CRASHES} deaths under load (CRASH_SEED=${seed})`, () => {
       try {
         const response = await pending;
         answers.push(response);
-        // Its own pace, where dead generations hold all its places.
+        // A pause, where crashed generations use the concurrent limit.
         if (response.status === 429) await pause(100);
       } catch (error) {
         if (leaving.signal.aborted) return;
@@ -239,7 +239,7 @@ describe(`${CRASHES} deaths under load (CRASH_SEED=${seed})`, () => {
         else broken.push(String(error));
       }
     };
-    /** Listens to the end, and comes back after each death. */
+    /** Subscribes until the end, and reconnects after each crash. */
     const readStream = async (user: SignedIn) => {
       const began_ms = Date.now();
       const body = { input_text: lesson(choices.between(16, 40)), model: 'test/first' };
@@ -266,7 +266,7 @@ describe(`${CRASHES} deaths under load (CRASH_SEED=${seed})`, () => {
           }
           if (crashes_ms.some((crash_ms) => crash_ms >= began_ms)) cutByCrash += 1;
           else broken.push(String(error));
-          // Whether it was accepted nobody can tell.
+          // It is unknown whether the request was accepted.
           if (one.events.length === 0) return;
         }
       }
@@ -280,7 +280,7 @@ describe(`${CRASHES} deaths under load (CRASH_SEED=${seed})`, () => {
     });
     for (let n = 0; n < CRASHES; n += 1) {
       await pause(choices.between(300, 2_500));
-      // The others may all come too soon after one another for that.
+      // The crashes before may follow each other too soon for that.
       if (n === CRASHES - 1) await eventually('an answer is stored', () => calls.some(wasStored) || undefined, ALL_ENDED_MS);
       crashes_ms.push(Date.now());
       up = service.kill();
@@ -290,23 +290,23 @@ describe(`${CRASHES} deaths under load (CRASH_SEED=${seed})`, () => {
     await Promise.all(load);
   }
 
-  /** Whether the model's whole answer was taken, and no death came so near that some of it may be lost. */
+  /** Whether the whole answer was read, with no crash so near that a part may be lost. */
   function isSurelyStored({ isGood, end, over_ms = 0 }: Call): boolean {
-    // Also a death just before: what was still on its way is sent all the same, to nobody.
+    // Also of a crash just before: the model server sends the rest to a closed connection.
     return isGood && end === 'answered' && !crashes_ms.some((crash_ms) => Math.abs(crash_ms - over_ms) < SURELY_STORED_MS);
   }
 
-  /** The same, if a death came now. */
+  /** The same, for a crash now. */
   function wasStored(call: Call): boolean {
     return isSurelyStored(call) && Date.now() - (call.over_ms ?? 0) >= SURELY_STORED_MS;
   }
 
-  /** Delays, refusals, lost answers: so that deaths meet every stage of a write. */
+  /** Delays, refusals, lost responses: so that crashes meet every stage of a write. */
   function troubleDatabase(): void {
     const { gateway } = service.world;
     const sometimes = (probability: number) => (request: { method: string; path: string }) =>
       request.method === 'POST' && request.path.startsWith('/rest/v1/') && choices.chance(probability);
-    // The first to be asked: it sees every request, and has no fault for any.
+    // The first matcher: it sees every request and sets no fault.
     gateway.fail((request) => {
       if (request.path !== FINISH_PATH) return false;
       const { session } = JSON.parse(request.raw) as { session: { id: string } };
@@ -321,14 +321,14 @@ describe(`${CRASHES} deaths under load (CRASH_SEED=${seed})`, () => {
   }
 
   async function unitsUsed({ token }: SignedIn): Promise<number> {
-    // Counts for the burst alone, and tells how the others stand.
+    // Counts for the burst alone, and its response has the other limits.
     return GENERATIONS - (remaining(await create(service, token, '{'))['generations'] ?? Number.NaN);
   }
 
-  /** Every row is closed, and every reservation too, whether or not it has come to a row. */
+  /** Every row is ended and every reservation closed, with or without a row. */
   function allEnded(): Promise<true> {
     return eventually(
-      'everything that was accepted has ended',
+      'all accepted sessions have ended',
       async () => {
         const rows = await service.world.sql<Row>('select user_id, status, error_code from ai_generation_sessions');
         if (rows.some(({ status }) => status === 'generating')) return undefined;
@@ -345,7 +345,7 @@ function unitsEarned(sessions: Row[], user: SignedIn): number {
   return ofUser.filter(({ status, error_code }) => status === 'completed' || error_code === 'ai_refused').length;
 }
 
-/** Mostly well, now slow and now fast, and in some ways badly; all that it does is written down. */
+/** Mostly good answers, slow or fast, and some failures; all calls are recorded. */
 function recorded(calls: Call[]): ModelBehaviour {
   return async (turn) => {
     const call: Call = { session: String(turn.request.headers['x-session-id']), began_ms: Date.now(), isGood: false };

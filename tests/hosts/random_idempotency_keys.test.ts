@@ -1,7 +1,7 @@
-// Many clients of each user share a few keys, in every form, with stops, a model and a database that fail now and then, and
-// deaths of the process: each key has one session, which is paid for once, and all that was told of it agrees.
+// Many clients of each user share a few keys, in every response mode, with stops, failures of the model and the database, and
+// crashes: each key has one session, which is billed once, and all its responses agree.
 //
-// The seed is printed; the choices can be made again by it, the moments only nearly. Longer, by hand:
+// The seed is printed and repeats the choices, the moments only nearly. Longer, by hand:
 //   KEY_CRASHES=40 KEY_SEED=7 npx node --test tests/hosts/random_idempotency_keys.test.ts   (after npm run build; npx takes the project's Node)
 
 import assert from 'node:assert/strict';
@@ -17,17 +17,17 @@ import { startOnWorkerd, type WorkerdService } from './workerd.ts';
 const CRASHES = Number(process.env['KEY_CRASHES'] ?? 5);
 const USERS = 5;
 const CLIENTS = 4;
-/** Requests with one key, more or less, before its users go on to the next. */
+/** About how many requests have one key before its users take the next. */
 const PER_KEY = 10;
 const GENERATIONS = 10_000;
 
-/** desk::HEARTBEAT_MS, the attempts at the model after it, and the backoff of what the database did not take. */
+/** HEARTBEAT_MS, the model calls after it, and the backoff of database writes. */
 const ALL_ENDED_MS = 10_000 + 30_000;
 
 const MODES = { sync: {}, stream: { accept: 'text/event-stream' }, async: { prefer: 'respond-async' } } as const;
 type Mode = keyof typeof MODES;
 
-/** One answer to a request with a key. */
+/** A request with a key and its response. */
 type Exchange = { user: SignedIn; key: string; mode: Mode; answer: Answer };
 
 const seed = seedFrom('KEY_SEED');
@@ -35,7 +35,7 @@ const choices = seededChoices(seed);
 const body = { input_text: lesson(), model: 'test/first' };
 const other = { ...body, model: 'test/second' };
 
-describe(`keys, and ${CRASHES} deaths (KEY_SEED=${seed})`, () => {
+describe(`idempotency keys and ${CRASHES} crashes (KEY_SEED=${seed})`, () => {
   let service: WorkerdService;
   let users: SignedIn[];
   let sessions: Row[];
@@ -45,11 +45,11 @@ describe(`keys, and ${CRASHES} deaths (KEY_SEED=${seed})`, () => {
   const exchanges: Exchange[] = [];
   /** Model calls, by session. */
   const called_ms = new Map<string, number[]>();
-  /** When the database was first asked to complete a session. */
+  /** The time of the first completion request, by session. */
   const completing_ms = new Map<string, number>();
-  /** Connections that broke with no death to blame. */
+  /** Connections that broke without a crash. */
   const broken: string[] = [];
-  /** Answers to another body under a key that has a session. */
+  /** Responses to another body under a key that has a session. */
   const reused: Answer[] = [];
 
   before(async () => {
@@ -65,7 +65,7 @@ describe(`keys, and ${CRASHES} deaths (KEY_SEED=${seed})`, () => {
     service.world.gateway.clearFaults();
     const { sql } = service.world;
     await eventually('every session has ended', async () => {
-      // The owner's call: what is unwritten gets a token, and what nobody runs is taken up.
+      // The owner's request brings a token for sessions not yet persisted, and resumes those that do not run.
       for (const { token } of users) await sendRequest(service, 'GET', `/ai-sessions/${crypto.randomUUID()}`, { token });
       return (await sql<Row>("select 1 from ai_generation_sessions where status = 'generating'")).length === 0 ? true : undefined;
     }, ALL_ENDED_MS);
@@ -79,14 +79,14 @@ describe(`keys, and ${CRASHES} deaths (KEY_SEED=${seed})`, () => {
   });
   after(() => service.close());
 
-  it('a client is answered as the contract says, or its connection broke by a death', () => {
+  it('a response is one of the contract, or its connection broke in a crash', () => {
     assert.deepEqual(broken, []);
     const allowed = ['200', '201', '202', '409 cancelled', '429 rate_limited', '500 ai_invalid_response', '500 ai_refused', '500 ai_timeout', '500 ai_unavailable', '500 database_error'];
     const statuses = new Set(exchanges.map(({ answer: { status, body } }) => `${status} ${body?.code ?? ''}`.trim()));
     assert.deepEqual([...statuses].filter((one) => !allowed.includes(one)), []);
   });
 
-  it('a key has one session, whatever was told of it', () => {
+  it('all responses to a key have one session', () => {
     const sessionsOf = Map.groupBy(exchanges.filter(({ answer }) => answer.headers.has('location')), ({ user, key }) => `${user.id} ${key}`);
     assert.ok(sessionsOf.size > USERS);
     const seen = new Set<string>();
@@ -95,12 +95,12 @@ describe(`keys, and ${CRASHES} deaths (KEY_SEED=${seed})`, () => {
       assert.equal(ids.size, 1, `${key}: ${[...ids].join()}`);
       for (const id of ids) seen.add(id);
     }
-    assert.equal(seen.size, sessionsOf.size, 'no two keys have the same one');
+    assert.equal(seen.size, sessionsOf.size, 'no two keys have the same session');
     // A request whose connection broke may have been the only one of its key.
     assert.deepEqual([...seen].filter((id) => !sessions.some((session) => session['id'] === id)), []);
   });
 
-  it('the cards that were told are those that are stored', () => {
+  it('the candidates of a response are the stored ones', () => {
     const stored = Map.groupBy(candidates, ({ session_id }) => session_id);
     for (const { mode, answer } of exchanges) {
       const candidates = candidatesIn(mode, answer);
@@ -110,7 +110,7 @@ describe(`keys, and ${CRASHES} deaths (KEY_SEED=${seed})`, () => {
     }
   });
 
-  it('each run of a session ended at most once, and only one that can pass was followed by another', () => {
+  it('each run ended at most once, and only retryable ones were repeated', () => {
     for (const { id, run, status, error_code } of sessions) {
       const ends = events.filter(({ session_id }) => session_id === id);
       assert.equal(new Set(ends.map(({ run }) => run)).size, ends.length, id);
@@ -122,7 +122,7 @@ describe(`keys, and ${CRASHES} deaths (KEY_SEED=${seed})`, () => {
     }
   });
 
-  it('no model is asked again for cards that are complete', () => {
+  it('no model is called again after the candidates are complete', () => {
     const again = [...completing_ms].filter(([id, since_ms]) => called_ms.get(id)?.some((at_ms) => at_ms > since_ms));
     assert.deepEqual(again, []);
   });
@@ -132,7 +132,7 @@ describe(`keys, and ${CRASHES} deaths (KEY_SEED=${seed})`, () => {
     assert.deepEqual([...new Set(reused.map(({ status }) => status))], [422]);
   });
 
-  it('the units that are used are those of the completed and the refused', async () => {
+  it('the charged generations are the completed and the refused ones', async () => {
     for (const { id, token } of users) {
       const theirs = sessions.filter(({ user_id }) => user_id === id);
       const earned = theirs.filter(({ status, error_code }) => status === 'completed' || error_code === 'ai_refused').length;
@@ -140,7 +140,7 @@ describe(`keys, and ${CRASHES} deaths (KEY_SEED=${seed})`, () => {
     }
   });
 
-  it('each key comes to an end now, and to the same for all who ask', async () => {
+  it('each key now ends with the same response for all requests', async () => {
     service.world.openrouter.reset();
     const keys = new Map(exchanges.map(({ user, key }) => [`${user.id} ${key}`, { user, key }]));
     for (const { user, key } of keys.values()) {
@@ -154,7 +154,7 @@ describe(`keys, and ${CRASHES} deaths (KEY_SEED=${seed})`, () => {
   const keyed = ({ token }: SignedIn, key: string, mode: Mode, sent: object = body): Promise<Answer> =>
     create(service, token, sent, { 'idempotency-key': key, ...MODES[mode] });
 
-  /** Asks and asks, while the process is killed again and again. */
+  /** Sends requests while the process is killed repeatedly. */
   async function loadAndKill(): Promise<void> {
     let up: Promise<void> = Promise.resolve();
     let isOver = false;
@@ -171,7 +171,7 @@ describe(`keys, and ${CRASHES} deaths (KEY_SEED=${seed})`, () => {
         const id = answer.headers.get('location')?.split('/').at(-1);
         if (id !== undefined && choices.chance(0.1)) reused.push(await keyed(user, key, mode, other));
         if (id !== undefined && mode === 'async' && choices.chance(0.3)) await sendRequest(service, 'DELETE', `/ai-sessions/${id}`, { token: user.token });
-        // Its own pace, where dead generations hold all its places.
+        // A pause, where crashed generations use the concurrent limit.
         if (answer.status === 429) await pause(100);
       } catch (error) {
         if (!crashes_ms.some((crash_ms) => crash_ms >= began_ms)) broken.push(String(error));
@@ -199,7 +199,7 @@ describe(`keys, and ${CRASHES} deaths (KEY_SEED=${seed})`, () => {
     const { gateway } = service.world;
     const sometimes = (probability: number) => (request: { method: string; path: string }) =>
       request.method === 'POST' && request.path.startsWith('/rest/v1/') && choices.chance(probability);
-    // The first to be asked: it sees every request, and has no fault for any.
+    // The first matcher: it sees every request and sets no fault.
     gateway.fail((request) => {
       if (request.path !== FINISH_PATH) return false;
       const { session } = JSON.parse(request.raw) as { session: { id: string; status: string } };
@@ -212,7 +212,7 @@ describe(`keys, and ${CRASHES} deaths (KEY_SEED=${seed})`, () => {
     gateway.fail(sometimes(0.3), { kind: 'delay', ms: 50 });
   }
 
-  /** Mostly well, and often not. */
+  /** Mostly good answers, and often failures. */
   async function troubledModel(turn: Parameters<ModelBehaviour>[0]): Promise<void> {
     const id = String(turn.request.headers['x-session-id']);
     called_ms.set(id, [...(called_ms.get(id) ?? []), Date.now()]);
@@ -228,7 +228,7 @@ describe(`keys, and ${CRASHES} deaths (KEY_SEED=${seed})`, () => {
   }
 });
 
-/** What an answer says of all the cards; undefined where it says nothing of them. */
+/** All candidates of a response; undefined where it has none. */
 function candidatesIn(mode: Mode, { status, body, text }: Answer): object[] | undefined {
   if (mode === 'sync') return status === 201 ? body.candidates : undefined;
   if (mode === 'async') return body.status === 'completed' ? body.candidates : undefined;

@@ -1,4 +1,4 @@
-// The key set in the Cache API. The prelude writes each URL to the log under which something is stored.
+// The key set in the Cache API. The prelude logs each URL of a stored entry.
 
 import assert from 'node:assert/strict';
 import { after, before, it } from 'node:test';
@@ -19,7 +19,7 @@ before(async () => {
 });
 after(() => service.close());
 
-it('the key set is stored under a URL of the service’s own host that is no route', async () => {
+it('the key set is cached under a URL of the service that is no route', async () => {
   const { token } = await signIn(service);
   await sendRequest(service, 'GET', `/ai-sessions/${crypto.randomUUID()}`, { token });
   const cached = () => service.logs.filter((line) => line.startsWith('CACHED ')).map((line) => new URL(line.slice('CACHED '.length)));

@@ -1,6 +1,6 @@
-// `kill -9` of workerd while streams are open, and a start on the same storage. Whoever comes back with the id of the last
-// event that it heard gets the rest of the one list: what was told before the death is in it, and was not paid for twice.
-// (What becomes of the sessions: crash_recovery.test.ts. At random moments: random_crashes.test.ts.)
+// `kill -9` of workerd while streams are open, and a start on the same storage. A subscriber that reconnects with its last
+// event id receives the rest of the same list; candidates sent before the crash are in it and are not billed twice.
+// (The sessions themselves: crash_recovery.test.ts. At random moments: random_crashes.test.ts.)
 
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
@@ -14,40 +14,40 @@ import { startOnWorkerd, type WorkerdService } from './workerd.ts';
 
 type Case = {
   when: string;
-  /** How the model treats the first call; a second one gets a good answer. */
+  /** The behaviour of the model at the first call; a second one has a good answer. */
   model?: ModelBehaviour;
-  /** The database does not take the end, until the death. */
+  /** The database rejects the completion, until the crash. */
   isNotPersisted?: true;
-  /** So many events are heard before the death. */
+  /** The number of events received before the crash. */
   eventsReceived: number;
-  /** How the reader comes back. */
-  back: 'to the events' | 'by its key';
+  /** How the subscriber reconnects. */
+  back: 'at its events' | 'by its key';
   fate: { candidates: number; end: 'done' | 'error'; partial?: boolean; code?: string; modelCalls: number };
 };
 
 type Victim = { user: SignedIn; stream: EventSubscriber; received: StreamEvent[] };
 
-/** What stands at it stands until the process dies. */
+/** A gate that stays closed until the crash. */
 const shut = () => createGate();
 
 const cases: Case[] = [
-  { when: 'before the first card', model: gated(shut()), eventsReceived: 1, back: 'to the events', fate: { candidates: 20, end: 'done', partial: false, modelCalls: 2 } },
-  { when: 'before the first card', model: gated(shut()), eventsReceived: 1, back: 'by its key', fate: { candidates: 20, end: 'done', partial: false, modelCalls: 2 } },
+  { when: 'before the first candidate', model: gated(shut()), eventsReceived: 1, back: 'at its events', fate: { candidates: 20, end: 'done', partial: false, modelCalls: 2 } },
+  { when: 'before the first candidate', model: gated(shut()), eventsReceived: 1, back: 'by its key', fate: { candidates: 20, end: 'done', partial: false, modelCalls: 2 } },
   ...[1, 5].flatMap((candidates): Case[] =>
-    (['to the events', 'by its key'] as const).map((back) => ({
-      when: `the moment it has heard card ${candidates}`,
+    (['at its events', 'by its key'] as const).map((back) => ({
+      when: `right after candidate ${candidates}`,
       model: candidateByCandidate(gates(candidates)),
       eventsReceived: 1 + candidates,
       back,
       fate: { candidates, end: 'done', partial: true, modelCalls: 1 },
     })),
   ),
-  { when: 'after all cards, before the end is written', isNotPersisted: true, eventsReceived: 21, back: 'to the events', fate: { candidates: 20, end: 'done', partial: false, modelCalls: 1 } },
-  { when: 'before a failure is written', model: httpError(402), isNotPersisted: true, eventsReceived: 1, back: 'to the events', fate: { candidates: 0, end: 'error', code: 'ai_misconfigured', modelCalls: 1 } },
-  { when: 'when it has heard everything', model: answer({ candidates: 4 }), eventsReceived: 6, back: 'to the events', fate: { candidates: 4, end: 'done', partial: false, modelCalls: 1 } },
+  { when: 'after all candidates, before the completion is stored', isNotPersisted: true, eventsReceived: 21, back: 'at its events', fate: { candidates: 20, end: 'done', partial: false, modelCalls: 1 } },
+  { when: 'before a failure is stored', model: httpError(402), isNotPersisted: true, eventsReceived: 1, back: 'at its events', fate: { candidates: 0, end: 'error', code: 'ai_misconfigured', modelCalls: 1 } },
+  { when: 'after the last event', model: answer({ candidates: 4 }), eventsReceived: 6, back: 'at its events', fate: { candidates: 4, end: 'done', partial: false, modelCalls: 1 } },
 ];
 
-/** Open but for the last one, behind which nothing comes. */
+/** Gates that are open except the last one, after which nothing is sent. */
 function gates(candidates: number) {
   const gates = Array.from({ length: candidates }, createGate);
   for (const gate of gates.slice(0, -1)) gate.open();
@@ -56,13 +56,13 @@ function gates(candidates: number) {
 
 const KEY = { 'idempotency-key': '"the-one"' };
 
-describe('a stream whose process is killed', () => {
+describe('a stream in a crash', () => {
   let service: WorkerdService;
   const victims = new Map<Case, Victim>();
   before(async () => {
     service = await startOnWorkerd({ AI_IDLE_TIMEOUT_MS: '60000' });
     for (const each of cases) victims.set(each, await bringToItsStage(each));
-    // At this moment: what was told a moment ago is to be there.
+    // Immediately: the events sent just before must be stored.
     await service.kill();
     service.world.gateway.clearFaults();
   });
@@ -85,15 +85,15 @@ describe('a stream whose process is killed', () => {
 
   for (const each of cases) {
     const { when, back, fate } = each;
-    it(`${when}, whose reader comes back ${back}, goes on as if nothing had been`, async () => {
+    it(`a stream cut ${when} is resumed ${back}`, async () => {
       const victim = victims.get(each);
-      assert.ok(victim, 'it was brought to its stage');
+      assert.ok(victim, 'it has reached its stage');
       const { user, stream, received } = victim;
       const id = received[0]?.data.id;
-      if (received.at(-1)?.event !== 'done') assert.equal(await stream.end, 'broken', 'a stream without its end does not end as one that has it');
+      if (received.at(-1)?.event !== 'done') assert.equal(await stream.end, 'broken', 'a cut stream does not end like a whole one');
       assert.deepEqual(stream.events, received);
       const rest =
-        back === 'to the events'
+        back === 'at its events'
           ? await subscribe(service, user.token, id, stream.lastEventId)
           : await createStream(service, user.token, undefined, { ...KEY, 'last-event-id': stream.lastEventId });
       const joined = [...received, ...(await rest.whole())];

@@ -1,5 +1,5 @@
-// Streams as workerd carries them: many at once, readers that leave, readers that never read. Looked at from inside (a
-// prelude that writes down what passes) and from outside (the memory of the process).
+// Streams in workerd: many at once, readers that leave, readers that never read. Observed from inside (a prelude that logs
+// writes and reads) and from outside (the memory of the process).
 
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
@@ -23,15 +23,15 @@ describe('200 streams at once, of 200 users', () => {
   const STREAMS = 200;
   const BATCH = 20;
   const DEADLINE_MS = 120_000;
-  /** An object costs workerd more than a MB, whatever its user asks for; an open stream beside it half of one. */
+  /** An object costs workerd more than a MB for any request; an open stream adds half of one. */
   const GROWTH_MB_MAX = 300;
   let service: WorkerdService;
   let users: SignedIn[];
   before(async () => {
-    // However long it takes this machine to open all of them, the model is not to be taken for silent.
+    // Opening all streams may take longer than the default idle timeout.
     service = await startOnWorkerd({ AI_IDLE_TIMEOUT_MS: String(DEADLINE_MS), AI_TIMEOUT_MS: String(2 * DEADLINE_MS) });
     users = await Promise.all(Array.from({ length: STREAMS }, () => signIn(service)));
-    // Everybody's object is there, and has generated once.
+    // The object of every user exists and has generated once.
     for (let at = 0; at < STREAMS; at += BATCH) {
       const answers = await Promise.all(users.slice(at, at + BATCH).map(({ token }) => create(service, token)));
       assert.deepEqual([...new Set(answers.map(({ status }) => status))], [201]);
@@ -39,8 +39,8 @@ describe('200 streams at once, of 200 users', () => {
   });
   after(() => service.close());
 
-  it('are all open together, all end whole, and take bounded memory', async () => {
-    // In batches: the database is not what is measured here.
+  it('200 open streams all end whole in bounded memory', async () => {
+    // In batches: the database is not measured here.
     const gates = Array.from({ length: STREAMS / BATCH }, createGate);
     for (const gate of gates) service.world.openrouter.next(answer({ hold: { gate, after_candidates: 5 } }), BATCH);
     const before_mb = await rss_mb(service);
@@ -65,7 +65,7 @@ describe('200 streams at once, of 200 users', () => {
   });
 });
 
-/** Writes down how each write into a stream goes, and whether anybody reads a stream in JavaScript or in Wasm. */
+/** Logs the outcome of each write into a stream, and each read of a stream in JavaScript or in Wasm. */
 const prelude = `{
   const write = WritableStreamDefaultWriter.prototype.write;
   WritableStreamDefaultWriter.prototype.write = function (chunk) {
@@ -95,7 +95,7 @@ describe('the way of a stream', () => {
   after(() => service.close());
   const count = (line: string) => service.logs.filter((written) => written === line).length;
 
-  it('leads past the Worker: nobody reads it again on its way to the client', async () => {
+  it('a stream reaches the client without being read by the Worker', async () => {
     const { token } = await signIn(service);
     const stream = await createStream(service, token, undefined, { 'accept-encoding': 'identity' });
     const { id } = expectList(await stream.whole(), 20, 'done');
@@ -103,7 +103,7 @@ describe('the way of a stream', () => {
     assert.deepEqual([count('read of the model') > 0, count('read of the stream')], [true, 0]);
   });
 
-  it('ends at the second card after its reader has left, while the generation goes on', async () => {
+  it('writes end at the second candidate after the reader has left', async () => {
     const gates = Array.from({ length: 8 }, createGate);
     const user = await signIn(service);
     service.world.openrouter.next(candidateByCandidate(gates));
@@ -125,19 +125,19 @@ describe('the way of a stream', () => {
     assert.equal((await read(service, token, stream.events[0]?.data.id)).body.candidates.length, 8);
   });
 
-  it('of readers that never read holds up nobody, and keeps no more than the list for each', async () => {
+  it('readers that never read delay nothing and buffer at most one list', async () => {
     const READERS = 50;
-    /** What the generation itself takes, and what is not yet collected. */
+    /** The memory of the generation itself, and garbage. */
     const BESIDE_MB = 80;
     const user = await signIn(service);
     const candidates = Array.from({ length: 180 }, (_, n) => largestCandidate(n));
     const gate = createGate();
-    service.world.openrouter.next(answer({ candidates, piece_bytes: 2_000, hold: { gate, after_candidates: 1 } }));
+    service.world.openrouter.next(answer({ candidates, content_bytes: 2_000, hold: { gate, after_candidates: 1 } }));
     const stream = await createStream(service, user.token);
     const { data: { id } } = await stream.next();
     const before_mb = await rss_mb(service);
     const mute = await Promise.all(Array.from({ length: READERS }, () => neverRead(service, user, `/ai-sessions/${id}/events`)));
-    await eventually('all of them are followed', () => (count('write begins') >= READERS + 2 ? true : undefined));
+    await eventually('all have subscribed', () => (count('write begins') >= READERS + 2 ? true : undefined));
     gate.open();
     const done = expectList(await stream.whole(), 180, 'done');
     assert.equal(done.partial, false);
@@ -154,13 +154,13 @@ describe('the way of a stream', () => {
   const isQuiet = () => count('write begins') === count('write ends') + count('write fails');
 });
 
-/** Of the largest size that a card can have: 1200 characters of four bytes. */
+/** Of the maximum size of a candidate: 1200 characters of four bytes. */
 function largestCandidate(n: number): Candidate {
   const text = (length: number) => `${n} `.padEnd(length - 1, 'x').replaceAll('x', '\u{1f422}') + '.';
   return { front: text(200), back: text(500), prompt: text(500) };
 }
 
-/** A reader that asks and then takes nothing from its socket. */
+/** Sends a request and never reads from its socket. */
 async function neverRead(service: WorkerdService, { token }: SignedIn, path: string): Promise<Socket> {
   const { hostname, port } = new URL(service.url);
   const socket = connect(Number(port), hostname);
@@ -170,7 +170,7 @@ async function neverRead(service: WorkerdService, { token }: SignedIn, path: str
   return socket;
 }
 
-/** The storage takes cards twice, and then no more. An object's constructor is where it can be got at. */
+/** Makes the storage fail from the third insert of candidates. Accessed in the constructor of the object. */
 const brokenStorage = `{
   const { construct } = Reflect;
   let left = 2;
@@ -197,7 +197,7 @@ describe('a stream whose storage fails', () => {
   });
   after(() => service.close());
 
-  it('breaks off without an end; what was told is there for its reader to come back to', async () => {
+  it('a stream whose storage fails is cut and can be resumed', async () => {
     const gates = Array.from({ length: 5 }, createGate);
     const { token } = await signIn(service);
     service.world.openrouter.next(candidateByCandidate(gates));

@@ -1,5 +1,5 @@
-// A trap in the Wasm module tears down everything that runs in it. Whoever waits still gets an answer that a page can
-// read, and the next request finds a new instance.
+// A trap in the Wasm module tears down everything that runs in it. Waiting clients still get a response that a page can
+// read, and the next request has a new instance.
 
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
@@ -9,7 +9,7 @@ import { answer, gated } from '../support/model_behaviour.ts';
 import { within } from '../support/within.ts';
 import { startAfter } from './workerd.ts';
 
-/** `x-trap: n` on a request: the n-th time that the module then asks for the date, that ends in a trap. */
+/** `x-trap: n` on a request: the n-th call of `Date.now` after it ends in a trap. */
 const prelude = `{
   let left = 0;
   const get = Headers.prototype.get;
@@ -34,7 +34,7 @@ describe('a trap', () => {
   });
   after(() => service.close());
 
-  it('is answered in the one shape of errors, and the next request by a new instance', async () => {
+  it('a trap is a 500, and the next request has a new instance', async () => {
     const trapped = await sendRequest(service, 'GET', '/models', { headers: { 'x-trap': '1', origin } });
     assert.equal(trapped.status, 500);
     assert.equal(trapped.headers.get('content-type'), 'application/problem+json');
@@ -56,7 +56,7 @@ describe('a trap', () => {
     assert.equal(trapped.body.type, `${service.url}/docs#internal`);
   });
 
-  it('that hits others who wait answers them too, and their generation ends by itself', async () => {
+  it('other waiting requests get a 500, and their generation is resumed', async () => {
     const { token, id: user_id } = await signIn(service);
     const gate = createGate();
     service.world.openrouter.next(gated(gate));
@@ -69,17 +69,17 @@ describe('a trap', () => {
     assert.equal(answered.headers.get('access-control-allow-origin'), origin);
 
     const end = () => service.world.sql('select status from ai_generation_sessions where user_id = $1 and ended_at is not null', [user_id]);
-    const sessions = await eventually('the alarm has taken it up', async () => ((await end()).length > 0 ? await end() : undefined), 40_000);
+    const sessions = await eventually('the alarm has resumed it', async () => ((await end()).length > 0 ? await end() : undefined), 40_000);
     assert.deepEqual(sessions, [{ status: 'completed' }]);
   });
 
-  it('that hits an open stream breaks it off, and its reader goes on where it stopped', async () => {
+  it('an open stream is cut by a trap and can be resumed', async () => {
     const { token } = await signIn(service);
     service.world.openrouter.next(answer({ hold: { gate: createGate(), after_candidates: 2 } }));
     const stream = await createStream(service, token);
     const received = await stream.some(3);
     assert.equal((await sendRequest(service, 'GET', '/models', { headers: { 'x-trap': '1' } })).status, 500);
-    // However that looks from outside: without `done` or `error` it is no end.
+    // However the connection ends: without `done` or `error` the stream has not ended.
     await within(stream.end, 'the end of the connection');
     assert.deepEqual(stream.events, received);
     const rest = await subscribe(service, token, received[0]?.data.id, stream.lastEventId);

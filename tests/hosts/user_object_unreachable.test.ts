@@ -1,5 +1,5 @@
-// The one code that neither a caller nor a neighbour can bring about: the user's object cannot be reached. It guards
-// money, so nothing is let past it.
+// The code that no caller or upstream can trigger: the user object cannot be reached. It protects the budget, so no request is
+// admitted without it.
 
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
@@ -9,20 +9,20 @@ import { startAfter } from './workerd.ts';
 
 const origin = 'https://cards.example';
 
-/** In place of the binding's objects. */
+/** Replaces the objects of the binding. */
 const broken: [name: string, prelude: string][] = [
   [
     'that cannot be reached',
-    `import { env as desksEnv } from 'cloudflare:workers';
+    `import { env as workerEnv } from 'cloudflare:workers';
      for (const name of ['get', 'getByName']) {
-       Object.getPrototypeOf(desksEnv.USER_SESSIONS)[name] = () => ({ fetch: () => Promise.reject(new Error('Network connection lost.')) });
+       Object.getPrototypeOf(workerEnv.USER_SESSIONS)[name] = () => ({ fetch: () => Promise.reject(new Error('Network connection lost.')) });
      }`,
   ],
   [
-    'whose answer is the platform’s own',
-    `import { env as desksEnv } from 'cloudflare:workers';
+    'whose reply is an error page of the platform',
+    `import { env as workerEnv } from 'cloudflare:workers';
      for (const name of ['get', 'getByName']) {
-       Object.getPrototypeOf(desksEnv.USER_SESSIONS)[name] = () => ({ fetch: async () => new Response('error code: 1101', { status: 500 }) });
+       Object.getPrototypeOf(workerEnv.USER_SESSIONS)[name] = () => ({ fetch: async () => new Response('error code: 1101', { status: 500 }) });
      }`,
   ],
 ];
@@ -35,7 +35,7 @@ for (const [name, prelude] of broken) {
     });
     after(() => service.close());
 
-    it('refuses a generation, and nobody pays for one', async () => {
+    it('a generation is refused without a model call', async () => {
       const user = await signIn(service);
       const options = { token: user.token, body: { input_text: lesson(), model: 'test/first' }, headers: { origin } };
       const refused = await sendRequest(service, 'POST', '/ai-sessions', options);
@@ -44,7 +44,7 @@ for (const [name, prelude] of broken) {
       assert.deepEqual((await rowsOf(service, user)).sessions, []);
     });
 
-    it('leaves the rest as it is', async () => {
+    it('routes without the user object still work', async () => {
       assert.equal((await sendRequest(service, 'GET', '/health')).status, 200);
       assert.equal((await sendRequest(service, 'GET', '/models')).status, 200);
     });
@@ -53,9 +53,9 @@ for (const [name, prelude] of broken) {
 
 describe('an object that the platform calls overloaded', () => {
   // The platform's own error: https://developers.cloudflare.com/durable-objects/best-practices/error-handling/
-  const prelude = `import { env as desksEnv } from 'cloudflare:workers';
+  const prelude = `import { env as workerEnv } from 'cloudflare:workers';
      for (const name of ['get', 'getByName']) {
-       Object.getPrototypeOf(desksEnv.USER_SESSIONS)[name] = () => ({
+       Object.getPrototypeOf(workerEnv.USER_SESSIONS)[name] = () => ({
          fetch: () => {
            console.log('the object is called');
            return Promise.reject(Object.assign(new Error('Durable Object is overloaded.'), { overloaded: true, retryable: true }));
@@ -68,7 +68,7 @@ describe('an object that the platform calls overloaded', () => {
   });
   after(() => service.close());
 
-  it('is not called again, and the response says when to come back', async () => {
+  it('an overloaded object is not called again; Retry-After is set', async () => {
     const user = await signIn(service);
     const options = { token: user.token, body: { input_text: lesson(), model: 'test/first' }, headers: { origin } };
     const refused = await sendRequest(service, 'POST', '/ai-sessions', options);

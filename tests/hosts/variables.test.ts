@@ -1,5 +1,5 @@
-// The variables of a deployment, as they come: numbers and booleans without quotes (which must not pass for variables that are
-// not set), values with line ends, a secret that can be guessed, origins of apps, `localhost`.
+// Variables in unusual formats: numbers and booleans without quotes (which must not count as not set), values with line ends,
+// a weak secret, origins of apps, `localhost`.
 
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
@@ -8,7 +8,7 @@ import { startAfter, startOnWorkerd } from './workerd.ts';
 
 const unquoted = (variables: Record<string, unknown>) => startAfter('', variables as Record<string, string>);
 
-it('a number without quotes is read, and refused when it makes no sense', async () => {
+it('a number without quotes is read, and refused if invalid', async () => {
   const service = await unquoted({ AI_MAX_ATTEMPTS: 11, MAX_CANDIDATES: 5, AI_FALLBACK: true, LOG_LEVEL: {} });
   try {
     const { status, body } = await sendRequest(service, 'GET', '/health/ready');
@@ -20,7 +20,7 @@ it('a number without quotes is read, and refused when it makes no sense', async 
   }
 });
 
-it('an API key that can be guessed is refused as the key of the hashes, unless there is a secret', async () => {
+it('a weak API key is refused as the hash key without a secret', async () => {
   const service = await startAfter('', { OPENROUTER_API_KEY: 'ollama' });
   try {
     const { status, body } = await sendRequest(service, 'GET', '/health/ready');
@@ -31,7 +31,7 @@ it('an API key that can be guessed is refused as the key of the hashes, unless t
     const { token } = await signIn(service);
     expectProblem(await create(service, token), 500, 'internal');
     assert.equal(service.world.openrouter.requests.total, 0);
-    await eventually('the log says so', () => service.logs.find((line) => line.includes('"configuration"') && line.includes('SERVICE_SECRET')));
+    await eventually('the log line is written', () => service.logs.find((line) => line.includes('"configuration"') && line.includes('SERVICE_SECRET')));
   } finally {
     await service.close();
   }
@@ -48,7 +48,7 @@ describe('values with line ends around them', () => {
     ALLOWED_ORIGINS: 'https://cards.example\r\n',
   }));
 
-  it('are read without them', async () => {
+  it('values are read without their line ends', async () => {
     const { auth, openrouter } = service().world;
     const user = await signIn(service());
     for (const alg of ['ES256', 'HS256'] as const) {
@@ -66,7 +66,7 @@ describe('localhost', () => {
   const service = started(startOnWorkerd, ({ openrouter }) => ({ OPENROUTER_BASE_URL: openrouter.url.replace('127.0.0.1', 'localhost') }));
 
   // workerd tries every address of the name: https://github.com/cloudflare/workers-sdk/issues/2457 says that Node did not.
-  it('leads to a model server that listens on IPv4 only', async () => {
+  it('localhost reaches a model server that listens on IPv4 only', async () => {
     const created = await create(service(), (await signIn(service())).token);
     assert.equal(created.status, 201, created.text);
     assert.equal(service().world.openrouter.requests.total, 1);
@@ -79,7 +79,7 @@ describe('origins of apps', () => {
   const service = started(startOnWorkerd, { ALLOWED_ORIGINS: allowed.join(',').replace('capacitor', 'Capacitor') });
 
   for (const origin of allowed) {
-    it(`${origin} may read an answer and send a preflight`, async () => {
+    it(`${origin} may read a response and send a preflight`, async () => {
       const models = await sendRequest(service(), 'GET', '/models', { headers: { origin } });
       assert.deepEqual([models.status, models.headers.get('access-control-allow-origin')], [200, origin]);
       const preflight = await sendRequest(service(), 'OPTIONS', '/ai-sessions', {
@@ -89,7 +89,7 @@ describe('origins of apps', () => {
     });
   }
 
-  it('others of the same scheme or host are not allowed', async () => {
+  it('other origins of the same scheme or host are not allowed', async () => {
     for (const origin of ['capacitor://localhost:80', 'capacitor://example.test', 'ionic://localhost', 'http://localhost', extension.replace('a', 'b'), 'com.example.app://main', 'null']) {
       const { headers } = await sendRequest(service(), 'GET', '/models', { headers: { origin } });
       assert.equal(headers.get('access-control-allow-origin'), null, origin);
@@ -97,7 +97,7 @@ describe('origins of apps', () => {
   });
 });
 
-it('an origin that no browser sends is refused by name', async () => {
+it('an origin that no browser sends is reported by name', async () => {
   const service = await startAfter('', { ALLOWED_ORIGINS: 'https://cards.example,javascript://cards.example' });
   try {
     const { status, body } = await sendRequest(service, 'GET', '/health/ready');

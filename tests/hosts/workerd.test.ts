@@ -1,4 +1,4 @@
-// Everything that tests/service promises, on workerd. The list is the folder, so that no file can be forgotten.
+// Runs all of tests/service on workerd. The folder is the list, so that no file can be forgotten.
 
 import { readdirSync } from 'node:fs';
 import { describe } from 'node:test';

@@ -1,4 +1,4 @@
-// Starts the Worker in workerd, as Cloudflare runs it, against a local world. It holds no assertion.
+// Starts the Worker in workerd, as Cloudflare runs it, in a local world. Contains no assertion.
 
 import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -11,24 +11,24 @@ import { startWorld } from '../support/world.ts';
 
 const build = fileURLToPath(new URL('../../build/', import.meta.url));
 
-/** A service whose process and whose storage can be got at. */
+/** A service with access to its process and storage. */
 export type WorkerdService = Service & {
-  /** workerd's, since the last start. */
+  /** The process id of workerd, since the last start. */
   readonly pid: number;
-  /** The folder in which the objects keep what they store. */
+  /** The folder of the objects' storage. */
   readonly storage: string;
-  /** `kill -9`, at this very moment, and then a start on the same storage. */
+  /** Sends `kill -9` immediately, then starts on the same storage. */
   kill(): Promise<void>;
 };
 
-/** A world of its own and a Worker in it. */
+/** Starts a new world and a Worker in it. */
 export const startOnWorkerd = (variables?: Variables): Promise<WorkerdService> => startAfter('', variables);
 
-/** The same, with JavaScript that runs before the module: for tests that break the platform under it. */
+/** Starts a Worker with JavaScript that runs before the module, for tests that break the platform. */
 export async function startAfter(
   prelude: string,
   variables: Variables = {},
-  /** Bindings made by a worker of their own, by name: its script. */
+  /** Bindings that a script of their own makes, by name. */
   wrapped: Record<string, string> = {},
 ): Promise<WorkerdService> {
   const world = await startWorld();
@@ -99,19 +99,19 @@ export async function startAfter(
       await rm(storage, { recursive: true, force: true });
     },
   };
-  // A module that does not start must not leave anything behind that keeps the test run from ending.
+  // A module that does not start must not leave anything that keeps the test run from ending.
   await begin().catch(async (error: unknown) => {
-    await miniflare.dispose().catch(() => {}); // says again that it did not start
+    await miniflare.dispose().catch(() => {}); // fails again with the error of the start
     await world.close();
     throw error;
   });
   return service;
 }
 
-/** Tells one workerd of a test run from the others, in its environment. */
+/** An environment variable that identifies one workerd of a test run. */
 const SERVES_FROM = 'AI_SESSIONS_STORAGE';
 
-/** The workerd that serves from that folder; miniflare does not tell. */
+/** Finds the workerd of that folder; miniflare does not report it. */
 async function pidOf(storage: string): Promise<number> {
   for (const pid of (await readdir('/proc')).filter((name) => /^\d+$/.test(name))) {
     const environment = await readFile(`/proc/${pid}/environ`, 'utf8').catch(() => ''); // ended, or not ours
@@ -120,7 +120,7 @@ async function pidOf(storage: string): Promise<number> {
   throw new Error('no workerd serves from the storage of this service');
 }
 
-/** Lines, as they come. */
+/** Collects whole lines. */
 function collect(lines: string[]): Writable {
   let rest = '';
   return new Writable({
@@ -137,6 +137,6 @@ function collect(lines: string[]): Writable {
   });
 }
 
-/** What the module is made of, for the tests that measure it. */
+/** The files of the module, for the tests that measure it. */
 export const moduleFiles = async (): Promise<Buffer[]> =>
   Promise.all(['index.js', 'index_bg.wasm'].map((file) => readFile(join(build, file))));

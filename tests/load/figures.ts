@@ -1,10 +1,10 @@
-// The figures of a load run, and how they are printed. They describe this machine on this day; no test compares them.
+// Prints the figures of a load run. They describe this machine on this day; no test compares them.
 
 import { readFile } from 'node:fs/promises';
 import { word } from './requests.ts';
 import type { Outcome } from './run.ts';
 
-/** What a process has used. */
+/** The CPU time and memory of a process. */
 export type ProcessFigures = { cpu_s: number; rss_mb: number };
 
 /** Clock ticks of /proc in a second: 100 on every Linux that Node runs on (`getconf CLK_TCK`). */
@@ -13,7 +13,7 @@ const TICKS_PER_S = 100;
 /** From /proc/pid/stat and /proc/pid/status (proc(5)). */
 export async function processFigures(pid: number): Promise<ProcessFigures> {
   const [stat, status] = await Promise.all(['stat', 'status'].map((file) => readFile(`/proc/${pid}/${file}`, 'utf8')));
-  // The name stands in parentheses and may hold spaces; utime and stime are the 12th and 13th fields after it.
+  // The name is in parentheses and may contain spaces; utime and stime are the 12th and 13th fields after it.
   const fields = stat?.slice(stat.lastIndexOf(')') + 2).split(' ') ?? [];
   const rss_kb = status?.match(/^VmRSS:\s+(\d+) kB$/m)?.[1];
   return {
@@ -22,7 +22,7 @@ export async function processFigures(pid: number): Promise<ProcessFigures> {
   };
 }
 
-/** As a table. */
+/** Formats the figures as a table. */
 export function printed({ answered, duration_ms, before, after, modelCalls, rows }: Outcome): string {
   const generated = rows.sessions.length;
   const cpu_s = after.cpu_s - before.cpu_s;

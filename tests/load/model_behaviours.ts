@@ -1,5 +1,5 @@
-// How the model server treats the texts of a load run. The text itself names the way, so that each request knows what it
-// may be answered, whatever happens beside it.
+// The scenarios of the model server in a load run. The text itself names its scenario, so that the possible responses of
+// each request are known.
 
 import {
   answer,
@@ -19,51 +19,51 @@ import {
 } from '../support/model_behaviour.ts';
 import type { ModelRequest } from '../support/model_request.ts';
 
-export type Way = {
+export type Scenario = {
   weight: number;
   behaviour: ModelBehaviour;
-  /** Fails the first call of a session with this; the second one meets `behaviour`. */
+  /** The behaviour at the first call of a session; the second one meets `behaviour`. */
   first?: ModelBehaviour;
-  /** What it comes to: cards, all of them or not, or a code. */
-  comes_to: 'cards' | 'partial' | 'ai_unavailable' | 'ai_timeout' | 'ai_refused' | 'ai_invalid_response';
+  /** The outcome: candidates, all or some, or a code. */
+  outcome: 'candidates' | 'partial' | 'ai_unavailable' | 'ai_timeout' | 'ai_refused' | 'ai_invalid_response';
 };
 
-export const WAYS = {
-  good: { weight: 50, behaviour: goodAnswer, comes_to: 'cards' },
-  slow: { weight: 10, behaviour: answer({ pause_ms: 2 }), comes_to: 'cards' },
-  plain: { weight: 3, behaviour: plainCompletion(), comes_to: 'cards' },
-  chunked: { weight: 2, behaviour: inChunksOf(700), comes_to: 'cards' },
-  busy: { weight: 5, behaviour: goodAnswer, first: httpError(503), comes_to: 'cards' },
-  mute: { weight: 3, behaviour: goodAnswer, first: errorEvent(), comes_to: 'cards' },
-  cut: { weight: 6, behaviour: cutAfter(3, 10), comes_to: 'partial' },
-  length: { weight: 5, behaviour: cutByLength(5), comes_to: 'partial' },
-  broken: { weight: 4, behaviour: errorEvent({ after_candidates: 2 }), comes_to: 'partial' },
-  filtered: { weight: 2, behaviour: contentFilter(4), comes_to: 'partial' },
-  down: { weight: 4, behaviour: httpError(500), comes_to: 'ai_unavailable' },
-  page: { weight: 2, behaviour: htmlPage(502), comes_to: 'ai_unavailable' },
-  hushed: { weight: 1, behaviour: answer({ whole_candidates: 2, instead_of_end: 'silence' }), comes_to: 'partial' },
-  silent: { weight: 1, behaviour: goodAnswer, first: silence({ headers: true }), comes_to: 'cards' },
-  late: { weight: 2, behaviour: httpError(504), comes_to: 'ai_timeout' },
-  refused: { weight: 3, behaviour: refusal(), comes_to: 'ai_refused' },
-  empty: { weight: 2, behaviour: content('{"candidates":[]}'), comes_to: 'ai_invalid_response' },
-} satisfies Record<string, Way>;
+export const SCENARIOS = {
+  good: { weight: 50, behaviour: goodAnswer, outcome: 'candidates' },
+  slow: { weight: 10, behaviour: answer({ pause_ms: 2 }), outcome: 'candidates' },
+  plain: { weight: 3, behaviour: plainCompletion(), outcome: 'candidates' },
+  chunked: { weight: 2, behaviour: inChunksOf(700), outcome: 'candidates' },
+  busy: { weight: 5, behaviour: goodAnswer, first: httpError(503), outcome: 'candidates' },
+  mute: { weight: 3, behaviour: goodAnswer, first: errorEvent(), outcome: 'candidates' },
+  cut: { weight: 6, behaviour: cutAfter(3, 10), outcome: 'partial' },
+  length: { weight: 5, behaviour: cutByLength(5), outcome: 'partial' },
+  broken: { weight: 4, behaviour: errorEvent({ after_candidates: 2 }), outcome: 'partial' },
+  filtered: { weight: 2, behaviour: contentFilter(4), outcome: 'partial' },
+  down: { weight: 4, behaviour: httpError(500), outcome: 'ai_unavailable' },
+  page: { weight: 2, behaviour: htmlPage(502), outcome: 'ai_unavailable' },
+  hushed: { weight: 1, behaviour: answer({ whole_candidates: 2, instead_of_end: 'silence' }), outcome: 'partial' },
+  silent: { weight: 1, behaviour: goodAnswer, first: silence({ headers: true }), outcome: 'candidates' },
+  late: { weight: 2, behaviour: httpError(504), outcome: 'ai_timeout' },
+  refused: { weight: 3, behaviour: refusal(), outcome: 'ai_refused' },
+  empty: { weight: 2, behaviour: content('{"candidates":[]}'), outcome: 'ai_invalid_response' },
+} satisfies Record<string, Scenario>;
 
-export type WayName = keyof typeof WAYS;
+export type ScenarioName = keyof typeof SCENARIOS;
 
-/** The sentence that names the way. */
-export const sentenceOf = (way: WayName) => `The way of this text is called ${way}.`;
+/** The sentence that names the scenario. */
+export const sentenceOf = (scenario: ScenarioName) => `The scenario of this text is called ${scenario}.`;
 
-/** One call that the model server got. */
+/** One call at the model server. */
 export type Call = { session: string; user: string };
 
-/** What the model server was asked, and how much of it at once. */
+/** All calls at the model server, and the maximum of concurrent ones. */
 export type Calls = {
   all: Call[];
-  /** The most sessions of one user that were in flight at the same time, and whose. */
+  /** The maximum of concurrent sessions of one user, and the user. */
   mostAtOnce: number;
 };
 
-/** Treats each request as its text says, and writes down all of them. */
+/** Answers each request by the scenario of its text, and records it. */
 export function byText(calls: Calls): ModelBehaviour {
   const inFlight = new Map<ModelRequest, Call>();
   const callCounts = new Map<string, number>();
@@ -78,9 +78,9 @@ export function byText(calls: Calls): ModelBehaviour {
 
     const nth = (callCounts.get(call.session) ?? 0) + 1;
     callCounts.set(call.session, nth);
-    const name = request.raw.match(/The way of this text is called (\w+)\./)?.[1];
-    if (name === undefined || !(name in WAYS)) throw new Error(`the text names no way: ${name}`);
-    const way: Way = WAYS[name as WayName];
-    await (nth === 1 && way.first ? way.first : way.behaviour)(turn);
+    const name = request.raw.match(/The scenario of this text is called (\w+)\./)?.[1];
+    if (name === undefined || !(name in SCENARIOS)) throw new Error(`the text names no scenario: ${name}`);
+    const scenario: Scenario = SCENARIOS[name as ScenarioName];
+    await (nth === 1 && scenario.first ? scenario.first : scenario.behaviour)(turn);
   };
 }

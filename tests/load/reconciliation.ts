@@ -1,5 +1,4 @@
-// What the answers, the rows, the model's calls and the limits of a load run must add up to. Each check answers sentences
-// on what does not.
+// Reconciles responses, rows, model calls and limits of a load run. Each check returns a sentence per deviation.
 
 import type { Row, SignedIn } from '../service/service.ts';
 import type { Calls } from './model_behaviours.ts';
@@ -13,14 +12,14 @@ export type Limits = {
 
 export type Rows = Record<'sessions' | 'candidates' | 'events', Row[]>;
 
-/** All that is known when a run is over. */
+/** All records of a finished run. */
 export type Books = {
   limits: Limits;
   users: SignedIn[];
   answered: Answered[];
   calls: Calls;
   rows: Rows;
-  /** What RateLimit says is left of `generations`, by user. */
+  /** The remaining `generations` of RateLimit, by user. */
   unitsLeft: Map<string, number>;
   duration_ms: number;
   jwksRequests: number;
@@ -31,10 +30,10 @@ export function accountFor(books: Books): string[] {
 }
 
 const isCreated = ({ answer }: Answered) => answer.status === 201;
-const isGeneration = ({ way, answer }: Answered) => way !== undefined && answer.status !== 429;
+const isGeneration = ({ scenario, answer }: Answered) => scenario !== undefined && answer.status !== 429;
 const codeOf = ({ answer }: Answered): string => answer.body?.code ?? '';
 
-/** Rows by user and end are the answers by user and end: each accepted request has one, and no other has any. */
+/** Compares rows and responses by user and end: each accepted request has one row, no other has any. */
 function sessions({ users, answered, rows }: Books): string[] {
   const wrong: string[] = [];
   for (const user of users) {
@@ -42,20 +41,20 @@ function sessions({ users, answered, rows }: Books): string[] {
     const own = rows.sessions.filter(({ user_id }) => user_id === user.id);
     if (own.length !== accepted.length) wrong.push(`${accepted.length} accepted requests of a user have ${own.length} sessions`);
     for (const code of new Set([...accepted.map(codeOf), ...own.map(({ error_code }) => error_code ?? '')])) {
-      // A completed one whose end the database took late was told as a database error.
+      // A completed session that was persisted late was reported as a database error.
       if (code === '' || code === 'database_error') continue;
       const logged = accepted.filter((one) => codeOf(one) === code).length;
       const stored = own.filter(({ error_code }) => error_code === code).length;
-      if (logged !== stored) wrong.push(`${code} was told ${logged} times to a user and is stored ${stored} times`);
+      if (logged !== stored) wrong.push(`${code} was reported ${logged} times to a user and is stored ${stored} times`);
     }
     const ids = new Set(own.filter(({ status }) => status === 'completed').map(({ id }) => id));
     const lost = accepted.filter((one) => isCreated(one) && !ids.has(one.answer.body.id));
-    if (lost.length > 0) wrong.push(`${lost.length} sessions that were told as created are not completed`);
+    if (lost.length > 0) wrong.push(`${lost.length} sessions that were reported as created are not completed`);
   }
   return wrong;
 }
 
-/** One event of the session's end for each. */
+/** Expects one event for the end of each session. */
 function events({ rows }: Books): string[] {
   const ends = Map.groupBy(rows.events.filter(({ session_id }) => session_id !== null), ({ session_id }) => session_id);
   const wrong = rows.sessions.filter(({ id, status }) => {
@@ -65,51 +64,51 @@ function events({ rows }: Books): string[] {
   return wrong.map(({ id, status }) => `session ${id} is ${status} and has the events ${ends.get(id)?.map(({ type }) => type)}`);
 }
 
-/** What a client was given is what is stored, whole or not as the model's way was; a failed session has none. */
+/** Compares the candidates of responses and rows, partial where the model's behaviour was; a failed session has none. */
 function candidates({ answered, rows }: Books): string[] {
   const stored = Map.groupBy(rows.candidates, ({ session_id }) => session_id);
   const wrong: string[] = [];
-  for (const { answer, way } of answered.filter(isCreated)) {
+  for (const { answer, scenario } of answered.filter(isCreated)) {
     const { id, partial, candidates } = answer.body;
     const expected = (stored.get(id) ?? []).map(({ id, front, back, prompt }) => ({ id, front, back, prompt }));
-    if (JSON.stringify(candidates) !== JSON.stringify(expected)) wrong.push(`session ${id} was answered by other cards than are stored`);
-    if (partial !== (way?.comes_to === 'partial')) wrong.push(`session ${id}: partial is ${partial} for an answer of ${way?.comes_to}`);
+    if (JSON.stringify(candidates) !== JSON.stringify(expected)) wrong.push(`session ${id} has other candidates in its response than in its rows`);
+    if (partial !== (scenario?.outcome === 'partial')) wrong.push(`session ${id}: partial is ${partial} for a model outcome of ${scenario?.outcome}`);
   }
   for (const { id, status, partial } of rows.sessions) {
     const count = stored.get(id)?.length ?? 0;
-    if (count > 0 !== (status === 'completed')) wrong.push(`session ${id} is ${status} and has ${count} cards`);
+    if (count > 0 !== (status === 'completed')) wrong.push(`session ${id} is ${status} and has ${count} candidates`);
     if (partial && status !== 'completed') wrong.push(`session ${id} is ${status} and partial`);
   }
   return wrong;
 }
 
-/** Each call is an attempt that an event tells of, and each attempt is a call. */
+/** Compares model calls with the attempts in the events. */
 function modelCalls({ calls, rows }: Books): string[] {
   const made = Map.groupBy(calls.all, ({ session }) => session);
   const logged = new Map(rows.events.map(({ session_id, data }) => [session_id, data]));
-  const wrong = [...made.keys()].filter((id) => !logged.has(id)).map((id) => `the model was asked for session ${id}, which there is not`);
+  const wrong = [...made.keys()].filter((id) => !logged.has(id)).map((id) => `the model was called for session ${id}, which does not exist`);
   for (const { id, error_code } of rows.sessions) {
     const { attempts } = logged.get(id) ?? {};
     const modelCallCount = made.get(id)?.length ?? 0;
-    // Where the row could not be opened the call was stopped, perhaps before it had left.
+    // Where the row could not be opened the call was stopped, perhaps before it was sent.
     const isExplained = error_code === 'database_error' ? modelCallCount <= 2 : modelCallCount === attempts;
-    if (!isExplained) wrong.push(`session ${id} tells of ${attempts} attempts, and the model was asked ${modelCallCount} times`);
+    if (!isExplained) wrong.push(`session ${id} has ${attempts} attempts in its event and ${modelCallCount} model calls`);
   }
   return wrong;
 }
 
-/** Nobody has used more than the quota, and what is left is what was not used. */
+/** Expects that no user exceeded the quota, and that the remaining quota is the unused one. */
 function units({ limits, users, rows, unitsLeft }: Books): string[] {
   return users.flatMap((user) => {
     const own = rows.sessions.filter(({ user_id }) => user_id === user.id);
     const used = own.filter(({ status, error_code }) => status === 'completed' || error_code === 'ai_refused').length;
     const left = unitsLeft.get(user.id);
     if (used > limits.generations.count) return [`a user has ${used} generations of ${limits.generations.count}`];
-    return left === limits.generations.count - used ? [] : [`a user has used ${used} generations and is told that ${left} are left`];
+    return left === limits.generations.count - used ? [] : [`a user has used ${used} generations and RateLimit has ${left} left`];
   });
 }
 
-/** In no window were more requests of a user let in than the quota. A request counts at some time before its answer. */
+/** Expects that no window admitted more requests of a user than the quota. A request counts at some time before its response. */
 function bursts({ limits: { burst }, users, answered }: Books): string[] {
   return users.flatMap((user) => {
     const letIn = answered.filter(
@@ -120,16 +119,16 @@ function bursts({ limits: { burst }, users, answered }: Books): string[] {
       return letIn.filter((one) => one.sent_ms >= sent_ms && one.answered_ms < end_ms).length;
     });
     const most = Math.max(0, ...counts);
-    return most > burst.count ? [`${most} requests of a user were let in within ${burst.window_s} s, ${burst.count} are allowed`] : [];
+    return most > burst.count ? [`${most} requests of a user were admitted within ${burst.window_s} s, ${burst.count} are allowed`] : [];
   });
 }
 
-/** The model server never had more sessions of one user in flight than allowed. */
+/** Expects no more concurrent sessions of one user at the model server than allowed. */
 function places({ limits, calls }: Books): string[] {
-  return calls.mostAtOnce > limits.concurrent ? [`${calls.mostAtOnce} generations of a user ran at once`] : [];
+  return calls.mostAtOnce > limits.concurrent ? [`${calls.mostAtOnce} generations of a user ran concurrently`] : [];
 }
 
-/** The event log tells of each limit that a user met, at most once in a window (of `concurrent`: a minute). */
+/** Expects an event for each limit that a user met, at most one in a window (of `concurrent`: a minute). */
 function loggedLimits({ limits, users, answered, rows, duration_ms }: Books): string[] {
   const windows = {
     burst: limits.burst.window_s,
@@ -141,13 +140,13 @@ function loggedLimits({ limits, users, answered, rows, duration_ms }: Books): st
       const met = answered.some(({ user: by, answer }) => by === user && answer.body?.['violated-policies']?.includes(policy));
       const logged = rows.events.filter(({ user_id, data }) => user_id === user.id && data.policy === policy).length;
       const most = met ? 1 + Math.floor(duration_ms / 1000 / window_s) : 0;
-      return logged >= (met ? 1 : 0) && logged <= most ? [] : [`the event log tells ${logged} times of a user’s ${policy}, at most ${most} are right`];
+      return logged >= (met ? 1 : 0) && logged <= most ? [] : [`the event log has ${logged} events of a user’s ${policy}, at most ${most} are right`];
     }),
   );
 }
 
-/** Unknown keys make one refresh in 30 s at most, beside the first fetch. */
+/** Unknown keys cause at most one refresh in 30 s, besides the first fetch. */
 function keys({ duration_ms, jwksRequests }: Books): string[] {
   const most = 2 + Math.ceil(duration_ms / 30_000);
-  return jwksRequests <= most ? [] : [`the sign-in service was asked ${jwksRequests} times for keys`];
+  return jwksRequests <= most ? [] : [`the sign-in service received ${jwksRequests} requests for keys`];
 }

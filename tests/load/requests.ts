@@ -1,52 +1,52 @@
-// The requests of a load run: good ones, bad ones and forged ones, each with the answers that it may get.
+// The requests of a load run: valid, invalid and forged ones, each with its possible responses.
 
 import { type Answer, createStream, lesson, NoStream, type RequestOptions, sendRequest, type Service, type SignedIn, subscribe } from '../service/service.ts';
 import { isEnd, type StreamEvent } from '../support/event_stream.ts';
 import type { Choices } from '../support/seeded_random.ts';
-import { sentenceOf, type Way, type WayName, WAYS } from './model_behaviours.ts';
+import { sentenceOf, type Scenario, type ScenarioName, SCENARIOS } from './model_behaviours.ts';
 
-/** One request that has been chosen. */
+/** A chosen request. */
 export type Chosen = {
   kind: string;
   method: string;
   path: string;
-  question: RequestOptions;
+  options: RequestOptions;
   /** Each is a status, and where it is an error, a space and the code: `429 rate_limited`. */
   allowed: string[];
   user?: SignedIn;
-  /** Present where the model is to be asked. */
-  way?: Way;
-  /** Present where the answer is wanted as a stream: after so many cards it is cut, and resumed. */
+  /** Present where the model is called. */
+  scenario?: Scenario;
+  /** Present in stream mode: the stream is cut after these numbers of candidates, and resumed. */
   cuts?: number[];
 };
 
-/** What has come back. */
+/** A request and its response. */
 export type Answered = Chosen & { answer: Answer; sent_ms: number; answered_ms: number };
 
-/** A session that a user has been given. */
+/** A session of a user. */
 export type Known = { id: string; user: SignedIn };
 
 type Kind = (choices: Choices, user: SignedIn, known: Known[]) => Omit<Chosen, 'kind' | 'user'>;
 
 const BODY_BYTES_MAX = 256 * 1024;
 
-/** What every `POST` that passes authentication may get beside its own answer. */
+/** The refusal that every authenticated `POST` may receive. */
 const LIMITED = '429 rate_limited';
 
 function post(body: unknown, allowed: string[], headers: Record<string, string> = {}): ReturnType<Kind> {
-  return { method: 'POST', path: '/ai-sessions', question: { body, headers }, allowed: [...allowed, LIMITED] };
+  return { method: 'POST', path: '/ai-sessions', options: { body, headers }, allowed: [...allowed, LIMITED] };
 }
 
 const body = (text: string, more: object = {}) => ({ input_text: text, model: 'test/first', ...more });
 
 const candidates: Kind = (choices) => {
-  const names = Object.entries(WAYS).map(([name, { weight }]): [number, WayName] => [weight, name as WayName]);
+  const names = Object.entries(SCENARIOS).map(([name, { weight }]): [number, ScenarioName] => [weight, name as ScenarioName]);
   const name = choices.pick(names);
-  const way = WAYS[name];
-  const expected = way.comes_to === 'cards' || way.comes_to === 'partial' ? '201' : `500 ${way.comes_to}`;
-  // The database fails now and then; three times in a row now and then too.
+  const scenario = SCENARIOS[name];
+  const expected = scenario.outcome === 'candidates' || scenario.outcome === 'partial' ? '201' : `500 ${scenario.outcome}`;
+  // The database fails sometimes, also three times in a row.
   const chosen = post(body(`${sentenceOf(name)} ${lesson(choices.between(14, 60))}`), [expected, '500 database_error']);
-  return { ...chosen, way };
+  return { ...chosen, scenario };
 };
 
 const streams: Kind = (choices, user, known) => {
@@ -69,20 +69,20 @@ const bad: Kind = (choices) => choices.pick(badBodies)();
 const readOwn: Kind = (choices, user, known) => {
   const own = known.filter((session) => session.user === user);
   const session = own[choices.between(0, own.length - 1)];
-  // Without a session of one's own: one that nobody has.
+  // Users without a session read one that does not exist.
   const path = `/ai-sessions/${session?.id ?? '01890000-0000-7000-8000-000000000000'}`;
-  return { method: 'GET', path, question: {}, allowed: [session === undefined ? '404 not_found' : '200'] };
+  return { method: 'GET', path, options: {}, allowed: [session === undefined ? '404 not_found' : '200'] };
 };
 
 const readAnothers: Kind = (choices, user, known) => {
   const others = known.filter((session) => session.user !== user);
   const session = others[choices.between(0, others.length - 1)];
   const path = `/ai-sessions/${session?.id ?? '01890000-0000-7000-8000-000000000000'}`;
-  return { method: 'GET', path, question: {}, allowed: ['404 not_found'] };
+  return { method: 'GET', path, options: {}, allowed: ['404 not_found'] };
 };
 
-const get = (path: string, allowed: string): Kind => () => ({ method: 'GET', path, question: {}, allowed: [allowed] });
-const remove: Kind = () => ({ method: 'DELETE', path: '/models', question: {}, allowed: ['405 method_not_allowed'] });
+const get = (path: string, allowed: string): Kind => () => ({ method: 'GET', path, options: {}, allowed: [allowed] });
+const remove: Kind = () => ({ method: 'DELETE', path: '/models', options: {}, allowed: ['405 method_not_allowed'] });
 
 const KINDS: [weight: number, name: string, kind: Kind][] = [
   [30, 'cards', candidates],
@@ -96,49 +96,49 @@ const KINDS: [weight: number, name: string, kind: Kind][] = [
   [1, 'wrong method', remove],
 ];
 
-/** How a token is wrong, and what it is answered. */
+/** The faults of tokens, and their responses. */
 const tokens: [weight: number, wrong: (service: Service, user: SignedIn) => [token: string | undefined, allowed: string]][] = [
   [2, () => [undefined, '401 missing_token']],
   [2, () => ['not.a.token', '401 invalid_token']],
   [3, (_, { token }) => [`${token.slice(0, -8)}AAAAAAAA`, '401 invalid_token']],
   [3, ({ world }, user) => [world.auth.token(user, { expires_in_s: -120 }), '401 expired_token']],
-  [2, ({ world }, user) => [world.auth.token(user, { header: { kid: 'nobody' } }), '401 invalid_token']],
+  [2, ({ world }, user) => [world.auth.token(user, { header: { kid: 'unknown' } }), '401 invalid_token']],
   [2, ({ world }, user) => [world.auth.token(user, { claims: { role: 'service_role' } }), '401 invalid_token']],
 ];
 
-/** A tenth of all requests come with a token that is none. */
+/** A tenth of all requests have an invalid token. */
 const FORGED = 0.1;
 
-/** Chooses the next one. */
+/** Chooses the next request. */
 export function choose(service: Service, choices: Choices, users: SignedIn[], known: Known[]): Chosen {
-  // Some ask much more than others: they meet their limits.
+  // Some users send many more requests than others, and meet their limits.
   const user = users[choices.chance(0.2) ? choices.between(0, Math.ceil(users.length / 20) - 1) : choices.between(0, users.length - 1)];
   if (user === undefined) throw new Error('a load run has users');
   if (choices.chance(FORGED)) {
     const [token, allowed] = choices.pick(tokens)(service, user);
-    const question: RequestOptions = { body: body(lesson()), ...(token === undefined ? {} : { token }) };
-    return { kind: 'bad token', method: 'POST', path: '/ai-sessions', question, allowed: [allowed] };
+    const options: RequestOptions = { body: body(lesson()), ...(token === undefined ? {} : { token }) };
+    return { kind: 'bad token', method: 'POST', path: '/ai-sessions', options, allowed: [allowed] };
   }
   const [name, kind] = choices.pick(KINDS.map(([weight, name, kind]): [number, [string, Kind]] => [weight, [name, kind]]));
   const chosen = kind(choices, user, known);
-  return { ...chosen, kind: name, user, question: { ...chosen.question, token: user.token } };
+  return { ...chosen, kind: name, user, options: { ...chosen.options, token: user.token } };
 }
 
-/** A request that gets no answer for so long has failed: far more than the slowest way of the model takes. */
+/** A request without a response for this long has failed: far more than the slowest behaviour of the model takes. */
 const ANSWER_MS_MAX = 30_000;
 
-/** Sends it. */
+/** Sends a chosen request. */
 export async function send(service: Service, chosen: Chosen): Promise<Answered> {
   const sent_ms = performance.now();
   const signal = AbortSignal.timeout(ANSWER_MS_MAX);
-  const question = { ...chosen.question, signal };
+  const options = { ...chosen.options, signal };
   const answer = chosen.cuts
-    ? await readStream(service, question, chosen.cuts).catch(refusal)
-    : await sendRequest(service, chosen.method, chosen.path, question);
+    ? await readStream(service, options, chosen.cuts).catch(refusal)
+    : await sendRequest(service, chosen.method, chosen.path, options);
   return { ...chosen, answer, sent_ms, answered_ms: performance.now() };
 }
 
-/** Asks for a stream, leaves it after so many cards each time, and comes back. Answers what the plain form would have been. */
+/** Reads a stream, cut after these numbers of candidates and resumed. Returns the response of sync mode. */
 async function readStream(service: Service, { token = '', body, headers }: RequestOptions, cuts: number[]): Promise<Answer> {
   let stream = await createStream(service, token, body, headers);
   const joined: StreamEvent[] = [];
@@ -153,7 +153,7 @@ async function readStream(service: Service, { token = '', body, headers }: Reque
   return inThePlainForm(stream.headers, joined);
 }
 
-/** Before it was accepted it is answered as any other request. */
+/** A stream that is refused has an ordinary response. */
 function refusal(error: unknown): Answer {
   if (error instanceof NoStream) return error.answer;
   throw error;
@@ -170,5 +170,5 @@ function inThePlainForm(headers: Headers, events: StreamEvent[]): Answer {
   return { status: isDone ? 201 : body?.status, headers, body, text: JSON.stringify(body) };
 }
 
-/** As in `allowed`. */
+/** The notation of `allowed`. */
 export const word = ({ status, body }: Answer) => (status < 400 ? String(status) : `${status} ${body?.code}`);

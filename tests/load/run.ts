@@ -1,4 +1,4 @@
-// A load run: users, requests, answers, and what they must add up to. Bounded in time and in count, on this machine only.
+// A load run: users, requests, responses, and their reconciliation. Bounded in time and in count, on this machine only.
 
 import { create, eventually, type Row, signIn, type SignedIn } from '../service/service.ts';
 import type { WorkerdService } from '../hosts/workerd.ts';
@@ -9,12 +9,12 @@ import { processFigures, type ProcessFigures } from './figures.ts';
 import { byText, type Calls } from './model_behaviours.ts';
 import { type Answered, choose, type Known, send, word } from './requests.ts';
 
-/** What a run is. */
+/** The parameters of a run. */
 export type Plan = { requests: number; seed: number };
 
-/** What a run came to. */
+/** The result of a run. */
 export type Outcome = {
-  /** What is wrong, in sentences; empty when all is accounted for. */
+  /** The deviations, in sentences; empty when all is accounted for. */
   wrong: string[];
   answered: Answered[];
   duration_ms: number;
@@ -26,7 +26,7 @@ export type Outcome = {
 
 const CONCURRENCY = 32;
 const USERS_MAX = 100;
-/** So many requests of a user, on the average, that some of them meet their limits, also in a short run. */
+/** Average requests of a user: enough for some users to meet their limits, also in a short run. */
 const REQUESTS_PER_USER = 30;
 /** Far more than a slow machine needs for a request. */
 const REQUEST_MS_MAX = 200;
@@ -37,17 +37,17 @@ export const LIMITS: Limits = {
   concurrent: 2,
 };
 
-/** The variables that a service under load is started with. */
+/** The variables of the service under load. */
 export const VARIABLES = {
   RATE_LIMIT_BURST: `${LIMITS.burst.count}/${LIMITS.burst.window_s}`,
   RATE_LIMIT_GENERATIONS: `${LIMITS.generations.count}/${LIMITS.generations.window_s}`,
   RATE_LIMIT_CONCURRENT: String(LIMITS.concurrent),
-  // Longer than this machine can be busy with something else: only the model's own silence is to be taken for one.
+  // Longer than this machine may be busy: only a silent model must cause the timeout.
   AI_IDLE_TIMEOUT_MS: '6000',
   AI_MAX_ATTEMPTS: '2',
 };
 
-/** Runs it against a service that was started with `VARIABLES`. */
+/** Runs the load against a service that was started with `VARIABLES`. */
 export async function runLoad(service: WorkerdService, { requests, seed }: Plan): Promise<Outcome> {
   const choices = seededChoices(seed);
   const count = Math.max(2, Math.min(USERS_MAX, Math.round(requests / REQUESTS_PER_USER)));
@@ -88,7 +88,7 @@ export async function runLoad(service: WorkerdService, { requests, seed }: Plan)
   const rows = await endedRows(service);
   const unitsLeft = new Map<string, number>();
   for (const user of users) {
-    // Counts for the burst at most, and tells how the others stand.
+    // Counts for the burst at most, and its response has the other limits.
     const response = await create(service, user.token, '{');
     unitsLeft.set(user.id, Number(response.headers.get('ratelimit')?.match(/"generations";r=(\d+)/)?.[1]));
   }
@@ -97,7 +97,7 @@ export async function runLoad(service: WorkerdService, { requests, seed }: Plan)
   return { wrong, answered, duration_ms, before, after, modelCalls: calls.all.length, rows };
 }
 
-/** Of the opening and the completing, some are refused, and some take effect and nobody hears of it. */
+/** Some openings and completions are refused, and some take effect without a response. */
 function troubleDatabase({ world }: WorkerdService, chance: (probability: number) => boolean): void {
   const isWrite = ({ method, path }: { method: string; path: string }) =>
     method === 'POST' && (path === SESSIONS_PATH || path === FINISH_PATH);
@@ -107,10 +107,10 @@ function troubleDatabase({ world }: WorkerdService, chance: (probability: number
   world.gateway.fail((request) => isWrite(request) && chance(0.1), { kind: 'delay', ms: 100 });
 }
 
-/** desk::REWRITE_MS: what the database did not take is tried again after 2, 4, 8 s, and it takes it now. */
+/** REWRITE_MS: rejected writes are repeated after 2, 4, 8 s, and the database accepts them then. */
 const WRITTEN_MS = 30_000;
 
-/** All rows, when the service has written the last of them. */
+/** All rows, once the service has written the last one. */
 async function endedRows({ world: { sql } }: WorkerdService): Promise<Rows> {
   const generating = () => sql<Row>("select id from ai_generation_sessions where status = 'generating'");
   await eventually('every session has ended', async () => ((await generating()).length === 0 ? true : undefined), WRITTEN_MS);

@@ -300,7 +300,7 @@ function header(service: () => Service): void {
       const headers = { authorization: `Bearer ${token}`, 'content-type': 'application/json', connection: 'close', 'idempotency-key': lines };
       const outgoing = httpRequest(`${service().url}/ai-sessions`, { method: 'POST', headers }, async (answered) => {
         let text = '';
-        for await (const piece of answered) text += piece;
+        for await (const chunk of answered) text += chunk;
         resolve({ status: answered.statusCode, document: JSON.parse(text), ratelimit: String(answered.headers['ratelimit']) });
       });
       outgoing.on('error', reject);

@@ -177,8 +177,8 @@ function otherForms(meet: Meet): void {
     ['white space wherever JSON allows it', spacedOut],
     ['no comments', answer({ comments: 0 })],
     ['many comments', answer({ comments: 100 })],
-    ['one chunk', answer({ piece_bytes: 1_000_000 })],
-    ['a chunk for each character', answer({ piece_bytes: 1 })],
+    ['one chunk', answer({ content_bytes: 1_000_000 })],
+    ['a chunk for each character', answer({ content_bytes: 1 })],
     ['chunks of one byte', inChunksOf(1)],
     ['lines that end with CR LF, in chunks of seven bytes', inChunksOf(7, { line_end: '\r\n' })],
     ['lines that end with CR', inChunksOf(1000, { line_end: '\r' })],
@@ -238,7 +238,7 @@ function oddCandidates(meet: Meet): void {
   for (const [name, json] of dropped) {
     it(`a candidate with ${name} is dropped alone and counted`, async () => {
       const message = `{"candidates":[${JSON.stringify(good)},${json},${JSON.stringify(last)}]}`;
-      await expectCandidates(await meet(answer({ content: message, piece_bytes: 1000 })), { partial: false, candidates: [good, last], dropped: 1 });
+      await expectCandidates(await meet(answer({ content: message, content_bytes: 1000 })), { partial: false, candidates: [good, last], dropped: 1 });
     });
   }
 
@@ -365,15 +365,15 @@ const LONG_BYTES = 32 * 1024 * 1024;
 const repeated = (status: number, content_type: string, filler: string, beginning = ''): ModelBehaviour => async (turn) => {
   turn.head(status, { 'content-type': content_type });
   await turn.write(beginning);
-  const piece = filler.repeat(Math.ceil(65_536 / filler.length));
-  for (let sent = 0; sent < LONG_BYTES; sent += piece.length) await turn.write(piece);
+  const chunk = filler.repeat(Math.ceil(65_536 / filler.length));
+  for (let sent = 0; sent < LONG_BYTES; sent += chunk.length) await turn.write(chunk);
   turn.end();
 };
 
 function withoutEnd(meet: Meet): void {
   const answers: [name: string, behaviour: ModelBehaviour, code: string][] = [
     ['one string', huge('string', LONG_BYTES), 'ai_invalid_response'],
-    ['prose', answer({ content: 'I go on and on. '.repeat(LONG_BYTES / 16), piece_bytes: 16_384 }), 'ai_invalid_response'],
+    ['prose', answer({ content: 'I go on and on. '.repeat(LONG_BYTES / 16), content_bytes: 16_384 }), 'ai_invalid_response'],
     ['one line', repeated(200, 'text/event-stream', 'x', 'data: '), 'ai_invalid_response'],
     ['comments', repeated(200, 'text/event-stream', ': OPENROUTER PROCESSING\n\n'), 'ai_invalid_response'],
     ['blank lines', repeated(200, 'text/event-stream', '\n'), 'ai_invalid_response'],

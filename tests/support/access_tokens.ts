@@ -1,24 +1,24 @@
-// The keys and tokens of a Supabase project: which key signs now, which are published, and what a token says.
+// The keys and tokens of a Supabase project: which key signs, which are published, the claims of a token.
 
 import { createSigningKey, signJws, type SigningKey } from './signing_keys.ts';
 
 export type TokenUser = { id: string; email?: string | null; anonymous?: boolean };
 
 export type TokenOptions = {
-  /** Life from now; negative for an expired token. Default 3600, as Supabase's. */
+  /** Lifetime from now; negative for an expired token. Default 3600, as Supabase's. */
   expires_in_s?: number;
-  /** Default: the current key's. */
+  /** Default: that of the current key. */
   alg?: 'ES256' | 'RS256' | 'HS256';
-  /** Signs with this published or retired key; with HS256 it only goes into the header. */
+  /** Signs with this published or retired key; with HS256 it is only a header member. */
   kid?: string;
-  /** Members that replace Supabase's; `undefined` takes one away. */
+  /** Members that replace Supabase's; `undefined` removes one. */
   claims?: Record<string, unknown>;
-  /** Members that replace the header's; `undefined` takes one away. */
+  /** Members that replace the header's; `undefined` removes one. */
   header?: Record<string, unknown>;
 };
 
 export class AccessTokens {
-  /** Every key that ever signed, retired ones too: for forging. */
+  /** All keys, retired ones too: for forging. */
   readonly keys: SigningKey[] = [];
   readonly jwtSecret: string;
   #published: SigningKey[] = [];
@@ -33,17 +33,17 @@ export class AccessTokens {
     this.#issuer = issuer;
   }
 
-  /** The key that signs now. */
+  /** The current signing key. */
   get current(): SigningKey {
     return this.#current;
   }
 
-  /** What `/.well-known/jwks.json` publishes. */
+  /** The document of `/.well-known/jwks.json`. */
   get jwks(): { keys: SigningKey['publicJwk'][] } {
     return { keys: this.#published.map((key) => key.publicJwk) };
   }
 
-  /** What the database verifies with: the published keys and the shared secret. */
+  /** The keys with which the database verifies: the published ones and the shared secret. */
   get verifierJwks(): { keys: object[] } {
     const k = Buffer.from(this.jwtSecret).toString('base64url');
     return { keys: [...this.jwks.keys, { kty: 'oct', k, alg: 'HS256' }] };
@@ -79,7 +79,7 @@ export class AccessTokens {
       amr: [{ method: user.anonymous ? 'anonymous' : 'password', timestamp: now }],
       session_id: crypto.randomUUID(),
       is_anonymous: user.anonymous ?? false,
-      // JSON.stringify leaves out what is undefined.
+      // JSON.stringify omits undefined members.
       ...options.claims,
     };
     if (options.alg === 'HS256') {

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { makeCandidates } from './candidate_maker.ts';
 
-describe('the card maker', () => {
+describe('the candidate maker', () => {
   const texts: [string, string][] = [
     ['English', 'The mitochondrion is the powerhouse of the cell. It makes adenosine triphosphate. '.repeat(15)],
     ['Polish', 'Fotosynteza zachodzi w chloroplastach. Światło zamienia się w energię chemiczną. '.repeat(15)],
@@ -14,7 +14,7 @@ describe('the card maker', () => {
     ['one sentence without end', 'word and '.repeat(1100)],
   ];
   for (const [name, text] of texts) {
-    it(`makes cards inside the limits of ${name}`, () => {
+    it(`the candidates of ${name} are within the limits`, () => {
       const candidates = makeCandidates(text, 20);
       assert.ok(candidates.length >= 1 && candidates.length <= 20, `${candidates.length} cards`);
       for (const candidate of candidates) {
@@ -30,7 +30,7 @@ describe('the card maker', () => {
     });
   }
 
-  it('asks for a word of the text and answers with its sentence', () => {
+  it('a candidate is a cloze of a sentence of the text', () => {
     const [candidate] = makeCandidates('Photosynthesis happens in chloroplasts.', 20);
     assert.deepEqual(candidate, {
       front: '____ happens in chloroplasts.',
@@ -39,7 +39,7 @@ describe('the card maker', () => {
     });
   });
 
-  it('makes no more than it is asked for, from the whole of the text', () => {
+  it('the requested number of candidates covers the whole text', () => {
     const text = Array.from({ length: 100 }, (_, i) => `Sentence number ${i} speaks of thing${i}.`).join(' ');
     const candidates = makeCandidates(text, 5);
     assert.deepEqual(candidates.map(({ back }) => back.match(/\d+/)?.[0]), ['0', '20', '40', '60', '80']);

@@ -1,5 +1,5 @@
-// Makes flashcards out of a text without a model: a cloze for well spread sentences. Deterministic, in any language that
-// Intl.Segmenter can cut, and always inside the service's limits. The local model server answers with these.
+// Makes candidates from a text without a model: clozes of evenly spaced sentences. Deterministic, for any language that
+// Intl.Segmenter can split, and within the service's limits. The local model server answers with these.
 
 export type Candidate = { front: string; back: string; prompt: string };
 
@@ -13,7 +13,7 @@ const SENTENCE_CHARS_MIN = 12;
 const sentences = new Intl.Segmenter(undefined, { granularity: 'sentence' });
 const words = new Intl.Segmenter(undefined, { granularity: 'word' });
 
-/** At most `max` cards with different fronts, in the order of the text; at least one for a text that is not empty. */
+/** Makes at most `max` candidates with different fronts, in the order of the text; at least one for a text that is not empty. */
 export function makeCandidates(text: string, max: number): Candidate[] {
   const candidates = new Map<string, Candidate>();
   for (const sentence of spread(sentencesOf(text), max)) {
@@ -44,7 +44,7 @@ function sentencesOf(text: string): string[] {
   return long.length > 0 ? long : all.filter((sentence) => sentence !== '');
 }
 
-/** The longest word is the likeliest term; a text without words (emoji, digits of a code) gives its first character. */
+/** The longest word, as the likeliest term; of a text without words (emoji, digits of a code) the first character. */
 function longestWord(sentence: string): string {
   let longest = '';
   for (const { segment, isWordLike } of words.segment(sentence)) {

@@ -1,5 +1,5 @@
-// src/answer/openapi.json as a judge: what of an answer is not in it. Every answer that the service's tests get goes through
-// here, so that whatever they bring about is described.
+// Compares responses with src/answer/openapi.json. Every response in the service's tests is checked here, so that all are
+// described.
 
 import { readFileSync } from 'node:fs';
 import { Ajv2020 } from 'ajv/dist/2020.js';
@@ -10,10 +10,10 @@ export type Json = { [member: string]: any };
 
 export const contract = JSON.parse(readFileSync(new URL('../../src/answer/openapi.json', import.meta.url), 'utf8')) as Json;
 
-/** What a request got. */
+/** The response to a request. */
 export type Received = { status: number; headers: Headers; text: string };
 
-/** A described answer: where it stands in the document, and itself. */
+/** A described response and its pointer in the document. */
 export type Described = { pointer: string; response: Json };
 
 // The document is more than schemas: its other members are unknown keywords.
@@ -21,7 +21,7 @@ const ajv = new Ajv2020({ strict: false, allErrors: true });
 addFormats.default(ajv);
 ajv.addSchema(contract, 'openapi.json');
 
-/** What is wrong with the answer to that request; nothing is as it should be. */
+/** Lists the deviations of the response to a request; empty if there are none. */
 export function deviations(method: string, path: string, received: Received): string[] {
   const answers = answersTo(method, path);
   const answer = answers[received.status];
@@ -29,7 +29,7 @@ export function deviations(method: string, path: string, received: Received): st
   return [...headerDeviations(answer.response, received.headers), ...bodyDeviations(answer, received)];
 }
 
-/** The answers that are described for a request, by status. */
+/** The described responses to a request, by status. */
 export function answersTo(method: string, path: string): Record<string, Described> {
   const [plain = ''] = path.split('?');
   const pattern = Object.keys(contract['paths']).find((pattern) => new RegExp(`^${pattern.replace('{id}', '[^/]+')}$`).test(plain));
@@ -50,7 +50,7 @@ function resolved(pointer: string): Described {
   return response['$ref'] === undefined ? { pointer, response } : resolved(response['$ref']);
 }
 
-/** What stands at a JSON pointer (RFC 6901) with its `#`. */
+/** Resolves a JSON pointer (RFC 6901) with its `#`. */
 export function at(pointer: string): Json {
   const keys = pointer.split('/').slice(1);
   return keys.reduce((value, key) => value[key.replaceAll('~1', '/').replaceAll('~0', '~')], contract);
@@ -58,7 +58,7 @@ export function at(pointer: string): Json {
 
 const escaped = (key: string) => key.replaceAll('~', '~0').replaceAll('/', '~1');
 
-/** What is wrong with a value by the schema at that pointer. */
+/** Lists the deviations of a value from the schema at that pointer. */
 export function schemaDeviations(pointer: string, value: unknown): string[] {
   const validate = ajv.getSchema(`openapi.json${encodeURI(pointer)}`);
   if (validate === undefined) return [`there is no schema ${pointer}`];

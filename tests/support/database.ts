@@ -1,16 +1,16 @@
-// The database of a world: a cluster as a fresh Supabase project has it, and then this project's migrations.
+// The database of a world: a cluster like that of a new Supabase project, with this project's migrations.
 
 import { readdir, readFile } from 'node:fs/promises';
 import pg from 'pg';
 import { type Postgres, startPostgres } from './postgres.ts';
 
-/** Runs one statement as a superuser, past row level security, and answers its rows. */
+/** Runs one statement as a superuser, past row level security, and returns its rows. */
 export type Sql = <Row extends object = Record<string, unknown>>(text: string, params?: unknown[]) => Promise<Row[]>;
 
 export type Database = {
   postgres: Postgres;
   sql: Sql;
-  /** Applies the migrations that were left out. */
+  /** Applies the omitted migrations. */
   migrate(): Promise<void>;
   stop(): Promise<void>;
 };
@@ -18,11 +18,11 @@ export type Database = {
 const BOOTSTRAP = new URL('supabase_bootstrap.sql', import.meta.url);
 const MIGRATIONS = new URL('../../migrations/', import.meta.url);
 
-/** `before` leaves out the migrations from that name on: the state of a project that has not been updated yet. */
+/** `before` omits the migrations from that name on: the state of a project that has not been updated yet. */
 export async function startDatabase(before?: string): Promise<Database> {
   const postgres = await startPostgres();
   const pool = new pg.Pool({ connectionString: postgres.url('supabase_admin'), max: 5 });
-  // An idle connection that dies with the cluster is no news.
+  // The cluster cuts idle connections when it stops.
   pool.on('error', () => {});
   const stop = async () => {
     await pool.end();
@@ -43,7 +43,7 @@ export async function startDatabase(before?: string): Promise<Database> {
   };
 }
 
-/** Those of `migrations/` that are wanted, in order, as the role that `supabase db push` uses. */
+/** Applies the requested files of `migrations/` in order, as the role that `supabase db push` uses. */
 async function applyMigrations(postgres: Postgres, isWanted: (name: string) => boolean): Promise<void> {
   const names = (await readdir(MIGRATIONS)).filter((name) => name.endsWith('.sql') && isWanted(name)).sort();
   const client = new pg.Client({ connectionString: postgres.url('postgres') });

@@ -20,30 +20,30 @@ const items: StreamItem[] = [
 
 describe('the reader of event streams', () => {
   for (const [name, line_end] of [['LF', '\n'], ['CRLF', '\r\n'], ['CR', '\r']] as const) {
-    it(`hears the same at any borders of pieces, with ${name}`, () => {
-      // What is not a line end by itself at the very end: a CR that may be followed by a LF.
+    it(`the events do not depend on the chunks, with ${name}`, () => {
+      // A colon follows, because a CR at the very end may be half of a CRLF.
       const bytes = Buffer.from(`${whole.replaceAll('\n', line_end)}:`);
       for (let size = 1; size <= bytes.length; size += 1) {
         const reader = new EventStreamReader();
-        const pieces = Array.from({ length: Math.ceil(bytes.length / size) }, (_, n) => bytes.subarray(n * size, (n + 1) * size));
-        assert.deepEqual(pieces.flatMap((piece) => reader.push(piece)), items, `pieces of ${size} bytes`);
+        const chunks = Array.from({ length: Math.ceil(bytes.length / size) }, (_, n) => bytes.subarray(n * size, (n + 1) * size));
+        assert.deepEqual(chunks.flatMap((chunk) => reader.push(chunk)), items, `chunks of ${size} bytes`);
         assert.equal(reader.lastEventId, '1.2');
       }
     });
   }
 
-  it('hears no event before it is whole, and remembers the last whole one', () => {
+  it('an event is returned when it is complete', () => {
     const bytes = Buffer.from(whole);
     for (let cut = 0; cut < bytes.length; cut += 1) {
       const reader = new EventStreamReader();
-      const said = reader.push(bytes.subarray(0, cut));
-      assert.deepEqual(said, items.slice(0, said.length));
-      const ids = said.flatMap((one) => ('id' in one ? [one.id] : []));
+      const returned = reader.push(bytes.subarray(0, cut));
+      assert.deepEqual(returned, items.slice(0, returned.length));
+      const ids = returned.flatMap((one) => ('id' in one ? [one.id] : []));
       assert.equal(reader.lastEventId, ids.at(-1) ?? '', `cut at ${cut}`);
     }
   });
 
-  it('takes what the form allows', () => {
+  it('fields without a space or a value are accepted', () => {
     assert.deepEqual(parseStream('data:1\n\nevent\ndata: 2\nunknown: x\nid:7\n\n'), [
       { id: '', event: 'message', data: 1 },
       { id: '7', event: 'message', data: 2 },

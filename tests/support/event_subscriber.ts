@@ -1,16 +1,15 @@
-// Somebody who listens to a stream of events: what was heard, what comes next, how it ended. It reads all the time, as a
-// page does.
+// A subscriber of an event stream: the events so far, the next one, how the stream ended. It reads continuously, like a page.
 
 import { type Comment, EventStreamReader, isComment, isEvent, type StreamEvent, type StreamItem } from './event_stream.ts';
 import { within } from './within.ts';
 
 export class EventSubscriber {
   readonly headers: Headers;
-  /** Everything, comments included. */
+  /** All items, comments included. */
   readonly items: StreamItem[] = [];
-  /** How it ended: as it should, or as one that broke off. */
+  /** How the connection ended: whole, or cut. */
   readonly end: Promise<'whole' | 'broken'>;
-  #pieces: Uint8Array[] = [];
+  #chunks: Uint8Array[] = [];
   #reader = new EventStreamReader();
   #taken = 0;
   #ended: 'whole' | 'broken' | undefined;
@@ -20,14 +19,14 @@ export class EventSubscriber {
   constructor(response: Response, leaving: AbortController) {
     this.headers = response.headers;
     this.#leaving = leaving;
-    this.end = this.#listen(response);
+    this.end = this.#read(response);
   }
 
-  async #listen(response: Response): Promise<'whole' | 'broken'> {
+  async #read(response: Response): Promise<'whole' | 'broken'> {
     try {
-      for await (const piece of response.body ?? []) {
-        this.#pieces.push(piece);
-        this.items.push(...this.#reader.push(piece));
+      for await (const chunk of response.body ?? []) {
+        this.#chunks.push(chunk);
+        this.items.push(...this.#reader.push(chunk));
         this.#notify();
       }
       this.#ended = 'whole';
@@ -50,28 +49,28 @@ export class EventSubscriber {
         this.#taken += 1;
         if (isIt(one)) return one;
       } else if (this.#ended === undefined) await this.#update.promise;
-      else throw new Error(`nothing more comes, the stream is ${this.#ended}, the last of it ${JSON.stringify(this.items.at(-1))}`);
+      else throw new Error(`the stream has ended, ${this.#ended}; its last item is ${JSON.stringify(this.items.at(-1))}`);
     }
   }
 
-  /** The next event, as soon as it is there. */
+  /** The next event, as soon as it arrives. */
   next(deadline_ms?: number): Promise<StreamEvent> {
     return within(this.#next(isEvent), 'an event', deadline_ms);
   }
 
-  /** The next so many. */
+  /** The next `count` events. */
   async some(count: number, deadline_ms?: number): Promise<StreamEvent[]> {
     const events: StreamEvent[] = [];
     while (events.length < count) events.push(await this.next(deadline_ms));
     return events;
   }
 
-  /** The next comment; events before it are passed over. */
+  /** The next comment; events before it are skipped. */
   nextComment(deadline_ms?: number): Promise<Comment> {
     return within(this.#next(isComment), 'a comment', deadline_ms);
   }
 
-  /** All events, when the stream has ended as it should. */
+  /** All events, once the stream has ended whole. */
   async whole(deadline_ms?: number): Promise<StreamEvent[]> {
     const end = await within(this.end, 'the end of the stream', deadline_ms);
     if (end === 'broken') throw new Error(`the stream broke off after ${this.#reader.lastEventId || 'nothing'}`);
@@ -83,14 +82,14 @@ export class EventSubscriber {
     return this.items.filter(isEvent);
   }
 
-  /** What a reader that comes back sends. */
+  /** The `Last-Event-ID` for a reconnection. */
   get lastEventId(): string {
     return this.#reader.lastEventId;
   }
 
   /** All bytes so far. */
   get bytes(): Buffer {
-    return Buffer.concat(this.#pieces);
+    return Buffer.concat(this.#chunks);
   }
 
   /** Cuts the connection. */

@@ -1,10 +1,10 @@
-// What has to be undone if this process ends without closing its world: by a signal, an exception or process.exit.
+// Undoes the work of this process if it ends without closing its world: by a signal, an exception or process.exit.
 // Only synchronous work is possible then, so an undo kills child processes and removes folders, nothing more.
 
 const undos = new Set<() => void>();
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 
-/** Registers `undo` for an unplanned end; the answer takes it off again. */
+/** Registers `undo` for an unplanned end; the returned function removes it. */
 export function onUnplannedExit(undo: () => void): () => void {
   if (undos.size === 0) listen();
   undos.add(undo);
@@ -29,13 +29,13 @@ function undoAll(): void {
     try {
       undo();
     } catch {
-      // The process is ending: the other undos still get their turn.
+      // The process is ending: run the other undos.
     }
   }
   undos.clear();
 }
 
-/** A listener for a signal takes its default away: end as it would have, unless the program has a handler of its own. */
+/** A listener replaces the default of a signal: end the process as the default does, unless the program has its own handler. */
 function endBySignal(signal: NodeJS.Signals): void {
   if (process.listenerCount(signal) > 1) return;
   undoAll();

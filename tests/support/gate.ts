@@ -1,12 +1,12 @@
-// A gate that a test opens: whoever waits at it goes on then, and not by the clock.
+// A gate that a test opens: waiting code continues then, and not after a time.
 
-/** Holds something until the test opens it. */
+/** Holds callers until the test opens it. */
 export type Gate = {
-  /** Lets everybody through, now and later. */
+  /** Lets all callers pass, now and later. */
   open(): void;
-  /** Waits until the gate is open; tells `reached`. */
+  /** Waits until the gate is open; resolves `reached`. */
   pass(): Promise<void>;
-  /** Resolves when the first one stands at the gate. */
+  /** Resolves when the first caller waits at the gate. */
   reached: Promise<void>;
 };
 

@@ -1,4 +1,4 @@
-// Each fault does what its name says, to the requests that it was set for and to no other.
+// Each fault does what its name says, to the matching requests only.
 
 import assert from 'node:assert/strict';
 import { after, afterEach, before, describe, it } from 'node:test';
@@ -21,7 +21,7 @@ describe('the gateway', () => {
   const isKept = async (id: string) =>
     (await world.sql('select 1 from public.ai_generation_sessions where id = $1', [id])).length === 1;
 
-  it('wants the public key of the project', async () => {
+  it('the gateway requires the public key of the project', async () => {
     const without = await fetch(`${world.supabaseUrl}/rest/v1/event_logs`);
     assert.equal(without.status, 401);
     assert.match(await without.text(), /No API key found in request/);
@@ -30,7 +30,7 @@ describe('the gateway', () => {
     assert.match(await wrong.text(), /Invalid API key/);
   });
 
-  it('lets browsers in', async () => {
+  it('the gateway allows browsers', async () => {
     const preflight = await fetch(`${world.supabaseUrl}/auth/v1/token?grant_type=password`, {
       method: 'OPTIONS',
       headers: { origin: 'http://localhost:4321', 'access-control-request-headers': 'apikey,content-type' },
@@ -43,7 +43,7 @@ describe('the gateway', () => {
     await refused.body?.cancel();
   });
 
-  it('records and counts what it was asked', async () => {
+  it('requests are recorded and counted', async () => {
     world.gateway.requests.clear();
     const arrival = world.gateway.requests.nthWhere(2, (request) => request.method === 'POST');
     const session = newSession();
@@ -60,7 +60,7 @@ describe('the gateway', () => {
     assert.equal(world.gateway.requests.total, 3);
   });
 
-  it('answers something else so many times, and only to whom it is set for', async () => {
+  it('a fault answers a number of matching requests', async () => {
     const fault = world.gateway.fail('/event_logs', { kind: 'answer', status: 503, body: { message: 'no' } }, 2);
     assert.equal((await owner('GET', '/ai_generation_sessions')).status, 200);
     assert.equal((await owner('GET', '/event_logs')).status, 503);
@@ -69,7 +69,7 @@ describe('the gateway', () => {
     assert.equal(fault.hits, 2);
   });
 
-  it('answers HTML where it is told to', async () => {
+  it('a fault can answer with HTML', async () => {
     const headers = { 'content-type': 'text/html' };
     world.gateway.fail('jwks.json', { kind: 'answer', status: 200, body: '<h1>Hello</h1>', headers }, 1);
     const answer = await fetch(`${world.supabaseUrl}/auth/v1/.well-known/jwks.json`);
@@ -77,7 +77,7 @@ describe('the gateway', () => {
     assert.equal(await answer.text(), '<h1>Hello</h1>');
   });
 
-  it('loses the answer of a request that took effect, and of one that did not', async () => {
+  it('a fault loses the response of an applied and of a rejected request', async () => {
     for (const kept of [true, false]) {
       for (const fault of [{ kind: 'cut' }, { kind: 'answer', status: 500 }] as const) {
         world.gateway.fail('/ai_generation_sessions', { ...fault, kept }, 1);
@@ -90,7 +90,7 @@ describe('the gateway', () => {
     }
   });
 
-  it('holds a request at a gate, before or after it took effect', async () => {
+  it('a fault holds a request at a gate, before or after its effect', async () => {
     for (const kept of [true, false]) {
       const gate = createGate();
       world.gateway.fail('/ai_generation_sessions', { kind: 'gate', gate, kept }, 1);
@@ -104,14 +104,14 @@ describe('the gateway', () => {
     }
   });
 
-  it('delays', async () => {
+  it('a fault delays a request', async () => {
     world.gateway.fail('/event_logs', { kind: 'delay', ms: 60 }, 1);
     const from = performance.now();
     assert.equal((await owner('GET', '/event_logs')).status, 200);
     assert.ok(performance.now() - from >= 59);
   });
 
-  it('hangs, and answers without an end', async () => {
+  it('a fault hangs, or sends an endless response', async () => {
     world.gateway.fail('/event_logs', { kind: 'hang' }, 1);
     await assert.rejects(rawGet('/event_logs', 100), { name: 'TimeoutError' });
     world.gateway.fail('/event_logs', { kind: 'endless', kept: true }, 1);
@@ -125,7 +125,7 @@ describe('the gateway', () => {
     return fetch(`${world.supabaseUrl}/rest/v1${path}`, { headers, signal: AbortSignal.timeout(timeout_ms) });
   }
 
-  it('goes down and comes back', async () => {
+  it('the gateway can be down and up again', async () => {
     world.gateway.down();
     await assert.rejects(owner('GET', '/event_logs'), TypeError);
     world.gateway.up();

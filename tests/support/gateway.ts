@@ -1,5 +1,5 @@
-// One door for everything that Supabase serves, as its gateway (Kong) does: `/rest/v1` goes to PostgREST and wants an
-// `apikey`, `/auth/v1` goes to the sign-in stand-in. Every request is recorded, and faults can be set on any of them.
+// The gateway of a Supabase project (Kong): `/rest/v1` is forwarded to PostgREST and requires an `apikey`, `/auth/v1` is
+// forwarded to the sign-in stand-in. All requests are recorded, and faults can be set on any of them.
 
 import { type IncomingMessage, request as httpRequest, type ServerResponse } from 'node:http';
 import { setTimeout as pause } from 'node:timers/promises';
@@ -8,25 +8,24 @@ import { bodyOf, type LoopbackServer, startLoopbackServer } from './loopback_ser
 import { type RecordedRequest, RecordedRequests } from './recorded_requests.ts';
 import { jsonReply, type Reply } from './reply.ts';
 
-/** Where a session is opened, read and listed. */
+/** Sessions are opened, read and listed here. */
 export const SESSIONS_PATH = '/rest/v1/ai_generation_sessions';
-/** Where a generation is completed. */
+/** Sessions are completed here. */
 export const FINISH_PATH = '/rest/v1/rpc/finish_ai_session';
 
 export type GatewayRequest = RecordedRequest & {
-  /** What the client was answered; missing while it waits, and for ever if it never was. */
+  /** The status of the response; missing while the client waits. */
   status?: number;
 };
 
 /**
- * What goes wrong. With `kept`, the request reaches the database first and takes effect there, and only the answer is
- * lost, late or wrong.
+ * A fault. With `kept`, the request takes effect in the database first, and only the response is lost, late or wrong.
  */
 export type Fault = { kept?: boolean } & (
   | { kind: 'answer'; status: number; body?: string | Uint8Array | object; headers?: Record<string, string> }
-  /** Goes on after that many milliseconds. */
+  /** Continues after that many milliseconds. */
   | { kind: 'delay'; ms: number }
-  /** Goes on when the gate is opened. */
+  /** Continues when the gate opens. */
   | { kind: 'gate'; gate: Gate }
   /** Never answers. */
   | { kind: 'hang' }
@@ -37,16 +36,16 @@ export type Fault = { kept?: boolean } & (
 );
 
 export type SetFault = {
-  /** How many requests met it. */
+  /** The number of requests that met it. */
   hits: number;
-  /** Takes the fault off; requests that hang or wait at a gate go on doing so. */
+  /** Removes the fault; requests that hang or wait at a gate stay there. */
   clear(): void;
 };
 
 export type Gateway = {
   url: string;
   requests: RecordedRequests<GatewayRequest>;
-  /** Sets a fault for the requests that `matches` says yes to: the next `times`, or all until it is cleared. */
+  /** Sets a fault for matching requests: the next `times`, or all until it is cleared. */
   fail(matches: string | ((request: GatewayRequest) => boolean), fault: Fault, times?: number): SetFault;
   clearFaults(): void;
   down(): void;
@@ -81,7 +80,7 @@ export async function startGateway(parts: GatewayParts): Promise<Gateway> {
 
   async function route(request: GatewayRequest, body: Buffer): Promise<Reply> {
     const path = request.path.split('?', 1)[0] ?? '';
-    // The JWKS is public; everything else wants the key.
+    // The JWKS is public; all other paths require the key.
     if (path === '/auth/v1/.well-known/jwks.json') return parts.auth(request);
     const refusal = refuseApiKey(request.headers['apikey'], parts.anonKey);
     if (refusal !== undefined) return refusal;
@@ -137,7 +136,7 @@ export async function startGateway(parts: GatewayParts): Promise<Gateway> {
 
   const server: LoopbackServer = await startLoopbackServer((incoming, outgoing) => {
     handle(incoming, outgoing).catch((error: unknown) => {
-      // A client that left in the middle of its request is no news; anything else should be seen.
+      // A client that left in the middle of its request is expected; other errors are logged.
       if (!incoming.socket.destroyed) console.error('local gateway:', error);
       incoming.socket.destroy();
     });
@@ -163,7 +162,7 @@ export async function startGateway(parts: GatewayParts): Promise<Gateway> {
   };
 }
 
-/** Kong's words, which supabase-js users know. */
+/** The messages of Kong. */
 function refuseApiKey(given: string | string[] | undefined, anonKey: string): Reply | undefined {
   if (given === anonKey) return undefined;
   if (given === undefined) {

@@ -1,4 +1,4 @@
-// An HTTP server on 127.0.0.1 that can go down and come back on the same port.
+// An HTTP server on 127.0.0.1 that can be down and up again on the same port.
 
 import { createServer, type IncomingMessage, type RequestListener } from 'node:http';
 import type { AddressInfo, Socket } from 'node:net';
@@ -6,13 +6,13 @@ import type { AddressInfo, Socket } from 'node:net';
 export type LoopbackServer = {
   /** `http://127.0.0.1:port`, without a slash at the end. */
   url: string;
-  /** Cuts every connection, and from now on resets each new one. */
+  /** Cuts all connections, and resets new ones from now on. */
   down(): void;
   up(): void;
   close(): Promise<void>;
 };
 
-/** Ten minutes: a client that keeps its connections must never meet one that was closed for being idle. */
+/** Ten minutes: a client's kept connections must not be closed as idle. */
 const KEEP_ALIVE_MS = 600_000;
 
 /** `port` 0 takes a free one. */
@@ -21,7 +21,7 @@ export async function startLoopbackServer(listener: RequestListener, port = 0): 
   const sockets = new Set<Socket>();
   let isDown = false;
   server.on('connection', (socket) => {
-    // Resetting what comes, instead of closing the port, keeps the port from being taken by somebody else meanwhile.
+    // New connections are reset and the port stays open, so that no other process takes it.
     if (isDown) {
       socket.resetAndDestroy();
       return;

@@ -1,5 +1,5 @@
-// An answer of the model server, composed: cards as JSON, cut into pieces, streamed or whole, and ended well or badly. The
-// named failures in model_behaviour.ts are made of this.
+// Composes an answer of the model server: candidates as JSON, split into chunks, streamed or whole, with a good or bad end.
+// The named failures of model_behaviour.ts use this.
 
 import type { Candidate } from './candidate_maker.ts';
 import type { Gate } from './gate.ts';
@@ -9,29 +9,29 @@ import type { ModelTurn } from './model_turn.ts';
 export type ModelBehaviour = (turn: ModelTurn) => Promise<void> | void;
 
 export type Answer = {
-  /** The cards, or how many to make of the text; default: as many as the request allows. */
+  /** The candidates, or how many to make from the text; default: as many as the request allows. */
   candidates?: Partial<Candidate>[] | number;
-  /** The message in place of cards; a list is sent piece by piece as it is. */
+  /** The message in place of candidates; a list is sent chunk by chunk. */
   content?: string | string[];
-  /** The message breaks off after so many whole cards, */
+  /** The message breaks off after this many whole candidates, */
   whole_candidates?: number;
-  /** and so many characters of what follows (the next card's beginning). */
+  /** and this many characters of the next one. */
   plus_chars?: number;
-  /** Comments before the first piece. Default 3. */
+  /** Comments before the first chunk. Default 3. */
   comments?: number;
-  /** Size of a piece of content in UTF-8 bytes; never cuts a character. Default 20, as seen from providers. */
-  piece_bytes?: number;
-  /** Between two pieces. Default none. */
+  /** Size of a chunk of content in UTF-8 bytes; never splits a character. Default 20, as seen from providers. */
+  content_bytes?: number;
+  /** Pause between two chunks. Default none. */
   pause_ms?: number;
-  /** Waits at the gate after so many whole cards; 0 waits before the first piece. */
+  /** Waits at the gate after this many whole candidates; 0 waits before the first chunk. */
   hold?: { gate: Gate; after_candidates: number };
-  /** How it ends after the message. Default 'stop'; null sends no finish_reason. */
+  /** The end after the message. Default 'stop'; null sends no finish_reason. */
   finish_reason?: string | null;
   /** Default true. */
   usage?: boolean;
   /** `data: [DONE]`. Default true. */
   done?: boolean;
-  /** In place of finish_reason, usage and [DONE]: cut the connection, go silent, or comment for ever. */
+  /** In place of finish_reason, usage and [DONE]: cut the connection, go silent, or send comments endlessly. */
   instead_of_end?: 'cut' | 'silence' | 'comments';
   /** The list stands alone, without the object around it. */
   bare_array?: boolean;
@@ -39,12 +39,12 @@ export type Answer = {
   around?: [before: string, after: string];
 };
 
-/** A good answer, or one that goes wrong as `wanted` says; streamed if the request asked for a stream. */
+/** A good answer, or one with the faults of `wanted`; streamed if the request is for a stream. */
 export function answer(wanted: Answer = {}): ModelBehaviour {
   return async (turn) => {
     const message = compose(turn, wanted);
     if (!turn.wantsStream) {
-      turn.reply(200, completion(turn, message.pieces.map(({ text }) => text).join(''), wanted.finish_reason ?? 'stop'));
+      turn.reply(200, completion(turn, message.chunks.map(({ text }) => text).join(''), wanted.finish_reason ?? 'stop'));
       return;
     }
     turn.streamHead();
@@ -56,23 +56,23 @@ export function answer(wanted: Answer = {}): ModelBehaviour {
 /** The default. */
 export const goodAnswer: ModelBehaviour = answer();
 
-/** The pieces of a message; `cards` is how many cards are whole once the piece is sent. */
-type Message = { pieces: { text: string; candidates: number }[] };
+/** The chunks of a message; `candidates` is the number of whole ones after the chunk. */
+type Message = { chunks: { text: string; candidates: number }[] };
 
 export function compose(turn: ModelTurn, wanted: Answer): Message {
-  if (Array.isArray(wanted.content)) return { pieces: wanted.content.map((text) => ({ text, candidates: 0 })) };
+  if (Array.isArray(wanted.content)) return { chunks: wanted.content.map((text) => ({ text, candidates: 0 })) };
   const { text, ends } = wanted.content === undefined ? candidatesText(turn, wanted) : { text: wanted.content, ends: [] };
   const cutAt = breakOff(text, ends, wanted);
-  const composed: Message = { pieces: [] };
+  const composed: Message = { chunks: [] };
   let at = 0;
-  for (const piece of pieces(text.slice(0, cutAt), wanted.piece_bytes ?? 20)) {
-    at += piece.length;
-    composed.pieces.push({ text: piece, candidates: ends.filter((end) => end <= at).length });
+  for (const part of splitContent(text.slice(0, cutAt), wanted.content_bytes ?? 20)) {
+    at += part.length;
+    composed.chunks.push({ text: part, candidates: ends.filter((end) => end <= at).length });
   }
   return composed;
 }
 
-/** The JSON of the cards, and where in it each card's closing brace has passed. */
+/** The JSON of the candidates, and the position after each closing brace. */
 function candidatesText(turn: ModelTurn, wanted: Answer): { text: string; ends: number[] } {
   const candidates = Array.isArray(wanted.candidates) ? wanted.candidates : turn.candidates(wanted.candidates);
   const [before, after] = wanted.around ?? ['', ''];
@@ -89,7 +89,7 @@ function candidatesText(turn: ModelTurn, wanted: Answer): { text: string; ends: 
 function breakOff(text: string, ends: number[], wanted: Answer): number {
   if (wanted.whole_candidates === undefined) return text.length;
   const end = wanted.whole_candidates === 0 ? text.indexOf('[') + 1 : ends[wanted.whole_candidates - 1];
-  if (end === undefined) throw new Error(`the text gives ${ends.length} cards, not ${wanted.whole_candidates}`);
+  if (end === undefined) throw new Error(`the text yields ${ends.length} candidates, not ${wanted.whole_candidates}`);
   return end + (wanted.plus_chars ?? 0);
 }
 
@@ -103,7 +103,7 @@ export async function streamMessage(turn: ModelTurn, message: Message, wanted: A
     await wanted.hold.gate.pass();
   };
   await holdAfter(0);
-  for (const { text, candidates } of message.pieces) {
+  for (const { text, candidates } of message.chunks) {
     await turn.chunk({ content: text });
     await holdAfter(candidates);
     if (wanted.pause_ms !== undefined) await turn.pause(wanted.pause_ms);
@@ -130,7 +130,7 @@ export function streamText(turn: ModelTurn): string {
     `data: ${JSON.stringify({ id: turn.id, model: turn.model, choices: [{ index: 0, delta, finish_reason }] })}\n\n`;
   return [
     ': OPENROUTER PROCESSING\n\n',
-    ...compose(turn, {}).pieces.map(({ text }) => chunk({ content: text })),
+    ...compose(turn, {}).chunks.map(({ text }) => chunk({ content: text })),
     chunk({ content: '' }, 'stop'),
     `data: ${JSON.stringify({ id: turn.id, model: turn.model, choices: [], usage: usageOf(turn) })}\n\n`,
     'data: [DONE]\n\n',
@@ -192,19 +192,19 @@ export function errorBody(code: number | string, wanted: { error_type?: string |
   return { code, message: wanted.message ?? `stand-in failure ${code}`, ...metadata };
 }
 
-/** Pieces of about `bytes` UTF-8 bytes; a character is never cut. */
-export function pieces(text: string, bytes: number): string[] {
+/** Splits a text into parts of about `bytes` UTF-8 bytes, never inside a character. */
+export function splitContent(text: string, bytes: number): string[] {
   const cut: string[] = [];
-  let piece = '';
+  let part = '';
   let size = 0;
   for (const char of text) {
-    piece += char;
+    part += char;
     size += Buffer.byteLength(char);
     if (size < bytes) continue;
-    cut.push(piece);
-    piece = '';
+    cut.push(part);
+    part = '';
     size = 0;
   }
-  if (piece !== '') cut.push(piece);
+  if (part !== '') cut.push(part);
   return cut;
 }

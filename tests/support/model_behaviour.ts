@@ -1,5 +1,5 @@
-// How the model server behaves: well, and in every way in which OpenRouter is known to fail, each by name. A behaviour is
-// a function that writes one answer; tests may bring their own.
+// Behaviours of the model server: the good one, and all known failures of OpenRouter, each by name. A behaviour is a function
+// that writes one answer; tests may define their own.
 
 import type { Candidate } from './candidate_maker.ts';
 import type { Gate } from './gate.ts';
@@ -12,7 +12,7 @@ import {
   errorBody,
   goodAnswer,
   type ModelBehaviour,
-  pieces,
+  splitContent,
   streamMessage,
   streamText,
 } from './model_answer.ts';
@@ -21,7 +21,7 @@ export { type Answer, answer, goodAnswer, type ModelBehaviour } from './model_an
 
 // Before the first byte
 
-/** An HTTP error in OpenRouter's form. `error_type` null leaves the metadata out. */
+/** An HTTP error as of OpenRouter. `error_type` null omits the metadata. */
 export function httpError(
   status: number,
   wanted: { error_type?: string | null; message?: string; retry_after_s?: number | string } = {},
@@ -32,7 +32,7 @@ export function httpError(
   };
 }
 
-/** What a proxy in between says. */
+/** The page of a proxy. */
 export function htmlPage(status = 502): ModelBehaviour {
   return (turn) =>
     turn.reply(status, `<!DOCTYPE html><html><head><title>${status}</title></head><body><h1>${status}</h1></body></html>`, {
@@ -40,7 +40,7 @@ export function htmlPage(status = 502): ModelBehaviour {
     });
 }
 
-/** HTTP 200 and only the body knows. */
+/** HTTP 200 with the error in its body. */
 export function errorIn200(
   code: number | string,
   wanted: { error_type?: string | null; message?: string } = {},
@@ -48,7 +48,7 @@ export function errorIn200(
   return (turn) => turn.reply(200, { error: errorBody(code, wanted), user_id: 'user_stand_in' });
 }
 
-/** An availability error: no code, but `availability`. `constraint_filtered` is the one that no retry can heal. */
+/** An availability error: no code, but `availability`. Only `constraint_filtered` is not retryable. */
 export function unavailable(code: string, wanted: { retryable?: boolean; retry_after_s?: number } = {}): ModelBehaviour {
   return (turn) =>
     turn.reply(200, {
@@ -63,7 +63,7 @@ export function unavailable(code: string, wanted: { retryable?: boolean; retry_a
     });
 }
 
-/** A provider's failure in a plain completion: HTTP 200, finish_reason `error`, what there is of the message. */
+/** A provider's failure in a plain completion: HTTP 200, finish_reason `error`, the message so far. */
 export function choiceError(code: number | string = 502, partial_content = ''): ModelBehaviour {
   return (turn) => {
     const whole = completion(turn, partial_content, 'error');
@@ -72,15 +72,15 @@ export function choiceError(code: number | string = 502, partial_content = ''): 
   };
 }
 
-/** A plain JSON completion, though a stream was asked for. */
+/** A plain JSON completion, though a stream was requested. */
 export function plainCompletion(wanted: Answer = {}): ModelBehaviour {
   return (turn) => {
-    const content = compose(turn, wanted).pieces.map(({ text }) => text).join('');
+    const content = compose(turn, wanted).chunks.map(({ text }) => text).join('');
     turn.reply(200, completion(turn, content, wanted.finish_reason ?? 'stop'));
   };
 }
 
-/** Waits at the gate before the first byte, then behaves. */
+/** Waits at the gate before the first byte, then runs the behaviour. */
 export function gated(gate: Gate, then: ModelBehaviour = goodAnswer): ModelBehaviour {
   return async (turn) => {
     await gate.pass();
@@ -93,7 +93,7 @@ export const cutBeforeHeaders: ModelBehaviour = (turn) => turn.cut();
 
 // In the stream
 
-/** Nothing for ever, with or without headers. */
+/** Endless silence, with or without headers. */
 export function silence(wanted: { headers: boolean }): ModelBehaviour {
   return async (turn) => {
     if (wanted.headers) turn.streamHead();
@@ -101,7 +101,7 @@ export function silence(wanted: { headers: boolean }): ModelBehaviour {
   };
 }
 
-/** Signs of life and no content, for ever. */
+/** Endless comments without content. */
 export function onlyComments(every_ms = 50): ModelBehaviour {
   return async (turn) => {
     turn.streamHead();
@@ -112,7 +112,7 @@ export function onlyComments(every_ms = 50): ModelBehaviour {
   };
 }
 
-/** One card for each gate: written up to its closing brace, and then nothing before its gate is open. */
+/** A candidate for each gate: written up to its closing brace, then silence until its gate is open. */
 export function candidateByCandidate(gates: Gate[]): ModelBehaviour {
   return async (turn) => {
     turn.streamHead();
@@ -127,12 +127,12 @@ export function candidateByCandidate(gates: Gate[]): ModelBehaviour {
   };
 }
 
-/** A good answer that takes its time: a piece every so often. */
-export function slowDrip(every_ms: number, piece_bytes = 20): ModelBehaviour {
-  return answer({ pause_ms: every_ms, piece_bytes });
+/** A good answer with a pause before each chunk. */
+export function slowDrip(every_ms: number, content_bytes = 20): ModelBehaviour {
+  return answer({ pause_ms: every_ms, content_bytes });
 }
 
-/** An error event after so many whole cards. */
+/** An error event after this many whole candidates. */
 export function errorEvent(
   wanted: {
     after_candidates?: number;
@@ -159,12 +159,12 @@ export function errorEvent(
   };
 }
 
-/** The connection is cut after so many whole cards and characters of the next. */
+/** The connection is cut after this many whole candidates and characters of the next. */
 export function cutAfter(whole_candidates: number, plus_chars = 0): ModelBehaviour {
   return answer({ whole_candidates, plus_chars, instead_of_end: 'cut' });
 }
 
-/** The connection is cut after so many bytes of a good stream. */
+/** The connection is cut after this many bytes of a good stream. */
 export function cutAfterBytes(bytes: number): ModelBehaviour {
   return async (turn) => {
     turn.streamHead();
@@ -173,37 +173,37 @@ export function cutAfterBytes(bytes: number): ModelBehaviour {
   };
 }
 
-/** The stream ends without `[DONE]`; with `finish_reason` null it is a cut that looks like an end. */
+/** The stream ends without `[DONE]`; with `finish_reason` null a cut looks like an end. */
 export function withoutDone(wanted: { finish_reason?: string | null; whole_candidates?: number } = {}): ModelBehaviour {
   return answer({ ...wanted, usage: false, done: false });
 }
 
-/** The token limit: whole cards and the beginning of one more. Some providers give the reason another name. */
+/** The token limit: whole candidates and the beginning of one more. Some providers name the reason differently. */
 export function cutByLength(whole_candidates: number, finish_reason = 'length'): ModelBehaviour {
   return answer({ whole_candidates, plus_chars: 25, finish_reason });
 }
 
-/** The filter struck after so many whole cards. */
+/** The content filter stops the answer after this many whole candidates. */
 export function contentFilter(whole_candidates = 0): ModelBehaviour {
   return answer({ whole_candidates, plus_chars: whole_candidates === 0 ? 0 : 25, finish_reason: 'content_filter' });
 }
 
-/** The model refuses, in the member that structured output has for it. */
+/** A refusal, in the member of structured output. */
 export function refusal(text = 'I cannot help with that.'): ModelBehaviour {
   return async (turn) => {
     turn.streamHead();
     await turn.chunk({ role: 'assistant', content: '' });
-    for (const piece of pieces(text, 10)) await turn.chunk({ refusal: piece });
+    for (const part of splitContent(text, 10)) await turn.chunk({ refusal: part });
     await endStream(turn, { finish_reason: 'stop' });
   };
 }
 
-// The message's form
+// The format of the message
 
 export const fenced: ModelBehaviour = answer({ around: ['```json\n', '\n```'] });
 
 export const inProse: ModelBehaviour = answer({
-  around: ['Sure! Here are your {flashcards} [as asked]:\n\n', '\n\nTell me if you want "more".'],
+  around: ['Sure! Here are your {flashcards} [as requested]:\n\n', '\n\nTell me if you want "more".'],
 });
 
 export const bareArray: ModelBehaviour = answer({ bare_array: true });
@@ -229,7 +229,7 @@ export function raw(
   };
 }
 
-/** A body as it is written, in which a line `: wait N` stands for a pause of N ms. Without a content type where it is null. */
+/** A body as written, in which a line `: wait N` is a pause of N ms. Without a content type where that is null. */
 export function withPauses(body: string, wanted: { status?: number; content_type: string | null }): ModelBehaviour {
   return async (turn) => {
     turn.head(wanted.status ?? 200, wanted.content_type === null ? {} : { 'content-type': wanted.content_type });
@@ -241,14 +241,14 @@ export function withPauses(body: string, wanted: { status?: number; content_type
   };
 }
 
-/** Any message, in pieces of so many characters. */
+/** Any message, in chunks of this many characters. */
 export function contentByCharacters(text: string, characters: number): ModelBehaviour {
   const all = [...text];
   const count = Math.ceil(all.length / characters);
   return answer({ content: Array.from({ length: count }, (_, n) => all.slice(n * characters, (n + 1) * characters).join('')) });
 }
 
-/** A good stream whose bytes come in chunks of this size: borders in characters, escapes and line ends. */
+/** A good stream in chunks of this many bytes, which split characters, escapes and line ends. */
 export function inChunksOf(chunk_bytes: number, wanted: { line_end?: '\n' | '\r\n' | '\r' } = {}): ModelBehaviour {
   return async (turn) => {
     turn.streamHead();
@@ -258,7 +258,7 @@ export function inChunksOf(chunk_bytes: number, wanted: { line_end?: '\n' | '\r\
   };
 }
 
-/** A good stream in bursts, with a pause after each: faster and slower than whoever reads it can foresee. */
+/** A good stream in bursts of varying size and pause. */
 export function inBursts(bursts: number, pause_ms: number): ModelBehaviour {
   return async (turn) => {
     turn.streamHead();
@@ -272,7 +272,7 @@ export function inBursts(bursts: number, pause_ms: number): ModelBehaviour {
   };
 }
 
-/** An answer that does not stop at a sensible size: good cards, one endless string, or one endless SSE line. */
+/** A huge answer: valid candidates, one endless string, or one endless SSE line. */
 export function huge(kind: 'candidates' | 'string' | 'line', bytes = 5 * 1024 * 1024): ModelBehaviour {
   return async (turn) => {
     turn.streamHead();
@@ -280,10 +280,10 @@ export function huge(kind: 'candidates' | 'string' | 'line', bytes = 5 * 1024 * 
     if (kind !== 'line') await turn.chunk({ content: `{"${turn.listName}":[` });
     if (kind === 'string') await turn.chunk({ content: '{"front":"' });
     for (let sent = 0, n = 0; sent < bytes; n += 1) {
-      const piece = kind === 'candidates' ? `${JSON.stringify(numberedCandidate(n))},` : 'x'.repeat(1000);
-      if (kind === 'line') await turn.write(piece);
-      else await turn.chunk({ content: piece });
-      sent += piece.length;
+      const part = kind === 'candidates' ? `${JSON.stringify(numberedCandidate(n))},` : 'x'.repeat(1000);
+      if (kind === 'line') await turn.write(part);
+      else await turn.chunk({ content: part });
+      sent += part.length;
     }
     await endStream(turn, {});
   };

@@ -1,14 +1,14 @@
-// What the model server reads out of a request for a completion: the text to make cards of, how many, and under which
-// names the caller's schema wants them. Tolerant: any client of OpenRouter's API gets cards.
+// Reads a completion request for the model server: the text, the number of candidates, and the names in the caller's schema.
+// Tolerant: any client of OpenRouter's API gets candidates.
 
 import type { RecordedRequest } from './recorded_requests.ts';
 
 export type ModelRequest = RecordedRequest & {
   /** The parsed body; undefined if it is no JSON. */
   body: CompletionBody | undefined;
-  /** Resolves when the exchange is over, and tells who ended it. */
+  /** Resolves when the exchange is over, to the side that ended it. */
   over: Promise<'answered' | 'client left' | 'server cut'>;
-  /** As `over`, for looking at it later. */
+  /** The value of `over`, once known. */
   end?: 'answered' | 'client left' | 'server cut';
 };
 
@@ -25,7 +25,7 @@ type JsonSchema = { type?: string; properties?: Record<string, JsonSchema>; item
 
 const CANDIDATES_MAX = 20;
 
-/** The member of the answer's root that holds the list of cards, and how many it may hold. */
+/** The member with the list of candidates, and its maximum length. */
 export function wantedList(body: CompletionBody | undefined): { name: string; max: number } {
   const properties = body?.response_format?.json_schema?.schema?.properties ?? {};
   const list = Object.entries(properties).find(([, schema]) => schema.type === 'array');
@@ -39,13 +39,13 @@ export function textToLearn(body: CompletionBody | undefined): string {
   return (betweenTags(message) ?? betweenLines(message) ?? message).trim();
 }
 
-/** `<name …> text </name>`: the longest such stretch. */
+/** `<name …> text </name>`: the longest such section. */
 function betweenTags(message: string): string | undefined {
   const stretches = [...message.matchAll(/<([\w:-]+)[^<>]*>([\s\S]*?)<\/\1\s*>/gu)].map((match) => match[2] ?? '');
   return longest(stretches);
 }
 
-/** A line with a long hexadecimal token, or of punctuation alone, and the last line with the same: what is between. */
+/** The text between a line with a long hexadecimal token, or of punctuation alone, and the last equal line. */
 function betweenLines(message: string): string | undefined {
   const lines = message.split('\n');
   for (const [first, line] of lines.entries()) {

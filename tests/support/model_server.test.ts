@@ -1,4 +1,4 @@
-// Each behaviour of the model server does what its name says, seen by a plain reader of its bytes.
+// Each behaviour of the model server does what its name says, as a plain reader of its bytes sees it.
 
 import assert from 'node:assert/strict';
 import { after, afterEach, before, describe, it } from 'node:test';
@@ -62,7 +62,7 @@ describe('the model server', () => {
       ...(signal === undefined ? {} : { signal }),
     });
 
-  /** Asks with this behaviour and reads the stream to its end or its cut. */
+  /** Requests a completion with this behaviour and reads the stream to its end or cut. */
   async function stream(behaviour: ModelBehaviour): Promise<Stream> {
     world.openrouter.next(behaviour);
     const answer = await complete();
@@ -86,7 +86,7 @@ describe('the model server', () => {
 
   const candidatesIn = (content: string) => (JSON.parse(content) as { cards: { front: string }[] }).cards;
 
-  it('streams cards of the text as OpenRouter does, under the names of the schema', async () => {
+  it('candidates are streamed as by OpenRouter, with the schema’s names', async () => {
     const answer = await complete();
     assert.match(answer.headers.get('x-generation-id') ?? '', /^gen-/);
     await answer.body?.cancel();
@@ -97,15 +97,15 @@ describe('the model server', () => {
     assert.deepEqual(whole.chunks.at(-1)?.choices, []);
     assert.ok((whole.chunks.at(-1)?.usage?.cost ?? 0) > 0);
     assert.ok(whole.done);
-    assert.ok(whole.chunks.length > whole.content.length / 25, 'in small pieces');
+    assert.ok(whole.chunks.length > whole.content.length / 25, 'in small chunks');
   });
 
-  it('answers in one piece if no stream is asked for', async () => {
+  it('a completion without stream is one document', async () => {
     const answer = (await (await complete({ stream: false })).json()) as { choices: { message: { content: string } }[] };
     assert.equal(candidatesIn(answer.choices[0]?.message.content ?? '').length, 6);
   });
 
-  it('finds the text between lines of delimiters, or takes all', async () => {
+  it('the text is found between delimiters, or is the whole message', async () => {
     for (const content of [`Text:\n=== 0a1b2c3d4e ===\n${TEXT}\n=== 0a1b2c3d4e ===`, TEXT]) {
       const body = { stream: false, messages: [{ role: 'user', content: [{ type: 'text', text: content }] }] };
       const answer = (await (await complete(body)).json()) as { choices: { message: { content: string } }[] };
@@ -114,7 +114,7 @@ describe('the model server', () => {
     }
   });
 
-  it('wants its key', async () => {
+  it('a completion requires the API key', async () => {
     for (const authorization of ['', 'Bearer sk-or-v1-wrong']) {
       const answer = await complete({}, { authorization });
       assert.equal(answer.status, 401);
@@ -127,9 +127,9 @@ describe('the model server', () => {
     assert.equal((await fetch(`${world.openrouter.url}/key`)).status, 503);
   });
 
-  describe('fails before the first byte', () => {
+  describe('failures before the first byte', () => {
     for (const status of [400, 401, 402, 403, 404, 408, 413, 422, 429, 500, 502, 503, 504]) {
-      it(`HTTP ${status} in OpenRouter's form`, async () => {
+      it(`HTTP ${status} in OpenRouter's format`, async () => {
         world.openrouter.next(behave.httpError(status, { retry_after_s: 7 }));
         const answer = await complete();
         assert.equal(answer.status, status);
@@ -149,20 +149,20 @@ describe('the model server', () => {
       ['a plain completion', behave.plainCompletion(), /"object":"chat\.completion".*\\"front\\"/],
     ];
     for (const [name, behaviour, expected] of whole) {
-      it(name, async () => {
+      it(`the behaviour is ${name}`, async () => {
         const { status, text } = await stream(behaviour);
         assert.equal(status, 200);
         assert.match(text, expected);
       });
     }
 
-    it('a cut before the headers', async () => {
+    it('a connection is cut before the headers', async () => {
       world.openrouter.next(behave.cutBeforeHeaders);
       await assert.rejects(complete(), TypeError);
       assert.equal(await (await world.openrouter.arrived(1)).over, 'server cut');
     });
 
-    it('down, and up again', async () => {
+    it('the model server can be down and up again', async () => {
       world.openrouter.down();
       await assert.rejects(complete(), TypeError);
       world.openrouter.up();
@@ -172,8 +172,8 @@ describe('the model server', () => {
     });
   });
 
-  describe('fails in the stream', () => {
-    it('error events before and after cards, with and without choices', async () => {
+  describe('failures in the stream', () => {
+    it('error events before and after candidates', async () => {
       const before = await stream(behave.errorEvent());
       assert.equal(before.content, '');
       assert.equal(before.chunks.at(-1)?.error?.code, 502);
@@ -185,7 +185,7 @@ describe('the model server', () => {
       assert.equal(after.done, false);
     });
 
-    it('cuts after cards, in a card, after bytes', async () => {
+    it('cuts after candidates, in a candidate, after bytes', async () => {
       const afterTwo = await stream(behave.cutAfter(2, 10));
       assert.ok(afterTwo.cut);
       assert.equal(afterTwo.finish_reason, null);
@@ -197,14 +197,14 @@ describe('the model server', () => {
       }
     });
 
-    it('no [DONE], with and without a finish_reason', async () => {
+    it('a stream without [DONE], with and without a finish_reason', async () => {
       const withReason = await stream(behave.withoutDone());
       assert.deepEqual([withReason.done, withReason.finish_reason], [false, 'stop']);
       const without = await stream(behave.withoutDone({ finish_reason: null, whole_candidates: 1 }));
       assert.deepEqual([without.done, without.finish_reason], [false, null]);
     });
 
-    it('the token limit and the filter, with whole cards and a cut one', async () => {
+    it('the token limit and the filter, with whole candidates and a cut one', async () => {
       for (const [behaviour, reason] of [
         [behave.cutByLength(3), 'length'],
         [behave.cutByLength(3, 'stop'), 'stop'],
@@ -228,9 +228,9 @@ describe('the model server', () => {
     for (const [name, behaviour, firstBytes] of [
       ['silence without headers', behave.silence({ headers: false }), null],
       ['silence after headers', behave.silence({ headers: true }), ''],
-      ['silence after cards', behave.answer({ whole_candidates: 1, instead_of_end: 'silence' }), 'prompt'],
+      ['silence after candidates', behave.answer({ whole_candidates: 1, instead_of_end: 'silence' }), 'prompt'],
       ['only comments', behave.onlyComments(10), ': OPENROUTER PROCESSING\n\n: OPENROUTER PROCESSING'],
-      ['comments after cards', behave.answer({ whole_candidates: 1, comments: 0, instead_of_end: 'comments' }), ': OPENROUTER'],
+      ['comments after candidates', behave.answer({ whole_candidates: 1, comments: 0, instead_of_end: 'comments' }), ': OPENROUTER'],
       ['a slow drip', behave.slowDrip(20), 'data: '],
     ] as const) {
       it(`${name}, until the client leaves`, async () => {
@@ -247,15 +247,15 @@ describe('the model server', () => {
     }
   });
 
-  describe('gives the message another form', () => {
-    it('fences, prose, a bare array, any content', async () => {
+  describe('other formats of the message', () => {
+    it('the message in fences, in prose, as an array, as any content', async () => {
       const fenced = (await stream(behave.fenced)).content;
       assert.ok(fenced.startsWith('```json\n{') && fenced.endsWith('}\n```'));
       assert.match((await stream(behave.inProse)).content, /^Sure! .*\n\n\{"cards":\[[\s\S]*\n\nTell me/);
       assert.equal((JSON.parse((await stream(behave.bareArray)).content) as object[]).length, 6);
       assert.equal((await stream(behave.content('{}'))).content, '{}');
-      const pieces = await stream(behave.content(['{"ca', 'rds":[', ']}']));
-      assert.equal(pieces.content, '{"cards":[]}');
+      const parts = await stream(behave.content(['{"ca', 'rds":[', ']}']));
+      assert.equal(parts.content, '{"cards":[]}');
       assert.deepEqual(candidatesIn((await stream(behave.answer({ candidates: [{ front: 'f' }] }))).content), [{ front: 'f' }]);
     });
 
@@ -276,7 +276,7 @@ describe('the model server', () => {
     }
 
     for (const kind of ['candidates', 'string', 'line'] as const) {
-      it(`five megabytes of ${kind}`, async () => {
+      it(`a huge answer has five megabytes of ${kind}`, async () => {
         world.openrouter.next(behave.huge(kind));
         const { text } = await readAll(await complete());
         assert.ok(text.length >= 5 * 1024 * 1024);
@@ -284,7 +284,7 @@ describe('the model server', () => {
     }
   });
 
-  it('holds at a gate before the first byte and between cards', async () => {
+  it('a gate holds the answer before the first byte and between candidates', async () => {
     const atStart = createGate();
     const afterTwo = createGate();
     world.openrouter.next(behave.gated(atStart, behave.answer({ hold: { gate: afterTwo, after_candidates: 2 } })));
@@ -298,7 +298,7 @@ describe('the model server', () => {
     assert.ok(text.endsWith('data: [DONE]\n\n'));
   });
 
-  it('queues behaviours, falls back to the standing one, and records requests', async () => {
+  it('behaviours are queued, then the standing one applies', async () => {
     world.openrouter.always(behave.httpError(503));
     world.openrouter.next(behave.httpError(429), 2);
     world.openrouter.next(behave.httpError(402));
@@ -326,7 +326,7 @@ async function readAll(answer: Response): Promise<{ text: string; cut: boolean }
   }
 }
 
-/** Reads until the text is there; what follows stays unread. */
+/** Reads until the text has arrived; the rest stays unread. */
 async function readUntil(answer: Response, wanted: string): Promise<void> {
   const reader = answer.body?.getReader();
   let text = '';

@@ -1,5 +1,5 @@
-// A stand-in for OpenRouter: its chat completions (streaming and plain), its key state and its list of models, on
-// 127.0.0.1. It makes cards of the text that it gets and can be told to fail in every known way (model_behaviour.ts).
+// A stand-in for OpenRouter: its chat completions (streamed or not), its key state and its list of models, on 127.0.0.1. It
+// makes candidates from the text and can fail in all known ways (model_behaviour.ts).
 
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { bodyOf, startLoopbackServer } from './loopback_server.ts';
@@ -12,23 +12,23 @@ import { within } from './within.ts';
 export type ModelServer = {
   /** The base URL, ending in `/api/v1`. */
   url: string;
-  /** The API key that it wants. */
+  /** The API key. */
   key: string;
   /** Requests for completions. */
   requests: RecordedRequests<ModelRequest>;
   /** Requests for anything else (`/key`, `/models`). */
   otherRequests: RecordedRequests<ModelRequest>;
-  /** The next request, or the next `times`, meet this; several calls queue up. */
+  /** Sets the behaviour of the next request, or of the next `times`; several calls queue up. */
   next(behaviour: ModelBehaviour, times?: number): void;
-  /** Every request meets this unless something is queued. */
+  /** Sets the behaviour of requests while none is queued. */
   always(behaviour: ModelBehaviour): void;
-  /** How `/key` answers; null for the good answer. */
+  /** Sets the behaviour of `/key`; null for the good answer. */
   onKey(behaviour: ModelBehaviour | null): void;
-  /** Good again and up, with nothing queued and nothing recorded. */
+  /** Resets behaviours and records, and is up. */
   reset(): void;
-  /** The n-th completion request, as soon as it arrives. */
+  /** Resolves to the n-th completion request when it arrives. */
   arrived(n: number, deadline_ms?: number): Promise<ModelRequest>;
-  /** The n-th completion request, as soon as its client has closed the connection early. */
+  /** Resolves to the n-th completion request when its client has closed the connection early. */
   aborted(n: number, deadline_ms?: number): Promise<ModelRequest>;
   down(): void;
   up(): void;
@@ -73,7 +73,7 @@ export async function startModelServer(port?: number): Promise<ModelServer> {
   }
 
   function takeBehaviour(request: ModelRequest): ModelBehaviour {
-    // Scripts come first: a test that scripts a 401 does not care for the key.
+    // Queued behaviours come first: a test that queues a 401 does not depend on the key.
     const scripted = queue.shift();
     if (scripted !== undefined) return scripted;
     return refuseKey(request) ?? standing;

@@ -1,4 +1,4 @@
-// One answer of the model server, as the behaviours write it: status and headers, then bytes, comments, events.
+// An answer of the model server as written by a behaviour: status and headers, then bytes, comments, events.
 
 import type { ServerResponse } from 'node:http';
 import { setImmediate as nextTurn, setTimeout as pause } from 'node:timers/promises';
@@ -35,7 +35,7 @@ export class ModelTurn {
     return wantedList(this.request.body).name;
   }
 
-  /** Cards made of the request's text, at most `max`. */
+  /** Candidates from the request's text, at most `max`. */
   candidates(max?: number): Candidate[] {
     return makeCandidates(textToLearn(this.request.body), max ?? wantedList(this.request.body).max);
   }
@@ -50,7 +50,7 @@ export class ModelTurn {
     this.head(200, { 'content-type': 'text/event-stream', 'cache-control': 'no-cache' });
   }
 
-  /** Writes with respect to a slow reader. */
+  /** Writes with back pressure. */
   async write(bytes: string | Uint8Array): Promise<void> {
     if (this.#response.destroyed) throw new ClientLeft();
     if (this.#response.write(bytes)) return;
@@ -69,7 +69,7 @@ export class ModelTurn {
     });
   }
 
-  /** Writes in pieces of `chunk_bytes`, each in an HTTP chunk and, as far as TCP lets it, in a packet of its own. */
+  /** Writes in chunks of `chunk_bytes`, each an HTTP chunk and, as far as TCP allows, a packet. */
   async writeInChunks(bytes: Uint8Array, chunk_bytes: number): Promise<void> {
     for (let at = 0; at < bytes.length; at += chunk_bytes) {
       await this.write(bytes.subarray(at, at + chunk_bytes));
@@ -96,7 +96,7 @@ export class ModelTurn {
     return this.event({ ...this.#chunkHead(), choices: [], usage });
   }
 
-  /** An error event in mid-stream; `choices` as a provider happens to send them. */
+  /** An error event in mid-stream; `choices` as providers send them. */
   errorEvent(error: object, choices: object[]): Promise<void> {
     return this.event({ ...this.#chunkHead(), error, choices });
   }
@@ -121,7 +121,7 @@ export class ModelTurn {
     this.#response.end(last);
   }
 
-  /** Cuts the connection after what was written has left. */
+  /** Cuts the connection after all written bytes were sent. */
   async cut(): Promise<void> {
     await nextTurn();
     this.wasCut = true;

@@ -28,7 +28,7 @@ export type Postgres = {
 /** Postgres refuses to run as root; these are Debian's `nobody` and `nogroup`, so that no account has to be made. */
 const UNPRIVILEGED = { uid: 65534, gid: 65534 };
 
-/** The data is thrown away at the end: nothing has to survive a power cut. */
+/** The data is removed at the end: it need not survive a power cut. */
 const SETTINGS = {
   listen_addresses: '',
   fsync: 'off',
@@ -94,7 +94,7 @@ export async function startPostgres(): Promise<Postgres> {
       pid: server.pid ?? 0,
       url: (role) => `postgresql://${role}@localhost/postgres?host=${encodeURIComponent(folder)}`,
       async stop() {
-        // SIGQUIT is Postgres' immediate shutdown: nothing is written that is removed a moment later.
+        // SIGQUIT is Postgres' immediate shutdown, without writes to files that are removed next.
         server.kill('SIGQUIT');
         await ended(server);
         removeFolder(folder);
@@ -149,7 +149,7 @@ function everybodyCanEnter(folder: string): boolean {
   }
 }
 
-/** Postgres may be ending and still at work in its folder: a few tries, within a second, without the event loop. */
+/** Postgres may still write to its folder while it ends: a few attempts within a second, without the event loop. */
 function removeFolder(folder: string): void {
   const timer = new Int32Array(new SharedArrayBuffer(4));
   for (let tries = 0; tries < 50 && existsSync(folder); tries += 1) {

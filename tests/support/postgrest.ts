@@ -32,9 +32,9 @@ export async function startPostgrest(postgres: Postgres, jwks: object): Promise<
       PGRST_DB_EXTRA_SEARCH_PATH: 'public, extensions',
       PGRST_DB_ANON_ROLE: 'anon',
       PGRST_DB_POOL: '10',
-      // As a hosted Supabase project has it.
+      // As in a hosted Supabase project.
       PGRST_DB_MAX_ROWS: '1000',
-      // Not as a hosted project has it: lets a test see by which index a query of the service is answered.
+      // Not as in a hosted project: lets a test see the index of a query of the service.
       PGRST_DB_PLAN_ENABLED: 'true',
       PGRST_JWT_SECRET: `@${keysFile}`,
       PGRST_SERVER_UNIX_SOCKET: socket,
@@ -75,7 +75,7 @@ export async function startPostgrest(postgres: Postgres, jwks: object): Promise<
   };
 }
 
-/** PostgREST says nothing when its schema cache is there: ask until it answers 200. */
+/** PostgREST does not report when its schema cache is loaded: request until it answers 200. */
 async function answers(socketPath: string): Promise<void> {
   for (;;) {
     const status = await new Promise<number>((resolve) => {

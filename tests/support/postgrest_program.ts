@@ -12,8 +12,8 @@ export type Machine = {
 };
 
 /**
- * The path of the program. `POSTGREST` in the environment goes first, then the npm package, then `postgrest` on the `PATH`.
- * @throws Failure that says how to install one, or that `POSTGREST` does not name a program.
+ * Finds the path of the program: `POSTGREST` in the environment, else the npm package, else `postgrest` on the `PATH`.
+ * @throws Failure with how to install one, or because `POSTGREST` does not name a program.
  */
 export function findPostgrest(machine: Machine = process): string {
   const named = machine.env['POSTGREST'];

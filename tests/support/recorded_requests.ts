@@ -1,15 +1,15 @@
-// What a stand-in was asked: every request counted, the last ones kept, and promises for those still to come.
+// The requests of a stand-in: all are counted, the last ones kept, and promises resolve with future ones.
 
 import { within } from './within.ts';
 
-/** Enough for any assertion on content; a load run counts far more than it reads. */
+/** Enough for assertions on content; a load run only counts. */
 const KEPT = 1000;
 
 export type RecordedRequest = {
   /** 1 for the first request since the start or the last `clear`. */
   n: number;
   method: string;
-  /** With the query. */
+  /** Includes the query. */
   path: string;
   headers: Record<string, string | string[] | undefined>;
   /** The body as text. */
@@ -35,22 +35,22 @@ export class RecordedRequests<R extends RecordedRequest> {
     return recorded;
   }
 
-  /** How many had this method and this path; the query does not count. */
+  /** The number with this method and path, without the query. */
   count(method: string, path: string): number {
     return this.#counts.get(countKey(method, path)) ?? 0;
   }
 
-  /** Those of the last 1000 that `matches` says yes to. */
+  /** The matching ones of the last 1000. */
   where(matches: (request: R) => boolean): R[] {
     return this.recent.filter(matches);
   }
 
-  /** The n-th request of all, at once or as soon as it arrives. */
+  /** The n-th request, now or as soon as it arrives. */
   nth(n: number, deadline_ms?: number): Promise<R> {
     return this.#first((request) => request.n === n, `request ${n}`, deadline_ms);
   }
 
-  /** The n-th of those among the last 1000 and still to come that `matches` says yes to. */
+  /** The n-th matching request of the last 1000 and future ones. */
   nthWhere(n: number, matches: (request: R) => boolean, deadline_ms?: number): Promise<R> {
     let left = n;
     const isIt = (request: R) => matches(request) && --left === 0;

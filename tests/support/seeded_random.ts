@@ -1,4 +1,4 @@
-// Random choices that can be made again: the same seed gives the same ones. (mulberry32; nothing secret comes of it.)
+// Reproducible random choices: the same seed makes the same ones. (mulberry32; not for secrets.)
 
 export type Choices = {
   /** From 0 to below 1. */
@@ -7,7 +7,7 @@ export type Choices = {
   between(min: number, max: number): number;
   /** True with that probability, 0 to 1. */
   chance(probability: number): boolean;
-  /** One of them, by weight. */
+  /** Picks one by weight. */
   pick<T>(weighted: [weight: number, item: T][]): T;
 };
 
@@ -32,7 +32,7 @@ export function seededChoices(seed: number): Choices {
   };
 }
 
-/** The seed that the environment names, or a new one. */
+/** The seed of the environment, or a new one. */
 export function seedFrom(variable: string): number {
   const given = process.env[variable];
   return given === undefined ? Math.floor(Math.random() * 2 ** 32) : Number(given);

@@ -1,11 +1,11 @@
-// A server that is a child process: its last output for error messages, and its end.
+// A server in a child process: its last output for error messages, and its end.
 
 import type { ChildProcess } from 'node:child_process';
 import { within } from './within.ts';
 
 const KEPT_OUTPUT_CHARS = 8_000;
 
-/** Ends with an error if the child dies before `ready` resolves; the error carries the child's last output. */
+/** Fails if the child exits before `ready` resolves; the error contains the child's last output. */
 export async function untilReady(child: ChildProcess, name: string, ready: Promise<void>): Promise<void> {
   let output = '';
   const keep = (bytes: Buffer) => {
@@ -25,14 +25,14 @@ export async function untilReady(child: ChildProcess, name: string, ready: Promi
   } finally {
     child.stdout?.off('data', keep);
     child.stderr?.off('data', keep);
-    // Keep the pipes flowing: a full pipe would block the child.
+    // Read the pipes: a full pipe would block the child.
     child.stdout?.resume();
     child.stderr?.resume();
     exited.catch(() => {});
   }
 }
 
-/** Resolves when the child is gone. */
+/** Resolves when the child has exited. */
 export function ended(child: ChildProcess): Promise<void> {
   if (child.exitCode !== null || child.signalCode !== null) return Promise.resolve();
   return new Promise((resolve) => child.once('exit', () => resolve()));

@@ -1,6 +1,6 @@
-// A stand-in for Supabase Auth, small but whole enough for `@supabase/supabase-js` as it is: sign-up, anonymous and
-// password sign-in, refresh, the user, sign-out, the JWKS. Users live in auth.users of the world's own database.
-// Not for anything but this machine: it confirms every address and limits nothing.
+// A stand-in for Supabase Auth, complete enough for an unmodified `@supabase/supabase-js`: sign-up, anonymous and password
+// sign-in, refresh, the user, sign-out, the JWKS. Users are stored in auth.users of the world's database.
+// Only for this machine: it confirms every address and limits nothing.
 
 import { createPublicKey, randomBytes, scryptSync, timingSafeEqual, verify } from 'node:crypto';
 import type { AccessTokens } from './access_tokens.ts';
@@ -28,7 +28,7 @@ export type SignIn = {
 };
 
 export function createSignIn(sql: Sql, tokens: AccessTokens): SignIn {
-  /** Refresh token → user id; each is good for one use. */
+  /** Refresh token → user id; each is valid for one use. */
   const refreshTokens = new Map<string, string>();
 
   async function createUser(wanted: { email?: string; password?: string; anonymous?: boolean }): Promise<UserRow> {
@@ -130,7 +130,7 @@ export function createSignIn(sql: Sql, tokens: AccessTokens): SignIn {
         reply = await route(request);
       } catch (error) {
         if (!(error instanceof AuthError)) throw error;
-        // The shape of this API version; supabase-js asks for it and looks for it in the answer.
+        // The format of this API version, which supabase-js requests and expects.
         const headers = { 'x-supabase-api-version': '2024-01-01' };
         reply = jsonReply(error.status, { code: error.code, message: error.message }, headers);
       }
@@ -155,7 +155,7 @@ type Credentials = { email?: string; password?: string; refresh_token?: string }
 function credentials(raw: string): Credentials {
   try {
     const body = JSON.parse(raw) as Credentials;
-    // supabase-js leaves the address empty for an anonymous sign-in.
+    // supabase-js sends no address for an anonymous sign-in.
     if (body.email === '') delete body.email;
     return body;
   } catch {
@@ -183,7 +183,7 @@ function publicUser(user: UserRow): object {
   };
 }
 
-// The cheapest scrypt there is: these passwords guard nothing, and a test signs in often.
+// The cheapest scrypt: these passwords protect nothing, and tests sign in often.
 const SCRYPT_COST = { N: 2, r: 1, p: 1 };
 
 function encryptPassword(password: string): string {

@@ -1,4 +1,4 @@
-// Keys that sign access tokens, and the signing itself: any header, any claims, right or wrong. Tests forge with it.
+// Keys for access tokens, and the signing: any header and claims, valid or not. Tests forge tokens with it.
 
 import { createHmac, generateKeyPair, type JsonWebKey, type KeyObject, sign } from 'node:crypto';
 import { promisify } from 'node:util';
@@ -8,7 +8,7 @@ export type SigningKey = {
   alg: 'ES256' | 'RS256';
   privateKey: KeyObject;
   publicKey: KeyObject;
-  /** As it stands in the JWKS. */
+  /** The JWK of the JWKS. */
   publicJwk: JsonWebKey & { kid: string; alg: string; use: string };
 };
 
@@ -34,7 +34,7 @@ export function encodePart(part: object | string): string {
   return Buffer.from(typeof part === 'string' ? part : JSON.stringify(part)).toString('base64url');
 }
 
-/** HMAC-SHA256 for a secret, RSASSA-PKCS1-v1_5 for an RSA key, ECDSA in its raw form (r and s, 64 bytes) for P-256. */
+/** HMAC-SHA256 for a secret, RSASSA-PKCS1-v1_5 for an RSA key, raw ECDSA (r and s, 64 bytes) for P-256. */
 export function signature(input: string, key: KeyObject | string): Buffer {
   if (typeof key === 'string') return createHmac('sha256', key).update(input).digest();
   return sign('sha256', Buffer.from(input), { key, dsaEncoding: 'ieee-p1363' });

@@ -1,4 +1,4 @@
-// The rows of a generation that completed, as a test expects them.
+// The expected rows of a completed generation.
 
 import assert from 'node:assert/strict';
 

@@ -1,6 +1,6 @@
-// Every wait in a test has an end: the promise, or an error that names what did not come.
+// Bounds each wait of a test: the promise, or an error that names the missing event.
 
-/** Ten seconds: far more than anything here takes, far less than a hung test run. */
+/** Ten seconds: far more than any step takes, far less than a hung test run. */
 export const WAIT_MS = 10_000;
 
 export async function within<T>(promise: Promise<T>, what: string, deadline_ms = WAIT_MS): Promise<T> {

@@ -1,4 +1,4 @@
-// The world's own promises, on which every other test stands.
+// The promises of the world, on which all other tests depend.
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
@@ -20,7 +20,7 @@ describe('the local world', () => {
   const client = (of: World = world) =>
     createClient(of.supabaseUrl, of.anonKey, { auth: { persistSession: false, autoRefreshToken: false } });
 
-  it('signs in by supabase-js as it is, and the token opens the database', async () => {
+  it('supabase-js signs in, and the token is valid in the database', async () => {
     const user = await world.auth.createUser();
     const supabase = client();
     const { data, error } = await supabase.auth.signInWithPassword({ email: user.email ?? '', password: user.password ?? '' });
@@ -33,7 +33,7 @@ describe('the local world', () => {
     assert.deepEqual(rows.data, [{ id: session.id, user_id: user.id }]);
   });
 
-  it('signs up, refreshes, tells the user and signs out by supabase-js', async () => {
+  it('supabase-js signs up, refreshes, reads the user and signs out', async () => {
     const supabase = client();
     const email = 'New.Person@example.test';
     const signedUp = await supabase.auth.signUp({ email, password: 'correct horse' });
@@ -46,14 +46,14 @@ describe('the local world', () => {
     assert.equal((await supabase.auth.signUp({ email, password: 'correct horse' })).error?.code, 'user_already_exists');
   });
 
-  it('refuses a wrong password in the words that supabase-js knows', async () => {
+  it('a wrong password is refused with the message of Supabase', async () => {
     const user = await world.auth.createUser();
     const { error } = await client().auth.signInWithPassword({ email: user.email ?? '', password: 'wrong' });
     assert.equal(error?.code, 'invalid_credentials');
     assert.equal(error?.status, 400);
   });
 
-  it('signs in anonymously, and says so in the token', async () => {
+  it('an anonymous sign-in is marked in the token', async () => {
     const { data, error } = await client().auth.signInAnonymously();
     assert.equal(error, null);
     const claims = JSON.parse(Buffer.from(data.session?.access_token.split('.')[1] ?? '', 'base64url').toString());
@@ -61,7 +61,7 @@ describe('the local world', () => {
     assert.equal(claims.role, 'authenticated');
   });
 
-  it('says on each answer that the sign-in and the model are stand-ins', async () => {
+  it('each response of a stand-in names it as one', async () => {
     const jwks = await fetch(`${world.supabaseUrl}/auth/v1/.well-known/jwks.json`);
     assert.equal(jwks.headers.get('x-stand-in'), 'ai-sessions local sign-in');
     assert.equal(jwks.headers.get('cache-control'), 'public, max-age=600');
@@ -69,7 +69,7 @@ describe('the local world', () => {
     assert.equal(models.headers.get('x-stand-in'), 'ai-sessions local model');
   });
 
-  it('lets the database in with every kind of token, and with no forged one', async () => {
+  it('the database accepts all kinds of tokens and no forged one', async () => {
     const user = await world.auth.createUser();
     for (const alg of ['ES256', 'RS256', 'HS256'] as const) {
       const answer = await world.rest(world.auth.token(user, { alg }))('GET', '/ai_generation_sessions');
@@ -82,7 +82,7 @@ describe('the local world', () => {
     assert.equal((await world.rest(changed)('GET', '/ai_generation_sessions')).status, 401);
   });
 
-  it('rotates: the new key works at once, the old one until it is retired', async () => {
+  it('a rotated key is valid at once, the old one until it is retired', async () => {
     const user = await world.auth.createUser();
     const status = async (token: string) => (await world.rest(token)('GET', '/event_logs')).status;
     const old = world.auth.token(user);
@@ -101,7 +101,7 @@ describe('the local world', () => {
     assert.doesNotMatch(JSON.stringify(published), /"(d|p|q|dp|dq|qi|k)":|oct/);
   });
 
-  it('stands beside other worlds and shares nothing with them', async () => {
+  it('two worlds share nothing', async () => {
     const other = await startWorld();
     try {
       const user = await other.auth.createUser();
@@ -119,7 +119,7 @@ describe('the local world', () => {
     }
   });
 
-  it('closes without leaving a port, a process or a folder, and may be closed twice', async () => {
+  it('a closed world leaves no port, process or folder', async () => {
     const lines: string[] = [];
     const short = await startWorld({ log: (line) => lines.push(line) });
     const folder = new URL(short.databaseUrl).searchParams.get('host') ?? '';
@@ -133,7 +133,7 @@ describe('the local world', () => {
     assert.equal(lines.filter((line) => line.includes('stand-in')).length, 2);
   });
 
-  it('starts each part by itself', async () => {
+  it('each part of a world can be started alone', async () => {
     const model = await startWorld({ database: false });
     assert.equal((await fetch(`${model.openrouter.url}/models`)).status, 200);
     await model.close();
@@ -148,9 +148,9 @@ describe('the local world', () => {
     ['SIGTERM', 'process.kill(process.pid, "SIGTERM")'],
     ['SIGINT', 'process.kill(process.pid, "SIGINT")'],
   ];
-  describe('leaves nothing behind when its process ends by', { concurrency: true }, () => {
+  describe('a process that ends without closing its world', { concurrency: true }, () => {
     for (const [name, end] of ends) {
-      it(name, async () => {
+      it(`a process that ends by ${name} leaves nothing`, async () => {
         const program = `
           import { startWorld } from ${JSON.stringify(new URL('world.ts', import.meta.url).href)};
           const world = await startWorld({ model: false });
@@ -181,7 +181,7 @@ function isAlive(pid: number): boolean {
   return !isZombie(pid);
 }
 
-/** Dead, but its new parent has not asked for its status yet; in a container without an init that takes for ever. */
+/** Exited, but not yet reaped by its new parent; without an init in the container it never is. */
 function isZombie(pid: number): boolean {
   try {
     return /\) Z /.test(readFileSync(`/proc/${pid}/stat`, 'utf8'));
@@ -190,16 +190,16 @@ function isZombie(pid: number): boolean {
   }
 }
 
-/** There is no event for the end of a process that is not a child of this one. */
+/** Polls: only child processes have an event for their end. */
 async function untilGone(pid: number): Promise<void> {
   const deadline = Date.now() + 5_000;
   while (isAlive(pid)) {
-    assert.ok(Date.now() < deadline, `process ${pid} is still there`);
+    assert.ok(Date.now() < deadline, `process ${pid} still runs`);
     await pause(10);
   }
 }
 
-/** Takes the port and gives it back: it was free. */
+/** Expects that the port is free. */
 async function listenOn(port: number): Promise<void> {
   const server = createServer().listen(port, '127.0.0.1');
   await once(server, 'listening');

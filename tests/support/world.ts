@@ -1,6 +1,6 @@
-// The local world: everything that the service has around it, on this machine. A real Postgres and a real PostgREST with
-// this project's migrations, and two stand-ins that say so: the sign-in and the model. `npm run dev` and the tests start
-// it from here. Each world is alone: ports of its own, a database of its own, and nothing left behind by `close`.
+// The local world: all upstreams of the service on this machine. A real Postgres and a real PostgREST with this project's
+// migrations, and two marked stand-ins: the sign-in and the model. `npm run dev` and the tests start it. Worlds share
+// nothing: each has its own ports and database, and `close` leaves nothing.
 
 import { randomBytes } from 'node:crypto';
 import { AccessTokens, type TokenOptions, type TokenUser } from './access_tokens.ts';
@@ -19,7 +19,7 @@ export type WorldOptions = {
   model?: boolean;
   /** Fixed ports; default: free ones. */
   ports?: { gateway?: number; model?: number };
-  /** Takes a line for each part that is up. Default: silence. */
+  /** Receives a line for each part that is up. Default: none. */
   log?: (line: string) => void;
 };
 
@@ -27,7 +27,7 @@ export type User = { id: string; email: string | null; password: string | null; 
 
 export type RestAnswer = { status: number; headers: Headers; body: unknown };
 
-/** One request to `/rest/v1` as one actor; `body` goes as JSON. Parsed JSON comes back, or null for an empty body. */
+/** Sends a request to `/rest/v1` as one actor; `body` is sent as JSON. Returns the parsed JSON, or null for an empty body. */
 export type Rest = (
   method: string,
   path: string,
@@ -38,33 +38,33 @@ export type Rest = (
 export type WorldAuth = {
   createUser(wanted?: { email?: string; password?: string; anonymous?: boolean }): Promise<User>;
   token(user: TokenUser, options?: TokenOptions): string;
-  /** Makes a new current key and publishes it; the old ones stay until they are retired. Answers its kid. */
+  /** Makes and publishes a new current key; the old ones stay until they are retired. Returns its kid. */
   rotate(alg?: SigningKey['alg']): Promise<string>;
-  /** Takes a key out of the JWKS, and out of what the database accepts. */
+  /** Removes a key from the JWKS and from the database's keys. */
   retire(kid: string): Promise<void>;
-  /** The key that signs now. */
+  /** The current signing key. */
   readonly current: SigningKey;
-  /** Every key that ever signed, with its private half: for forging. */
+  /** All keys with their private halves: for forging. */
   readonly keys: readonly SigningKey[];
-  /** What is published now. */
+  /** The published keys. */
   readonly jwks: { keys: object[] };
-  /** How often the JWKS was asked for. */
+  /** The number of JWKS requests. */
   readonly jwksRequests: number;
 };
 
-/** What `database: true` gives. */
+/** The parts of `database: true`. */
 export type DatabaseWorld = {
   supabaseUrl: string;
   anonKey: string;
-  /** For forging tests: nothing in this system uses it. */
+  /** For tests that forge tokens: the system does not use it. */
   serviceKey: string;
   jwtSecret: string;
   auth: WorldAuth;
   gateway: Omit<Gateway, 'close'>;
   sql: Sql;
-  /** For psql: a superuser's connection string. */
+  /** A superuser's connection string, for psql. */
   databaseUrl: string;
-  /** The servers that run as child processes. */
+  /** The servers in child processes. */
   pids: number[];
   rest(token?: string): Rest;
 };
@@ -74,7 +74,7 @@ export type World = DatabaseWorld & {
   close(): Promise<void>;
 };
 
-/** Starts the parts that are wanted; what belongs to a part that was not started is undefined. */
+/** Starts the requested parts; members of the others are undefined. */
 export async function startWorld(options: WorldOptions = {}): Promise<World> {
   const log = options.log ?? (() => {});
   const closers: (() => Promise<void>)[] = [];
@@ -147,7 +147,7 @@ async function startDatabaseWorld(
   };
 }
 
-/** An RSA key takes as long as a database: make the keys meanwhile. */
+/** An RSA key takes as long as a database: make the keys concurrently. */
 async function startTogether(closers: (() => Promise<void>)[]): Promise<[SigningKey, SigningKey, Database]> {
   const database = startDatabase().then((started) => {
     closers.push(started.stop);
@@ -207,7 +207,7 @@ function restAs(url: string, anonKey: string, token: string | undefined): Rest {
   };
 }
 
-/** In the reverse order of the start, each even if another fails. */
+/** Closes the parts in reverse order, each even if another fails. */
 async function closeAll(closers: (() => Promise<void>)[]): Promise<void> {
   const failures: unknown[] = [];
   for (const close of closers.toReversed()) {
