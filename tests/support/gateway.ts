@@ -6,7 +6,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import type { Gate } from './gate.ts';
 import { bodyOf, type LoopbackServer, startLoopbackServer } from './loopback_server.ts';
 import { type RecordedRequest, RecordedRequests } from './recorded_requests.ts';
-import { jsonReply, type Reply } from './reply.ts';
+import { jsonResponse, type StandInResponse } from './stand_in_response.ts';
 
 /** Sessions are opened, read and listed here. */
 export const SESSIONS_PATH = '/rest/v1/ai_generation_sessions';
@@ -58,7 +58,7 @@ export type GatewayParts = {
   anonKey: string;
   /** The socket of PostgREST. */
   restSocket: () => string;
-  auth: (request: GatewayRequest) => Promise<Reply>;
+  auth: (request: GatewayRequest) => Promise<StandInResponse>;
 };
 
 type ArmedFault = { matches: (request: GatewayRequest) => boolean; fault: Fault; left: number; set: SetFault };
@@ -78,7 +78,7 @@ export async function startGateway(parts: GatewayParts): Promise<Gateway> {
     return undefined;
   }
 
-  async function route(request: GatewayRequest, body: Buffer): Promise<Reply> {
+  async function route(request: GatewayRequest, body: Buffer): Promise<StandInResponse> {
     const path = request.path.split('?', 1)[0] ?? '';
     // The JWKS is public; all other paths require the key.
     if (path === '/auth/v1/.well-known/jwks.json') return parts.auth(request);
@@ -86,7 +86,7 @@ export async function startGateway(parts: GatewayParts): Promise<Gateway> {
     if (refusal !== undefined) return refusal;
     if (path.startsWith('/auth/v1/')) return parts.auth(request);
     if (path.startsWith('/rest/v1/')) return forward(request, body, parts.restSocket());
-    return jsonReply(404, { message: 'no Route matched with those values' });
+    return jsonResponse(404, { message: 'no Route matched with those values' });
   }
 
   async function handle(incoming: IncomingMessage, outgoing: ServerResponse): Promise<void> {
@@ -97,7 +97,7 @@ export async function startGateway(parts: GatewayParts): Promise<Gateway> {
       headers: { ...incoming.headers },
       raw: body.toString('utf8'),
     });
-    const send = (reply: Reply) => {
+    const send = (reply: StandInResponse) => {
       request.status = reply.status;
       outgoing.writeHead(reply.status, { ...reply.headers, ...corsHeaders(incoming) });
       outgoing.end(reply.body);
@@ -163,15 +163,15 @@ export async function startGateway(parts: GatewayParts): Promise<Gateway> {
 }
 
 /** The messages of Kong. */
-function refuseApiKey(given: string | string[] | undefined, anonKey: string): Reply | undefined {
+function refuseApiKey(given: string | string[] | undefined, anonKey: string): StandInResponse | undefined {
   if (given === anonKey) return undefined;
   if (given === undefined) {
-    return jsonReply(401, {
+    return jsonResponse(401, {
       message: 'No API key found in request',
       hint: 'No `apikey` request header or url param was found.',
     });
   }
-  return jsonReply(401, {
+  return jsonResponse(401, {
     message: 'Invalid API key',
     hint: 'Double check your Supabase `anon` or `service_role` API key.',
   });
@@ -180,7 +180,7 @@ function refuseApiKey(given: string | string[] | undefined, anonKey: string): Re
 /** Headers that belong to one connection, not to the message (RFC 9110 7.6.1). */
 const HOP_BY_HOP = new Set(['connection', 'keep-alive', 'transfer-encoding', 'te', 'trailer', 'upgrade', 'host']);
 
-function forward(request: GatewayRequest, body: Buffer, socketPath: string): Promise<Reply> {
+function forward(request: GatewayRequest, body: Buffer, socketPath: string): Promise<StandInResponse> {
   const headers = Object.fromEntries(Object.entries(request.headers).filter(([name]) => !HOP_BY_HOP.has(name)));
   if (body.length > 0) headers['content-length'] = String(body.length);
   return new Promise((resolve, reject) => {
@@ -199,12 +199,12 @@ function forward(request: GatewayRequest, body: Buffer, socketPath: string): Pro
   });
 }
 
-function faultyReply(fault: Extract<Fault, { kind: 'answer' }>): Reply {
+function faultyReply(fault: Extract<Fault, { kind: 'answer' }>): StandInResponse {
   const { status, body = '', headers = {} } = fault;
   if (typeof body === 'string' || body instanceof Uint8Array) {
     return { status, headers: { 'content-type': 'application/json', ...headers }, body };
   }
-  return jsonReply(status, body, headers);
+  return jsonResponse(status, body, headers);
 }
 
 function withoutLength(headers: Record<string, string>): Record<string, string> {

@@ -6,7 +6,7 @@ import { createPublicKey, randomBytes, scryptSync, timingSafeEqual, verify } fro
 import type { AccessTokens } from './access_tokens.ts';
 import type { Sql } from './database.ts';
 import type { GatewayRequest } from './gateway.ts';
-import { jsonReply, type Reply } from './reply.ts';
+import { jsonResponse, type StandInResponse } from './stand_in_response.ts';
 import { signature } from './signing_keys.ts';
 
 export const STAND_IN = 'ai-sessions local sign-in';
@@ -24,7 +24,7 @@ type UserRow = {
 export type SignIn = {
   createUser(wanted: { email?: string; password?: string; anonymous?: boolean }): Promise<UserRow>;
   /** Answers a request for `/auth/v1/...`. */
-  answer(request: GatewayRequest): Promise<Reply>;
+  answer(request: GatewayRequest): Promise<StandInResponse>;
 };
 
 export function createSignIn(sql: Sql, tokens: AccessTokens): SignIn {
@@ -47,11 +47,11 @@ export function createSignIn(sql: Sql, tokens: AccessTokens): SignIn {
     return row;
   }
 
-  async function session(user: UserRow): Promise<Reply> {
+  async function session(user: UserRow): Promise<StandInResponse> {
     await sql('update auth.users set last_sign_in_at = now() where id = $1', [user.id]);
     const refresh_token = randomBytes(9).toString('base64url');
     refreshTokens.set(refresh_token, user.id);
-    return jsonReply(200, {
+    return jsonResponse(200, {
       access_token: tokens.sign(tokenUser(user), { expires_in_s: SESSION_S }),
       token_type: 'bearer',
       expires_in: SESSION_S,
@@ -61,7 +61,7 @@ export function createSignIn(sql: Sql, tokens: AccessTokens): SignIn {
     });
   }
 
-  async function signUp(body: Credentials): Promise<Reply> {
+  async function signUp(body: Credentials): Promise<StandInResponse> {
     if (body.email === undefined) return session(await createUser({ anonymous: true }));
     const password = body.password ?? '';
     if (password.length < 6) {
@@ -70,7 +70,7 @@ export function createSignIn(sql: Sql, tokens: AccessTokens): SignIn {
     return session(await createUser({ email: body.email, password }));
   }
 
-  async function signInWithPassword(body: Credentials): Promise<Reply> {
+  async function signInWithPassword(body: Credentials): Promise<StandInResponse> {
     const user = await userWhere('email', (body.email ?? '').toLowerCase());
     if (user === undefined || !isPassword(body.password ?? '', user.encrypted_password)) {
       throw new AuthError(400, 'invalid_credentials', 'Invalid login credentials');
@@ -78,7 +78,7 @@ export function createSignIn(sql: Sql, tokens: AccessTokens): SignIn {
     return session(user);
   }
 
-  async function refresh(body: Credentials): Promise<Reply> {
+  async function refresh(body: Credentials): Promise<StandInResponse> {
     const userId = refreshTokens.get(body.refresh_token ?? '');
     const user = userId === undefined ? undefined : await userWhere('id', userId);
     if (user === undefined) {
@@ -96,12 +96,12 @@ export function createSignIn(sql: Sql, tokens: AccessTokens): SignIn {
     return user;
   }
 
-  async function route(request: GatewayRequest): Promise<Reply> {
+  async function route(request: GatewayRequest): Promise<StandInResponse> {
     const url = new URL(request.path, 'http://localhost');
     const grant = url.searchParams.get('grant_type');
     switch (`${request.method} ${url.pathname.slice('/auth/v1'.length)}`) {
       case 'GET /.well-known/jwks.json':
-        return jsonReply(200, tokens.jwks, { 'cache-control': 'public, max-age=600' });
+        return jsonResponse(200, tokens.jwks, { 'cache-control': 'public, max-age=600' });
       case 'POST /signup':
         return signUp(credentials(request.raw));
       case 'POST /token':
@@ -109,14 +109,14 @@ export function createSignIn(sql: Sql, tokens: AccessTokens): SignIn {
         if (grant === 'refresh_token') return refresh(credentials(request.raw));
         throw new AuthError(400, 'invalid_request', 'unsupported_grant_type');
       case 'GET /user':
-        return jsonReply(200, publicUser(await currentUser(request)));
+        return jsonResponse(200, publicUser(await currentUser(request)));
       case 'POST /logout': {
         const user = await currentUser(request);
         for (const [token, userId] of refreshTokens) if (userId === user.id) refreshTokens.delete(token);
         return { status: 204, headers: {}, body: '' };
       }
       case 'GET /health':
-        return jsonReply(200, { name: STAND_IN, version: 'stand-in', description: 'not Supabase Auth' });
+        return jsonResponse(200, { name: STAND_IN, version: 'stand-in', description: 'not Supabase Auth' });
       default:
         throw new AuthError(404, 'not_found', `the ${STAND_IN} has no such endpoint`);
     }
@@ -125,14 +125,14 @@ export function createSignIn(sql: Sql, tokens: AccessTokens): SignIn {
   return {
     createUser,
     async answer(request) {
-      let reply: Reply;
+      let reply: StandInResponse;
       try {
         reply = await route(request);
       } catch (error) {
         if (!(error instanceof AuthError)) throw error;
         // The format of this API version, which supabase-js requests and expects.
         const headers = { 'x-supabase-api-version': '2024-01-01' };
-        reply = jsonReply(error.status, { code: error.code, message: error.message }, headers);
+        reply = jsonResponse(error.status, { code: error.code, message: error.message }, headers);
       }
       reply.headers['x-stand-in'] = STAND_IN;
       return reply;
