@@ -1,4 +1,4 @@
-// Who knocks at the database in these tests, and the rows that they have there.
+// The actors of the database tests, and their rows.
 
 import assert from 'node:assert/strict';
 import type { Rest, RestAnswer, World } from '../support/world.ts';
@@ -7,7 +7,7 @@ export type Actor = { id: string; rest: Rest };
 
 export type Actors = { owner: Actor; stranger: Actor; anonymous: Rest };
 
-/** A signed-in user who owns things, another one, and somebody with nothing but the public key. */
+/** A signed-in owner, another signed-in user, and a client with the public key alone. */
 export async function createActors(world: World): Promise<Actors> {
   return { owner: await signedIn(world), stranger: await signedIn(world), anonymous: world.rest() };
 }
@@ -25,7 +25,7 @@ export const EVENTS = '/event_logs';
 export const REOPEN = '/rpc/reopen_ai_session';
 export const FINISH = '/rpc/finish_ai_session';
 
-/** Asks PostgREST for the rows that a write touched: under row level security a write of nothing reports success. */
+/** Makes PostgREST return the written rows: under row level security a write of no row reports success. */
 export const RETURN_ROWS = { prefer: 'return=representation' };
 
 export function newSession(more: object = {}): { id: string } & Record<string, unknown> {
@@ -36,7 +36,7 @@ export function newCandidate(more: object = {}): { id: string } & Record<string,
   return { id: crypto.randomUUID(), front: 'Front?', back: 'Back.', prompt: 'Tests it.', ...more };
 }
 
-/** Opens a session and answers its id. */
+/** Opens a session and returns its id. */
 export async function openSession(actor: Actor, more: object = {}): Promise<string> {
   const session = newSession(more);
   expectStatus(await actor.rest('POST', SESSIONS, session), 201);
@@ -48,7 +48,7 @@ export function nextRun(id: string, more: object = {}) {
   return { session: { id, run: 2, model: 'stand-in/model', input_text: null, created_at: null, ...more } };
 }
 
-/** The arguments of finish_ai_session for a session that was opened. */
+/** The arguments of finish_ai_session for an open session. */
 export function completed(id: string, candidates: object[] = [newCandidate(), newCandidate()], more: object = {}) {
   return { session: { ...OUTCOME, id, status: 'completed', ...more }, candidates, event: { attempts: 1 } };
 }
@@ -74,7 +74,7 @@ export async function endedSession(actor: Actor, how: (id: string) => object = (
   return id;
 }
 
-/** All that there is of a session, read past row level security. */
+/** All rows of a session, read past row level security. */
 export async function storedRows(world: World, id: string) {
   const [session] = await world.sql('select * from public.ai_generation_sessions where id = $1', [id]);
   const candidates = await world.sql('select * from public.flashcard_candidates where session_id = $1 order by position', [id]);
@@ -86,13 +86,13 @@ export function expectStatus(answer: RestAnswer, status: number): void {
   assert.equal(answer.status, status, `${answer.status}: ${JSON.stringify(answer.body)}`);
 }
 
-/** No privilege, or a row that a policy forbids: 403, and 401 for who has not even a token. */
+/** Expects a missing privilege or a policy violation: 403, or 401 without a token. */
 export function expectForbidden(answer: RestAnswer): void {
   assert.equal((answer.body as { code?: string } | null)?.code, '42501', JSON.stringify(answer.body));
   assert.ok(answer.status === 401 || answer.status === 403, `status ${answer.status}`);
 }
 
-/** A check constraint of this name refused the row. */
+/** Expects that the check constraint of this name rejected the row. */
 export function expectRefusedBy(answer: RestAnswer, constraint: string): void {
   const { code, message } = answer.body as { code?: string; message?: string };
   assert.equal(code, '23514', JSON.stringify(answer.body));

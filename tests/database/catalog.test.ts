@@ -1,5 +1,4 @@
-// The rules that every table, policy, foreign key and function obeys, read from the catalog: a new one that forgets a rule
-// fails here without anybody having thought of it.
+// The rules for all tables, policies, foreign keys and functions, read from the catalog, so that new ones are checked too.
 
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
@@ -12,7 +11,7 @@ describe('the catalog', () => {
   });
   after(() => world.close());
 
-  it('has the tables that these rules are about', async () => {
+  it('the public tables are the known ones', async () => {
     const tables = await world.sql(`select tablename from pg_tables where schemaname = 'public' order by 1`);
     assert.deepEqual(
       tables.map((table) => table['tablename']),
@@ -29,7 +28,7 @@ describe('the catalog', () => {
     );
   });
 
-  it('there is nothing in public that row level security does not reach', async () => {
+  it('public has no relation outside row level security', async () => {
     assert.deepEqual(
       await world.sql(
         `select relname from pg_class where relnamespace = 'public'::regnamespace and relkind in ('v', 'm', 'f')`,
@@ -38,7 +37,7 @@ describe('the catalog', () => {
     );
   });
 
-  it('every policy is permissive to authenticated alone and asks (select auth.uid())', async () => {
+  it('every policy is for authenticated and uses (select auth.uid())', async () => {
     const policies = await world.sql<{
       tablename: string;
       policyname: string;
@@ -66,7 +65,7 @@ describe('the catalog', () => {
     for (const { policyname, roles, expressions } of policies) {
       assert.equal(roles, '{authenticated}', policyname);
       assert.match(expressions, /\( SELECT auth\.uid\(\)/, policyname);
-      // Evaluated per row wherever it is called outside of a sub-select.
+      // A call outside a sub-select is evaluated per row.
       assert.doesNotMatch(expressions.replaceAll('( SELECT auth.uid()', ''), /auth\.uid\(\)/, policyname);
       assert.match(policyname, /^[A-Z][a-z]+ .+ .+/, 'a policy is named by a sentence');
     }
@@ -86,7 +85,7 @@ describe('the catalog', () => {
     for (const key of keys) assert.ok(key.indexed, key.conname);
   });
 
-  it("every column that a policy compares with the user is some index's first", async () => {
+  it('every column that a policy compares with the user leads an index', async () => {
     const unindexed = await world.sql(
       `select policy.tablename from pg_policies as policy
        where policy.schemaname = 'public' and not exists (
@@ -98,7 +97,7 @@ describe('the catalog', () => {
     assert.deepEqual(unindexed, []);
   });
 
-  it('there is one foreign key between sessions and candidates, so that PostgREST embeds without a hint', async () => {
+  it('one foreign key lets PostgREST embed candidates in sessions', async () => {
     const keys = await world.sql(
       `select conname from pg_constraint where contype = 'f'
        and conrelid = 'public.flashcard_candidates'::regclass`,
@@ -106,7 +105,7 @@ describe('the catalog', () => {
     assert.equal(keys.length, 1);
   });
 
-  it('every function runs with the rights of its caller and a fixed search path', async () => {
+  it('every function is security invoker with a fixed search path', async () => {
     const functions = await world.sql<{ proname: string; prosecdef: boolean; proconfig: string[] | null }>(
       `select proname, prosecdef, proconfig from pg_proc where pronamespace = 'public'::regnamespace order by proname`,
     );
@@ -128,8 +127,8 @@ describe('the catalog', () => {
   });
 
   for (const role of ['anon', 'service_role', 'public']) {
-    it(`${role} has no privilege on any table, column, sequence or function`, async () => {
-      // acldefault: where nothing was granted or revoked, Postgres' own default holds (functions: execute for public).
+    it(`${role} has no privilege on any object`, async () => {
+      // acldefault: without grants or revokes, Postgres' default applies (functions: execute for public).
       const privileges = await world.sql(
         `with acl as (
            select relname as object, coalesce(relacl, acldefault(case relkind when 'S' then 's' else 'r' end::"char", relowner)) as acl
@@ -150,7 +149,7 @@ describe('the catalog', () => {
     });
   }
 
-  it('authenticated has these privileges and no other', async () => {
+  it('authenticated has the listed table privileges only', async () => {
     const tables = await world.sql<{ privilege: string }>(
       `select table_name || ' ' || privilege_type as privilege from information_schema.role_table_grants
        where table_schema = 'public' and grantee = 'authenticated' order by 1`,
@@ -179,7 +178,7 @@ describe('the catalog', () => {
     ]);
   });
 
-  it('authenticated may call these functions and no other', async () => {
+  it('authenticated may execute the listed functions only', async () => {
     const functions = await world.sql<{ proname: string }>(
       `select proname from pg_proc
        where pronamespace = 'public'::regnamespace and has_function_privilege('authenticated', oid, 'execute')
@@ -191,7 +190,7 @@ describe('the catalog', () => {
     );
   });
 
-  it('everything is explained: tables, columns, constraints, functions, triggers', async () => {
+  it('every table, column, constraint, function and trigger has a comment', async () => {
     const silent = await world.sql(
       `select relname as object from pg_class
          where relnamespace = 'public'::regnamespace and relkind = 'r' and obj_description(oid, 'pg_class') is null

@@ -1,4 +1,4 @@
-// The migrations on a database whose users wrote past the service before its tables had bounds.
+// The migrations on a database with rows that users wrote past the service before the tables had bounds.
 
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
@@ -18,7 +18,7 @@ const sessions: Record<string, Session> = {
   '00000000-0000-4000-8000-000000000014': { created_at: '294276-12-31T23:59:59Z' },
 };
 
-describe('the bounds of 2026-11-27, on a database with rows from before', () => {
+describe('the bounds of 2026-11-27 on earlier rows', () => {
   let database: Database;
   before(async () => {
     database = await startDatabase('20261127');
@@ -53,7 +53,7 @@ describe('the bounds of 2026-11-27, on a database with rows from before', () => 
   });
   after(() => database.stop());
 
-  it('figures and times become the nearest that are allowed', async () => {
+  it('figures and times become the nearest allowed ones', async () => {
     const rows = await database.sql<{ id: string; created_at: Date; ended_at: Date | null; cost: string | null }>(
       `select id, created_at, ended_at, cost from public.ai_generation_sessions order by id`,
     );
@@ -71,14 +71,14 @@ describe('the bounds of 2026-11-27, on a database with rows from before', () => 
     );
   });
 
-  it('the first 2000 positions and the first 1000 runs of a session stay', async () => {
+  it('the first 2000 positions and 1000 runs of a session are kept', async () => {
     const positions = await database.sql<{ position: number }>('select position from public.flashcard_candidates order by 1');
     assert.deepEqual(positions.map(({ position }) => position), [0, 1999]);
     const runs = await database.sql<{ run: number }>('select run from public.event_logs where session_id is not null order by 1');
     assert.deepEqual(runs.map(({ run }) => run), [1, 1000]);
   });
 
-  it('one event of a limit in a minute stays, the first', async () => {
+  it('the first event of a limit in a minute is kept', async () => {
     const events = await database.sql<{ policy: string; number: string; minute: string }>(
       `select data ->> 'policy' as policy, data ->> 'number' as number, to_char(created_at at time zone 'utc', 'HH24:MI') as minute
        from public.event_logs where session_id is null order by created_at, id`,
@@ -89,7 +89,7 @@ describe('the bounds of 2026-11-27, on a database with rows from before', () => 
     );
   });
 
-  it('what has ended still stays as it is', async () => {
+  it('an ended session still cannot be changed', async () => {
     await assert.rejects(database.sql('update public.ai_generation_sessions set cost = 0 where id = $1', [GOOD]), { code: '42501' });
   });
 });

@@ -25,7 +25,7 @@ describe('event_logs', () => {
   const rateLimited = (more: object = {}) => ({ type: 'ai_session.rate_limited', data: { policy: 'burst' }, ...more });
 
   describe('the owner', () => {
-    it('appends an event and reads it', async () => {
+    it('the owner appends an event and reads it', async () => {
       const { owner } = await createActors(world);
       expectStatus(await owner.rest('POST', EVENTS, rateLimited()), 201);
       const [row] = expectRows(await owner.rest('GET', EVENTS), 1);
@@ -33,17 +33,17 @@ describe('event_logs', () => {
       assert.deepEqual(row?.['data'], { policy: 'burst' });
     });
 
-    it('cannot append one for another user', async () => {
+    it('the owner cannot append an event for another user', async () => {
       expectForbidden(await actors.owner.rest('POST', EVENTS, rateLimited({ user_id: actors.stranger.id })));
     });
 
-    it('cannot change or delete one', async () => {
+    it('the owner cannot change or delete an event', async () => {
       const session_id = await endedSession(actors.owner);
       expectForbidden(await actors.owner.rest('PATCH', `${EVENTS}?session_id=eq.${session_id}`, { data: {} }));
       expectForbidden(await actors.owner.rest('DELETE', `${EVENTS}?session_id=eq.${session_id}`));
     });
 
-    it('cannot replace one by an upsert', async () => {
+    it('the owner cannot replace an event by an upsert', async () => {
       const session_id = await endedSession(actors.owner);
       const [row] = expectRows(await actors.owner.rest('GET', `${EVENTS}?session_id=eq.${session_id}`), 1);
       const answer = await actors.owner.rest('POST', EVENTS, { ...row, data: { forged: true } }, {
@@ -52,12 +52,12 @@ describe('event_logs', () => {
       expectGenerated(answer);
     });
 
-    it('cannot number or date one', async () => {
+    it('the owner cannot set the id or time of an event', async () => {
       expectGenerated(await actors.owner.rest('POST', EVENTS, rateLimited({ id: 1 })));
       expectForbidden(await actors.owner.rest('POST', EVENTS, rateLimited({ created_at: '2020-01-01T00:00:00Z' })));
     });
 
-    it('cannot end a run of a session twice in the log', async () => {
+    it('the owner cannot log two ends of a run', async () => {
       const session_id = await endedSession(actors.owner);
       for (const type of ['ai_session.completed', 'ai_session.failed']) {
         expectStatus(await actors.owner.rest('POST', EVENTS, { type, session_id }), 409);
@@ -68,10 +68,10 @@ describe('event_logs', () => {
     });
   });
 
-  describe('is bounded', () => {
-    it('to one event of a limit in a minute', async () => {
+  describe('bounds', () => {
+    it('a limit has one event in a minute', async () => {
       const policies = ['burst', 'generations', 'concurrent', 'attempts', 'reads', 'spend'];
-      // Whatever is no limit of the service counts as one.
+      // All unknown policies count as one.
       const others = [{ policy: 'mine' }, { policy: 'another' }, { policy: 1 }, { policy: null }, {}];
       const { owner, answers } = await inOneMinute([
         ...policies.map((policy) => ({ policy })),
@@ -86,7 +86,7 @@ describe('event_logs', () => {
       expectRows(await owner.rest('GET', EVENTS), policies.length + 1);
     });
 
-    it('and takes the next one in the next minute, and those of other users', async () => {
+    it('a limit has another event in the next minute, and for other users', async () => {
       const { owner, stranger } = await createActors(world);
       await world.sql(
         `insert into public.event_logs (user_id, type, data, created_at)
@@ -96,14 +96,14 @@ describe('event_logs', () => {
       for (const { rest } of [owner, stranger]) expectStatus(await rest('POST', EVENTS, rateLimited()), 201);
     });
 
-    it('to the first 1000 runs of a session', async () => {
+    it('the first 1000 runs of a session have events', async () => {
       const session_id = await openSession(actors.owner);
       const end = (run: number) => actors.owner.rest('POST', EVENTS, { type: 'ai_session.failed', session_id, run });
       expectStatus(await end(1000), 201);
       for (const run of [1001, 2_147_483_647]) expectRefusedBy(await end(run), 'event_logs_run_check');
     });
 
-    /** What the database answers to these events of one owner in one minute: with a new owner when a minute ended meanwhile. */
+    /** Inserts events of one owner in one minute, with a new owner if a minute ended meanwhile. Returns the responses. */
     async function inOneMinute(events: object[]): Promise<{ owner: Actors['owner']; answers: RestAnswer[] }> {
       for (;;) {
         const { owner } = await createActors(world);
@@ -121,71 +121,71 @@ describe('event_logs', () => {
   });
 
   describe('a stranger', () => {
-    it('does not see them', async () => {
+    it('a stranger cannot read the events', async () => {
       const session_id = await endedSession(actors.owner);
       expectRows(await actors.stranger.rest('GET', `${EVENTS}?session_id=eq.${session_id}`), 0);
     });
 
-    it("cannot write into the log of the owner's session", async () => {
+    it("a stranger cannot append to the owner's session", async () => {
       const session_id = await openSession(actors.owner);
       const event = { type: 'ai_session.failed', session_id };
       const answer = await actors.stranger.rest('POST', EVENTS, event);
-      // The composite foreign key: there is no such session of the stranger's.
+      // The composite foreign key: the stranger has no such session.
       expectStatus(answer, 409);
       assert.equal((answer.body as { code: string }).code, '23503');
       expectForbidden(await actors.stranger.rest('POST', EVENTS, { ...event, user_id: actors.owner.id }));
     });
 
-    it('cannot change or delete one', async () => {
+    it('a stranger cannot change or delete an event', async () => {
       const session_id = await endedSession(actors.owner);
       expectForbidden(await actors.stranger.rest('PATCH', `${EVENTS}?session_id=eq.${session_id}`, { data: {} }));
       expectForbidden(await actors.stranger.rest('DELETE', `${EVENTS}?session_id=eq.${session_id}`));
     });
   });
 
-  it('gives somebody without a token nothing', async () => {
+  it('a client without a token has no access to events', async () => {
     expectForbidden(await actors.anonymous('GET', EVENTS));
     expectForbidden(await actors.anonymous('POST', EVENTS, rateLimited({ user_id: actors.owner.id })));
     expectForbidden(await actors.anonymous('PATCH', `${EVENTS}?id=gt.0`, { data: {} }));
     expectForbidden(await actors.anonymous('DELETE', `${EVENTS}?id=gt.0`));
   });
 
-  it('gives the service key nothing either', async () => {
+  it('the service key has no access to events', async () => {
     expectForbidden(await world.rest(world.serviceKey)('GET', EVENTS));
   });
 
-  describe('keeps a row that makes sense', () => {
-    it('not an unknown type', async () => {
+  describe('checks of a row', () => {
+    it('an unknown type is rejected', async () => {
       const session_id = await openSession(actors.owner);
       const answer = await actors.owner.rest('POST', EVENTS, { type: 'ai_session.paused', session_id });
       expectRefusedBy(answer, 'event_logs_type_check');
     });
 
-    it('not an end without a session', async () => {
+    it('an end without a session is rejected', async () => {
       const answer = await actors.owner.rest('POST', EVENTS, { type: 'ai_session.completed' });
       expectRefusedBy(answer, 'event_logs_session_id_check');
     });
 
-    it('not a run before the first', async () => {
+    it('an event of run 0 is rejected', async () => {
       const session_id = await openSession(actors.owner);
       const answer = await actors.owner.rest('POST', EVENTS, { type: 'ai_session.failed', session_id, run: 0 });
       expectRefusedBy(answer, 'event_logs_run_check');
     });
 
-    it('not a refused request with a session', async () => {
+    it('a refused request with a session is rejected', async () => {
       const session_id = await openSession(actors.owner);
       const answer = await actors.owner.rest('POST', EVENTS, rateLimited({ session_id }));
       expectRefusedBy(answer, 'event_logs_session_id_check');
     });
 
     for (const data of [[], 'text', 1, true]) {
-      it(`not ${JSON.stringify(data)} as data`, async () => {
+      it(`the data ${JSON.stringify(data)} is rejected`, async () => {
         const answer = await actors.owner.rest('POST', EVENTS, rateLimited({ data }));
         expectRefusedBy(answer, 'event_logs_data_object_check');
       });
     }
 
-    it('data of 8192 bytes as text, and not one more', async () => {
+    it('data is limited to 8192 bytes as text', async () => {
       // Postgres writes {"a": "…"}: 9 bytes around the value.
       const sized = (bytes: number) => rateLimited({ data: { a: 'ü'.repeat(10) + 'x'.repeat(bytes - 9 - 20) } });
       expectStatus(await actors.owner.rest('POST', EVENTS, sized(8192)), 201);
@@ -194,7 +194,7 @@ describe('event_logs', () => {
   });
 });
 
-/** The database numbers events itself, and says so before it looks at privileges. */
+/** The database generates the id of an event, and rejects one before it checks privileges. */
 function expectGenerated(answer: RestAnswer): void {
   expectStatus(answer, 400);
   assert.equal((answer.body as { code: string }).code, '428C9');

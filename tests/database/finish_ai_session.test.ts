@@ -39,7 +39,7 @@ describe('finish_ai_session', () => {
 
   const stored = (id: string) => storedRows(world, id);
 
-  it('completes a session: candidates in order, outcome, one event', async () => {
+  it('a completion stores candidates in order, outcome and one event', async () => {
     const id = await openSession(actors.owner);
     const candidates = [newCandidate({ front: 'Third?' }), newCandidate({ front: 'First?' }), newCandidate({ front: 'Second?' })];
     expectReturned(await finish(completed(id, candidates, { partial: true })), 'completed');
@@ -62,7 +62,7 @@ describe('finish_ai_session', () => {
     );
   });
 
-  it('fails a session: code, no candidates, one event', async () => {
+  it('a failure stores its code and one event', async () => {
     const id = await openSession(actors.owner);
     const unknownUsage = { prompt_tokens: null, completion_tokens: null, cost: null };
     expectReturned(await finish(failed(id, 'ai_timeout', unknownUsage)), 'failed');
@@ -75,7 +75,7 @@ describe('finish_ai_session', () => {
     assert.deepEqual(events.map((event) => [event['type'], event['data']]), [['ai_session.failed', { attempts: 3 }]]);
   });
 
-  it('may be called again after a lost answer: the first end stands', async () => {
+  it('a second call after a lost response keeps the first end', async () => {
     const id = await openSession(actors.owner);
     const args = completed(id);
     expectReturned(await finish(args), 'completed');
@@ -87,7 +87,7 @@ describe('finish_ai_session', () => {
     assert.deepEqual(await stored(id), before);
   });
 
-  it('called many times at once ends a session once, whoever comes first', async () => {
+  it('concurrent calls end a session once', async () => {
     const id = await openSession(actors.owner);
     const calls = Array.from({ length: 12 }, (_, i) => finish(i % 2 === 0 ? completed(id) : failed(id)));
     const answers = await Promise.all(calls);
@@ -100,7 +100,7 @@ describe('finish_ai_session', () => {
     assert.equal(candidates.length, session?.['status'] === 'completed' ? 2 : 0);
   });
 
-  it('opens the session itself when its opening was never confirmed', async () => {
+  it('a call without a row opens the session', async () => {
     const id = crypto.randomUUID();
     const opening = { input_text: TEXT, created_at: '2026-11-22T10:00:00.123Z' };
     expectReturned(await finish(completed(id, [newCandidate()], opening)), 'completed');
@@ -114,7 +114,7 @@ describe('finish_ai_session', () => {
     assert.equal(events.length, 1);
   });
 
-  it('keeps an opening that had arrived after all', async () => {
+  it('a call with an opening keeps an existing row', async () => {
     const id = await openSession(actors.owner);
     const other = { input_text: `${TEXT} changed`, created_at: '2020-01-01T00:00:00Z', model: 'other/model' };
     expectReturned(await finish(failed(id, 'ai_unavailable', other)), 'failed');
@@ -123,7 +123,7 @@ describe('finish_ai_session', () => {
     assert.equal(session?.['model'], 'stand-in/model');
   });
 
-  it('called many times at once without an opening still makes one session', async () => {
+  it('concurrent calls without a row make one session', async () => {
     const id = crypto.randomUUID();
     const args = completed(id, [newCandidate()], { input_text: TEXT });
     const answers = await Promise.all(Array.from({ length: 8 }, () => finish(args)));
@@ -136,7 +136,7 @@ describe('finish_ai_session', () => {
   describe('of a later run', () => {
     const ends = (events: Record<string, unknown>[]) => events.map(({ run, type }) => [run, type]);
 
-    it('ends it once more, with an event of its own', async () => {
+    it('a later run ends the session again, with its own event', async () => {
       const id = await openSession(actors.owner);
       expectReturned(await finish(failed(id)), 'failed');
       expectStatus(await actors.owner.rest('POST', REOPEN, nextRun(id)), 200);
@@ -151,7 +151,7 @@ describe('finish_ai_session', () => {
       assert.deepEqual(ends(events), [[1, 'ai_session.failed'], [2, 'ai_session.completed']]);
     });
 
-    it('begins the run itself when its beginning was never confirmed', async () => {
+    it('a call begins a run whose beginning was not confirmed', async () => {
       const id = await openSession(actors.owner);
       expectReturned(await finish(failed(id)), 'failed');
       expectReturned(await finish(failed(id, 'ai_timeout', { run: 2 })), 'failed');
@@ -160,7 +160,7 @@ describe('finish_ai_session', () => {
       assert.deepEqual(ends(events), [[1, 'ai_session.failed'], [2, 'ai_session.failed']]);
     });
 
-    it('opens the session itself when no run of it ever arrived', async () => {
+    it('a call of a later run without a row opens the session', async () => {
       const id = crypto.randomUUID();
       expectReturned(await finish(completed(id, [newCandidate()], { run: 3, input_text: TEXT })), 'completed');
       const { session, events } = await stored(id);
@@ -168,7 +168,7 @@ describe('finish_ai_session', () => {
       assert.deepEqual(ends(events), [[3, 'ai_session.completed']]);
     });
 
-    it('stores what was paid for when the end of the run before never arrived', async () => {
+    it('a later run is stored though the earlier run has no end', async () => {
       const id = await openSession(actors.owner);
       expectReturned(await finish(completed(id, [newCandidate()], { run: 2 })), 'completed');
       expectReturned(await finish(failed(id)), 'completed');
@@ -177,7 +177,7 @@ describe('finish_ai_session', () => {
       assert.deepEqual(ends(events), [[2, 'ai_session.completed']]);
     });
 
-    it('may be called again after a lost answer: the first end stands', async () => {
+    it('a second call of a later run keeps the first end', async () => {
       for (const [how, status] of [[completed, 'completed'], [failed, 'failed']] as const) {
         const id = await openSession(actors.owner);
         expectReturned(await finish(failed(id)), 'failed');
@@ -189,7 +189,7 @@ describe('finish_ai_session', () => {
       }
     });
 
-    it('called many times at once beside the run before ends each run at most once', async () => {
+    it('concurrent calls of two runs end each run at most once', async () => {
       const id = await openSession(actors.owner);
       const args = completed(id, [newCandidate()], { run: 2, input_text: TEXT });
       const answers = await Promise.all(Array.from({ length: 12 }, (_, i) => finish(i % 2 === 0 ? args : failed(id))));
@@ -202,7 +202,7 @@ describe('finish_ai_session', () => {
       assert.ok(ends(events).filter(([run]) => run === 1).length <= 1);
     });
 
-    it('changes nothing by a late end of an earlier run, generating or over', async () => {
+    it('a late end of an earlier run changes nothing', async () => {
       const id = await openSession(actors.owner);
       expectReturned(await finish(failed(id)), 'failed');
       expectStatus(await actors.owner.rest('POST', REOPEN, nextRun(id)), 200);
@@ -218,7 +218,7 @@ describe('finish_ai_session', () => {
       assert.deepEqual(await stored(id), over);
     });
 
-    it('does not bring back what ended for good', async () => {
+    it('a final end is not replaced', async () => {
       for (const [how, status] of [[completed(''), 'completed'], [failed('', 'ai_refused'), 'failed']] as const) {
         const id = await openSession(actors.owner);
         expectReturned(await finish({ ...how, session: { ...how.session, id } }), status);
@@ -228,7 +228,7 @@ describe('finish_ai_session', () => {
       }
     });
 
-    it('answers 404 to a stranger and changes nothing', async () => {
+    it('a stranger’s later run is a 404 and changes nothing', async () => {
       const id = await openSession(actors.owner);
       expectReturned(await finish(failed(id)), 'failed');
       const before = await stored(id);
@@ -238,7 +238,7 @@ describe('finish_ai_session', () => {
       assert.deepEqual(await stored(id), before);
     });
 
-    it('with a card that does not fit, leaves the run before as it was', async () => {
+    it('an invalid candidate leaves the earlier run unchanged', async () => {
       const id = await openSession(actors.owner);
       expectReturned(await finish(failed(id)), 'failed');
       const before = await stored(id);
@@ -247,12 +247,12 @@ describe('finish_ai_session', () => {
     });
   });
 
-  it('answers 404 for a session that does not exist', async () => {
+  it('a call without an opening for a missing session is a 404', async () => {
     const answer = await finish(completed(crypto.randomUUID()));
     expectStatus(answer, 404);
   });
 
-  it("answers 404 for a stranger's call, with and without an opening, and changes nothing", async () => {
+  it("a stranger's call is a 404 and changes nothing", async () => {
     for (const how of [completed, failed]) {
       const id = await openSession(actors.owner);
       const before = await stored(id);
@@ -264,19 +264,19 @@ describe('finish_ai_session', () => {
     }
   });
 
-  it('tells a stranger nothing about an ended session either', async () => {
+  it('a stranger’s call for an ended session is a 404', async () => {
     const id = await openSession(actors.owner);
     expectReturned(await finish(completed(id)), 'completed');
     expectStatus(await actors.stranger.rest('POST', FINISH, completed(id)), 404);
   });
 
-  it('is closed to somebody without a token and to the service key', async () => {
+  it('only authenticated users can call finish_ai_session', async () => {
     const id = await openSession(actors.owner);
     expectForbidden(await actors.anonymous('POST', FINISH, completed(id)));
     expectForbidden(await world.rest(world.serviceKey)('POST', FINISH, completed(id)));
   });
 
-  describe('is all or nothing', () => {
+  describe('atomicity', () => {
     const bad: [string, object][] = [
       ['a front of 201 characters', newCandidate({ front: 'x'.repeat(201) })],
       ['an empty back', newCandidate({ back: '' })],
@@ -286,7 +286,7 @@ describe('finish_ai_session', () => {
       ['an id that is no UUID', newCandidate({ id: 'x' })],
     ];
     for (const [what, candidate] of bad) {
-      it(`with ${what} in the second card nothing is written`, async () => {
+      it(`${what} in the second candidate writes nothing`, async () => {
         const id = crypto.randomUUID();
         const answer = await finish(completed(id, [newCandidate(), candidate], { input_text: TEXT }));
         expectStatus(answer, 400);
@@ -294,7 +294,7 @@ describe('finish_ai_session', () => {
       });
     }
 
-    it('with an event that is too large nothing is written', async () => {
+    it('an event that is too large writes nothing', async () => {
       const id = await openSession(actors.owner);
       const before = await stored(id);
       const answer = await finish({ ...completed(id), event: { text: 'x'.repeat(9000) } });
@@ -302,7 +302,7 @@ describe('finish_ai_session', () => {
       assert.deepEqual(await stored(id), before);
     });
 
-    it('with a candidate id that is taken nothing is written', async () => {
+    it('a candidate id that is taken writes nothing', async () => {
       const taken = newCandidate();
       expectReturned(await finish(completed(await openSession(actors.owner), [taken])), 'completed');
       const id = await openSession(actors.owner);
@@ -313,7 +313,7 @@ describe('finish_ai_session', () => {
     });
   });
 
-  describe('refuses an outcome that contradicts itself', () => {
+  describe('contradictory outcomes', () => {
     const contradictions: [string, (id: string) => object][] = [
       ['completed without candidates', (id) => completed(id, [])],
       ['failed with candidates', (id) => ({ ...failed(id), candidates: [newCandidate()] })],
@@ -324,7 +324,7 @@ describe('finish_ai_session', () => {
       ['no candidates member', (id) => ({ ...completed(id), candidates: null })],
     ];
     for (const [what, args] of contradictions) {
-      it(what, async () => {
+      it(`the outcome "${what}" is rejected`, async () => {
         const id = await openSession(actors.owner);
         const answer = await finish(args(id));
         expectStatus(answer, 400);
@@ -334,7 +334,7 @@ describe('finish_ai_session', () => {
     }
   });
 
-  it('takes a text and cards at their limits, in astral characters', async () => {
+  it('a text and candidates of the maximum length are stored', async () => {
     const emoji = '\u{1F600}';
     const candidate = () => newCandidate({ front: emoji.repeat(200), back: emoji.repeat(500), prompt: emoji.repeat(500) });
     const id = crypto.randomUUID();

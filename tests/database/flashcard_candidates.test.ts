@@ -29,7 +29,7 @@ describe('flashcard_candidates', () => {
   const candidateOf = (session_id: string, more: object = {}) => newCandidate({ session_id, position: 0, ...more });
 
   describe('the owner', () => {
-    it('reads them in the session that they belong to, without naming a foreign key', async () => {
+    it('the owner reads candidates embedded in their session', async () => {
       const id = await endedSession(actors.owner);
       const query = `${SESSIONS}?id=eq.${id}&select=id,flashcard_candidates(front,position)&flashcard_candidates.order=position`;
       const [row] = expectRows(await actors.owner.rest('GET', query), 1);
@@ -39,23 +39,23 @@ describe('flashcard_candidates', () => {
       ]);
     });
 
-    it('adds one while the session is generating', async () => {
+    it('the owner adds a candidate while the session is generating', async () => {
       const session_id = await openSession(actors.owner);
       expectStatus(await actors.owner.rest('POST', CANDIDATES, candidateOf(session_id)), 201);
     });
 
     for (const how of [completed, failed]) {
-      it(`cannot add one to a ${how.name} session`, async () => {
+      it(`the owner cannot add a candidate to a ${how.name} session`, async () => {
         const session_id = await endedSession(actors.owner, (id) => how(id));
         expectForbidden(await actors.owner.rest('POST', CANDIDATES, candidateOf(session_id, { position: 7 })));
       });
     }
 
-    it('cannot add one to a session that does not exist', async () => {
+    it('the owner cannot add a candidate to a missing session', async () => {
       expectForbidden(await actors.owner.rest('POST', CANDIDATES, candidateOf(crypto.randomUUID())));
     });
 
-    it("cannot give one to another user, not even in that user's session", async () => {
+    it("the owner cannot add a candidate for another user", async () => {
       const mine = await openSession(actors.owner);
       const theirs = await openSession(actors.stranger);
       for (const session_id of [mine, theirs]) {
@@ -64,13 +64,13 @@ describe('flashcard_candidates', () => {
       }
     });
 
-    it('cannot put two at one place', async () => {
+    it('two candidates cannot have one position', async () => {
       const session_id = await openSession(actors.owner);
       expectStatus(await actors.owner.rest('POST', CANDIDATES, candidateOf(session_id)), 201);
       expectStatus(await actors.owner.rest('POST', CANDIDATES, candidateOf(session_id)), 409);
     });
 
-    it('cannot change or delete one, nor date it', async () => {
+    it('the owner cannot change, delete or date a candidate', async () => {
       const session_id = await openSession(actors.owner);
       const candidate = candidateOf(session_id);
       expectStatus(await actors.owner.rest('POST', CANDIDATES, candidate), 201);
@@ -82,27 +82,27 @@ describe('flashcard_candidates', () => {
   });
 
   describe('a stranger', () => {
-    it('does not see them, neither alone nor embedded', async () => {
+    it('a stranger cannot read candidates, alone or embedded', async () => {
       const id = await endedSession(actors.owner);
       expectRows(await actors.stranger.rest('GET', `${CANDIDATES}?session_id=eq.${id}`), 0);
       expectRows(await actors.stranger.rest('GET', `${SESSIONS}?id=eq.${id}&select=id,flashcard_candidates(*)`), 0);
     });
 
-    it("cannot add one to the owner's session", async () => {
+    it("a stranger cannot add a candidate to the owner's session", async () => {
       const session_id = await openSession(actors.owner);
       expectForbidden(await actors.stranger.rest('POST', CANDIDATES, candidateOf(session_id)));
       const asOwner = candidateOf(session_id, { user_id: actors.owner.id });
       expectForbidden(await actors.stranger.rest('POST', CANDIDATES, asOwner));
     });
 
-    it('cannot change or delete one', async () => {
+    it('a stranger cannot change or delete a candidate', async () => {
       const id = await endedSession(actors.owner);
       expectForbidden(await actors.stranger.rest('PATCH', `${CANDIDATES}?session_id=eq.${id}`, { front: 'Other?' }));
       expectForbidden(await actors.stranger.rest('DELETE', `${CANDIDATES}?session_id=eq.${id}`));
     });
   });
 
-  it('gives somebody without a token nothing', async () => {
+  it('a client without a token has no access to candidates', async () => {
     const session_id = await openSession(actors.owner);
     expectForbidden(await actors.anonymous('GET', CANDIDATES));
     expectForbidden(await actors.anonymous('POST', CANDIDATES, candidateOf(session_id, { user_id: actors.owner.id })));
@@ -110,14 +110,14 @@ describe('flashcard_candidates', () => {
     expectForbidden(await actors.anonymous('DELETE', `${CANDIDATES}?session_id=eq.${session_id}`));
   });
 
-  it('gives the service key nothing either', async () => {
+  it('the service key has no access to candidates', async () => {
     expectForbidden(await world.rest(world.serviceKey)('GET', CANDIDATES));
   });
 
   for (const [field, max] of [['front', 200], ['back', 500], ['prompt', 500]] as const) {
     describe(`${field}`, () => {
       for (const [length, fits] of [[0, false], [1, true], [max, true], [max + 1, false]] as const) {
-        it(`of ${length} astral characters ${fits ? 'fits' : 'does not fit'}`, async () => {
+        it(`a ${field} of ${length} astral characters is ${fits ? 'accepted' : 'rejected'}`, async () => {
           const session_id = await openSession(actors.owner);
           const candidate = candidateOf(session_id, { [field]: '\u{1F600}'.repeat(length) });
           const answer = await actors.owner.rest('POST', CANDIDATES, candidate);
@@ -133,13 +133,13 @@ describe('flashcard_candidates', () => {
         ['a tag character', 'a\u{E0041}b', 'clean'],
       ] as const;
       for (const [what, text, check] of unclean) {
-        it(`refuses ${what}`, async () => {
+        it(`a ${field} with ${what} is rejected`, async () => {
           const session_id = await openSession(actors.owner);
           const answer = await actors.owner.rest('POST', CANDIDATES, candidateOf(session_id, { [field]: text }));
           expectRefusedBy(answer, `flashcard_candidates_${field}_${check}_check`);
         });
       }
-      it('keeps tabs, line ends and combined emoji', async () => {
+      it('tabs, line ends and combined emoji are kept', async () => {
         const session_id = await openSession(actors.owner);
         const text = 'a\tb\nc \u{1F468}\u200d\u{1F469}\u200d\u{1F467}';
         expectStatus(await actors.owner.rest('POST', CANDIDATES, candidateOf(session_id, { [field]: text })), 201);
@@ -150,7 +150,7 @@ describe('flashcard_candidates', () => {
   }
 
   for (const [position, fits] of [[-1, false], [0, true], [1999, true], [2000, false], [32_767, false]] as const) {
-    it(`${fits ? 'has' : 'has no'} position ${position}`, async () => {
+    it(`position ${position} is ${fits ? 'accepted' : 'rejected'}`, async () => {
       const session_id = await openSession(actors.owner);
       const answer = await actors.owner.rest('POST', CANDIDATES, candidateOf(session_id, { position }));
       if (fits) expectStatus(answer, 201);
@@ -158,7 +158,7 @@ describe('flashcard_candidates', () => {
     });
   }
 
-  it('are at most 2000 in a session, however many are inserted', async () => {
+  it('a session has at most 2000 candidates', async () => {
     const session_id = await openSession(actors.owner);
     const all = Array.from({ length: 2000 }, (_, position) => candidateOf(session_id, { position }));
     expectStatus(await actors.owner.rest('POST', CANDIDATES, all), 201);

@@ -15,7 +15,7 @@ describe('is_retryable_ai_failure', () => {
   });
   after(() => world.close());
 
-  it("says of every code what the service's own table says", async () => {
+  it("every code has the value of the service's table", async () => {
     const table = await readFile(new URL('../../src/problem.rs', import.meta.url), 'utf8');
     const rows = [...table.matchAll(/^ +[A-Z]\w+ "([a-z_]+)" \d{3} (None|Some\(false\)|Some\(true\)), "/gm)];
     const retryable = rows.filter(([, , word]) => word === 'Some(true)').map(([, code]) => code);
@@ -29,7 +29,7 @@ describe('is_retryable_ai_failure', () => {
     assert.deepEqual(yes.map(({ code }) => code), retryable);
   });
 
-  it('knows no other code', async () => {
+  it('an unknown code is not retryable', async () => {
     for (const error_code of ['', 'x', 'AI_TIMEOUT', 'ai_timeout ']) {
       const answer = await actors.owner.rest('POST', PATH, { error_code });
       expectStatus(answer, 200);
@@ -37,7 +37,7 @@ describe('is_retryable_ai_failure', () => {
     }
   });
 
-  it('is closed to somebody without a token and to the service key', async () => {
+  it('only authenticated users can call is_retryable_ai_failure', async () => {
     expectForbidden(await actors.anonymous('POST', PATH, { error_code: 'ai_timeout' }));
     expectForbidden(await world.rest(world.serviceKey)('POST', PATH, { error_code: 'ai_timeout' }));
   });

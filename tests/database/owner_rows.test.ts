@@ -1,5 +1,5 @@
-// What an owner can write into a running session past the service, and what public.finish_ai_session stores all the same: the
-// candidates that were paid for, whole, under the ids and positions that the caller has already received.
+// Rows that an owner writes into a running session past the service: public.finish_ai_session still stores all billed
+// candidates, under the ids and positions that the caller has already received.
 
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
@@ -56,14 +56,14 @@ describe('rows that an owner inserts past the service', () => {
     );
   }
 
-  describe('do not stop the completion of a session', () => {
+  describe('at the completion of a session', () => {
     const attacks: [what: string, attack: (id: string, candidates: Candidate[]) => Promise<unknown>][] = [
       ['a candidate at position 0', (id) => add(forged(id, 0))],
       ['a candidate after the last position', (id) => add(forged(id, 3))],
-      ['a candidate with a paid id at its own position', (id, candidates) => add(forged(id, 0, { id: candidates[0]?.id }))],
-      ['a candidate with a paid id at another position', (id, candidates) => add(forged(id, 1999, { id: candidates[0]?.id }))],
+      ['a candidate with a billed id at its own position', (id, candidates) => add(forged(id, 0, { id: candidates[0]?.id }))],
+      ['a candidate with a billed id at another position', (id, candidates) => add(forged(id, 1999, { id: candidates[0]?.id }))],
       [
-        'a candidate with a paid id in another running session',
+        'a candidate with a billed id in another running session',
         async (_, candidates) => add(forged(await openSession(actors.owner), 0, { id: candidates[1]?.id })),
       ],
       ['2000 candidates', (id) => add(...Array.from({ length: 2000 }, (_, position) => forged(id, position)))],
@@ -72,12 +72,12 @@ describe('rows that an owner inserts past the service', () => {
       ['an event of a later run', async (session_id) => insertEvent({ type: 'ai_session.failed', session_id, run: 2 })],
     ];
     for (const [what, attack] of attacks) {
-      it(what, async () => {
+      it(`${what} does not prevent the completion`, async () => {
         const [id, candidates] = [await openSession(actors.owner), paid()];
         await attack(id, candidates);
         await expectReturned(completed(id, candidates), 'completed');
         await expectStored(id, candidates);
-        // A lost answer is asked for again.
+        // The call is repeated after a lost response.
         await expectReturned(completed(id, candidates), 'completed');
         await expectStored(id, candidates);
       });
@@ -87,7 +87,7 @@ describe('rows that an owner inserts past the service', () => {
       expectStatus(await actors.owner.rest('POST', EVENTS, event), 201);
     }
 
-    it('all of them together, in a later run that the owner began', async () => {
+    it('all inserted rows together do not prevent a later run', async () => {
       const [id, candidates] = [await openSession(actors.owner), paid()];
       await expectReturned(failed(id), 'failed');
       expectStatus(await actors.owner.rest('POST', REOPEN, nextRun(id)), 200);
@@ -99,7 +99,7 @@ describe('rows that an owner inserts past the service', () => {
     });
   });
 
-  it('do not stop a failure, which leaves no candidate behind', async () => {
+  it('inserted rows do not prevent a failure, which has no candidates', async () => {
     const id = await openSession(actors.owner);
     await add(forged(id, 0), forged(id, 7));
     expectStatus(await actors.owner.rest('POST', EVENTS, { type: 'ai_session.failed', session_id: id, data: { forged: true } }), 201);
@@ -109,18 +109,18 @@ describe('rows that an owner inserts past the service', () => {
     assert.deepEqual(events.map(({ type, data }) => [type, data]), [['ai_session.failed', { forged: true }]]);
   });
 
-  it('keep their place where the session is not the caller’s', async () => {
+  it('inserted rows of another user are kept', async () => {
     const id = await openSession(actors.owner);
     const taken = paid();
     await add(forged(id, 0, { id: taken[0]?.id }));
     const theirs = await openSession(actors.stranger);
-    // A stranger who learned the id: the owner's row stays, and the stranger's completion is refused as a whole.
+    // A stranger with the id: the owner's row stays, and the stranger's completion is rejected as a whole.
     expectStatus(await actors.stranger.rest('POST', FINISH, completed(theirs, taken)), 409);
     assert.equal((await storedRows(world, theirs)).candidates.length, 0);
     assert.deepEqual((await storedRows(world, id)).candidates.map(({ front }) => front), ['Forged?']);
   });
 
-  it('of a session that has ended stay as they are', async () => {
+  it('rows of an ended session are kept', async () => {
     const [id, candidates] = [await openSession(actors.owner), paid()];
     await expectReturned(completed(id, candidates), 'completed');
     await expectReturned(completed(id, paid()), 'completed');
@@ -128,8 +128,8 @@ describe('rows that an owner inserts past the service', () => {
     await expectStored(id, candidates);
   });
 
-  describe('cannot be removed but by the completion', () => {
-    it('neither by the owner nor by anybody else', async () => {
+  describe('removed by the completion only', () => {
+    it('no user can delete inserted rows', async () => {
       const running = await openSession(actors.owner);
       await add(forged(running, 0));
       const ended = await openSession(actors.owner);
@@ -143,7 +143,7 @@ describe('rows that an owner inserts past the service', () => {
       }
     });
 
-    it('a removal that says it is the completion finds the running sessions of its user alone', async () => {
+    it('a forged completion deletes rows of its own running sessions only', async () => {
       const running = await openSession(actors.owner);
       await add(forged(running, 0));
       const ended = await openSession(actors.owner);
@@ -166,8 +166,8 @@ describe('rows that an owner inserts past the service', () => {
     });
   });
 
-  describe('written at the same time', () => {
-    // Each connection is a request of the owner's that has not been committed yet.
+  describe('written concurrently', () => {
+    // Each connection is an uncommitted request of the owner.
     async function asOwner(): Promise<pg.Client> {
       const client = new pg.Client({ connectionString: world.databaseUrl });
       await client.connect();
@@ -191,7 +191,7 @@ describe('rows that an owner inserts past the service', () => {
     const callFinish = (client: pg.Client, { session, candidates, event }: ReturnType<typeof completed>) =>
       client.query('select public.finish_ai_session($1, $2, $3)', [session, JSON.stringify(candidates), event].map((value) => (typeof value === 'string' ? value : JSON.stringify(value))));
 
-    /** Until that connection waits for another one. */
+    /** Waits until that connection waits for another one. */
     async function waits(client: pg.Client): Promise<void> {
       const pid = (client as unknown as { processID: number }).processID;
       for (;;) {
@@ -200,7 +200,7 @@ describe('rows that an owner inserts past the service', () => {
       }
     }
 
-    it('a candidate that comes first is replaced', async () => {
+    it('a candidate inserted before the completion is replaced', async () => {
       const [id, candidates] = [await openSession(actors.owner), paid()];
       const [writer, finisher] = [await asOwner(), await asOwner()];
       try {
@@ -216,7 +216,7 @@ describe('rows that an owner inserts past the service', () => {
       await expectStored(id, candidates);
     });
 
-    it('a candidate that comes later is refused', async () => {
+    it('a candidate inserted during the completion is rejected', async () => {
       const [id, candidates] = [await openSession(actors.owner), paid()];
       const [writer, finisher] = [await asOwner(), await asOwner()];
       try {
@@ -231,7 +231,7 @@ describe('rows that an owner inserts past the service', () => {
       await expectStored(id, candidates);
     });
 
-    it('an event does not wait for the completion, nor stop it', async () => {
+    it('an inserted event neither waits for the completion nor stops it', async () => {
       const [id, candidates] = [await openSession(actors.owner), paid()];
       const [writer, finisher] = [await asOwner(), await asOwner()];
       try {
@@ -248,7 +248,7 @@ describe('rows that an owner inserts past the service', () => {
     });
   });
 
-  describe('that end or reopen the session: the completion changes nothing and returns how it stands', () => {
+  describe('that end or reopen the session', () => {
     const ended_at = '2026-11-27T10:00:00Z';
     const changes: [what: string, change: object, status: string][] = [
       ['completed', { status: 'completed', ended_at }, 'completed'],
@@ -256,7 +256,7 @@ describe('rows that an owner inserts past the service', () => {
       ['a later run', { run: 2_147_483_647 }, 'generating'],
     ];
     for (const [what, change, status] of changes) {
-      it(what, async () => {
+      it(`the completion of a session changed to ${what} returns it`, async () => {
         const id = await openSession(actors.owner);
         expectRows(await actors.owner.rest('PATCH', `${SESSIONS}?id=eq.${id}`, change, RETURN_ROWS), 1);
         const before = await storedRows(world, id);
@@ -267,7 +267,7 @@ describe('rows that an owner inserts past the service', () => {
     }
   });
 
-  it('leave the end of a run after the 1000th without an event', async () => {
+  it('the end of a run after the 1000th has no event', async () => {
     const id = await openSession(actors.owner, { run: 1001 });
     await expectReturned(failed(id, 'ai_timeout', { run: 1001 }), 'failed');
     const { session, events } = await storedRows(world, id);

@@ -34,7 +34,7 @@ describe('reopen_ai_session', () => {
     assert.equal(answer.body, status);
   }
 
-  it('begins the next run of a session that failed: generating, nothing left of its end but the event', async () => {
+  it('reopening a failed session begins its next run', async () => {
     const id = await endedSession(actors.owner, failed);
     const { session: before } = await stored(id);
     expectReturned(await reopen(nextRun(id)), 'generating');
@@ -55,14 +55,14 @@ describe('reopen_ai_session', () => {
   });
 
   for (const code of ['ai_unavailable', 'ai_timeout', 'ai_invalid_response', 'database_error', 'cancelled']) {
-    it(`does so after ${code}`, async () => {
+    it(`a session with ${code} can be reopened`, async () => {
       const id = await endedSession(actors.owner, (id) => failed(id, code));
       expectReturned(await reopen(nextRun(id)), 'generating');
     });
   }
 
   for (const code of ['ai_refused', 'ai_misconfigured', 'internal', 'x']) {
-    it(`leaves ${code} as it is`, async () => {
+    it(`a session with ${code} is not reopened`, async () => {
       const id = await endedSession(actors.owner, (id) => failed(id, code));
       const before = await stored(id);
       expectReturned(await reopen(nextRun(id)), 'failed');
@@ -70,14 +70,14 @@ describe('reopen_ai_session', () => {
     });
   }
 
-  it('leaves a completed session as it is', async () => {
+  it('a completed session is not reopened', async () => {
     const id = await endedSession(actors.owner, (id) => completed(id));
     const before = await stored(id);
     expectReturned(await reopen(nextRun(id, { run: 9 })), 'completed');
     assert.deepEqual(await stored(id), before);
   });
 
-  it('may be called again after a lost answer, and many times at once', async () => {
+  it('repeated and concurrent calls begin one run', async () => {
     const id = await endedSession(actors.owner, failed);
     const answers = await Promise.all(Array.from({ length: 8 }, () => reopen(nextRun(id))));
     for (const answer of answers) expectReturned(answer, 'generating');
@@ -87,7 +87,7 @@ describe('reopen_ai_session', () => {
     assert.equal(before.session?.['run'], 2);
   });
 
-  it('never goes back to a run that has ended', async () => {
+  it('an ended run is not reopened', async () => {
     const id = await endedSession(actors.owner, failed);
     expectStatus(await actors.owner.rest('POST', FINISH, failed(id, 'ai_timeout', { run: 3 })), 200);
     const before = await stored(id);
@@ -96,13 +96,13 @@ describe('reopen_ai_session', () => {
     expectReturned(await reopen(nextRun(id, { run: 4 })), 'generating');
   });
 
-  it('takes over a session whose end of the run before never arrived', async () => {
+  it('a session whose earlier run has no end is reopened', async () => {
     const id = await openSession(actors.owner);
     expectReturned(await reopen(nextRun(id)), 'generating');
     assert.equal((await stored(id)).session?.['run'], 2);
   });
 
-  it('opens a session that never arrived, in that run, once', async () => {
+  it('a missing session is opened once, in that run', async () => {
     const id = crypto.randomUUID();
     const args = nextRun(id, { input_text: TEXT, created_at: '2026-11-24T10:00:00.123Z' });
     const answers = await Promise.all(Array.from({ length: 8 }, () => reopen(args)));
@@ -115,7 +115,7 @@ describe('reopen_ai_session', () => {
     assert.deepEqual(events, []);
   });
 
-  it('keeps what the first run was asked and when', async () => {
+  it('the input and time of the first run are kept', async () => {
     const id = await endedSession(actors.owner, failed);
     const { session: before } = await stored(id);
     const other = { input_text: `${TEXT} changed`, created_at: '2020-01-01T00:00:00Z', model: 'other/model' };
@@ -124,11 +124,11 @@ describe('reopen_ai_session', () => {
     for (const column of ['input_text', 'model', 'created_at']) assert.deepEqual(session?.[column], before?.[column]);
   });
 
-  it('answers 404 for a session that does not exist', async () => {
+  it('a call without an opening for a missing session is a 404', async () => {
     expectStatus(await reopen(nextRun(crypto.randomUUID())), 404);
   });
 
-  it("answers 404 for a stranger's call, with and without an opening, and changes nothing", async () => {
+  it("a stranger's call is a 404 and changes nothing", async () => {
     for (const id of [await endedSession(actors.owner, failed), await openSession(actors.owner)]) {
       const before = await stored(id);
       for (const input_text of [null, TEXT]) {
@@ -138,13 +138,13 @@ describe('reopen_ai_session', () => {
     }
   });
 
-  it('is closed to somebody without a token and to the service key', async () => {
+  it('only authenticated users can call reopen_ai_session', async () => {
     const id = await endedSession(actors.owner, failed);
     expectForbidden(await actors.anonymous('POST', REOPEN, nextRun(id)));
     expectForbidden(await world.rest(world.serviceKey)('POST', REOPEN, nextRun(id)));
   });
 
-  it('refuses a call without an id', async () => {
+  it('a call without an id is rejected', async () => {
     const answer = await reopen({ session: { run: 2 } });
     expectStatus(answer, 400);
     assert.equal((answer.body as { code: string }).code, '22023');

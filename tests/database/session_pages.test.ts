@@ -1,5 +1,5 @@
-// The list of a user's sessions as the service asks PostgREST for it: newest first, page by page, each page after the
-// last row of the one before.
+// The list of a user's sessions as the service requests it from PostgREST: newest first, each page after the last row of the
+// one before.
 
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
@@ -10,7 +10,7 @@ type Row = { id: string; created_at: string };
 
 const SELECT = 'select=id,status,created_at,flashcard_candidates(count)';
 
-/** One page: the first, or the one after a row. `created_at` says so twice, because only `lte` alone can seek an index. */
+/** The first page, or the one after a row. `created_at` occurs twice, because only `lte` alone can seek an index. */
 function page(limit: number, last?: Row): string {
   const query = `${SESSIONS}?${SELECT}&order=created_at.desc,id.desc&limit=${limit}`;
   if (last === undefined) return query;
@@ -34,7 +34,7 @@ describe("the pages of a user's sessions", () => {
   });
   after(() => world.close());
 
-  it('hold the count of candidates of each, 0 for none', async () => {
+  it('each session has its number of candidates, 0 for none', async () => {
     const { owner } = await createActors(world);
     const first = await endedSession(owner);
     const second = await openSession(owner);
@@ -49,7 +49,7 @@ describe("the pages of a user's sessions", () => {
   });
 
   describe('put together', () => {
-    // A microsecond between neighbours, and every third pair opened in the same one.
+    // A microsecond between two sessions, and every third pair opened in the same one.
     const TIMES = Array.from({ length: 12 }, (_, i) => `2026-11-24T09:00:00.1234${50 + i - (i % 3 === 2 ? 1 : 0)}Z`);
 
     async function ownerOfMany(): Promise<Actor> {
@@ -59,7 +59,7 @@ describe("the pages of a user's sessions", () => {
     }
 
     for (const limit of [1, 2, 5, 11, 12, 13]) {
-      it(`are all of them, each once and in order, by ${limit} a page`, async () => {
+      it(`pages of ${limit} contain each session once and in order`, async () => {
         const owner = await ownerOfMany();
         const whole = await pageOf(owner, 100);
         assert.equal(whole.length, TIMES.length);
@@ -74,7 +74,7 @@ describe("the pages of a user's sessions", () => {
       });
     }
 
-    it('are not shifted by what is opened between two of them', async () => {
+    it('pages are not shifted by new sessions', async () => {
       const owner = await ownerOfMany();
       const whole = await pageOf(owner, 100);
       const first = await pageOf(owner, 5);
@@ -84,14 +84,14 @@ describe("the pages of a user's sessions", () => {
     });
   });
 
-  it('are empty for a stranger, with the cursor of the owner too', async () => {
+  it('pages are empty for a stranger, with the cursor of the owner too', async () => {
     const { owner } = await createActors(world);
     await openSession(owner);
     const [row] = await pageOf(owner, 1);
     assert.deepEqual(await pageOf(actors.stranger, 10, { id: 'ffffffff-ffff-ffff-ffff-ffffffffffff', created_at: row?.created_at ?? '' }), []);
   });
 
-  it('are read by one walk of the index from the cursor on, however many sessions there are', async () => {
+  it('a page is one index scan from the cursor', async () => {
     const { owner, stranger } = await createActors(world);
     await world.sql(
       `insert into public.ai_generation_sessions (id, user_id, model, input_text, created_at)
@@ -117,7 +117,7 @@ describe("the pages of a user's sessions", () => {
   });
 });
 
-/** As `explain (format json)` writes it, as far as it is read here. */
+/** The members of `explain (format json)` that are read here. */
 type PlanNode = {
   'Node Type': string;
   'Relation Name'?: string;

@@ -1,4 +1,4 @@
-// The migrations of 2026-11-27 on a database whose service goes on meanwhile.
+// The migrations of 2026-11-27 on a database while the service runs.
 
 import assert from 'node:assert/strict';
 import { readdir, readFile } from 'node:fs/promises';
@@ -9,7 +9,7 @@ import { TEXT } from './actors.ts';
 
 const USER = '00000000-0000-4000-8000-000000000001';
 const MIGRATIONS = new URL('../../migrations/', import.meta.url);
-/** What two attempts at 0.1 and 0.2 dollars cost, as the service adds it up. */
+/** The cost of two attempts at 0.1 and 0.2 dollars, as the service adds it up. */
 const COST = 0.1 + 0.2;
 
 describe('the migrations of 2026-11-27 while the service runs', () => {
@@ -33,7 +33,7 @@ describe('the migrations of 2026-11-27 while the service runs', () => {
     }
   }
 
-  /** As the service does, under the rights of the user. */
+  /** Runs statements as the service does, with the rights of the user. */
   const asUser = (work: (query: (text: string, params?: unknown[]) => Promise<unknown>) => Promise<void>) =>
     connected('supabase_admin', async (client) => {
       await client.query('begin');
@@ -54,7 +54,7 @@ describe('the migrations of 2026-11-27 while the service runs', () => {
     await query('select public.finish_ai_session($1, $2, $3)', [session, JSON.stringify(candidates), {}].map((value) => (typeof value === 'string' ? value : JSON.stringify(value))));
   });
 
-  it('a session opens while another table is read, and one is ended after each file', async () => {
+  it('a session opens and ends while each file is applied', async () => {
     await open(crypto.randomUUID());
     const blocked: string[] = [];
     const refused: string[] = [];
