@@ -1,4 +1,4 @@
-// The short form of `npm run test:api`: whatever openapi.json allows or forbids is asked, and every answer is described there.
+// A short `npm run test:api`: sends requests that openapi.json allows or forbids; every response must be described there.
 
 import assert from 'node:assert/strict';
 import { after, before, it } from 'node:test';
@@ -10,7 +10,7 @@ const EXAMPLES = 10;
 /** The same choices each time; `npm run test:api` makes new ones. */
 const SEED = 1;
 
-/** Fewer would be a tester that does not test. */
+/** Fewer cases would mean that the tester does not test. */
 const CASES_MIN = 200;
 
 let service: WorkerdService;
@@ -20,7 +20,7 @@ before(async () => {
 });
 after(() => service.close());
 
-it('nothing but what is described is answered', async () => {
+it('every response to generated requests is described', async () => {
   const { ok, report, cases } = await testApi(service, EXAMPLES, SEED);
   assert.ok(ok, report);
   assert.ok(cases >= CASES_MIN, report);

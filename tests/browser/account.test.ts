@@ -1,4 +1,4 @@
-// Signing in and out, by supabase-js as it is, and what a page keeps over it.
+// Signing in and out with an unmodified supabase-js, and what the page keeps.
 
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
@@ -9,7 +9,7 @@ import { button, cards, cardsAre, make, modelsLoaded, open, openSignedIn, phase,
 describe('an account on the page', () => {
   const stage = staged();
 
-  it('is made, left and entered again', async () => {
+  it('an account is created, signed out and signed in again', async () => {
     const person = await stage().person();
     const tab = await open(stage(), person);
     const user = { email: `${crypto.randomUUID()}@example.test`, password: 'a good password' };
@@ -26,7 +26,7 @@ describe('an account on the page', () => {
     await textBox(tab).waitFor();
   });
 
-  it('says what is wrong with an address or a password', async () => {
+  it('the form says what is wrong with an address or a password', async () => {
     const { email } = await stage().service.world.auth.createUser();
     const tab = await open(stage(), await stage().person());
     await tab.getByLabel('Email address').fill(email ?? '');
@@ -44,7 +44,7 @@ describe('an account on the page', () => {
     }
   });
 
-  it('is signed out in every tab, and nothing of it stays in the browser', async () => {
+  it('a sign-out ends every tab and clears the browser', async () => {
     const { tab, user } = await openSignedIn(stage());
     const other = await open(stage(), tab.context());
     await modelsLoaded(other);
@@ -53,7 +53,7 @@ describe('an account on the page', () => {
     await cards(other).first().getByRole('button', { name: /^Keep/ }).click();
     await textBox(tab).fill(lesson());
     await tab.evaluate(() => {
-      // Of somebody who used this browser before, and of another page.
+      // Of an earlier user of this browser, and of another page.
       localStorage.setItem('cards.decisions.earlier', '{}');
       localStorage.setItem('of-another-page', '1');
     });
@@ -75,12 +75,12 @@ describe('an account on the page', () => {
     }
   });
 
-  it('that was signed out while a tab was away leaves nothing in that tab', async () => {
+  it('a sign-out clears a tab that was closed meanwhile', async () => {
     const { tab } = await openSignedIn(stage());
     await textBox(tab).fill(lesson());
     const other = await open(stage(), tab.context());
     await modelsLoaded(other);
-    // No event reaches a page that is not there.
+    // A closed page receives no event.
     await tab.goto(`${stage().pages.url}/favicon.svg`);
     await button(other, 'Sign out').click();
     await button(other, 'Sign in').waitFor();
@@ -89,11 +89,11 @@ describe('an account on the page', () => {
     await emptied(tab);
   });
 
-  it('renews a token that has expired, without a word', async () => {
+  it('an expired token is renewed silently', async () => {
     const { tab, user } = await openSignedIn(stage());
     const { auth } = stage().service.world;
     const old = auth.token({ id: user.id, email: user.email, anonymous: false }, { expires_in_s: -120 });
-    // As if the page had slept: supabase-js takes the token for a good one.
+    // As after a sleep: supabase-js still considers the token valid.
     await tab.evaluate((token) => {
       const name = Object.keys(localStorage).find((key) => key.endsWith('-auth-token')) ?? '';
       localStorage.setItem(name, JSON.stringify({ ...JSON.parse(localStorage.getItem(name) ?? '{}'), access_token: token }));
@@ -103,7 +103,7 @@ describe('an account on the page', () => {
     await cardsAre(tab, 20);
   });
 
-  it('shows nobody what somebody else has made', async () => {
+  it('the cards of one user are not shown to another', async () => {
     const { tab } = await openSignedIn(stage());
     await make(tab, lesson());
     await phase(tab, 'done');
@@ -115,7 +115,7 @@ describe('an account on the page', () => {
   });
 });
 
-/** The names of what the page keeps, but for the mark of the sign-out itself. */
+/** The keys in the page's storage, without the mark of the sign-out itself. */
 const kept = (tab: Page) => tab.evaluate(namesKept);
 
 function namesKept(): string[] {
@@ -123,7 +123,7 @@ function namesKept(): string[] {
   return names.filter((name) => /^(cards|ai-sessions)\./.test(name) && name !== 'cards.signed-out');
 }
 
-/** Waits until the page keeps nothing. */
+/** Waits until the page's storage is empty. */
 async function emptied(tab: Page): Promise<void> {
   await tab.waitForFunction(`(${namesKept})().length === 0`).catch(async () => assert.deepEqual(await kept(tab), []));
 }

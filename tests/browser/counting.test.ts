@@ -12,7 +12,7 @@ const cases = JSON.parse(readFileSync(new URL('../fixtures/texts.json', import.m
 describe('the count of characters on the page', () => {
   const stage = staged({ RATE_LIMIT_BURST: '1000/60' });
 
-  it('is the one that the service would tell, for every text of the table', async () => {
+  it('the count equals that of the service for every text of the table', async () => {
     const { tab } = await openSignedIn(stage());
     const { token } = await signInUser(stage().service);
     for (const { name, text, characters } of cases) {
@@ -24,7 +24,7 @@ describe('the count of characters on the page', () => {
     }
   });
 
-  it('opens the button at 1000 and closes it after 10000, whatever the text is made of', async () => {
+  it('the button is enabled from 1000 to 10000 characters of any kind', async () => {
     const { tab } = await openSignedIn(stage());
     const opens = async (text: string) => {
       await textBox(tab).fill(text);

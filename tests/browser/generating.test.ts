@@ -1,4 +1,4 @@
-// A generation on the page, from the first click to the last card, and everything that can come between.
+// A generation on the page, from the first click to the last card, with all interruptions.
 
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
@@ -18,7 +18,7 @@ describe('a generation on the page', () => {
     return { ...marked, text: `${lesson()} ${marked.mark}` };
   };
 
-  it('shows cards one by one while nothing on the screen moves, and says what is left', async () => {
+  it('cards appear one by one without moving the page', async () => {
     const { tab } = await openSignedIn(stage());
     const [third, rest] = [createGate(), createGate()];
     const { text } = scripted(async (turn) => {
@@ -41,7 +41,7 @@ describe('a generation on the page', () => {
     await tab.evaluate(() => {
       const shifts: string[] = [];
       Object.assign(globalThis, { shifts });
-      const record = (list: PerformanceObserverEntryList) => shifts.push(...list.getEntries().flatMap((entry) => (entry as unknown as { sources: { node?: Element }[] }).sources.map(({ node }) => node?.outerHTML ?? 'what is gone')));
+      const record = (list: PerformanceObserverEntryList) => shifts.push(...list.getEntries().flatMap((entry) => (entry as unknown as { sources: { node?: Element }[] }).sources.map(({ node }) => node?.outerHTML ?? 'a removed element')));
       new PerformanceObserver(record).observe({ type: 'layout-shift' });
     });
     third.open();
@@ -49,14 +49,14 @@ describe('a generation on the page', () => {
     rest.open();
     await phase(tab, 'done');
     await cardsAre(tab, 20);
-    // What was painted last is told with the next frames.
+    // The last shifts are reported with the next frames.
     await tab.evaluate(() => new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve))));
     assert.deepEqual(await tab.evaluate(() => (globalThis as unknown as { shifts: string[] }).shifts), []);
     await says(tab, '#progress', '20 cards');
     await says(tab, '#quota', '49 of 50 generations left in 24 hours');
   });
 
-  it('goes on after a reload in the middle, from the last event that was heard', async () => {
+  it('a reload resumes after the last received event', async () => {
     const { tab, user } = await openSignedIn(stage());
     const gate = createGate();
     const { text, requests } = scripted(answer({ hold: { gate, after_candidates: 3 } }));
@@ -78,13 +78,13 @@ describe('a generation on the page', () => {
     await cardsAre(tab, 20);
   });
 
-  it('goes on after a reload that came before the first word of the service', async () => {
+  it('a reload before the first event resumes the generation', async () => {
     const { tab } = await openSignedIn(stage());
     const [answers, cardsGate] = [createGate(), createGate()];
     const { text, requests } = scripted(answer({ hold: { gate: cardsGate, after_candidates: 0 } }));
     stage().line.hold(answers);
     await make(tab, text);
-    await within(cardsGate.reached, 'the model is asked');
+    await within(cardsGate.reached, 'the model call');
     await tab.reload();
     answers.open();
     cardsGate.open();
@@ -93,7 +93,7 @@ describe('a generation on the page', () => {
     assert.equal(requests.length, 1);
   });
 
-  it('is followed by whoever opens its address meanwhile, card by card', async () => {
+  it('a tab that opens the address receives the cards as they arrive', async () => {
     const { tab } = await openSignedIn(stage());
     const gate = createGate();
     const { text, requests } = scripted(answer({ hold: { gate, after_candidates: 3 } }));
@@ -108,7 +108,7 @@ describe('a generation on the page', () => {
     assert.equal(requests.length, 1);
   });
 
-  it('waits while the browser is offline, and goes on by itself', async () => {
+  it('an offline browser waits and resumes by itself', async () => {
     const { tab } = await openSignedIn(stage());
     const gate = createGate();
     const { text, requests } = scripted(answer({ hold: { gate, after_candidates: 2 } }));
@@ -126,7 +126,7 @@ describe('a generation on the page', () => {
     assert.equal(requests.length, 1);
   });
 
-  it('goes on when the connection breaks under it', async () => {
+  it('a broken connection is resumed', async () => {
     const { tab } = await openSignedIn(stage());
     const gate = createGate();
     const { text, requests } = scripted(answer({ hold: { gate, after_candidates: 2 } }));
@@ -142,7 +142,7 @@ describe('a generation on the page', () => {
     assert.equal(requests.length, 1);
   });
 
-  it('stops on the button, keeps what is whole, and says so', async () => {
+  it('the stop button keeps the complete cards and says so', async () => {
     const { tab, user } = await openSignedIn(stage());
     const { text } = scripted(answer({ hold: { gate: createGate(), after_candidates: 2 } }));
     await make(tab, text);
@@ -154,7 +154,7 @@ describe('a generation on the page', () => {
     assert.deepEqual([session?.['status'], session?.['partial']], ['completed', true]);
   });
 
-  it('stops before the first card, and starts again when asked to', async () => {
+  it('a generation stopped before the first card can be started again', async () => {
     const { tab } = await openSignedIn(stage());
     const { text } = scripted(answer({ hold: { gate: createGate(), after_candidates: 0 } }), answer({}));
     await make(tab, text);
@@ -167,7 +167,7 @@ describe('a generation on the page', () => {
     await cardsAre(tab, 20);
   });
 
-  it('pays once for the same text in two tabs, and once for both of their new cards', async () => {
+  it('the same text in two tabs is charged once, as are their new cards', async () => {
     const { tab } = await openSignedIn(stage());
     const other = await open(stage(), tab.context());
     await modelsLoaded(other);
@@ -179,7 +179,7 @@ describe('a generation on the page', () => {
     await Promise.all([phase(tab, 'done'), phase(other, 'done')]);
     assert.equal(requests.length, 1);
     assert.deepEqual(await cards(tab).allTextContents(), await cards(other).allTextContents());
-    // Once more, without a wish for new ones: what is there is shown, and said to be so.
+    // Once more, without new cards: the existing ones are shown and marked as such.
     await button(tab, 'Make cards').click();
     await says(tab, '#progress', 'You sent this text before; nothing new was counted.');
     assert.equal(requests.length, 1);

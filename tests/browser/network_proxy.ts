@@ -1,4 +1,4 @@
-// The line between the browser and the service: it can be cut in the middle of an answer, be down, and hold answers back.
+// A proxy between the browser and the service: it can cut a response, be down, and delay responses.
 
 import { request as httpRequest } from 'node:http';
 import { pipeline } from 'node:stream';
@@ -6,25 +6,25 @@ import type { Gate } from '../support/gate.ts';
 import { type LoopbackServer, startLoopbackServer } from '../support/loopback_server.ts';
 
 export type Line = LoopbackServer & {
-  /** Requests go through from now on; their answers wait at the gate (but a preflight's, without which nothing is asked). */
+  /** Forwards requests from now on; their responses wait at the gate, except those to preflights. */
   hold(gate: Gate): void;
 };
 
-/** `to` is where the service is now. */
+/** `to` returns the current URL of the service. */
 export async function startLine(to: () => string): Promise<Line> {
   let gate: Gate | undefined;
   const server = await startLoopbackServer((incoming, outgoing) => {
     const { method, headers, url = '/' } = incoming;
     const onward = httpRequest(to() + url, { method, headers, agent: false }, async (answer) => {
       if (method !== 'OPTIONS') await gate?.pass();
-      // Whoever asked may have left meanwhile.
+      // The client may have left meanwhile.
       if (outgoing.destroyed) {
         answer.destroy();
         return;
       }
       outgoing.writeHead(answer.statusCode ?? 502, answer.headers);
       outgoing.flushHeaders();
-      // A side that leaves takes the other one with it, as on a real line.
+      // When one side closes, so does the other, as without a proxy.
       pipeline(answer, outgoing, () => {});
     });
     pipeline(incoming, onward, () => {});

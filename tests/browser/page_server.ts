@@ -13,7 +13,7 @@ const types: Record<string, string> = {
 };
 
 export type PageServer = LoopbackServer & {
-  /** To be called before the first page is opened. */
+  /** Call before the first page is opened. */
   serve(services: PageServices): void;
 };
 
@@ -33,7 +33,7 @@ export async function startPageServer(): Promise<PageServer> {
   return Object.assign(server, { serve: (theirs: PageServices) => void (services = theirs) });
 }
 
-/** The one build of the page, for these services. */
+/** The build of the page, configured for these services. */
 function withServices(html: string, services: PageServices): string {
   return (Object.keys(placeholders) as (keyof PageServices)[]).reduce((text, name) => text.replaceAll(placeholders[name], services[name]), html);
 }

@@ -1,5 +1,5 @@
-// What can go wrong, as a person sees it: real failures of the service, its neighbours and the line, and then every code of
-// the table. A page can only tell what the browser lets it read, so each of these is a test of CORS on errors, too.
+// Problems as a person sees them: real failures of the service, its upstreams and the connection, then every code of the
+// table. The page shows only what the browser lets it read, so each case also tests CORS on errors.
 
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
@@ -22,7 +22,7 @@ describe('a problem on the page', () => {
     [answer({ content: 'I would rather not.' }), 'no usable card'],
   ];
   for (const [behaviour, words] of modelFailures) {
-    it(`of the model is told (“${words}”), and trying again works`, async () => {
+    it(`a model failure is shown (“${words}”) and can be retried`, async () => {
       const { tab } = await openSignedIn(stage());
       await make(tab, lesson(30));
       await phase(tab, 'done');
@@ -37,7 +37,7 @@ describe('a problem on the page', () => {
     });
   }
 
-  it('of the text is told, and leads back to the text', async () => {
+  it('a refused text is shown and leads back to the text', async () => {
     const { tab } = await openSignedIn(stage());
     model().next(refusal());
     await make(tab, lesson());
@@ -46,7 +46,7 @@ describe('a problem on the page', () => {
     assert.equal(await tab.evaluate(() => document.activeElement?.id), 'text');
   });
 
-  it('that only the operator can mend is told, and another try is a new attempt', async () => {
+  it('a misconfiguration is shown, and a retry is a new attempt', async () => {
     const { tab } = await openSignedIn(stage());
     model().next(httpError(402));
     await make(tab, lesson());
@@ -55,7 +55,7 @@ describe('a problem on the page', () => {
     await phase(tab, 'done');
   });
 
-  it('of the database is told, and the cards come without a second payment', async () => {
+  it('a database outage is shown, and a retry is not charged again', async () => {
     const { tab } = await openSignedIn(stage());
     const { gateway } = stage().service.world;
     const before = model().requests.total;
@@ -72,7 +72,7 @@ describe('a problem on the page', () => {
     assert.ok(model().requests.total - before <= 2);
   });
 
-  it('of a sign-in that does not hold leads to the sign-in, and the text is still there', async () => {
+  it('an invalid sign-in leads to the sign-in and keeps the text', async () => {
     const { tab, user } = await openSignedIn(stage());
     await tab.evaluate(() => {
       const name = Object.keys(localStorage).find((key) => key.endsWith('-auth-token')) ?? '';
@@ -85,14 +85,14 @@ describe('a problem on the page', () => {
     assert.equal(await textBox(tab).inputValue(), lesson());
   });
 
-  it('of the line is told when it does not come back', async () => {
+  it('a lost connection is shown when it does not recover', async () => {
     const { tab } = await openSignedIn(stage());
     await tab.clock.install();
     stage().line.down();
     try {
       await make(tab, lesson());
       await says(tab, '#progress', 'Connection lost, trying again');
-      // The pauses between the attempts, each as soon as the one before it is over.
+      // Advances the clock over each pause between attempts.
       while (!(await tab.locator('#problem').isVisible())) await tab.clock.fastForward(15_000);
       await problemSays(tab, 'The service cannot be reached.');
     } finally {
@@ -102,7 +102,7 @@ describe('a problem on the page', () => {
     await phase(tab, 'done');
   });
 
-  it('of the line at the very start is waited out', async () => {
+  it('a lost connection at the start is waited out', async () => {
     const { tab } = await openSignedIn(stage());
     await tab.route('**/models', (route) => route.abort(), { times: 2 });
     await tab.reload();
@@ -111,7 +111,7 @@ describe('a problem on the page', () => {
     await phase(tab, 'done');
   });
 
-  it('has a sentence of its own for every code that there is, and each passes axe', async () => {
+  it('every code has its own sentence, and each passes axe', async () => {
     const rows = [...readFileSync(new URL('../../src/problem.rs', import.meta.url), 'utf8').matchAll(/^ {4}\w+ "(\w+)" (\d+) (None|Some\((\w+)\)), "(.*)";$/gm)];
     assert.ok(rows.length > 20, 'the table was read');
     const { tab } = await openSignedIn(stage());
@@ -129,7 +129,7 @@ describe('a problem on the page', () => {
       shown.set(code, `${await tab.locator('#problem-title').textContent()} ${await tab.locator('#problem-sentence').textContent()}`);
       await expectAccessible(tab, code);
       await tab.unrouteAll();
-      // A limit holds the button until its end.
+      // A limit disables the button until it ends.
       await tab.reload();
       await tab.locator('#model:enabled').waitFor();
     }
@@ -137,7 +137,7 @@ describe('a problem on the page', () => {
     assert.deepEqual(strange, []);
   });
 
-  it('can be read by a page of an allowed origin, with its headers, and by no other', async () => {
+  it('only a page of an allowed origin can read a problem', async () => {
     const { tab } = await openSignedIn(stage());
     const { url } = stage().line;
     const fetchInPage = (init: { method?: string; headers?: Record<string, string>; body?: string }, path = '/ai-sessions') =>
@@ -164,7 +164,7 @@ describe('a problem on the page', () => {
 describe('a limit on the page', () => {
   const stage = staged({ RATE_LIMIT_BURST: '1000/60', RATE_LIMIT_GENERATIONS: '1/8' });
 
-  it('says which it is and when it ends, counts down, and lets in whoever waited', async () => {
+  it('a limit counts down and then allows a generation', async () => {
     const { tab } = await openSignedIn(stage());
     await make(tab, lesson());
     await phase(tab, 'done');
@@ -182,7 +182,7 @@ describe('a limit on the page', () => {
     await cardsAre(tab, 20);
   });
 
-  it('has a sentence of its own for every policy, and what is left is shown', async () => {
+  it('every policy has its own sentence, and the remaining quota is shown', async () => {
     const { tab } = await openSignedIn(stage());
     await textBox(tab).fill(lesson());
     const sentences: [policy: string, sentence: string][] = [
@@ -210,7 +210,7 @@ describe('a limit on the page', () => {
       await problemSays(tab, sentence);
       assert.equal(await tab.locator('#quota').textContent(), '49 of 50 generations left in 24 hours · 2 of 150 model calls left in 24 hours');
       await tab.unrouteAll();
-      // A limit holds the button until its end.
+      // A limit disables the button until it ends.
       await tab.reload();
       await modelsLoaded(tab);
     }

@@ -1,5 +1,5 @@
-// What every file here gets: the service on workerd in a world of its own, the example page on another origin, a Chromium,
-// and the few things that a person does on the page.
+// Shared by all files here: the service on workerd in its own world, the example page on another origin, a Chromium, and
+// common actions of a person on the page.
 
 import assert from 'node:assert/strict';
 import { mkdir, readFile } from 'node:fs/promises';
@@ -14,7 +14,7 @@ import type { User } from '../support/world.ts';
 import { type Line, startLine } from './network_proxy.ts';
 import { type PageServer, startPageServer } from './page_server.ts';
 
-/** A browser that talks to nobody but the page, and leaves nothing behind (its profile is new each time). */
+/** A browser without other connections than the page's, with a new profile each time. */
 const browserArgs = [
   '--disable-gpu',
   '--disable-quic',
@@ -26,19 +26,19 @@ const browserArgs = [
 
 export type Stage = {
   service: WorkerdService;
-  /** Over which the page reaches the service. */
+  /** The proxy between the page and the service. */
   line: Line;
   pages: PageServer;
   browser: Browser;
-  /** A browser of somebody: storage of its own, shared by its tabs. */
+  /** Opens a browser with its own storage, shared by its tabs. */
   person(options?: BrowserContextOptions): Promise<BrowserContext>;
 };
 
-/** One stage for all tests of the file. */
+/** Starts one stage for all tests of the file. */
 export function staged(variables: Record<string, string> = {}): () => Stage {
   let stage: Stage | undefined;
   const closers: (() => Promise<unknown>)[] = [];
-  /** Errors that no code of the page caught, and what its Content-Security-Policy refused. */
+  /** Uncaught errors of the page, and refusals of its Content-Security-Policy. */
   const faults: string[] = [];
   before(async () => {
     const pages = await startPageServer();
@@ -56,7 +56,7 @@ export function staged(variables: Record<string, string> = {}): () => Stage {
       context.on('console', (message) => {
         if (message.text().includes('Content Security Policy')) faults.push(message.text());
       });
-      // Put in past the page's Content-Security-Policy, which stays in force.
+      // Inserted past the page's Content-Security-Policy, which stays in force.
       await context.addInitScript({ content: axeSource });
       return context;
     };
@@ -67,7 +67,7 @@ export function staged(variables: Record<string, string> = {}): () => Stage {
     assert.deepEqual(faults, [], 'faults of the page');
   });
   return () => {
-    assert.ok(stage, 'the stage is there while the tests run');
+    assert.ok(stage, 'the stage runs during the tests');
     return stage;
   };
 }
@@ -83,7 +83,7 @@ async function launchBrowser(): Promise<Browser> {
   return chromium.launch({ executablePath, headless: true, chromiumSandbox: false, args: browserArgs });
 }
 
-/** A tab of somebody who is signed in, or a further tab of a person. */
+/** Opens a tab of a signed-in user, or another tab of the same person. */
 export async function openSignedIn(stage: Stage, options?: BrowserContextOptions): Promise<{ tab: Page; user: User }> {
   const [user, person] = await Promise.all([stage.service.world.auth.createUser(), stage.person(options)]);
   const tab = await open(stage, person);
@@ -115,22 +115,22 @@ export async function make(tab: Page, text: string): Promise<void> {
   await button(tab, 'Make cards').click();
 }
 
-/** Waits until the right half is in that state. */
+/** Waits until the results are in that state. */
 export const phase = (tab: Page, name: 'empty' | 'opening' | 'generating' | 'done' | 'failed' | 'failed-before') =>
   tab.locator(`#results[data-phase="${name}"]`).waitFor();
 
-/** Waits until so many cards are there. */
+/** Waits for that many cards. */
 export const cardsAre = (tab: Page, number: number) =>
   tab.waitForFunction((wanted) => document.querySelectorAll('#cards article').length === wanted, number);
 
-/** Waits until an element says that. */
+/** Waits until an element has that text. */
 export async function says(tab: Page, selector: string, words: RegExp | string): Promise<void> {
   await tab.locator(selector).filter({ hasText: words }).waitFor();
 }
 
-/** What axe-core finds against the page as it is; by rule, with the elements. */
+/** The findings of axe-core on the page, by rule, with the elements. */
 export async function expectAccessible(tab: Page, state: string): Promise<void> {
-  // What fades in has a contrast of its own while it does.
+  // Elements that fade in have a different contrast meanwhile.
   await tab.evaluate(() => Promise.all(document.getAnimations().filter(({ effect }) => effect?.getComputedTiming().endTime !== Infinity).map(({ finished }) => finished)));
   const found = await tab.evaluate(async () => {
     const { violations } = await (globalThis as unknown as { axe: { run(): Promise<{ violations: { id: string; nodes: { target: unknown; failureSummary: string }[] }[] }> } }).axe.run();
@@ -139,7 +139,7 @@ export async function expectAccessible(tab: Page, state: string): Promise<void> 
   assert.deepEqual(found, [], `axe, ${state}`);
 }
 
-/** A picture for whoever wants to look; kept under test-output/. */
+/** Saves a picture under test-output/. */
 export async function picture(tab: Page, name: string): Promise<void> {
   await mkdir(testOutputFolder, { recursive: true });
   await tab.screenshot({ path: join(testOutputFolder, `${name}.png`), animations: 'disabled' });

@@ -1,4 +1,4 @@
-// Which key a text gets: once paid in all tabs, again on purpose only.
+// The idempotency key of a text: charged once in all tabs, again only on request.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -13,7 +13,7 @@ function storage(): SharedStorage {
   return { getItem: (name) => items.get(name) ?? null, setItem: (name, value) => void items.set(name, value) };
 }
 
-test('two tabs that send the same text make the same key, at once or later', async () => {
+test('two tabs with the same text have the same key', async () => {
   const shared = storage();
   const [one, other] = await Promise.all([attemptFor(shared, 'u', request, noon), attemptFor(shared, 'u', request, noon)]);
   assert.equal(one.key, other.key);
@@ -22,13 +22,13 @@ test('two tabs that send the same text make the same key, at once or later', asy
   assert.match(one.key, /^[\w-]{43}$/);
 });
 
-test('the text counts as the service cleans it', async () => {
+test('the key is that of the sanitized text', async () => {
   const shared = storage();
   const one = await attemptFor(shared, 'u', request, noon);
   assert.equal((await attemptFor(shared, 'u', { ...request, input_text: ' A text.\r\n' }, noon)).key, one.key);
 });
 
-test('another user, text or model is another key', async () => {
+test('another user, text or model has another key', async () => {
   const shared = storage();
   const keys = [
     await attemptFor(shared, 'u', request, noon),
@@ -39,7 +39,7 @@ test('another user, text or model is another key', async () => {
   assert.equal(new Set(keys).size, keys.length);
 });
 
-test('two tabs that make new cards instead of the same ones go on to the same attempt', async () => {
+test('two tabs that request new cards have the same next attempt', async () => {
   const shared = storage();
   const shown = await attemptFor(shared, 'u', request, noon);
   const one = await attemptFor(shared, 'u', request, noon, shown);
@@ -48,27 +48,27 @@ test('two tabs that make new cards instead of the same ones go on to the same at
   assert.notEqual(one.key, shown.key);
   assert.equal(other.key, one.key);
   assert.equal((await attemptFor(shared, 'u', request, noon, one)).number, 2);
-  // A tab that has seen none of it gets the latest.
+  // A new tab has the latest attempt.
   assert.equal((await attemptFor(shared, 'u', request, noon)).number, 2);
 });
 
-test('cards of another text do not move this one on', async () => {
+test('another text does not advance the attempt', async () => {
   const shared = storage();
   const shown = await attemptFor(shared, 'u', { ...request, input_text: 'B text.' }, noon);
   assert.equal((await attemptFor(shared, 'u', request, noon, shown)).number, 0);
 });
 
-test('after the life of a key no old key comes back', async () => {
+test('no key is reused after its lifetime', async () => {
   const shared = storage();
   const first = await attemptFor(shared, 'u', request, noon);
   const second = await attemptFor(shared, 'u', request, hours(20), first);
-  assert.equal((await attemptFor(shared, 'u', request, hours(43))).key, second.key, 'the life counts from the latest attempt');
+  assert.equal((await attemptFor(shared, 'u', request, hours(43))).key, second.key, 'the lifetime starts at the latest attempt');
   const later = await attemptFor(shared, 'u', request, hours(44));
   assert.equal(later.number, 0);
   assert.ok(![first.key, second.key].includes(later.key));
 });
 
-test('a storage that is broken, full or emptied the same day costs nothing', async () => {
+test('a broken, full or emptied storage costs nothing', async () => {
   const first = await attemptFor(storage(), 'u', request, noon);
   const broken: SharedStorage = { getItem: () => '{', setItem: () => { throw new DOMException('full', 'QuotaExceededError'); } };
   assert.equal((await attemptFor(broken, 'u', request, hours(1))).key, first.key);

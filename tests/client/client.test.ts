@@ -1,4 +1,4 @@
-// The client for pages, against a scripted service: what it sends, and what it makes of every kind of answer.
+// The client for pages, against a scripted service: its requests, and its handling of every kind of response.
 
 import assert from 'node:assert/strict';
 import { mock, test } from 'node:test';
@@ -18,7 +18,7 @@ const asReceived = ([lastEventId, type, data]: SentEvent) => ({ lastEventId, typ
 const all = (stream: AsyncIterable<SessionEvent | LineEvent>) => Array.fromAsync(stream);
 const withCode = (code: string) => (error: unknown) => error instanceof ProblemError && error.code === code;
 
-test('a plain creation sends text, model, token and a key of its own, and answers with the cards', async () => {
+test('create sends text, model, token and a key, and returns the candidates', async () => {
   const created = { id: 's-1', partial: false, candidates: [] };
   const service = scripted(json(created, 201), json(created, 201));
   const client = connect(service);
@@ -33,14 +33,14 @@ test('a plain creation sends text, model, token and a key of its own, and answer
   assert.notEqual(first?.headers.get('idempotency-key'), second?.headers.get('idempotency-key'));
 });
 
-test('somebody who is signed out sends no token', async () => {
+test('a signed-out user sends no token', async () => {
   const service = scripted(problem(401, 'missing_token'));
   const client = connect({ ...service, accessToken: async () => undefined });
   await assert.rejects(client.list(), withCode('missing_token'));
   assert.equal(service.sent[0]?.headers.has('authorization'), false);
 });
 
-test('a connection that breaks is tried again under the same key, and given up at last', async () => {
+test('a broken connection is retried with the same key, up to a limit', async () => {
   const service = scripted(noAnswer(), new Response('<h1>502</h1>', { status: 502 }), json({ id: 's-1' }, 201));
   await connect(service).create(request);
   assert.equal(new Set(service.sent.map(({ headers }) => headers.get('idempotency-key'))).size, 1);
@@ -51,12 +51,12 @@ test('a connection that breaks is tried again under the same key, and given up a
   assert.equal(away.sent.length, 12);
 });
 
-test('an answer that breaks off in its body is asked for again', async () => {
+test('a response cut in its body is requested again', async () => {
   const cut = new Response('{"id":"s-', { status: 201 });
   assert.deepEqual(await connect(scripted(cut, json({ id: 's-1' }, 201))).create(request), { id: 's-1' });
 });
 
-test('a problem is a typed error with everything that the service said', async () => {
+test('a problem is a typed error with all of its members', async () => {
   const errors = [{ field: 'input_text', code: 'length' as const, message: 'has 7 characters', min: 1000, max: 10000, actual: 7 }];
   const service = scripted(problem(400, 'validation_failed', { errors }));
   await assert.rejects(connect(service).create(request), (error: ProblemError) => {
@@ -79,7 +79,7 @@ test('a token that has expired is renewed once', async () => {
   await assert.rejects(connect(always).list(), withCode('expired_token'));
 });
 
-test('Retry-After is waited for only when the caller says so, and only for as long', async () => {
+test('Retry-After is waited for only up to wait_s', async () => {
   const limited = (after_s: number) => problem(429, 'rate_limited', { 'violated-policies': ['burst'] }, { 'retry-after': String(after_s) });
   const impatient = scripted(limited(7));
   await assert.rejects(connect(impatient).create(request), (error: ProblemError) => error.retryAfter_s === 7);
@@ -96,7 +96,7 @@ test('Retry-After is waited for only when the caller says so, and only for as lo
   await assert.rejects(connect(hopeless).create(request, { wait_s: 10 }), withCode('ai_misconfigured'));
 });
 
-test('what is left of each limit is told with every answer that says it', async () => {
+test('onQuota receives the limits of every response that has them', async () => {
   const quotas: Quota[][] = [];
   const fields = {
     'ratelimit-policy': '"burst";q=10;w=60, "generations";q=50;w=86400, "attempts";q=150;w=86400',
@@ -115,13 +115,13 @@ test('what is left of each limit is told with every answer that says it', async 
   ]);
 });
 
-test('a stream gives every event, and ends after done', async () => {
+test('a stream yields every event, and ends after done', async () => {
   const service = scripted(events(whole, 'silence'));
   assert.deepEqual(await all(connect(service).stream(request)), whole.map(asReceived));
   assert.equal(service.sent[0]?.headers.get('accept'), 'text/event-stream');
 });
 
-test('a stream that breaks, or ends early, goes on after its last event, wherever that is', async () => {
+test('a cut stream is resumed after its last event', async () => {
   for (const then of ['break', 'end'] as const) {
     for (let seen = 1; seen < whole.length; seen += 1) {
       const service = scripted(events(whole.slice(0, seen), then), events(whole.slice(seen)));
@@ -135,7 +135,7 @@ test('a stream that breaks, or ends early, goes on after its last event, whereve
   }
 });
 
-test('a stream that breaks before it says its session is asked for again under the same key', async () => {
+test('a stream cut before its session event is requested with the same key', async () => {
   const service = scripted(noAnswer(), events([], 'break'), events(whole));
   const received = await all(connect(service).stream(request));
   assert.deepEqual(received.filter((event) => 'lastEventId' in event), whole.map(asReceived));
@@ -143,7 +143,7 @@ test('a stream that breaks before it says its session is asked for again under t
   assert.equal(new Set(service.sent.map(({ headers }) => headers.get('idempotency-key'))).size, 1);
 });
 
-test('a stream that cannot be had again ends with a connection error, but every event starts the count anew', async () => {
+test('a stream fails after several resumptions without an event', async () => {
   const breaks = (n: number) => Array.from({ length: n }, noAnswer);
   const lost = scripted(events([session], 'break'), ...breaks(11));
   await assert.rejects(all(connect(lost).stream(request)), ConnectionError);
@@ -151,7 +151,7 @@ test('a stream that cannot be had again ends with a connection error, but every 
   assert.equal((await all(connect(saved).stream(request))).at(-1)?.type, 'done');
 });
 
-test('a line that is silent for too long is given up for a new one', async () => {
+test('a silent connection is replaced', async () => {
   mock.timers.enable({ apis: ['setTimeout'] });
   try {
     const service = scripted(events([session, ...cards], 'silence'), events([done]));
@@ -168,25 +168,25 @@ test('a line that is silent for too long is given up for a new one', async () =>
   }
 });
 
-test('a failure in the stream is the same typed error, and is not tried again', async () => {
+test('an error event is a typed error, and is not retried', async () => {
   const service = scripted(events([session, ['r.2', 'error', document(500, 'ai_timeout', { retryable: true })]], 'silence'));
   await assert.rejects(all(connect(service).stream(request)), (error: ProblemError) => error.code === 'ai_timeout' && error.retryable);
   assert.equal(service.sent.length, 1);
 });
 
-test('a refused stream is a problem like any other, and waits like any other', async () => {
+test('a refused stream is a typed error, after Retry-After', async () => {
   await assert.rejects(all(connect(scripted(problem(422, 'idempotency_key_reused'))).stream(request)), withCode('idempotency_key_reused'));
   const service = scripted(problem(429, 'rate_limited', {}, { 'retry-after': '2' }), events(whole));
   assert.equal((await all(connect(service).stream(request, { wait_s: 2 }))).length, whole.length);
   assert.deepEqual(service.pauses_ms, [2000]);
 });
 
-test('an event of a later version is passed over', async () => {
+test('an unknown event is skipped', async () => {
   const service = scripted(events([session, ['r.9', 'weather', { rain: true }], done]));
   assert.deepEqual((await all(connect(service).stream(request))).map(({ type }) => type), ['session', 'done']);
 });
 
-test('a stream goes on after a reload of the page from what was kept', async () => {
+test('a stream is resumed after a reload from the saved place', async () => {
   const service = scripted(events([done]), events([done]), events(whole));
   const client = connect(service);
   await all(client.stream(request, { key: 'k', from: { id: 's-1', lastEventId: 'r.4' } }));
@@ -202,7 +202,7 @@ test('a stream goes on after a reload of the page from what was kept', async () 
   );
 });
 
-test('whoever aborts is rid of it at once, in every form', async () => {
+test('an abort ends every operation at once', async () => {
   const ways: ((client: AiSessions, signal: AbortSignal) => Promise<unknown>)[] = [
     (client, signal) => client.create(request, { signal }),
     (client, signal) => client.read('s-1', signal),
@@ -223,7 +223,7 @@ test('whoever aborts is rid of it at once, in every form', async () => {
   await assert.rejects(next, { name: 'AbortError' });
 });
 
-test('work that goes on without the page is looked at when the service says so', async () => {
+test('a running session is polled after Retry-After', async () => {
   const running = { id: 's-1', status: 'generating' };
   const service = scripted(
     json(running, 202, { location: '/ai-sessions/s-1' }),
@@ -239,7 +239,7 @@ test('work that goes on without the page is looked at when the service says so',
   assert.deepEqual(service.pauses_ms.slice(0, 2), [3000, 2000]);
 });
 
-test('sessions are listed page by page, and cancelled by their id', async () => {
+test('sessions are listed in pages, and cancelled by id', async () => {
   const service = scripted(json({ sessions: [], next: null }), json({ sessions: [], next: 'c/1' }), new Response(null, { status: 204 }), problem(409, 'not_running'));
   const client = connect(service);
   await client.list();

@@ -1,4 +1,4 @@
-// The reader of Server-Sent Events: every border that a chunk can have.
+// The reader of Server-Sent Events, with every border of a chunk.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -27,12 +27,12 @@ async function read(bytes: Uint8Array, chunk_bytes: number): Promise<StreamEvent
   return Array.fromAsync(eventsIn(body, () => {}));
 }
 
-test('any size of the chunks gives the same events', async () => {
+test('the events do not depend on the size of chunks', async () => {
   const bytes = new TextEncoder().encode(stream);
   for (let size = 1; size <= bytes.length; size += 1) assert.deepEqual(await read(bytes, size), expected, `chunks of ${size} bytes`);
 });
 
-test('any single border gives the same events', () => {
+test('the events do not depend on a single border', () => {
   const text = stream.slice(1); // the decoder takes the byte order mark
   for (let at = 0; at <= text.length; at += 1) {
     const reader = new EventReader();
@@ -40,18 +40,18 @@ test('any single border gives the same events', () => {
   }
 });
 
-test('an event is there with its empty line, whichever line end the stream has', () => {
+test('an event is complete with its empty line, with any line end', () => {
   for (const end of ['\n', '\r\n', '\r']) {
     assert.equal(new EventReader().push(`data: x${end}${end}`).length, 1, JSON.stringify(end));
   }
 });
 
-test('an id stays until the next one, and one with U+0000 is none', () => {
+test('an id stays until the next one, and one with U+0000 is ignored', () => {
   const ids = new EventReader().push('id: 1\ndata: a\n\ndata: b\n\nid: 2\0\ndata: c\n\nid\ndata: d\n\n').map(({ id }) => id);
   assert.deepEqual(ids, ['1', '1', '1', '']);
 });
 
-test('an event that does not end is cut off', () => {
+test('an endless event is an error', () => {
   const reader = new EventReader();
   const piece = 'x'.repeat(10_000);
   assert.throws(() => {
@@ -63,7 +63,7 @@ test('an event that does not end is cut off', () => {
   }, ConnectionError);
 });
 
-test('whoever stops reading closes the connection', async () => {
+test('a reader that stops closes the connection', async () => {
   const cancelled = Promise.withResolvers<void>();
   const body = new ReadableStream<Uint8Array>({
     start: (controller) => controller.enqueue(new TextEncoder().encode('data: 1\n\n')),

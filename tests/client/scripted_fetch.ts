@@ -1,5 +1,4 @@
-// A service in a list: each request that the client sends meets the next answer. Nothing is waited for: a pause ends at once
-// and is written down.
+// A scripted service: each request of the client meets the next response. Pauses end at once and are recorded.
 
 import assert from 'node:assert/strict';
 import type { ConnectOptions } from '../../examples/astro/src/ai-sessions/client.ts';
@@ -53,12 +52,12 @@ export function document(status: number, code: ProblemCode, more: Partial<Proble
   return { type: `https://service.example/docs#${code}`, title: code, status, detail: 'what happened', code, request_id: 'r', ...more };
 }
 
-/** What a browser throws when there is no answer. */
+/** The error of a browser without a response. */
 export const noAnswer = () => new TypeError('Failed to fetch');
 
 export type SentEvent = [id: string, type: string, data: object];
 
-/** A stream of these events; then it ends, breaks, or stays silent until the client closes it. */
+/** A stream of these events, then an end, a cut, or silence until the client closes it. */
 export function events(sent: SentEvent[], then: 'end' | 'break' | 'silence' = 'end'): (signal: AbortSignal) => Promise<Response> {
   return async (signal) => {
     const text = sent.map(([id, type, data]) => `id: ${id}\nevent: ${type}\ndata: ${JSON.stringify(data)}\n\n`).join('');

@@ -1,4 +1,4 @@
-// The page's rule for texts, on the cases that hold the service's too (tests/core/texts.rs).
+// The page's rule for texts, with the cases of the service's rule (tests/core/texts.rs).
 
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
@@ -8,7 +8,7 @@ import { countCharacters, sanitize } from '../../examples/astro/src/ai-sessions/
 type Case = { name: string; text: string; clean: string; characters: number };
 const cases = JSON.parse(readFileSync(new URL('../fixtures/texts.json', import.meta.url), 'utf8')) as Case[];
 
-test('every text becomes and counts what the service says', () => {
+test('every text is sanitized and counted as by the service', () => {
   for (const { name, text, clean, characters } of cases) {
     assert.equal(sanitize(text), clean, name);
     assert.equal(countCharacters(clean), characters, name);

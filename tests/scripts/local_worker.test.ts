@@ -1,5 +1,5 @@
-// `npm run dev` serves the built module by `wrangler dev`: no client ends it by leaving, and it is started again when it ends.
-// The static assets are bound as wrangler.toml says, as in a deployment.
+// `npm run dev` serves the built module with `wrangler dev`: a client that leaves does not end it, and it is restarted when it
+// ends. The static assets are bound by wrangler.toml, as in a deployment.
 
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
@@ -16,16 +16,16 @@ import { answer, gated } from '../support/model_behaviour.ts';
 import { within } from '../support/within.ts';
 import { startWorld, type World } from '../support/world.ts';
 
-/** Each way of leaving is repeated: one disconnect in some ten ended wrangler 4.116.0. */
+/** Each way of leaving is repeated: about one disconnect in ten ended wrangler 4.116.0. */
 const TIMES = 30;
 
 /** wrangler takes 3 to 6 s to start on two busy cores. */
 const START_MS = 60_000;
 
-/** A port of its own range, so that `npm run dev` beside the tests keeps the one that it prints. */
+/** A port of another range, so that a concurrent `npm run dev` keeps its port. */
 const FIRST_PORT = 18_787;
 
-/** wrangler reports each of those clients at length. */
+/** wrangler logs each of those clients at length. */
 let log: FileHandle;
 let world: World;
 let worker: LocalWorker;
@@ -118,12 +118,12 @@ describe('wrangler dev stays up after clients that leave', () => {
         await leave();
         assert.equal(await health(), 200, `after ${time} clients`);
       }
-      // The same wrangler, not one that was started again.
+      // The same wrangler, not a restarted one.
       assert.ok(process.kill(worker.pid ?? 0, 0));
     });
   }
 
-  it('and generates candidates for the next one', async () => {
+  it('wrangler dev generates candidates after clients that leave', async () => {
     const response = await fetch(`${worker.url}/ai-sessions`, {
       method: 'POST',
       headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json', connection: 'close' },
@@ -134,7 +134,7 @@ describe('wrangler dev stays up after clients that leave', () => {
   });
 });
 
-it('wrangler dev is started again on its port after a crash, and stopped for good', async () => {
+it('wrangler dev is restarted on its port after a crash, and stopped', async () => {
   const up = Promise.withResolvers<void>();
   let second: LocalWorker | undefined;
   const kept: KeptProgram = keepRunning(

@@ -1,4 +1,4 @@
-// What the project installs is pinned by version and by hash, in files that the registries' own clients can check.
+// All dependencies are pinned by version and hash, in files that the registries' own clients check.
 
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
@@ -30,13 +30,13 @@ describe('every lock file is in the list', () => {
     for await (const file of glob(`**/${name}`, { cwd: root, exclude: (path) => ignored.test(path) })) folders.push(dirname(file));
     return folders.sort();
   };
-  it('of Cargo.lock', async () => assert.deepEqual([...crates].sort(), await lockFiles('Cargo.lock')));
-  it('of package-lock.json', async () => assert.deepEqual([...npmProjects].sort(), await lockFiles('package-lock.json')));
+  it('every Cargo.lock is in the list', async () => assert.deepEqual([...crates].sort(), await lockFiles('Cargo.lock')));
+  it('every package-lock.json is in the list', async () => assert.deepEqual([...npmProjects].sort(), await lockFiles('package-lock.json')));
 });
 
 for (const folder of npmProjects) {
   describe(`${join(folder, 'package-lock.json')}`, () => {
-    it('has a version and a hash of each package, and no address', async () => {
+    it('the lock file has a version and a hash of each package, and no address', async () => {
       const { lockfileVersion, packages } = await npmPackages(folder);
       assert.equal(lockfileVersion, 3);
       const unpinned = Object.entries(packages).filter(([, { version, integrity, link }]) => link || !/^\d+\.\d+\.\d+/.test(version ?? '') || !integrity?.startsWith('sha512-'));
@@ -44,7 +44,7 @@ for (const folder of npmProjects) {
       assert.doesNotMatch(await read(join(folder, 'package-lock.json')), /"resolved"/);
     });
 
-    it('agrees with package.json, which names exact versions', async () => {
+    it('the lock file agrees with package.json, which has exact versions', async () => {
       type Kinds = Record<'dependencies' | 'devDependencies' | 'optionalDependencies', Record<string, string> | undefined>;
       const wanted = JSON.parse(await read(join(folder, 'package.json'))) as Kinds;
       const { own, packages } = await npmPackages(folder);
@@ -54,7 +54,7 @@ for (const folder of npmProjects) {
       }
     });
 
-    it('is checked by npm audit, package by package', async () => {
+    it('npm audit checks each package', async () => {
       const { packages } = await npmPackages(folder);
       const { ok, sent } = await audit(folder, {});
       assert.ok(ok);
@@ -62,7 +62,7 @@ for (const folder of npmProjects) {
       assert.deepEqual(missing.map(([path]) => path), []);
     });
 
-    it('fails npm audit when a package has an advisory', async () => {
+    it('npm audit fails when a package has an advisory', async () => {
       const { packages } = await npmPackages(folder);
       const name = nameOf(Object.keys(packages).at(-1) ?? '');
       const advisory = { id: 1, url: 'https://example.test/1', title: 'made up', severity: 'high', vulnerable_versions: '>=0.0.0', cwe: [], cvss: { score: 9 } };
@@ -71,7 +71,7 @@ for (const folder of npmProjects) {
   });
 }
 
-/** `npm audit` of a lock file against a registry on this machine that knows these advisories. */
+/** Runs `npm audit` of a lock file against a registry on this machine with these advisories. */
 async function audit(folder: string, advisories: object): Promise<{ ok: boolean; sent: Record<string, string[]> }> {
   let sent: Record<string, string[]> = {};
   const registry = createServer(async (request, response) => {
@@ -98,24 +98,24 @@ async function audit(folder: string, advisories: object): Promise<{ ok: boolean;
 
 describe('a Cargo.lock', () => {
   for (const folder of crates) {
-    it(`of ${folder} has a checksum of each crate from the registry`, async () => {
+    it(`the Cargo.lock of ${folder} has a checksum of each crate`, async () => {
       const packages = (await read(join(folder, 'Cargo.lock'))).split('[[package]]').slice(1);
       assert.ok(packages.length > 0);
       const named = (text: string) => /^name = "(.+)"$/m.exec(text)?.[1];
       const unpinned = packages.filter((text) => !/^source = "registry\+/m.test(text) || !/^checksum = "[0-9a-f]{64}"$/m.test(text)).map(named);
-      // The project's own crates alone have no source.
+      // Only the project's own crates have no source.
       const own = ['ai-sessions', 'ai-sessions-fuzz', 'ai-sessions-tools', 'bench-micro', 'bench-upstream'];
       assert.deepEqual(unpinned.filter((name) => !own.includes(name ?? '')), []);
     });
   }
 
-  it('of tools has the versions that the crate needs', async () => {
+  it('the Cargo.lock of tools has the versions that the crate needs', async () => {
     const [crate, tools] = [await versions('.'), await versions('tools')];
     assert.deepEqual(tools.get('worker-build'), crate.get('worker'));
     assert.deepEqual(tools.get('wasm-bindgen-cli'), crate.get('wasm-bindgen'));
   });
 
-  it('holds each duplicate that deny.toml permits', async () => {
+  it('each duplicate that deny.toml permits is in a Cargo.lock', async () => {
     const all = await Promise.all(crates.map(versions));
     const permitted = [...(await read('deny.toml')).matchAll(/crate = "([^"@]+)@([^"]+)", reason = "[^"]{10,}"/g)];
     assert.ok(permitted.length > 0);
@@ -135,14 +135,14 @@ async function versions(folder: string): Promise<Map<string, string[]>> {
 describe('tests/api/requirements.txt', () => {
   const requirements = async () => (await read('tests/api/requirements.txt')).replaceAll('\\\n', ' ').split('\n').filter((line) => line !== '' && !line.startsWith('#'));
 
-  it('pins each package by version and hashes', async () => {
+  it('requirements.txt pins each package by version and hashes', async () => {
     const lines = await requirements();
     assert.ok(lines.length > 20);
     const pinned = /^[a-z0-9-]+==[^ ;]+( ; [^-]+)?\s+(--hash=sha256:[0-9a-f]{64}\s*)+$/;
     assert.deepEqual(lines.filter((line) => !pinned.test(line)), []);
   });
 
-  it('pins the tester at the version of requirements.in', async () => {
+  it('requirements.txt pins the tester at the version of requirements.in', async () => {
     const wanted = (await read('tests/api/requirements.in')).split('\n').filter((line) => line !== '' && !line.startsWith('#'));
     assert.equal(wanted.length, 1);
     assert.ok((await requirements()).some((line) => line.startsWith(`${wanted[0]} `)));

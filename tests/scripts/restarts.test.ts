@@ -1,4 +1,4 @@
-// `npm run dev` starts wrangler again when it ends: here with programs that end on command, and a clock that a test moves.
+// `npm run dev` restarts wrangler when it ends: here with programs that end on command, and a settable clock.
 
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
@@ -31,10 +31,10 @@ class FakeProgram implements Program {
   }
 }
 
-/** Everything that was launched, and the next launch as an event. */
+/** All launches, and the next one as an event. */
 class Launches {
   readonly all: FakeProgram[] = [];
-  /** Whether the n-th program comes up; all do where nothing is said. */
+  /** Whether the n-th program comes up; by default all do. */
   isUp: (n: number) => Promise<void> = () => Promise.resolve();
   now_ms = 0;
   readonly log: string[] = [];
@@ -61,7 +61,7 @@ class Launches {
 }
 
 describe('a program that is kept running', () => {
-  it('is launched again each time it ends, up to the limit', async () => {
+  it('a program is launched again each time it ends, up to the limit', async () => {
     const launches = new Launches();
     const first = new FakeProgram();
     const kept = launches.keep(first);
@@ -93,7 +93,7 @@ describe('a program that is kept running', () => {
     });
   }
 
-  it('that never comes up is given up too, and stopped', async () => {
+  it('a program that never comes up is abandoned and stopped', async () => {
     const launches = new Launches();
     launches.isUp = () => Promise.reject(new Failure('it did not start'));
     const first = new FakeProgram();
@@ -104,7 +104,7 @@ describe('a program that is kept running', () => {
     assert.ok(launches.log.includes('it did not start'));
   });
 
-  it('is not launched again after it was stopped', async () => {
+  it('a stopped program is not launched again', async () => {
     const launches = new Launches();
     const first = new FakeProgram();
     const kept = launches.keep(first);
@@ -113,7 +113,7 @@ describe('a program that is kept running', () => {
     assert.deepEqual([first.stopped, launches.all.length], [true, 0]);
   });
 
-  it('that is stopped while it starts again leaves nothing behind', async () => {
+  it('a program stopped during a restart leaves nothing behind', async () => {
     const launches = new Launches();
     const up = Promise.withResolvers<void>();
     launches.isUp = () => up.promise;
