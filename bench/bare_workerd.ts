@@ -1,4 +1,4 @@
-/** A workerd without miniflare, whose own work would be most of a cold start: it writes the modules into a configuration first. */
+/** Starts workerd without miniflare, whose own work would be most of a cold start: it writes a configuration first. */
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { rmSync } from 'node:fs';
@@ -13,22 +13,22 @@ import { type Target, type TargetName, workerOf } from './targets.ts';
 
 const workerd = npmPackage('workerd', 'bin/workerd');
 
-/** The modules are in it. */
+/** The folder of the modules. */
 const CONFIGURATION_BYTES_MAX = 64 * 1024 * 1024;
 
-/** The Cache API of a place where nobody has been yet. */
+/** An empty Cache API. */
 const EMPTY_CACHE = `export default {
   fetch: ({ method }) => new Response(null, method === 'GET' ? { status: 504, headers: { 'cf-cache-status': 'MISS' } } : { status: 204 }),
 };`;
 
 export type Prepared = {
   name: TargetName | 'empty';
-  /** A process, from before its start on. */
+  /** A process, with the time before its start. */
   start(): Promise<Target>;
   remove(): Promise<void>;
 };
 
-/** Compiles a target's configuration, so that starting it is nothing but starting it. */
+/** Compiles a target's configuration, so that only the start itself is measured. */
 export async function prepare(name: TargetName | 'empty', upstreamUrl: string): Promise<Prepared> {
   const worker = await workerOf(name, upstreamUrl);
   const folder = await mkdtemp(join(tmpdir(), 'ai-sessions-bench-'));

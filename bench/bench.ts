@@ -1,4 +1,4 @@
-/** What every measure gets. */
+/** The common arguments of all measures. */
 import type { Traffic } from './traffic.ts';
 import type { Figures } from './figures.ts';
 import type { Target, TargetName } from './targets.ts';
@@ -8,25 +8,25 @@ export type Bench = {
   upstream: Upstream;
   traffic: Traffic;
   figures: Figures;
-  /** The short form: fewer requests a round. */
+  /** Fewer requests a round. */
   quick: boolean;
   targets: Record<TargetName, Target>;
-  /** The same with a limit that is reached by the first request of a user. */
+  /** The targets with a limit that the first request of a user reaches. */
   limited: Record<Contender, Target>;
 };
 
-/** The targets that do everything; the other floors differ in how they read alone. */
+/** The complete targets; the other floors differ only in how they read the model's answer. */
 export const CONTENDERS = ['ours', 'peer', 'floor'] as const;
 export type Contender = (typeof CONTENDERS)[number];
 
 export type Measure = {
   title: string;
-  /** In every round, with other measures between; or once. */
+  /** In every round, between other measures; or once. */
   when: 'each round' | 'once';
   run(bench: Bench, round: number): Promise<void>;
 };
 
-/** Every round begins with another target, so that none always has the machine as another left it. */
+/** Every round begins with another target, so that no target always follows the same one. */
 export function inTurn<T>(names: readonly T[], round: number): T[] {
   const first = round % names.length;
   return [...names.slice(first), ...names.slice(0, first)];

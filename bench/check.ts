@@ -1,4 +1,4 @@
-/** Whether a target does the whole work: its answers, and the rows that it writes. A target that does less is not measured. */
+/** Checks that a target does all the work: its responses, and the rows that it writes. */
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { type Bench, CONTENDERS } from './bench.ts';
@@ -9,7 +9,7 @@ import type { Log } from './upstream.ts';
 const CARDS = 8;
 const CARD = ['back', 'front', 'id', 'prompt'];
 
-type Candidate = Record<string, unknown>;
+type Row = Record<string, unknown>;
 
 export async function checkAll(bench: Bench): Promise<void> {
   await bench.upstream.set({ cards: CARDS, record: true });
@@ -25,7 +25,7 @@ async function checkPlain({ upstream, traffic }: Bench, target: Target): Promise
   await upstream.log();
   const answer = await send(target.url, request);
   assert.equal(answer.status, 201, `${target.name}: ${answer.body}`);
-  const { id, partial, candidates } = JSON.parse(answer.body) as { id: string; partial: boolean; candidates: Candidate[] };
+  const { id, partial, candidates } = JSON.parse(answer.body) as { id: string; partial: boolean; candidates: Row[] };
   assert.equal(partial, false);
   checkCandidates(candidates);
   checkRows(await upstream.log(), request, id, candidates, target);
@@ -40,7 +40,7 @@ async function checkStream({ upstream, traffic }: Bench, target: Target): Promis
   assert.deepEqual(events.map(({ event }) => event), ['session', ...Array<string>(CARDS).fill('candidate'), 'done'], target.name);
   const { id } = events[0]?.data as { id: string };
   const candidates = events.slice(1, -1).map(({ data }, at) => {
-    const { index, ...candidate } = data as Candidate;
+    const { index, ...candidate } = data as Row;
     assert.equal(index, at, target.name);
     return candidate;
   });
@@ -50,23 +50,23 @@ async function checkStream({ upstream, traffic }: Bench, target: Target): Promis
   checkRows(await upstream.log(), request, id, candidates, target);
 }
 
-function checkCandidates(candidates: Candidate[]): void {
+function checkCandidates(candidates: Row[]): void {
   assert.equal(candidates.length, CARDS);
   assert.equal(new Set(candidates.flatMap(({ id, front }) => [id, front])).size, 2 * CARDS);
   for (const candidate of candidates) assert.deepEqual(Object.keys(candidate).sort(), CARD);
 }
 
-/** The session with its text, its cards and its end, whether in steps or in one call of the completing function. */
-function checkRows(log: Log, request: HttpRequest, id: string, candidates: Candidate[], { name }: Target): void {
-  assert.equal(log.calls['POST /api/v1/chat/completions'], 1, `${name} asks the model once`);
+/** Expects the session with its text, candidates and end, written in steps or by one call of `finish_ai_session`. */
+function checkRows(log: Log, request: HttpRequest, id: string, candidates: Row[], { name }: Target): void {
+  assert.equal(log.calls['POST /api/v1/chat/completions'], 1, `${name} calls the model once`);
   const bodies = (call: string) => log.writes.filter((write) => write.call === call).map(({ body }) => body);
-  const [opened] = bodies('POST /rest/v1/ai_generation_sessions') as Candidate[];
-  const sent = JSON.parse(request.body ?? '') as Candidate;
+  const [opened] = bodies('POST /rest/v1/ai_generation_sessions') as Row[];
+  const sent = JSON.parse(request.body ?? '') as Row;
   assert.deepEqual({ id: opened?.['id'], input_text: opened?.['input_text'], model: opened?.['model'] }, { id, ...sent }, name);
-  const [finished] = bodies('POST /rest/v1/rpc/finish_ai_session') as { session: Candidate; candidates: Candidate[]; event: Candidate }[];
-  const written = finished?.candidates ?? (bodies('POST /rest/v1/flashcard_candidates') as Candidate[][])[0];
+  const [finished] = bodies('POST /rest/v1/rpc/finish_ai_session') as { session: Row; candidates: Row[]; event: Row }[];
+  const written = finished?.candidates ?? (bodies('POST /rest/v1/flashcard_candidates') as Row[][])[0];
   assert.deepEqual(written?.map(({ id, front, back, prompt }) => ({ id, front, back, prompt })), candidates, name);
-  const [ended] = bodies('PATCH /rest/v1/ai_generation_sessions') as Candidate[];
+  const [ended] = bodies('PATCH /rest/v1/ai_generation_sessions') as Row[];
   assert.equal((finished?.session ?? ended)?.['status'], 'completed', name);
   assert.ok(finished?.event ?? bodies('POST /rest/v1/event_logs')[0], `${name} writes an event`);
 }
@@ -78,7 +78,7 @@ async function checkRefusals({ traffic, upstream }: Bench, target: Target, limit
   assert.equal(await status(traffic.forged(user)), 401, target.name);
   assert.equal(await status(traffic.tooShort(user)), 400, target.name);
   assert.equal(await status(traffic.health()), 200, target.name);
-  assert.deepEqual(await upstream.log().then(({ writes }) => writes), [], `${target.name} writes nothing for what it refuses`);
+  assert.deepEqual(await upstream.log().then(({ writes }) => writes), [], `${target.name} writes nothing for refused requests`);
   assert.equal(await status(traffic.plain(user), limited), 201, target.name);
   assert.equal(await status(traffic.plain(user), limited), 429, target.name);
 }

@@ -1,4 +1,4 @@
-/** One request, timed on the clock that the upstream stamps with. */
+/** Sends one request, timed with the clock of the upstream's timestamps. */
 import { Agent, request } from 'node:http';
 import { createParser } from 'eventsource-parser';
 
@@ -17,7 +17,7 @@ export type Answer = {
 /** Milliseconds of CLOCK_MONOTONIC, which all processes of a machine share. */
 export const monotonicMs = () => Number(process.hrtime.bigint()) / 1e6;
 
-/** Without `connections` it has one of its own. */
+/** Sends a request; without `connections` on a new connection. */
 export function send(url: string, { method, path, headers, body }: HttpRequest, connections = new Agent()): Promise<Answer> {
   const { promise, resolve, reject } = Promise.withResolvers<Answer>();
   const start_ms = monotonicMs();

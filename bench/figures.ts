@@ -1,13 +1,13 @@
-/** What was measured: rows of samples by target, and how they are read. */
+/** The measurements: rows of samples by target, and their statistics. */
 import type { TargetName } from './targets.ts';
 
-/** What a row has to reach: ours over that target, or ours itself. */
+/** The goal of a row: for the ratio of ours to that target, or for ours itself. */
 export type Goal = { over: 'peer' | 'floor' | 'nothing'; at: number; is: 'at most' | 'at least' };
 
 export type RowHead = {
-  /** What was done, as in "plain generation, 8 cards". */
+  /** The workload, as in "plain generation, 8 cards". */
   work: string;
-  /** What was measured of it. */
+  /** The measured quantity. */
   figure: string;
   unit: string;
   goal?: Goal;
@@ -18,7 +18,7 @@ export type Row = RowHead & { samples: Partial<Record<TargetName, number[]>> };
 export class Figures {
   readonly rows: Row[] = [];
 
-  /** One sample; a row is where its first sample put it. */
+  /** Adds a sample; rows are in the order of their first samples. */
   add(head: RowHead, target: TargetName, value: number): void {
     let row = this.rows.find(({ work, figure }) => work === head.work && figure === head.figure);
     if (row === undefined) this.rows.push((row = { ...head, samples: {} }));
@@ -26,7 +26,7 @@ export class Figures {
   }
 }
 
-/** The value below which that part of the samples lies. */
+/** The quantile of the samples. */
 export function quantile(samples: number[], part: number): number {
   const sorted = samples.toSorted((a, b) => a - b);
   return sorted[Math.min(sorted.length - 1, Math.floor(part * sorted.length))] ?? Number.NaN;
@@ -39,7 +39,7 @@ export function median(samples: number[]): number {
   return (below + above) / 2;
 }
 
-/** What a row comes to; nothing where a difference came out below zero, because other programs had the machine. */
+/** The result of a row; undefined where other programs made a difference negative. */
 export type Verdict = { ratio?: number; reached?: boolean };
 
 export function judge({ samples, goal }: Row): Verdict {

@@ -1,4 +1,4 @@
-/** Sends requests, some at a time, and says what they cost. */
+/** Sends concurrent requests and measures their cost. */
 import { Agent } from 'node:http';
 import { setTimeout as pause } from 'node:timers/promises';
 import { type Answer, type HttpRequest, monotonicMs, send } from './client.ts';
@@ -13,7 +13,7 @@ export type Load = {
   latencies_ms: number[];
 };
 
-/** What of the machine was not the target's while one was measured. `share`: parts of a core. */
+/** CPU use of other processes while a target was measured. `share`: parts of a core. */
 export const use = {
   upstream: { share_max: 0, cpu_ms: 0 },
   client: { share_max: 0, cpu_ms: 0 },
@@ -22,11 +22,11 @@ export const use = {
   wall_ms: 0,
 };
 
-/** What is done after an answer belongs to it: so long it is waited for. */
+/** Work after a response belongs to its request: the wait for that work. */
 const AFTERWARDS_MS = 30;
 
 export async function load(target: Target, upstream: Upstream, requests: HttpRequest[], atOnce: number, isGood: (answer: Answer) => boolean): Promise<Load> {
-  // Of this load alone: workerd closes what is idle for some seconds, in the moment in which it may be used again.
+  // For this load alone: workerd closes connections that are idle for some seconds, possibly when they are used again.
   const connections = new Agent({ keepAlive: true });
   const latencies_ms: number[] = [];
   let next = 0;

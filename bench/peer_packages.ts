@@ -1,4 +1,4 @@
-/** The npm packages of the peer, by bench/package-lock.json, and what is made of them. */
+/** Installs the npm packages of the peer, by bench/package-lock.json, and bundles the peer. */
 import { join } from 'node:path';
 import { npmPackage, root } from '../scripts/paths.ts';
 import { type Ended, run } from '../scripts/run_program.ts';
@@ -16,7 +16,7 @@ export async function installPeer(): Promise<void> {
   must(await run('npm', args), "The peer's packages could not be installed: see npm's message above.");
 }
 
-/** As `wrangler deploy --minify` uploads it. */
+/** Bundles the peer as `wrangler deploy --minify` uploads it. */
 export async function bundlePeer(): Promise<void> {
   must(await run(process.execPath, [npmPackage('typescript', 'bin/tsc'), '-p', peer]), "The peer's types do not agree: see above.");
   const args = ['deploy', '--dry-run', '--minify', '--config', join(peer, 'wrangler.toml'), '--outdir', peerBundle];

@@ -1,7 +1,7 @@
-/** The figures as a picture for the README: ours and the floor as parts of the peer, light and dark. */
+/** Draws the figures for the README: ours and the floor as parts of the peer, light and dark. */
 import { median, type Row } from './figures.ts';
 
-/** What is drawn, by work and figure; less is better in all of them. */
+/** The drawn figures, by work and figure; less is better in all of them. */
 const DRAWN: [work: string, figure: string, label: string][] = [
   ['plain generation, 8 cards, model without delay', 'CPU, one at a time', 'generation, CPU'],
   ['plain generation, 8 cards, model without delay', 'CPU, 16 at a time', 'generation, CPU, 16 at a time'],
@@ -19,7 +19,7 @@ const DRAWN: [work: string, figure: string, label: string][] = [
 ];
 
 const [WIDTH, LEFT, RIGHT, TOP, LINE] = [760, 230, 130, 52, 26];
-/** The peer is 1; what is longer than this is cut, and its number says so. */
+/** The peer is 1; longer bars are cut, and labelled with their number. */
 const RATIO_MAX = 1.5;
 
 const x = (ratio: number) => LEFT + (Math.max(0, Math.min(ratio, RATIO_MAX)) / RATIO_MAX) * (WIDTH - LEFT - RIGHT);

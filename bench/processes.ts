@@ -1,4 +1,4 @@
-/** What Linux knows of a process: CPU time and resident memory. */
+/** CPU time and resident memory of a process, from /proc. */
 import { readdir, readFile } from 'node:fs/promises';
 
 /**
@@ -21,13 +21,13 @@ export async function machineCpuMs(): Promise<number> {
   return (user + nice + system + irq + softirq) * 10;
 }
 
-/** In megabytes. */
+/** Resident memory in megabytes. */
 export async function residentMb(pid: number): Promise<number> {
   const status = await readFile(`/proc/${pid}/status`, 'utf8');
   return (Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)?.[1]) * 1024) / 1e6;
 }
 
-/** The process that was started with this variable in its environment, for whoever starts it by way of another program. */
+/** Finds the process with this variable in its environment, when another program started it. */
 export async function pidWith(variable: string, value: string): Promise<number> {
   for (const pid of (await readdir('/proc')).filter((name) => /^\d+$/.test(name))) {
     const environment = await readFile(`/proc/${pid}/environ`, 'utf8').catch(() => ''); // ended, or not ours

@@ -1,4 +1,4 @@
-/** A run as a document: bench/results/latest.json, from which the picture is drawn and against which a later run is held. */
+/** A run as a document: bench/results/latest.json, the source of the picture and of comparisons with later runs. */
 import { readFile } from 'node:fs/promises';
 import { arch, availableParallelism, cpus, platform } from 'node:os';
 import { npmPackage } from '../scripts/paths.ts';
@@ -23,5 +23,5 @@ function summaries({ samples }: Row): object {
   return Object.fromEntries(Object.entries(samples).map(([name, measured]) => [name, summary(measured)]));
 }
 
-/** Four digits are more than a measurement has. */
+/** Rounds to four digits, more than a measurement has. */
 const rounded = (value: number) => Number(value.toPrecision(4));

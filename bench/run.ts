@@ -1,4 +1,4 @@
-/** One run: everything is started once, then every measure in every round, and every target in every measure. */
+/** One run: starts everything once, then runs every measure in every round, and every target in every measure. */
 import { step } from '../scripts/steps.ts';
 import { createTraffic } from './traffic.ts';
 import { type Bench, CONTENDERS, type Measure } from './bench.ts';
@@ -36,7 +36,7 @@ export async function runAll(rounds: number, quick: boolean): Promise<Figures> {
     const targets = await step('starting the targets', () => all(TARGETS));
     const limited = await all(CONTENDERS, 1);
     const bench: Bench = { upstream, traffic, figures: new Figures(), quick, targets, limited };
-    await step('checking what they answer and write', () => checkAll(bench));
+    await step('checking their responses and rows', () => checkAll(bench));
     for (let round = 0; round < rounds; round += 1) {
       await step(`round ${round + 1} of ${rounds}`, async () => {
         for (const measure of measures) if (measure.when === 'each round') await measure.run(bench, round);

@@ -1,4 +1,4 @@
-/** The figures as lines on a terminal. */
+/** Formats the figures for a terminal. */
 import { judge, median, type Row } from './figures.ts';
 import { TARGETS, type TargetName } from './targets.ts';
 
@@ -33,5 +33,5 @@ function cell({ samples, unit }: Row, name: TargetName): string {
   return `${number(median(measured))} ${unit}${range}`;
 }
 
-/** Three digits that count. */
+/** Rounds to three significant digits. */
 export const number = (value: number) => (Math.abs(value) >= 100 ? value.toFixed(0) : Math.abs(value) >= 10 ? value.toFixed(1) : value.toFixed(2));

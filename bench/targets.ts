@@ -1,4 +1,4 @@
-/** What is measured: this project, a peer, and a floor. Each in a workerd of its own, as miniflare starts it, but for its cold start. */
+/** The targets: this project, a peer, and a floor. Each runs in its own workerd, started by miniflare, except for cold starts. */
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -9,7 +9,7 @@ import { buildFolder, root } from '../scripts/paths.ts';
 import { peerBundle } from './peer_packages.ts';
 import { pidWith } from './processes.ts';
 
-/** The floor reads the model's answer in three ways; where it does not matter, it is the one that reads it whole. */
+/** The floor reads the model's answer in three ways; where that does not matter, it reads the answer whole. */
 export const TARGETS = ['ours', 'peer', 'floor', 'floor in batches', 'floor by chunk'] as const;
 export type TargetName = (typeof TARGETS)[number];
 
@@ -25,13 +25,13 @@ type Script = {
   gzippedBytes: number;
 };
 
-/** `limit` requests are let through to each user in a minute. */
+/** `limit`: admitted requests of each user in a minute. */
 type Definition = { script(): Promise<Script>; bindings(limit: number): Record<string, string> };
 
 const floor = (READ: string): Definition => ({
   async script() {
     const contents = await readFile(join(root, 'bench/floor/worker.js'), 'utf8');
-    return { ...oneModule(contents), durableObjects: { USER_OBJECT: { className: 'Desk', useSQLite: true } } };
+    return { ...oneModule(contents), durableObjects: { USER_OBJECT: { className: 'UserObject', useSQLite: true } } };
   },
   bindings: (limit) => ({ RATE_LIMIT: String(limit), READ }),
 });
@@ -85,10 +85,10 @@ export const gzippedKb = async (name: TargetName): Promise<number> => (await def
 /** A running target. */
 export type Target = { name: TargetName | 'empty'; url: string; pid: number; close(): Promise<void> };
 
-/** Tells one workerd from the others, in its environment. */
+/** An environment variable that identifies one workerd. */
 const SERVES_FROM = 'BENCH_STORAGE';
 
-/** What a target is made of, for whatever starts it. */
+/** The script and bindings of a target. */
 export async function workerOf(name: TargetName | 'empty', upstreamUrl: string, limit = MANY) {
   const { gzippedBytes: _, ...script } = await definitions[name].script();
   return {
@@ -113,7 +113,7 @@ export async function startTarget(name: TargetName | 'empty', upstreamUrl: strin
     ...(await workerOf(name, upstreamUrl, limit)),
     name: 'target',
     durableObjectsPersist: storage,
-    // Past miniflare's own entry worker, which would cost each request the same and so hide differences.
+    // Without miniflare's own entry worker, whose constant cost for each request would hide differences.
     unsafeDirectSockets: [{ host: '127.0.0.1', port: 0 }],
     unsafeRuntimeEnv: { [SERVES_FROM]: storage },
     handleRuntimeStdio: (stdout: Readable, stderr: Readable) => {

@@ -1,22 +1,22 @@
-/** The requests of a run: who asks, with which token, for what. */
+/** The requests of a run: their users, tokens and bodies. */
 import { randomUUID } from 'node:crypto';
 import { AccessTokens } from '../tests/support/access_tokens.ts';
 import { createSigningKey } from '../tests/support/signing_keys.ts';
 import type { HttpRequest } from './client.ts';
 import { MODEL } from './targets.ts';
 
-/** Enough that none of them is at a limit, few enough that their objects are in memory after a warm-up. */
+/** Enough users to stay below the limits, few enough to have their objects in memory after a warm-up. */
 const USERS = 32;
 
 const TEXT = 'Water rises from the sea as vapour, falls on the land as rain, and runs back in rivers. '.repeat(23).trim();
 
 export type Traffic = {
   keySet: object;
-  /** Those that come again and again. */
+  /** The users of all rounds. */
   users: string[];
-  /** Nobody has seen these before. */
+  /** Makes users that have no object yet. */
   newUsers(): string[];
-  /** Tokens are never sent twice, so that each has to be verified. */
+  /** A token is never sent twice, so that each has to be verified. */
   plain(user: string): HttpRequest;
   stream(user: string): HttpRequest;
   forged(user: string): HttpRequest;
@@ -46,11 +46,11 @@ export async function createTraffic(issuer: () => string): Promise<Traffic> {
   };
 }
 
-/** `count` requests of these users, who take turns. */
+/** Makes `count` requests of these users in turn. */
 export const inTurns = (users: string[], count: number, request: (user: string) => HttpRequest): HttpRequest[] =>
   Array.from({ length: count }, (_, index) => request(users[index % users.length] ?? ''));
 
-/** A signature of the right form by the right key, over another token. */
+/** Replaces the signature by one of the same key over another token. */
 function withOtherSignature(token: string, other: string): string {
   const [header, claims] = token.split('.');
   return [header, claims, other.split('.')[2]].join('.');

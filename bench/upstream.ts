@@ -1,4 +1,4 @@
-/** The one upstream of all targets: key set, PostgREST and model in a native program (bench/upstream). */
+/** The upstream of all targets: key set, PostgREST and model in one native program (bench/upstream). */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { join } from 'node:path';
@@ -9,10 +9,10 @@ import { Failure } from '../scripts/steps.ts';
 import { onUnplannedExit } from '../tests/support/exit_cleanup.ts';
 
 const folder = join(root, 'bench/upstream');
-/** Beside the crate's own, which other flags would empty. */
+/** A folder of its own: other flags would empty the crate's. */
 export const benchTargetFolder = join(process.env['CARGO_TARGET_DIR'] ?? join(root, 'target'), 'bench');
 
-/** As bench/upstream/src/settings.rs has them. */
+/** The settings of bench/upstream/src/settings.rs. */
 export type Settings = {
   cards: number;
   chunk_bytes: number;
@@ -25,9 +25,9 @@ export type Settings = {
 export type Log = {
   /** Requests by method and path. */
   calls: Record<string, number>;
-  /** Connections that were opened, those of this benchmark's own questions included. */
+  /** The opened connections, those of the benchmark's own requests included. */
   connections: number;
-  /** Of the last stream: when each card's last byte was written, on the clock of `process.hrtime`. */
+  /** Of the last stream: the time of each candidate's last byte, on the clock of `process.hrtime`. */
   closed_ms: number[];
   writes: { call: string; body: unknown }[];
 };
@@ -35,14 +35,14 @@ export type Log = {
 export type Upstream = {
   url: string;
   pid: number;
-  /** What is not named is 8 cards in chunks of 20 bytes, without any delay. */
+  /** Default: 8 candidates in chunks of 20 bytes, without delay. */
   set(settings?: Partial<Settings>): Promise<void>;
-  /** What was asked since the last call. */
+  /** The requests since the last call. */
   log(): Promise<Log>;
   close(): Promise<void>;
 };
 
-/** 20 bytes is the size that is seen from providers: some five tokens. */
+/** 20 bytes, as seen from providers: some five tokens. */
 const PLAIN: Settings = { cards: 8, chunk_bytes: 20, chunk_delay_ms: 0, model_delay_ms: 0, database_delay_ms: 0, record: false };
 
 export async function buildUpstream(): Promise<void> {

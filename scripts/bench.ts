@@ -1,6 +1,6 @@
 /**
- * `npm run bench`: what a request costs here, at a peer in TypeScript, and at the least; bench/README.md says how that is
- * measured. Ten minutes; `npm run bench -- --quick` takes two. `npm run bench -- micro` times the pure stages alone.
+ * `npm run bench`: the cost of a request of this service, of a peer in TypeScript, and of the floor; bench/README.md describes
+ * the measurement. Ten minutes; `npm run bench -- --quick` takes two. `npm run bench -- micro` times the pure stages alone.
  */
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -18,7 +18,7 @@ import { runRust } from './run_program.ts';
 import { ensureRustToolchain } from './rust_toolchain.ts';
 import { Failure, runScript, step } from './steps.ts';
 
-/** Of a core: from there on what other programs do is in every time on the clock. */
+/** Of a core: above this share, other programs affect every wall-clock time. */
 const BUSY_SHARE = 0.2;
 
 await runScript(async () => {
@@ -39,14 +39,14 @@ await runScript(async () => {
 
 function sentences(): string[] {
   const percent = (share: number) => `${(share * 100).toFixed(0)} % of a core`;
-  const busy = (['upstream', 'client'] as const).map(
+  const own = (['upstream', 'client'] as const).map(
     (who) => `The ${who} took ${(use[who].cpu_ms / 1000).toFixed(1)} s of CPU, at most ${percent(use[who].share_max)} while a target was measured.`,
   );
-  if (use.others.share < BUSY_SHARE) return busy;
-  return [...busy, `Other programs took ${percent(use.others.share)} all the while: trust the CPU figures, not the times and the requests a second.`];
+  if (use.others.share < BUSY_SHARE) return own;
+  return [...own, `Other programs took ${percent(use.others.share)} all the while: trust the CPU figures, not the times and the requests a second.`];
 }
 
-/** The short form leaves the figures that the README shows alone. */
+/** A quick run does not replace the figures of the README. */
 async function keep(name: 'latest' | 'quick', results: object, drawn: string): Promise<void> {
   const folder = join(root, 'bench/results');
   await mkdir(folder, { recursive: true });

@@ -1,6 +1,6 @@
 /**
- * `npm run build`: what a deployment consists of, into build/: the release module (`index.js` and its `.wasm`, by worker-build)
- * and the static assets.
+ * `npm run build`: builds the parts of a deployment into build/: the release module (`index.js` and its `.wasm`, with
+ * worker-build) and the static assets.
  */
 import { createHash } from 'node:crypto';
 import { mkdir, readFile, readdir, rename, rm, stat, writeFile } from 'node:fs/promises';
@@ -13,19 +13,19 @@ import { run } from './run_program.ts';
 import { ensureRustToolchain } from './rust_toolchain.ts';
 import { Failure, messageOf, runScript, step } from './steps.ts';
 
-/** Says what the module in build/ was made of; written last, so that a build that broke off is not taken for a whole one. */
+/** The fingerprint of the inputs of build/; written last, so that an interrupted build does not count. */
 const stampFile = join(buildFolder, '.built-from');
 
 /** The sources of the static assets. */
 const assetSources = { document: join(root, 'src/answer/openapi.json'), style: join(root, 'src/answer/docs.css') };
 
-/** Brings build/ up to date; when nothing that it is made of has changed, that takes a fraction of a second. */
+/** Brings build/ up to date, in a fraction of a second if no input has changed. */
 export async function build(): Promise<void> {
   await buildModule();
   await buildAssets();
 }
 
-/** Writes the assets: `openapi.json` without white space, and the page made of it. */
+/** Writes the assets: `openapi.json` without white space, and the page made from it. */
 async function buildAssets(): Promise<void> {
   const [text, style] = await Promise.all([readFile(assetSources.document, 'utf8'), readFile(assetSources.style, 'utf8')]);
   const document = parsedDocument(text);
@@ -59,25 +59,25 @@ async function buildModule(): Promise<void> {
     const start = Date.now();
     await rm(stampFile, { force: true });
     const { ok, output } = await run(cargoTool('worker-build'), ['--release'], {
-      // With all three named it downloads nothing.
+      // With all three set it downloads nothing.
       env: {
         WASM_BINDGEN_BIN: cargoTool('wasm-bindgen'),
         WASM_OPT_BIN: npmPackage('binaryen', 'bin/wasm-opt'),
         ESBUILD_BIN: npmPackage('esbuild', 'bin/esbuild'),
-        // Its own backtrace tells nothing about an error in the crate.
+        // Its own backtrace does not show an error in the crate.
         RUST_BACKTRACE: '0',
         ...(process.stderr.isTTY ? { CARGO_TERM_COLOR: 'always' } : {}),
       },
     });
     if (!ok) {
-      // worker-build would take what it leaves behind for a build that still runs, and wait.
+      // worker-build would wait for the build that this folder seems to belong to.
       await rm(join(buildFolder, '.tmp'), { recursive: true, force: true });
       process.stderr.write(output);
       throw new Failure("The module could not be built: see the compiler's message above.");
     }
     await wrapInTrapGuard();
     await stripNames();
-    // A file that was saved while the compiler ran may not be in the module: then the next build makes it anew.
+    // A file that was saved while the compiler ran may not be in the module: then the next build compiles again.
     if (!(await changedSince(start))) await writeFile(stampFile, await fingerprint(tools));
   });
 }
@@ -103,14 +103,14 @@ async function wrapInTrapGuard(): Promise<void> {
 }
 
 /**
- * Classes that worker and wasm-streams export to JavaScript. No Rust code here makes one, so JavaScript never gets one to call:
- * without their exports the optimizer removes their code, 3 KB gzipped.
+ * Classes that worker and wasm-streams export to JavaScript. No Rust code here creates one: without their exports the
+ * optimizer removes their code, 3 KB gzipped.
  */
 const unusedClasses = ['intounderlying', 'minifyconfig', 'r2range', 'containerstartupoptions'];
 
 /**
- * Removes the names of functions: 30 KB gzipped that only a stack trace would read. A second pass for size, which may know
- * that no data lies in the first kilobyte: the linker puts the stack there.
+ * Removes the names of functions: 30 KB gzipped that only a stack trace would use. A second pass for size may assume that no
+ * data is in the first kilobyte: the linker puts the stack there.
  */
 async function stripNames(): Promise<void> {
   const module = join(buildFolder, 'index_bg.wasm');
@@ -129,7 +129,7 @@ async function stripNames(): Promise<void> {
   ]);
   if (ok) return;
   process.stderr.write(output);
-  throw new Failure("The names could not be taken out of the module: see wasm-opt's message above.");
+  throw new Failure("The names could not be removed from the module: see wasm-opt's message above.");
 }
 
 async function fingerprint(tools: CargoTool[]): Promise<string> {
@@ -144,7 +144,7 @@ async function changedSince(time: number): Promise<boolean> {
   return changes.includes(true);
 }
 
-/** Everything that the module is made of: the crate, what it includes from outside src/ (cargo's list), the npm tools. */
+/** All inputs of the module: the crate, its includes from outside src/ (cargo's list), the npm tools. */
 async function inputs(): Promise<string[]> {
   const sources = (await readdir(join(root, 'src'), { recursive: true, withFileTypes: true }))
     .filter((entry) => entry.isFile())
@@ -160,7 +160,7 @@ async function inputs(): Promise<string[]> {
   return files.filter((_, index) => present[index]);
 }
 
-/** The sizes that count for a Worker: what is uploaded is gzipped. */
+/** The sizes that count for a Worker: uploads are gzipped. */
 async function sizes(): Promise<string> {
   const measured = await Promise.all(
     ['index.js', 'index_bg.wasm'].map(async (name) => {

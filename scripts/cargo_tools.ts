@@ -1,4 +1,4 @@
-/** Makes sure of the tools that have no npm package: those that build the module, and cargo-deny for the linter. */
+/** Installs the tools that have no npm package: those that build the module, and cargo-deny for the linter. */
 import { createHash } from 'node:crypto';
 import { copyFile, mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -14,7 +14,7 @@ export interface CargoTool {
 
 /** The crate that pins the build tools. */
 const manifest = join(root, 'tools/Cargo.toml');
-/** Which lock file the build tools were built from; written last, so that a broken build does not count. */
+/** The lock file that the build tools were built from; written last, so that a broken build does not count. */
 const builtStamp = join(toolsFolder, '.built-from');
 
 const cargoDeny: CargoTool = { crate: 'cargo-deny', program: 'cargo-deny', version: '0.20.2' };
@@ -92,13 +92,13 @@ async function locked(lockFile: string, crate: string): Promise<string> {
   return version;
 }
 
-/** The program itself is run: a record of what was installed once could be wrong. */
+/** Runs the program itself: a record of the installation could be wrong. */
 async function isInstalled({ program, version }: CargoTool): Promise<boolean> {
   const { ok, stdout } = await run(cargoTool(program), ['--version']).catch(() => ({ ok: false, stdout: '' }));
   return ok && stdout.trim().split(' ').at(-1) === version;
 }
 
-/** Copies a program from where cargo built it into .tools/; by a rename, because another command may be running the old one. */
+/** Copies a built program into .tools/, with a rename, because another command may be running the old one. */
 async function install(program: string, messages: string): Promise<void> {
   const artifacts = messages.split('\n').filter((line) => line.startsWith('{')).map((line) => JSON.parse(line) as { target?: { name: string }; executable?: string | null });
   const built = artifacts.find(({ target, executable }) => target?.name === program && typeof executable === 'string')?.executable;

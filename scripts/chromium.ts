@@ -1,4 +1,4 @@
-/** The browser of the browser tests: the system's Chromium or Chrome; on Debian, as root, it is installed when there is none. */
+/** Finds the browser of the browser tests: the system's Chromium or Chrome; on Debian, as root, a missing one is installed. */
 import { access, constants } from 'node:fs/promises';
 import { delimiter, join } from 'node:path';
 import { run } from './run_program.ts';
@@ -7,7 +7,7 @@ import { Failure, step } from './steps.ts';
 const names = ['chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable', 'chrome'];
 const places = ['/Applications/Google Chrome.app/Contents/MacOS/Google Chrome', '/Applications/Chromium.app/Contents/MacOS/Chromium'];
 
-/** The program; undefined where there is none. `CHROMIUM` in the environment goes before all others. */
+/** Finds the program; undefined where there is none. `CHROMIUM` in the environment precedes all others. */
 export async function findChromium(): Promise<string | undefined> {
   const named = process.env['CHROMIUM'];
   const folders = (process.env['PATH'] ?? '').split(delimiter);
@@ -16,7 +16,7 @@ export async function findChromium(): Promise<string | undefined> {
   return undefined;
 }
 
-/** The same, installed if need be. */
+/** Finds the program, or installs it. */
 export async function ensureChromium(): Promise<string> {
   const found = await findChromium();
   if (found !== undefined) return found;

@@ -7,7 +7,7 @@ import { type Ended, run } from './run_program.ts';
 /** Every folder with a Cargo.lock; a test compares the list with the repository. */
 export const crates = ['.', 'fuzz', 'bench/micro', 'bench/upstream', 'tools'];
 
-/** Every folder with a package-lock.json; the same. */
+/** Every folder with a package-lock.json; a test compares the list too. */
 export const npmProjects = ['.', 'bench', 'examples/astro'];
 
 /** One deny.toml serves all lock files, so an exception that one of them does not need is no finding. */
@@ -34,7 +34,7 @@ async function denied(...which: string[]): Promise<Ended> {
   );
 }
 
-/** All of them, one after the other; it went well if each did. */
+/** Runs all, one after the other; succeeds if each does. */
 async function together(checks: (() => Promise<Ended>)[]): Promise<Ended> {
   const ended: Ended[] = [];
   for (const check of checks) ended.push(await check());

@@ -1,6 +1,6 @@
 /**
- * `npm run deploy`: looks whether the Worker would have what it needs, says what would be done, and deploys after a yes
- * (typed, or `--yes`). The database's migrations are named and left to you.
+ * `npm run deploy`: checks the Worker's variables and secrets, prints the deployment, and deploys after a yes (typed, or
+ * `--yes`). The migrations of the database are listed, not applied.
  */
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -11,7 +11,7 @@ import { root } from './paths.ts';
 import { Failure, runScript, step } from './steps.ts';
 import { wrangler } from './wrangler.ts';
 
-/** A secret belongs in no file; the others may also be plain variables. */
+/** A secret must not be in a file; the others may also be plain variables. */
 const required = [
   { name: 'OPENROUTER_API_KEY', secret: true },
   { name: 'SUPABASE_URL', secret: false },
@@ -20,13 +20,13 @@ const required = [
 
 const howToMakeASecret = 'make one and set it as a secret by\n  openssl rand -hex 32 | npx wrangler secret put SERVICE_SECRET';
 
-/** Whether it is needed depends on the API key, which cannot be read once it is set. */
+/** It is needed for some API keys, which cannot be read once they are set. */
 const aboutTheSecret = `SERVICE_SECRET is not set. It is derived from OPENROUTER_API_KEY if that has at least 32 characters; if not, the Worker
 refuses its configuration. To have one that does not change with the API key, ${howToMakeASecret}`;
 
 await runScript(async () => {
   const { name: worker, vars } = readConfig({ config: join(root, 'wrangler.toml') });
-  const secrets = await step('asking Cloudflare which secrets are set (wrangler secret list)', readSecrets);
+  const secrets = await step('listing the secrets at Cloudflare (wrangler secret list)', readSecrets);
   const missing = required.filter(({ name, secret }) => !secrets.includes(name) && (secret || !vars[name]));
   if (missing.length > 0) throw new Failure(howToSet(missing));
   if (vars['SERVICE_SECRET'] !== undefined) throw new Failure(`Nothing was deployed, because SERVICE_SECRET stands in wrangler.toml: ${howToMakeASecret}`);

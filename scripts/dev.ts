@@ -1,6 +1,6 @@
 /**
- * `npm run dev`: the whole service on this machine, with cards from a sample text to show that it works, and the example
- * page; stays up and follows the sources until Ctrl-C. `npm run dev -- --once` ends after the cards, with 0 if there were any.
+ * `npm run dev`: runs the whole service on this machine, with a generation from a sample text, and the example page; follows
+ * the sources until Ctrl-C. `npm run dev -- --once` ends after the generation, with 0 if it succeeded.
  */
 import { startWorld, type World } from '../tests/support/world.ts';
 import { build } from './build.ts';
@@ -13,10 +13,10 @@ import { watchSources } from './source_watch.ts';
 import { Failure, messageOf, runScript, step } from './steps.ts';
 
 const wantedPort = 8787;
-/** Astro's own. */
+/** Astro's default. */
 const wantedPagePort = 4321;
 
-/** What has to be ended, in the order of its start. */
+/** The running parts, in the order of their start. */
 const open: (() => Promise<void> | void)[] = [];
 
 await runScript(async () => {
@@ -27,10 +27,10 @@ await runScript(async () => {
     for (const close of open.toReversed()) await Promise.resolve(close()).catch((error: unknown) => console.error(messageOf(error)));
   }
 });
-// What was still starting when the session was interrupted is ended by its own exit handlers.
+// A part that was still starting at the interrupt is ended by its own exit handlers.
 process.exit();
 
-/** The first Ctrl-C asks for an end in good order, a second one does not wait for it. */
+/** The first Ctrl-C ends all parts in order, a second one ends the process at once. */
 function interruption(): Promise<void> {
   const { promise, resolve } = Promise.withResolvers<void>();
   let isStopping = false;
@@ -47,7 +47,7 @@ function interruption(): Promise<void> {
 async function runSession(endAfterCandidates: boolean): Promise<void> {
   const settings = await readDevSettings();
   await build();
-  const world = await step('starting what the service has around it', () => {
+  const world = await step('starting the local world', () => {
     const starting = startWorld({ database: !settings.realSupabase, model: !settings.realModel });
     open.push(async () => (await starting).close());
     return starting;
@@ -79,7 +79,7 @@ async function runSession(endAfterCandidates: boolean): Promise<void> {
     const launched = await launchExamplePage(pagePort, { aiSessionsUrl: worker.url, supabaseUrl, supabaseAnonKey });
     open.push(launched.stop);
     return launched;
-    // The service is worth having without it.
+    // The service is usable without the page.
   }).catch((error: unknown) => console.error(messageOf(error)));
 
   const watch = watchSources(() => build().catch((error: unknown) => console.error(`${messageOf(error)} The Worker before it stays up.`)));
@@ -90,7 +90,7 @@ async function runSession(endAfterCandidates: boolean): Promise<void> {
   await kept.finished;
 }
 
-/** Makes cards once, then prints the command that makes them again. */
+/** Makes cards once, then prints the command that repeats it. */
 async function showCandidates(workerUrl: string, folder: string, newToken: () => string | undefined): Promise<void> {
   const requestFile = await writeSampleRequest(folder, workerUrl);
   const token = newToken();
@@ -108,7 +108,7 @@ async function showCandidates(workerUrl: string, folder: string, newToken: () =>
   }
 }
 
-/** What the Worker has to know of the local world. */
+/** The Worker's variables for the local world. */
 function localVars(settings: DevSettings, world: World): Record<string, string> {
   return {
     ...(settings.realSupabase ? {} : { SUPABASE_URL: world.supabaseUrl, SUPABASE_ANON_KEY: world.anonKey }),
@@ -116,7 +116,7 @@ function localVars(settings: DevSettings, world: World): Record<string, string> 
   };
 }
 
-/** The example page's, by both names of this machine, beside those of .dev.vars. */
+/** The origins of the example page, by both names of this machine, besides those of .dev.vars. */
 function allowedOrigins({ vars }: DevSettings, pagePort: number): string {
   const own = vars['ALLOWED_ORIGINS'];
   return own === '*' ? own : [own, `http://127.0.0.1:${pagePort}`, `http://localhost:${pagePort}`].filter((origin) => origin !== undefined).join(',');

@@ -1,4 +1,4 @@
-/** What `npm run dev` was told by the environment and by .dev.vars: which services are the real ones. */
+/** The settings of `npm run dev` from the environment and .dev.vars: which services are real. */
 import { randomBytes } from 'node:crypto';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -7,15 +7,15 @@ import { localFolder, root } from './paths.ts';
 import { Failure } from './steps.ts';
 
 export interface DevSettings {
-  /** Variables for the Worker, above those of wrangler.toml. */
+  /** Variables for the Worker, which precede those of wrangler.toml. */
   vars: Record<string, string>;
   realSupabase: boolean;
   realModel: boolean;
-  /** A user's token for a real Supabase, where none can be made here. */
+  /** A user's token for a real Supabase, which cannot be made here. */
   accessToken: string | undefined;
 }
 
-/** Taken from the environment too; every other variable of the service is its own only when it stands in .dev.vars. */
+/** Read from the environment too; the other variables of the service only from .dev.vars. */
 const fromEnvironment = [
   'SUPABASE_URL',
   'SUPABASE_ANON_KEY',
@@ -26,7 +26,7 @@ const fromEnvironment = [
   'ACCESS_TOKEN',
 ];
 
-/** The environment goes before the file: it is what was said last. */
+/** The environment precedes the file. */
 export async function readDevSettings(): Promise<DevSettings> {
   const file = parseEnv(await readFile(join(root, '.dev.vars'), 'utf8').catch(() => ''));
   const environment = fromEnvironment.map((name) => [name, process.env[name]] as const);
@@ -34,7 +34,7 @@ export async function readDevSettings(): Promise<DevSettings> {
   const { ACCESS_TOKEN: accessToken, ...vars } = Object.fromEntries(given) as Record<string, string>;
 
   const realSupabase = togetherOrNot(vars, 'SUPABASE_URL', 'SUPABASE_ANON_KEY');
-  // A secret of another project would let its tokens into the local world.
+  // With the secret of another project, the local world would accept its tokens.
   if (!realSupabase) delete vars['SUPABASE_JWT_SECRET'];
   const realModel = vars['OPENROUTER_API_KEY'] !== undefined;
   if (!realModel && vars['OPENROUTER_BASE_URL'] !== undefined) {
@@ -44,14 +44,14 @@ export async function readDevSettings(): Promise<DevSettings> {
   return { vars, realSupabase, realModel, accessToken };
 }
 
-/** A secret of this copy of the project: the same after a restart, so that keys of requests stand for the same sessions. */
+/** A secret of this copy of the project, kept over restarts, so that idempotency keys have the same sessions. */
 async function localSecret(): Promise<string> {
   const file = join(localFolder, 'service-secret');
   const kept = await readFile(file, 'utf8').catch(() => '');
   if (kept !== '') return kept;
   const secret = randomBytes(32).toString('hex');
   await mkdir(localFolder, { recursive: true });
-  // Of two that start at once, one makes it.
+  // Of two concurrent starts, one makes it.
   await writeFile(file, secret, { mode: 0o600, flag: 'wx' }).catch(() => {});
   return (await readFile(file, 'utf8')) || secret;
 }

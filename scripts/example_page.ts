@@ -10,14 +10,14 @@ import { Failure, step } from './steps.ts';
 /** The static files. */
 export const exampleFiles = join(exampleFolder, 'dist');
 
-/** Where the page finds its services. */
+/** The URLs of the page's services. */
 export interface PageServices {
   aiSessionsUrl: string;
   supabaseUrl: string;
   supabaseAnonKey: string;
 }
 
-/** What `buildExamplePage` puts in the places of the services: whoever serves the files puts the real ones there. */
+/** The placeholders of `buildExamplePage` for the services: the server of the files replaces them. */
 export const placeholders: PageServices = {
   aiSessionsUrl: 'https://ai-sessions.invalid',
   supabaseUrl: 'https://supabase.invalid',
@@ -26,7 +26,7 @@ export const placeholders: PageServices = {
 
 const astro = join(exampleFolder, 'node_modules/astro/bin/astro.mjs');
 const lock = join(exampleFolder, 'package-lock.json');
-/** Says which lock the packages are of; written last, so that an installation that broke off is not taken for a whole one. */
+/** The lock file of the installed packages; written last, so that an interrupted installation does not count. */
 const installedStamp = join(exampleFolder, 'node_modules/.installed-from');
 /** The same for the static files and their sources. */
 const builtStamp = join(exampleFiles, '.built-from');
@@ -61,7 +61,7 @@ export async function buildExamplePage(): Promise<void> {
   });
 }
 
-/** Whether openapi.ts is what its OpenAPI document gives; `npm run types` in the page's folder makes it so. */
+/** Whether openapi.ts agrees with the OpenAPI document; `npm run types` in the page's folder updates it. */
 export async function checkPageTypes(): Promise<Ended> {
   await installExamplePage();
   return run('npm', ['run', '--silent', 'types', '--', '--check'], { cwd: exampleFolder });
@@ -72,7 +72,7 @@ export interface LocalPage {
   stop(): void;
 }
 
-/** Astro's development server, which follows the page's sources. */
+/** Starts Astro's development server, which follows the page's sources. */
 export async function launchExamplePage(port: number, services: PageServices): Promise<LocalPage> {
   await installExamplePage();
   const server = spawn(process.execPath, [astro, 'dev', '--host', '127.0.0.1', '--port', String(port)], {
@@ -86,7 +86,7 @@ export async function launchExamplePage(port: number, services: PageServices): P
   return { url: `http://127.0.0.1:${port}`, stop };
 }
 
-/** Astro says when it listens; what it said before is of interest only if it does not. */
+/** Waits until Astro listens; its output until then is shown only if it does not. */
 function ready(server: ChildProcess): Promise<void> {
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   let said = '';

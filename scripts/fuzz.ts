@@ -1,7 +1,7 @@
 /**
- * `npm run fuzz`: gives everything that reads bytes of others bytes that nobody thought of, each target of fuzz/ for a
- * minute. `npm run fuzz -- --seconds 600 token` takes longer over one of them. It fails when something is found; what
- * was found stays in fuzz/findings/, and what was interesting in fuzz/corpus/, from where the next run goes on.
+ * `npm run fuzz`: runs each parser of foreign bytes with generated inputs, each target of fuzz/ for a minute.
+ * `npm run fuzz -- --seconds 600 token` runs one target longer. It fails on a finding; findings are kept in fuzz/findings/,
+ * interesting inputs in fuzz/corpus/, from which the next run continues.
  */
 import { readdirSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
@@ -14,16 +14,15 @@ import { Failure, runScript, step } from './steps.ts';
 
 const folder = join(root, 'fuzz');
 
-/** Every file of fuzz/targets is one. */
+/** The targets: every file of fuzz/targets. */
 export const fuzzTargets = readdirSync(join(folder, 'targets'))
   .filter((file) => file.endsWith('.rs'))
   .map((file) => file.slice(0, -'.rs'.length))
   .sort();
 
 /**
- * What libFuzzer steers by: a counter at every edge, and the operands of comparisons. The flags are those of cargo-fuzz,
- * which would set a sanitizer with them; those need a nightly compiler, the counters do not. The crate has no `unsafe`
- * code, so that a panic is what there is to find.
+ * The coverage for libFuzzer: a counter at every edge, and the operands of comparisons. The flags are those of cargo-fuzz,
+ * without its sanitizers, which need a nightly compiler. The crate has no `unsafe` code, so that findings are panics.
  */
 const coverage = [
   '--cfg fuzzing',
@@ -39,7 +38,7 @@ const inputDeadline_s = 10;
 
 const targetFolder = join(process.env['CARGO_TARGET_DIR'] ?? join(root, 'target'), 'fuzz');
 
-/** A triple of one's own keeps the flags away from build scripts and macros, which run in the compiler. */
+/** An explicit triple keeps the flags away from build scripts and macros, which run in the compiler. */
 async function hostTriple(): Promise<string> {
   const { stdout } = await runRust('rustc', ['-vV']);
   const host = /^host: (.+)$/m.exec(stdout)?.[1];
@@ -70,14 +69,14 @@ function whatToDo(output: string): string {
 }
 
 export type FuzzRun = {
-  /** How many inputs were tried. */
+  /** The number of inputs. */
   inputs: number;
   found: boolean;
-  /** What libFuzzer said, with the input in it if something was found. */
+  /** The output of libFuzzer, with the input of a finding. */
   report: string;
 };
 
-/** Runs one target, which has been built. */
+/** Runs one built target. */
 export async function fuzz(target: string, seconds: number): Promise<FuzzRun> {
   const [corpus, findings] = [join(folder, 'corpus', target), join(folder, 'findings', target)];
   await Promise.all([corpus, findings].map((made) => mkdir(made, { recursive: true })));
@@ -89,7 +88,7 @@ export async function fuzz(target: string, seconds: number): Promise<FuzzRun> {
   return { inputs, found: !ok, report: withoutProgress(output) };
 }
 
-/** libFuzzer tells of every input that reached something new. */
+/** libFuzzer prints a line for every input with new coverage. */
 function withoutProgress(output: string): string {
   return output
     .split('\n')
@@ -114,12 +113,12 @@ if (import.meta.main) {
           withFindings.push(target);
           console.log(report);
         }
-        console.log(`  ${inputs} inputs, ${found ? 'and something was found' : 'nothing found'}`);
+        console.log(`  ${inputs} inputs, ${found ? 'with a finding' : 'no finding'}`);
       });
     }
     if (withFindings.length > 0) {
       throw new Failure(
-        `Something was found in ${withFindings.join(', ')}: the inputs are in fuzz/findings/. Mend it, and keep the input as a seed in fuzz/seeds/.`,
+        `There are findings in ${withFindings.join(', ')}: the inputs are in fuzz/findings/. Fix them, and keep the inputs as seeds in fuzz/seeds/.`,
       );
     }
   });

@@ -1,5 +1,5 @@
 /**
- * `npm run lint`: every check runs, whatever the ones before it found; it fails if one of them did.
+ * `npm run lint`: runs all checks, and fails if one of them does.
  * `npm run lint -- --advisories` also looks for published vulnerabilities of the dependencies, which needs the network.
  */
 import { parseArgs } from 'node:util';
@@ -13,13 +13,13 @@ import { Failure, runScript, step } from './steps.ts';
 const warningsAreErrors = ['--', '-D', 'warnings'];
 
 const checks: [fact: string, check: () => Promise<Ended>][] = [
-  ["the Rust code has rustfmt's form", () => runRust('cargo', ['fmt', '--check'])],
+  ['the Rust code is formatted by rustfmt', () => runRust('cargo', ['fmt', '--check'])],
   [
-    'clippy has nothing against the core and its tests',
+    'clippy finds nothing in the core and its tests',
     () => runRust('cargo', ['clippy', '--locked', '--all-targets', ...warningsAreErrors]),
   ],
   [
-    'clippy has nothing against the Worker',
+    'clippy finds nothing in the Worker',
     () => runRust('cargo', ['clippy', '--locked', '--lib', '--target', 'wasm32-unknown-unknown', ...warningsAreErrors]),
   ],
   ['the TypeScript types agree', () => run(process.execPath, [npmPackage('typescript', 'bin/tsc')])],
@@ -27,7 +27,7 @@ const checks: [fact: string, check: () => Promise<Ended>][] = [
   ['deny.toml allows every crate', checkCrates],
 ];
 
-/** Against databases that change by themselves: not part of what every machine has to pass at any time. */
+/** Checks against databases that change independently: not part of what every machine has to pass at any time. */
 const advisories: typeof checks = [
   ['RustSec knows no vulnerability of a crate', checkCrateAdvisories],
   ['npm knows no vulnerability of a package', checkNpmAdvisories],

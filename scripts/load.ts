@@ -1,7 +1,7 @@
 /**
- * `npm run load`: some thousands of requests of a hundred users against the Worker in workerd, on this machine only: good,
- * bad and limited ones, a model and a database that fail now and then. Fails if one answer or one row is not accounted for.
- * `npm run load -- --requests 300` is the short form, `--seed 7` makes the same choices again.
+ * `npm run load`: sends some thousands of requests of a hundred users to the Worker in workerd, on this machine only: valid,
+ * invalid and refused ones, with failures of the model and the database. Fails if one response or row is not accounted for.
+ * `npm run load -- --requests 300` sends fewer, `--seed 7` repeats the choices of a run.
  */
 import { parseArgs } from 'node:util';
 import { startOnWorkerd } from '../tests/hosts/workerd.ts';
@@ -10,7 +10,7 @@ import { runLoad, VARIABLES } from '../tests/load/run.ts';
 import { build } from './build.ts';
 import { Failure, runScript, step } from './steps.ts';
 
-/** So many are shown of what is wrong: the first is the one to look at. */
+/** The number of deviations that are printed. */
 const shown = 20;
 
 await runScript(async () => {
@@ -18,13 +18,13 @@ await runScript(async () => {
   const requests = wholeNumber(values.requests, 'requests', 100_000);
   const seed = values.seed === undefined ? Math.floor(Math.random() * 2 ** 32) : wholeNumber(values.seed, 'seed', 2 ** 32 - 1);
   await build();
-  const service = await step('starting the Worker and what it has around it', () => startOnWorkerd(VARIABLES));
+  const service = await step('starting the Worker in a local world', () => startOnWorkerd(VARIABLES));
   try {
     const outcome = await step(`${requests} requests (--seed ${seed})`, () => runLoad(service, { requests, seed }));
     console.log(`\n${printed(outcome)}\n`);
     for (const sentence of outcome.wrong.slice(0, shown)) console.error(sentence);
     if (outcome.wrong.length > 0) throw new Failure(`${outcome.wrong.length} things do not add up: run it again with --seed ${seed}.`);
-    console.log('Every answer is one that its request allows, and every row, call and unit is accounted for.');
+    console.log('Every response is one that its request allows, and every row, model call and charge is accounted for.');
   } finally {
     await service.close();
   }

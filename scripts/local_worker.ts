@@ -1,4 +1,4 @@
-/** The Worker in workerd on this machine, by `wrangler dev`, which loads it anew when build/ changes. */
+/** Runs the Worker in workerd on this machine with `wrangler dev`, which reloads it when build/ changes. */
 import { spawn } from 'node:child_process';
 import { mkdir, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
@@ -11,7 +11,7 @@ import { quietWrangler, wranglerProgram } from './wrangler.ts';
 
 export interface LocalWorker extends Program {
   url: string;
-  /** wrangler's; undefined when it could not be started. */
+  /** The process id of wrangler; undefined when it could not be started. */
   pid: number | undefined;
 }
 
@@ -22,7 +22,7 @@ const stopDeadlineMs = 5_000;
 export async function launchLocalWorker(port: number, vars: Record<string, string>, output: 'inherit' | number = 'inherit'): Promise<LocalWorker> {
   const folder = folderOfPort(port);
   await mkdir(folder, { recursive: true });
-  // A file, because what is on a command line can be read by everyone on the machine.
+  // A file, because any user of the machine can read a command line.
   const varsFile = join(folder, 'worker.env');
   await writeFile(varsFile, envFile(vars), { mode: 0o600 });
   const wrangler = spawn(
@@ -39,11 +39,11 @@ export async function launchLocalWorker(port: number, vars: Record<string, strin
       stdio: ['ignore', output, output],
       env: programEnvironment({
         ...quietWrangler,
-        // It would ask a host on the internet where this machine is.
+        // It would request this machine's location from a host on the internet.
         CLOUDFLARE_CF_FETCH_ENABLED: 'false',
         WRANGLER_REGISTRY_PATH: join(folder, 'registry'),
       }),
-      // A process group of its own: a Ctrl-C reaches it when the session says so, and workerd goes with it.
+      // Its own process group: the session decides when a Ctrl-C reaches it, and workerd ends with it.
       detached: true,
     },
   );
@@ -55,14 +55,14 @@ export async function launchLocalWorker(port: number, vars: Record<string, strin
     try {
       process.kill(-wrangler.pid, signal);
     } catch {
-      // The group is gone already.
+      // The group has ended already.
     }
   };
   const killNow = () => kill('SIGKILL');
   process.once('exit', killNow);
   void ended.then(() => {
     running = false;
-    // A wrangler that crashed may leave workerd behind, and with it the port.
+    // A crashed wrangler may leave workerd, which keeps the port.
     killNow();
     process.off('exit', killNow);
   });
@@ -87,10 +87,10 @@ export async function launchLocalWorker(port: number, vars: Record<string, strin
   return { url, pid: wrangler.pid, ready, ended, stop };
 }
 
-/** What belongs to the Worker on this port: two sessions at once do not share state. */
+/** The state of the Worker on this port: two concurrent sessions do not share it. */
 export const folderOfPort = (port: number) => join(localFolder, String(port));
 
-/** The wanted port, or the next one that is free. */
+/** The wanted port, or the next free one. */
 export async function freePort(wanted: number): Promise<number> {
   for (let port = wanted; port < wanted + 100; port += 1) if (await isFree(port)) return port;
   throw new Failure(`All ports from ${wanted} to ${wanted + 99} are taken: end a program that listens there.`);
@@ -110,7 +110,7 @@ const answers = (url: string) =>
     () => false,
   );
 
-/** In the form that wrangler reads: it would take a bare `$` for another variable's name. */
+/** Quotes a value for wrangler, which reads a bare `$` as the name of another variable. */
 function envFile(vars: Record<string, string>): string {
   const quoted = (value: string) => {
     const quote = ["'", '"', '`'].find((mark) => !value.includes(mark)) ?? "'";

@@ -1,4 +1,4 @@
-/** Runs test files with Node's own runner, each in a process of its own, and counts what they found. */
+/** Runs test files with Node's own runner, each in its own process, and counts the results. */
 import { once } from 'node:events';
 import { relative } from 'node:path';
 import { run } from 'node:test';

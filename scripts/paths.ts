@@ -1,10 +1,10 @@
-/** Where things are: the one place that knows the project's folders. */
+/** The folders of the project. */
 import { homedir } from 'node:os';
 import { delimiter, dirname, join } from 'node:path';
 
 export const root = join(import.meta.dirname, '..');
 
-/** The module that is built: `main` of wrangler.toml. */
+/** The built module: `main` of wrangler.toml. */
 export const buildFolder = join(root, 'build');
 
 /** The static assets that are built: `assets.directory` of wrangler.toml. */
@@ -16,16 +16,16 @@ export const toolsFolder = join(root, '.tools');
 /** What `npm run dev` keeps, a folder for each port; ignored by git. */
 export const localFolder = join(root, '.local');
 
-/** The example page: an npm project of its own, installed and built only for whoever wants to see it. */
+/** The example page: an npm project of its own, installed and built only when it is needed. */
 export const exampleFolder = join(root, 'examples', 'astro');
 
-/** What tests leave to be looked at; ignored by git. */
+/** Pictures of the tests; ignored by git. */
 export const testOutputFolder = join(root, 'test-output');
 
 /** A file of an npm package, e.g. `npmPackage("wrangler", "bin/wrangler.js")`. */
 export const npmPackage = (name: string, path: string) => join(root, 'node_modules', name, path);
 
-/** A program that `cargo install` put there. */
+/** A program in `.tools/`. */
 export const cargoTool = (name: string) => join(toolsFolder, 'bin', name);
 
 /**

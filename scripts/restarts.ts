@@ -1,4 +1,4 @@
-/** Starts a program again whenever it ends, within a limit. */
+/** Restarts a program when it ends, within a limit. */
 import { Failure, messageOf } from './steps.ts';
 
 export interface Program {
@@ -15,16 +15,16 @@ export interface KeptProgram {
   stop(): Promise<void>;
 }
 
-/** A crash now and then is survived; a program that ends at each start (4 s) is given up within half a minute. */
+/** Allows occasional crashes; a program that ends at each start (4 s) is abandoned within half a minute. */
 export const RESTARTS_MAX = 5;
 export const RESTARTS_WINDOW_MS = 60_000;
 
-/** Keeps `first`, which runs already, running by `launch`; `log` gets a line for each restart, `now` is in milliseconds. */
+/** Keeps a program running: `first` runs already, `launch` starts another; `log` receives a line for each restart, `now` is in milliseconds. */
 export function keepRunning(name: string, first: Program, launch: () => Promise<Program>, log: (line: string) => void, now: () => number = () => performance.now()): KeptProgram {
   let current = first;
   let stopping = false;
   const finished = supervise();
-  // The caller that waits for it gets the failure; until then the rejection is not an unhandled one.
+  // The caller that waits for it receives the failure; until then the rejection must not count as unhandled.
   finished.catch(() => {});
 
   async function supervise(): Promise<void> {
@@ -61,7 +61,7 @@ export function keepRunning(name: string, first: Program, launch: () => Promise<
     async stop() {
       stopping = true;
       await current.stop();
-      // A restart that is under way sees `stopping` and stops what it has launched.
+      // A restart in progress reads `stopping` and stops what it has launched.
       await finished.catch(() => {});
     },
   };

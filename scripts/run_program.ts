@@ -5,19 +5,19 @@ import { Failure } from './steps.ts';
 
 export interface Ended {
   ok: boolean;
-  /** What it printed, stdout and stderr as they came. */
+  /** Its stdout and stderr, interleaved. */
   output: string;
-  /** Of that, what was meant for a reader that is a program. */
+  /** Its stdout alone, for parsing. */
   stdout: string;
 }
 
 export interface RunOptions {
-  /** The folder to run in; the project's own, where nothing is said. */
+  /** The folder to run in; default: the project's. */
   cwd?: string;
   env?: Record<string, string>;
-  /** `live` shows the output as it comes; without it the output is only kept, for whoever finds that it went wrong. */
+  /** `live` shows the output as it arrives; without it the output is only kept, to be shown after a failure. */
   show?: 'live';
-  /** The sentence for a program that is not there. */
+  /** The message for a missing program. */
   ifMissing?: string;
 }
 
@@ -55,7 +55,7 @@ export function run(program: string, args: string[], options: RunOptions = {}): 
   return promise;
 }
 
-/** Rust's own programs; their output passes through a pipe, so they are told whether it ends in a terminal. */
+/** Runs Rust's programs; their output passes through a pipe, so a flag sets whether it is for a terminal. */
 export function runRust(program: 'cargo' | 'rustc' | 'rustup', args: string[], options: RunOptions = {}): Promise<Ended> {
   const env = { ...(process.stdout.isTTY ? { CARGO_TERM_COLOR: 'always' } : { TERM: 'dumb' }), ...options.env };
   return run(program, args, { ...options, env, ifMissing: RUST_IS_MISSING });

@@ -1,4 +1,4 @@
-/** Makes sure of the toolchain that rust-toolchain.toml names, its components and its Wasm target. */
+/** Installs the toolchain of rust-toolchain.toml, its components and its Wasm target. */
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { root } from './paths.ts';
@@ -13,7 +13,7 @@ interface Toolchain {
 }
 
 /**
- * Quick when it is there: two calls of rustc. Otherwise rustup is told every part by name, because rustup before 1.28
+ * Quick when it is installed: two calls of rustc. Otherwise rustup receives every part by name, because rustup before 1.28
  * does not read the file by itself, and a machine can have RUSTUP_AUTO_INSTALL=0.
  */
 export async function ensureRustToolchain(): Promise<void> {

@@ -1,4 +1,4 @@
-/** Cards from the sample text, asked for as any client would: over HTTP, with a user's token. */
+/** Requests candidates for the sample text as any client would: over HTTP, with a user's token. */
 import { readFile, writeFile } from 'node:fs/promises';
 import { join, relative } from 'node:path';
 import { root } from './paths.ts';
@@ -12,10 +12,10 @@ interface Candidate {
 
 const sampleFile = 'examples/sample-text.txt';
 
-/** Longer than the service's own deadline: it has the first word on what took too long. */
+/** Longer than the service's own deadline, so that its error is shown. */
 const answerDeadlineMs = 120_000;
 
-/** Writes the request's body into `folder`, for this script and for curl; answers its path as seen from the project's root. */
+/** Writes the request's body into `folder`, for this script and for curl; returns its path relative to the project's root. */
 export async function writeSampleRequest(folder: string, workerUrl: string): Promise<string> {
   const file = join(folder, 'sample-request.json');
   const text = await readFile(join(root, sampleFile), 'utf8');
@@ -40,7 +40,7 @@ export async function makeSampleCandidates(workerUrl: string, token: string, req
   return `${candidates.length} ${candidates.length === 1 ? 'card' : 'cards'} from ${sampleFile}:\n\n${lines.join('\n')}`;
 }
 
-/** For bash, in the project's root. */
+/** The command for bash, in the project's root. */
 export function curlLine(workerUrl: string, token: string, requestFile: string): string {
   return `curl -sS ${workerUrl}/ai-sessions -H "Authorization: Bearer ${token}" -H 'Content-Type: application/json' --data-binary @${requestFile}`;
 }

@@ -1,9 +1,9 @@
-/** Calls back when the crate's sources change, once for a burst of changes and never twice at the same time. */
+/** Calls back when the crate's sources change, once for a burst of changes and never concurrently. */
 import { type FSWatcher, watch } from 'node:fs';
 import { join } from 'node:path';
 import { root } from './paths.ts';
 
-/** Editors and git write several files in one go. */
+/** Editors and git write several files at once. */
 const quietMs = 100;
 
 export function watchSources(changed: () => Promise<void>): { close(): void } {

@@ -1,9 +1,9 @@
-// The door to every command in package.json: `node scripts/start.mjs <command> [args]`. A command `test:api` is the script
+// The entry of every command in package.json: `node scripts/start.mjs <command> [args]`. A command `test:api` is the script
 // `scripts/test_api.ts`.
 //
-// Plain JavaScript that any Node from 18 on can run, because nothing is installed yet when it starts. It makes sure of the
-// npm packages, then hands over to the command's script under the project's own Node (npm package `node`), which runs
-// TypeScript as it is. What else a command needs (Rust, cargo tools) is that command's own business.
+// Plain JavaScript for any Node from 18 on, because nothing is installed yet when it starts. It installs the npm packages,
+// then runs the command's script under the project's own Node (npm package `node`), which runs TypeScript as it is. A command
+// installs its other tools (Rust, cargo tools) itself.
 import { spawn } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -35,8 +35,8 @@ function scriptOf(command) {
 }
 
 /**
- * Whether node_modules holds what package-lock.json asks for. npm leaves its own record of what it has installed, written
- * when everything went well, so no stamp of ours can contradict it, and an `npm install` by hand counts too.
+ * Whether node_modules contains the packages of package-lock.json. npm writes its own record after a successful installation,
+ * so that an `npm install` by hand counts too.
  */
 function installedMatchesLock() {
   const record = join(root, 'node_modules', '.package-lock.json');
@@ -47,7 +47,7 @@ function installedMatchesLock() {
   const complete = packages.every(([path, { version, optional }]) =>
     path in installed ? installed[path].version === version : optional === true,
   );
-  // In a folder shared between machines the binaries can be those of another platform: workerd's tell which.
+  // In a folder shared between machines the binaries can be those of another platform: workerd's package shows which.
   const workerd = `workerd-${process.platform}-${process.arch === 'x64' ? '64' : process.arch}`;
   return complete && existsSync(join(root, 'node_modules', '@cloudflare', workerd));
 }
@@ -68,7 +68,7 @@ async function installPackages() {
   console.log(`✓ installing the npm packages (${((Date.now() - start) / 1000).toFixed(1)} s)`);
 }
 
-/** Runs a program to its end; the terminal's Ctrl-C reaches it by itself, so here it is only waited for. */
+/** Runs a program to its end; the terminal's Ctrl-C reaches the program by itself. */
 function run(program, programArgs, options, output) {
   return new Promise((resolve) => {
     const child = spawn(program, programArgs, { cwd: root, ...options });

@@ -1,9 +1,9 @@
-/** How the scripts talk: timed steps, and failures that say in one sentence what to do. */
+/** The output of the scripts: timed steps, and failures that say in one sentence what to do. */
 
-/** A failure whose message is the one sentence that the reader needs; what a program printed was shown before it. */
+/** A failure whose message is the only sentence that the reader needs; program output was shown before it. */
 export class Failure extends Error {}
 
-/** Runs `work` and says what it is while it runs and how long it took after it. */
+/** Runs `work`, prints its name meanwhile and its duration afterwards. */
 export async function step<T>(title: string, work: () => Promise<T>): Promise<T> {
   console.log(`… ${title}`);
   const start = performance.now();

@@ -13,10 +13,10 @@ import { Failure, messageOf, runScript } from './steps.ts';
 import { ensureApiTester } from './test_api.ts';
 import { type Counts, add, countsOfCargo, judge, none } from './test_counts.ts';
 
-/** Each is a folder of tests/. Those in tests/service are run by each host's file in tests/hosts. */
+/** The folders of tests/. The files in tests/service are run by each host's file in tests/hosts. */
 const parts = ['core', 'scripts', 'support', 'client', 'database', 'hosts', 'browser', 'api', 'fuzz'];
 
-/** What has to be built for the files of a part; the others are run when it cannot be. */
+/** What has to be built for a part; a failed build fails its part only. */
 const builds = new Map<string, () => Promise<void>>([
   ['hosts', build],
   ['scripts', build],

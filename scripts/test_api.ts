@@ -1,7 +1,7 @@
 /**
- * `npm run test:api`: asks the service, on this machine only, for whatever openapi.json allows and forbids, and fails when
- * an answer is not described there (schemathesis, a property-based tester from PyPI, in a Python environment of its own).
- * `npm run test:api -- --examples 500` asks more, `--seed 7` makes the same choices again.
+ * `npm run test:api`: sends the service, on this machine only, requests that openapi.json allows and forbids, and fails when a
+ * response is not described there (schemathesis, a property-based tester from PyPI, in its own Python environment).
+ * `npm run test:api -- --examples 500` sends more, `--seed 7` repeats the choices of a run.
  */
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -19,13 +19,13 @@ const folder = join(root, 'tests/api');
 const environment = join(toolsFolder, 'python');
 const program = join(environment, 'bin/schemathesis');
 const requirements = join(folder, 'requirements.txt');
-/** The requirements that are installed; written last, so that a broken installation does not count. */
+/** The installed requirements; written last, so that a broken installation does not count. */
 const installedStamp = join(environment, '.installed-from');
 
 const PYTHON_IS_MISSING =
   'Python is missing, which the tester of the API needs: install Python 3.11 or newer with its venv (Debian, Ubuntu: `apt install python3 python3-venv`) and run the command again.';
 
-/** Makes sure of the tester and everything below it, at the pinned versions with the pinned hashes. */
+/** Installs the tester and its dependencies, at the pinned versions with the pinned hashes. */
 export async function ensureApiTester(): Promise<void> {
   const wanted = await readFile(requirements, 'utf8');
   const pinned = /^schemathesis==([^ ]+)/m.exec(wanted)?.[1];
@@ -50,16 +50,16 @@ export async function ensureApiTester(): Promise<void> {
 
 export type ApiRun = {
   ok: boolean;
-  /** What the tester says, with a request for each finding. */
+  /** The report of the tester, with a request for each finding. */
   report: string;
-  /** How many requests it made of the document. */
+  /** The number of requests made from the document. */
   cases: number;
 };
 
-/** Limits that nobody reaches: what is tested is everything behind them. */
+/** Limits that are never reached: the tests are about everything behind them. */
 export const API_VARIABLES = { RATE_LIMIT_BURST: '1000000/1', RATE_LIMIT_GENERATIONS: '1000000/1', RATE_LIMIT_CONCURRENT: '100' };
 
-/** Asks that service, for each operation with so many examples and in sequences of operations. */
+/** Tests that service, each operation with this many examples, and sequences of operations. */
 export async function testApi({ url, world }: Service, examples: number, seed: number): Promise<ApiRun> {
   const kept = await mkdtemp(join(tmpdir(), 'ai-sessions-api-'));
   try {
@@ -78,12 +78,12 @@ export async function testApi({ url, world }: Service, examples: number, seed: n
   }
 }
 
-/** The document with what a schema in it cannot know, and with the schema of a stream as the tester takes it: for each event. */
+/** The document with values that its schemas cannot contain, and with the schema of a stream for each event, as the tester expects it. */
 function forTester(models: string[]): object {
   const document = structuredClone(contract);
   const { schemas, examples } = document['components'];
   schemas.NewSession.properties.model.enum = models;
-  // Counted after its cleaning, a text that looks too long may hold.
+  // A text that looks too long may be valid after sanitizing.
   delete schemas.NewSession.properties.input_text.maxLength;
   examples.water_cycle.value.model = models[0];
   const events = Object.keys(schemas.EventStream['x-events']);
@@ -98,14 +98,14 @@ if (import.meta.main) {
     const seed = values.seed === undefined ? Math.floor(Math.random() * 2 ** 32) : wholeNumber(values.seed, 'seed');
     await ensureApiTester();
     await build();
-    const service = await step('starting the Worker and what it has around it', () => startOnWorkerd(API_VARIABLES));
+    const service = await step('starting the Worker in a local world', () => startOnWorkerd(API_VARIABLES));
     try {
-      const { ok, report, cases } = await step(`asking with ${examples} examples of each operation (--seed ${seed})`, () => testApi(service, examples, seed));
+      const { ok, report, cases } = await step(`testing with ${examples} examples of each operation (--seed ${seed})`, () => testApi(service, examples, seed));
       if (!ok) {
         console.error(report);
         throw new Failure(`An answer is not as openapi.json describes it: see above, and run it again with --seed ${seed}.`);
       }
-      console.log(`  ${cases} requests, and every answer is as openapi.json describes it`);
+      console.log(`  ${cases} requests, and openapi.json describes every response`);
     } finally {
       await service.close();
     }

@@ -1,4 +1,4 @@
-/** What the test runners found, added up for the closing line of `npm test`. */
+/** Adds up the results of the test runners for the last line of `npm test`. */
 
 export interface Counts {
   passed: number;
@@ -9,7 +9,7 @@ export const none: Counts = { passed: 0, failed: 0 };
 
 export const add = (a: Counts, b: Counts): Counts => ({ passed: a.passed + b.passed, failed: a.failed + b.failed });
 
-/** A runner that ran nothing, or ended badly without naming a failed test, is a failure that has to be counted. */
+/** Counts a failure for a runner that ran nothing, or that failed without a failed test. */
 export function judge(counts: Counts, endedWell: boolean): Counts {
   const ranNothing = counts.passed + counts.failed === 0;
   return ranNothing || (!endedWell && counts.failed === 0) ? { ...counts, failed: counts.failed + 1 } : counts;

@@ -2,10 +2,10 @@
 import { npmPackage } from './paths.ts';
 import { type Ended, type RunOptions, run } from './run_program.ts';
 
-/** To be run by Node; the project's own, because wrangler wants a newer one than many machines have. */
+/** Run with the project's own Node, because wrangler requires a newer one than many machines have. */
 export const wranglerProgram = npmPackage('wrangler', 'bin/wrangler.js');
 
-/** It tells nobody what is done here, and writes no log files into the home folder. */
+/** Disables wrangler's telemetry and its log files in the home folder. */
 export const quietWrangler = {
   WRANGLER_SEND_METRICS: 'false',
   WRANGLER_SEND_ERROR_REPORTS: 'false',
@@ -13,7 +13,7 @@ export const quietWrangler = {
   WRANGLER_WRITE_LOGS: 'false',
 };
 
-/** One command to its end. It has no terminal to ask in, so it never waits for an answer. */
+/** Runs one command to its end, without a terminal, so that it never waits for input. */
 export function wrangler(args: string[], options: RunOptions = {}): Promise<Ended> {
   return run(process.execPath, [wranglerProgram, ...args], { ...options, env: { ...quietWrangler, ...options.env } });
 }

@@ -1,7 +1,7 @@
 /**
- * The floor: plain JavaScript that makes the same hops (key set, user's object, row ∥ model, completing function) and does
- * nothing else. No checks, no limits on what is read, no errors, no restarts: what is left of a request when everything
- * that a service needs is taken away. `READ` says how the model's answer is read where nobody waits for single cards.
+ * The floor: plain JavaScript that makes the same hops (key set, user object, row ∥ model, `finish_ai_session`) and nothing
+ * else: no checks, no limits on reads, no errors, no restarts. `READ` sets how the model's answer is read where it is not
+ * streamed.
  */
 import { DurableObject } from 'cloudflare:workers';
 
@@ -150,7 +150,7 @@ function pieceOf(line) {
   return JSON.parse(line.slice('data: '.length)).choices[0]?.delta.content ?? '';
 }
 
-/** Calls `take` with each card as soon as its closing brace is there. */
+/** Calls `take` with each candidate as soon as its closing brace has arrived. */
 async function eachCandidate(answer, take) {
   const decoder = new TextDecoder();
   let rest = '';

@@ -1,10 +1,10 @@
-/** How long a card that the model has finished takes to the client: from the write of its last byte to its event. */
+/** Measures the delay of a streamed candidate: from the write of its last byte to its event at the client. */
 import { CONTENDERS, inTurn, type Measure } from '../bench.ts';
 import { eventsOf, send } from '../client.ts';
 import { type Goal, quantile, type RowHead } from '../figures.ts';
 
 const CARDS = 50;
-/** Faster than any model, slow enough that no target is still busy with the chunk before. */
+/** Faster than any model, slow enough that every target has processed the chunk before. */
 const CHUNK_DELAY_MS = 2;
 
 export const closingByte: Measure = {

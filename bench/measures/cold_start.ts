@@ -1,4 +1,4 @@
-/** From nothing to the first answer, over what a worker that does nothing needs; then the first generation. */
+/** Measures a cold start until the first response, above that of an empty worker; then the first generation. */
 import { randomUUID } from 'node:crypto';
 import { type Prepared, prepare } from '../bare_workerd.ts';
 import { type Bench, CONTENDERS, inTurn, type Measure } from '../bench.ts';
@@ -7,7 +7,7 @@ import type { Goal } from '../figures.ts';
 import { cpuMs } from '../processes.ts';
 import type { TargetName } from '../targets.ts';
 
-/** In a round: a start is over in a tenth of a second, and varies by as much. */
+/** Starts in a round: a start takes a tenth of a second, and varies by as much. */
 const STARTS = 3;
 
 type Start = { wall_ms: number; cpu_ms: number; post_ms: number; postCpu_ms: number };

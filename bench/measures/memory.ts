@@ -1,4 +1,4 @@
-/** Resident memory of a worker that has just started, and what it gains while it serves. */
+/** Measures the resident memory of a worker after its start, and its growth under load. */
 import { inTurns } from '../traffic.ts';
 import { CONTENDERS, type Measure } from '../bench.ts';
 import { send } from '../client.ts';

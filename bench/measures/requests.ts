@@ -1,4 +1,4 @@
-/** What requests cost: CPU, time, and how many there are a second, for each kind of answer. */
+/** Measures the CPU, time and throughput of requests, for each kind of response. */
 import { randomUUID } from 'node:crypto';
 import { inTurns } from '../traffic.ts';
 import { type Bench, CONTENDERS, type Contender, inTurn, type Measure } from '../bench.ts';
@@ -13,11 +13,11 @@ type Case = {
   work: string;
   settings: Partial<Settings>;
   targets: readonly TargetName[];
-  /** From those whose users are at their limit. */
+  /** On the targets whose users are at their limit. */
   limited?: true;
   request: (bench: Bench, user: string) => HttpRequest;
   isGood: (answer: Answer) => boolean;
-  /** Requests a round, one at a time and many at a time. */
+  /** Requests a round, sequential and concurrent. */
   counts: { one: number; many: number };
   goals: { cpu?: Goal; perSecond?: Goal };
 };
@@ -83,7 +83,7 @@ const cases: Case[] = [
   streamed(50, { one: 6, many: 16 }),
   // Many of these at once would take the peer minutes.
   streamed(200, { one: 2, many: 0 }),
-  // The peer reads the whole of what it has again for each piece: so many would take it hours.
+  // The peer parses its whole text again for each chunk: this many would take it hours.
   { ...streamed(2000, { one: 1, many: 0 }), targets: ['ours', 'floor'], goals: {} },
 ];
 
@@ -99,11 +99,11 @@ async function runCase(bench: Bench, round: number, { work, settings, targets, l
   await upstream.set(settings);
   for (const name of inTurn(targets, round)) {
     const target = limited ? bench.limited[name as Contender] : bench.targets[name];
-    // At their limit users are for a minute after they have been let in once.
+    // After one admitted request a user is at the limit for a minute.
     const users = limited ? bench.traffic.newUsers() : bench.traffic.users;
     const requestsOf = (count: number) => inTurns(users, Math.ceil(count * scale), (user) => request(bench, user));
     const [one, many] = [requestsOf(counts.one), requestsOf(counts.many)];
-    // So that their objects are in memory.
+    // Loads the users' objects into memory.
     const warmUp = inTurns(users, limited ? users.length : Math.min(users.length, one.length), (user) => request(bench, user));
     await load(target, upstream, warmUp, MANY_AT_ONCE, limited ? isCreated : isGood);
 
@@ -119,7 +119,7 @@ async function runCase(bench: Bench, round: number, { work, settings, targets, l
   }
 }
 
-/** Whether the cost of a streamed card grows with the number of cards before it: 1 or less is linear. */
+/** Measures whether the cost of a streamed candidate grows with their number: 1 or less is linear. */
 const linear: Measure = {
   title: 'streamed answers, a card of many over a card of 8',
   when: 'once',

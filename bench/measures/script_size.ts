@@ -1,4 +1,4 @@
-/** What is uploaded, and read at every cold start. */
+/** Measures the upload, which every cold start reads. */
 import { CONTENDERS, type Measure } from '../bench.ts';
 import { gzippedKb } from '../targets.ts';
 

@@ -1,4 +1,4 @@
-/** How often the neighbours are asked for one generation, and how many connections are opened for it. */
+/** Counts the upstream requests of a generation, and the connections that are opened for it. */
 import { inTurns } from '../traffic.ts';
 import { CONTENDERS, type Measure } from '../bench.ts';
 import { load } from '../load.ts';

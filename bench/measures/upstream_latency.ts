@@ -1,4 +1,4 @@
-/** What a caller waits for when the neighbours take the time that they take. */
+/** Measures the time of a generation with realistic upstream delays. */
 import { inTurns } from '../traffic.ts';
 import { CONTENDERS, inTurn, type Measure } from '../bench.ts';
 import { quantile } from '../figures.ts';

@@ -1,4 +1,4 @@
-/** Supabase access tokens, checked against the project's key set. */
+/** Verifies Supabase access tokens with the project's key set. */
 import { createMiddleware } from 'hono/factory';
 import { createRemoteJWKSet, errors, jwtVerify } from 'jose';
 import { z } from 'zod';

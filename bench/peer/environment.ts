@@ -1,4 +1,4 @@
-/** What a deployment of the peer has, and what its requests carry along. */
+/** The bindings of the peer, and the context of its requests. */
 import type { Limiter } from './limiter.ts';
 
 export type Environment = {

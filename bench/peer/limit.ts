@@ -1,4 +1,4 @@
-/** Each user's limit, told in the RateLimit fields. */
+/** Enforces the limit of each user, and sends the RateLimit fields. */
 import { createMiddleware } from 'hono/factory';
 import type { AppContext } from './environment.ts';
 import { problem } from './problem.ts';

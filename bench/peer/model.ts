@@ -1,4 +1,4 @@
-/** The model behind OpenRouter: one completion for the plain form, the AI SDK where cards are streamed. */
+/** The model behind OpenRouter: one completion in sync mode, the AI SDK where candidates are streamed. */
 import { createOpenRouter } from '@openrouter/ai-sdk-provider';
 import { Output, streamText } from 'ai';
 import { z } from 'zod';

@@ -1,4 +1,4 @@
-/** Errors in the shape of RFC 9457. */
+/** Errors in the format of RFC 9457. */
 import type { Context } from 'hono';
 import type { ContentfulStatusCode } from 'hono/utils/http-status';
 import type { AppContext } from './environment.ts';

@@ -1,32 +1,32 @@
-// The trap guard: answers when the Wasm module cannot, because it was torn down.
+// The trap guard: responds when the Wasm module cannot, because it was torn down.
 //
-// A trap in Wasm (a panic, memory at its end) unwinds nothing: the promise of every request that waits in the instance
-// stays open for ever, the platform cuts those requests after a while without a CORS header, and the page cannot read why.
-// So each request also waits for the news of a trap. workers-rs makes a new instance before the next request. Generations
-// live in Durable Objects, whose alarm takes them up again. A stream that an object has open would stay open as well, and
-// silent: so each object waits for the news too, and is reset, which breaks its streams off for their readers to come back.
+// A trap in Wasm (a panic, no memory) unwinds nothing: the promises of waiting requests stay pending, the platform cuts those
+// requests later without a CORS header, and a page cannot read the error. So each request also waits for a trap. workers-rs
+// makes a new instance before the next request. Generations run in Durable Objects, whose alarm resumes them. An open stream
+// of an object would stay open and silent: so each object waits for a trap too, and is reset, which cuts its streams, so that
+// subscribers reconnect.
 //
-// `scripts/build.ts` puts this file around what worker-build makes ("worker-build" below). It decides nothing else.
+// `scripts/build.ts` wraps the output of worker-build ("worker-build" below) in this file.
 
 import Worker, { UserSessions as Module } from 'worker-build';
 
-/** Those who wait for the instance that runs now. */
+/** The callbacks of everything that waits for the current instance. */
 const waiting = new Set();
-/** An object that was evicted waits for nothing. */
+/** Removes the callback of an evicted object. */
 const evicted = new FinalizationRegistry((tornDown) => waiting.delete(tornDown));
 
 addEventListener('error', ({ error }) => {
-  // A trap in a task comes wrapped by wasm-bindgen, with the trap as its cause.
+  // wasm-bindgen wraps a trap in a task, with the trap as the cause.
   const trap = [error, error?.cause].find((thrown) => thrown instanceof WebAssembly.RuntimeError);
   if (trap) for (const tornDown of waiting) tornDown(trap);
 });
 
-/** What the module answers; fails when it is torn down meanwhile. */
-async function answerOf(ask) {
+/** Runs a call of the module; fails if the module is torn down meanwhile. */
+async function guarded(call) {
   let tornDown;
   const trapped = new Promise((_, reject) => waiting.add((tornDown = reject)));
   try {
-    return await Promise.race([ask(), trapped]);
+    return await Promise.race([call(), trapped]);
   } finally {
     waiting.delete(tornDown);
   }
@@ -35,7 +35,7 @@ async function answerOf(ask) {
 export default {
   async fetch(request, env, context) {
     try {
-      return await answerOf(() => new Worker(context, env).fetch(request));
+      return await guarded(() => new Worker(context, env).fetch(request));
     } catch (error) {
       return internal(request, env, error);
     }
@@ -43,8 +43,7 @@ export default {
 };
 
 /**
- * The object. One that fails is asked once more by the edge, and is a new instance then; an alarm that fails is repeated
- * by the platform.
+ * The user object. The edge repeats a failed call once, on a new instance; the platform repeats a failed alarm.
  */
 export class UserSessions {
   #module;
@@ -61,15 +60,15 @@ export class UserSessions {
   }
 
   fetch(request) {
-    return answerOf(() => this.#module.fetch(request));
+    return guarded(() => this.#module.fetch(request));
   }
 
   alarm() {
-    return answerOf(() => this.#module.alarm());
+    return guarded(() => this.#module.alarm());
   }
 }
 
-/** The problem `internal`, in the shape of `problem.rs`; a test compares the two. */
+/** The problem `internal`, in the format of `problem.rs`; a test compares the two. */
 function internal(request, env, error) {
   const sent = request.headers.get('x-request-id') ?? '';
   const request_id = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(sent) ? sent.toLowerCase() : uuidV7();
@@ -89,7 +88,7 @@ function internal(request, env, error) {
     'access-control-expose-headers': 'X-Request-Id',
     vary: 'Origin',
   });
-  // As `config.rs` reads them: of the web in lower case, of an app only the scheme.
+  // Like `config.rs`: origins of the web in lower case, of an app only the scheme.
   const inBrowsersCase = (origin) => origin.trim().replace(/^(https?:.*|[^:]*)/i, (part) => part.toLowerCase());
   const allowed = String(env.ALLOWED_ORIGINS ?? '').split(',').map(inBrowsersCase);
   const origin = request.headers.get('origin');
