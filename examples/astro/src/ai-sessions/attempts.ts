@@ -1,27 +1,26 @@
 /**
- * Which `Idempotency-Key` a text gets, so that the same text is paid for once, in however many tabs it is sent, and can be
- * paid for again on purpose.
+ * The `Idempotency-Key` of a text: the same text is charged once in any number of tabs, and again only on request.
  *
- * The key is a hash of user, text (as the service cleans it), model, day and attempt. Day and attempt stand in a storage
+ * The key is a hash of user, text (sanitized as by the service), model, day and attempt. Day and attempt are kept in a storage
  * that the user's tabs share (`localStorage`):
- *   - Two tabs that send the same text make the same key, at the same time or one after the other. The later one gets what
- *     there is already.
- *   - "Make new cards" goes on to the attempt after the one whose cards are on the screen. Two tabs that show the same cards
- *     go on to the same attempt.
- *   - A key holds for 24 h. After that the text starts anew, on another day, so that no old key comes back. A storage that
- *     was emptied on the same day makes the same key again: the worst that happens is that nothing is paid.
+ *   - Two tabs that send the same text have the same key, at the same time or one after the other. The later one receives
+ *     the existing candidates.
+ *   - "Make new cards" takes the attempt after the one whose cards are shown. Two tabs that show the same cards take the
+ *     same attempt.
+ *   - A key is valid for 24 h. After that the text starts again, on another day, so that no old key is reused. A storage that
+ *     was emptied on the same day makes the same key again, which at worst charges nothing.
  */
 import type { NewSession } from './documents.ts';
 import { sanitize } from './text.ts';
 
-/** What is needed of `localStorage`. */
+/** The required part of `localStorage`. */
 export type SharedStorage = Pick<Storage, 'getItem' | 'setItem'>;
 
 export interface Attempt {
   key: string;
   /** 0 for the first. */
   number: number;
-  /** This key was taken before, here or in another tab: what it gives was asked for already. */
+  /** The key was used before, here or in another tab. */
   known: boolean;
 }
 
@@ -31,7 +30,7 @@ type Records = { [text: string]: Latest };
 const ITEM = 'ai-sessions.attempts';
 const KEY_LIFE_MS = 86_400_000;
 
-/** The attempt for this text: the latest one that any tab has made, or the one after `after` if that is later. */
+/** The attempt for this text: the latest one of any tab, or the one after `after` if that is later. */
 export async function attemptFor(storage: SharedStorage, userId: string, request: NewSession, now_ms: number, after?: Attempt): Promise<Attempt> {
   const text = await hash([userId, request.model, sanitize(request.input_text)]);
   const records = readRecords(storage, now_ms);
@@ -51,13 +50,13 @@ export async function attemptFor(storage: SharedStorage, userId: string, request
 
 const keyOf = (text: string, { day, number }: Latest) => hash([text, day, number]);
 
-/** Those whose keys still hold. */
+/** The attempts with valid keys. */
 function readRecords(storage: SharedStorage, now_ms: number): Records {
   try {
     const all = JSON.parse(storage.getItem(ITEM) ?? '{}') as Records;
     return Object.fromEntries(Object.entries(all).filter(([, { since_ms }]) => now_ms - since_ms < KEY_LIFE_MS));
   } catch {
-    // No storage, or somebody else's words in it: as if there were none.
+    // No storage, or foreign content: treated as empty.
     return {};
   }
 }
@@ -66,7 +65,7 @@ function writeRecords(storage: SharedStorage, records: Records): void {
   try {
     storage.setItem(ITEM, JSON.stringify(records));
   } catch {
-    // Full or forbidden: the keys of today's first attempts are the same all the same.
+    // Full or forbidden: the keys of today's first attempts are still the same.
   }
 }
 

@@ -1,9 +1,9 @@
 /**
- * The service, for a page: create (plain, streamed, async), read, list, cancel. Needs nothing but `fetch`.
+ * The client for a page: create (sync, stream, async), read, list, cancel. Requires only `fetch`.
  *
- * What it does by itself: sends an `Idempotency-Key` with whatever costs money, so that asking again after a broken
- * connection never pays twice; takes up a stream where it broke; renews a token that has expired, once; turns every answer
- * that is no success into a typed error (errors.ts). What it does when told to (`wait_s`): waits for `Retry-After`.
+ * It sends an `Idempotency-Key` with every request that is charged, so that a retry after a broken connection is never charged
+ * twice; resumes a broken stream; renews an expired token once; turns every error response into a typed error (errors.ts).
+ * With `wait_s` it also waits for `Retry-After`.
  */
 import type * as documents from './documents.ts';
 import type { Created, Model, Models, NewSession, Problem, Session, SessionList } from './documents.ts';
@@ -13,13 +13,13 @@ import { openLine, type Pause, pause as realPause } from './line.ts';
 import { type Quota, readQuota } from './quota.ts';
 
 export interface ConnectOptions {
-  /** Where the service is, without a slash at the end. */
+  /** The URL of the service, without a slash at the end. */
   url: string;
-  /** The user's access token; `renew` says that the service has called the last one expired. Undefined: signed out. */
+  /** The user's access token; `renew`: the service has rejected the last one as expired. Undefined: signed out. */
   accessToken: (renew: boolean) => Promise<string | undefined>;
-  /** Called with what is left whenever an answer tells it. */
+  /** Called with the limits of every response that has them. */
   onQuota?: (quota: Quota[]) => void;
-  /** The ways to the outside, for tests. */
+  /** Replaceable for tests. */
   fetch?: typeof fetch;
   pause?: Pause;
 }
@@ -28,11 +28,11 @@ export interface CreateOptions {
   /** 1 to 255 visible characters; default: a random one for each call. The same key and request give the same session. */
   key?: string;
   signal?: AbortSignal;
-  /** The most seconds to spend on waiting for `Retry-After`, in all; default 0: the error is thrown at once. */
+  /** The maximum of seconds to wait for `Retry-After`, in total; default 0: the error is thrown at once. */
   wait_s?: number;
 }
 
-/** A place in a session's stream: what to keep if it is to go on after a reload of the page. */
+/** A place in a session's stream, to be kept for resuming it after a reload of the page. */
 export interface StreamPlace {
   id?: string;
   lastEventId?: string;
@@ -44,40 +44,40 @@ export type SessionEvent = { lastEventId: string } & (
   | ({ type: 'done' } & documents.DoneEvent)
 );
 
-/** The line broke, and is tried again by itself; and it holds again. */
+/** The connection broke and is retried; the connection is restored. */
 export type LineEvent = { type: 'interrupted'; offline: boolean } | { type: 'resumed' };
 
 export interface AiSessions {
-  /** The default first. Waits out a connection that breaks: a page can do nothing without them. */
+  /** The models, the default first. Retries broken connections: a page cannot work without them. */
   models(signal?: AbortSignal): Promise<Model[]>;
-  /** Waits for the whole answer. */
+  /** Creates a session and waits for its candidates. */
   create(request: NewSession, options?: CreateOptions): Promise<Created>;
-  /** Starts and comes back at once (`Prefer: respond-async`); `ended` waits for the rest. */
+  /** Starts a session and returns at once (`Prefer: respond-async`); `ended` waits for its end. */
   createAsync(request: NewSession, options?: CreateOptions): Promise<Session>;
-  /** Card by card. Ends after `done`; an `error` event is thrown as a `ProblemError`. */
+  /** Creates a session and yields its events. Ends after `done`; an `error` event is thrown as a `ProblemError`. */
   stream(request: NewSession, options?: CreateOptions & { from?: StreamPlace }): AsyncGenerator<SessionEvent | LineEvent>;
-  /** The same for a session that was started before, from its beginning or after an event. */
+  /** Yields the events of an existing session, from its beginning or after an event. */
   subscribe(id: string, options?: { lastEventId?: string; signal?: AbortSignal }): AsyncGenerator<SessionEvent | LineEvent>;
   read(id: string, signal?: AbortSignal): Promise<Session>;
-  /** Reads the session until it is not generating any more. */
+  /** Reads the session until it has ended. */
   ended(id: string, signal?: AbortSignal): Promise<Session>;
   list(page?: { limit?: number; before?: string; signal?: AbortSignal }): Promise<SessionList>;
   /** Stops a running generation; complete cards are kept. `not_running` if it has ended already. */
   cancel(id: string, signal?: AbortSignal): Promise<void>;
 }
 
-/** Attempts in a row that bring nothing, before it is told: two minutes with the pauses between them. */
+/** Attempts in a row without an event before an error: two minutes with the pauses between them. */
 const ATTEMPTS_MAX = 12;
 const PAUSE_FIRST_MS = 500;
 const PAUSE_MAX_MS = 15_000;
-/** Between two looks at a running session, where the answer does not say. */
+/** Between two reads of a running session, without a Retry-After. */
 const LOOK_AGAIN_S = 2;
 
 type Outgoing = { method?: string; headers?: Record<string, string>; body?: NewSession; signal?: AbortSignal | undefined };
 type Opening = { place: StreamPlace; headers: Record<string, string>; signal: AbortSignal };
 
 export function connect({ url, accessToken, onQuota, fetch: doFetch = (...request) => fetch(...request), pause = realPause }: ConnectOptions): AiSessions {
-  /** One request; an answer that is no success is thrown. */
+  /** Sends a request; throws an error response. */
   async function send(path: string, request: Outgoing = {}, renew = false): Promise<Response> {
     const { method = 'GET', headers = {}, body, signal = null } = request;
     const token = await accessToken(renew);
@@ -103,13 +103,13 @@ export function connect({ url, accessToken, onQuota, fetch: doFetch = (...reques
     return bodyOf<T>(await send(path, request));
   }
 
-  /** A POST that may be sent as often as needed: its key makes it one. */
+  /** Sends a POST that may be repeated: its key makes it one session. */
   function post<T>(body: NewSession, options: CreateOptions, headers: Record<string, string>): Promise<T> {
     const withKey = { ...headers, 'idempotency-key': quoted(options.key ?? crypto.randomUUID()) };
     return patiently(() => sendForJson<T>('/ai-sessions', { method: 'POST', headers: withKey, body, signal: options.signal }), options);
   }
 
-  /** Waits for `Retry-After` as long as it was told to, and out the breaks of the connection. */
+  /** Waits for `Retry-After` up to the maximum, and retries broken connections. */
   async function patiently<T>(attempt: () => Promise<T>, { wait_s = 0, signal = never }: { wait_s?: number; signal?: AbortSignal | undefined }, attemptsMax = ATTEMPTS_MAX): Promise<T> {
     let left_s = wait_s;
     for (let breaks = 1; ; ) {
@@ -148,17 +148,17 @@ export function connect({ url, accessToken, onQuota, fetch: doFetch = (...reques
           yield known;
           if (known.type === 'done') return;
         }
-        // The body ended without `done` or `error`: the line broke, politely.
+        // The body ended without `done` or `error`: the connection broke.
       } catch (error) {
         const lineBroke = error instanceof ConnectionError || isAbort(error);
         if (signal.aborted || !lineBroke) throw error;
       } finally {
         line.close();
       }
-      // A page that knows itself offline waits for as long as that takes.
+      // An offline page waits without a limit.
       const offline = globalThis.navigator?.onLine === false;
       breaks = offline ? Math.min(breaks + 1, ATTEMPTS_MAX / 2) : breaks + 1;
-      if (breaks >= ATTEMPTS_MAX) throw new ConnectionError('the connection broke and cannot be had again');
+      if (breaks >= ATTEMPTS_MAX) throw new ConnectionError('the connection broke and could not be restored');
       isBroken = true;
       yield { type: 'interrupted', offline };
       await pause(backoff_ms(breaks), signal, 'online');
@@ -181,7 +181,7 @@ export function connect({ url, accessToken, onQuota, fetch: doFetch = (...reques
         if (place.id !== undefined) return send(eventsPath(place.id), { headers, signal });
         const withKey = { ...headers, 'idempotency-key': quoted(key) };
         const attempt = () => send('/ai-sessions', { method: 'POST', headers: withKey, body: request, signal });
-        // Breaks are told by `follow`, so one attempt is enough here.
+        // `subscribe` reports breaks, so one attempt is enough here.
         return patiently(attempt, { ...options, signal }, 1);
       };
       return subscribe(open, from, options.signal);
@@ -220,13 +220,13 @@ const never = new AbortController().signal;
 const sessionPath = (id: string) => `/ai-sessions/${encodeURIComponent(id)}`;
 const eventsPath = (id: string) => `${sessionPath(id)}/events`;
 
-/** A string of structured fields (RFC 9651), as the draft of `Idempotency-Key` wants it. */
+/** A string of structured fields (RFC 9651), as the draft of `Idempotency-Key` requires. */
 const quoted = (key: string) => `"${key.replace(/["\\]/g, '\\$&')}"`;
 
-/** Exponential, and spread by half, so that the pages that one outage stopped do not come back together. */
+/** Exponential, with half of it random, so that pages do not all reconnect at once after an outage. */
 const backoff_ms = (breaks: number) => Math.min(PAUSE_FIRST_MS * 2 ** (breaks - 1), PAUSE_MAX_MS) * (0.5 + Math.random() / 2);
 
-/** Rejects with what it was: an abort, or else a connection that broke. */
+/** Rejects with the abort, or with a broken connection. */
 function broken(what: string): (cause: unknown) => never {
   return (cause) => {
     throw isAbort(cause) ? cause : new ConnectionError(what, { cause });
@@ -239,7 +239,7 @@ function bodyOf<T>(response: Response): Promise<T> {
 
 const emptyBody = () => new Blob([]).stream();
 
-/** An event of a session; undefined for one that a later version of the service may add. */
+/** An event of a session; undefined for an unknown one, which a later version of the service may add. */
 function sessionEvent({ type, data, id: lastEventId }: StreamEvent): SessionEvent | undefined {
   switch (type) {
     case 'session':

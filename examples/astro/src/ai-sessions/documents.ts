@@ -1,4 +1,4 @@
-/** What the service takes and answers: names for what openapi.ts, which is made from its OpenAPI document, has of it. */
+/** Names for the request and response types of openapi.ts, which is generated from the OpenAPI document. */
 import type { components } from './openapi.ts';
 
 type Schemas = components['schemas'];

@@ -1,11 +1,11 @@
-/** What can go wrong: the service says no (`ProblemError`), or nobody answers (`ConnectionError`). */
+/** The errors: a problem of the service (`ProblemError`), or no response (`ConnectionError`). */
 import type { Problem, ProblemCode } from './documents.ts';
 
-/** The service's own answer, as `application/problem+json` (RFC 9457). */
+/** An error response of the service, as `application/problem+json` (RFC 9457). */
 export class ProblemError extends Error {
   override name = 'ProblemError';
   readonly problem: Problem;
-  /** Seconds, when the answer told when to come back. */
+  /** Seconds, if the response has a Retry-After. */
   readonly retryAfter_s: number | undefined;
 
   constructor(problem: Problem, retryAfter_s?: number) {
@@ -24,7 +24,7 @@ export class ProblemError extends Error {
   }
 }
 
-/** No answer of the service: the network is away, the connection broke, or something in between spoke. */
+/** No response of the service: the network is down, the connection broke, or a proxy responded. */
 export class ConnectionError extends Error {
   override name = 'ConnectionError';
 }
@@ -33,16 +33,16 @@ export function isAbort(error: unknown): boolean {
   return error instanceof DOMException && error.name === 'AbortError';
 }
 
-/** The error that a response other than 2xx is. */
+/** The error of a response other than 2xx. */
 export async function errorOf(response: Response): Promise<ProblemError | ConnectionError> {
   const isProblem = response.headers.get('content-type')?.startsWith('application/problem+json') === true;
   const problem = isProblem ? await response.json().catch(() => undefined) : undefined;
   if (problem !== undefined) return new ProblemError(problem as Problem, retryAfter_s(response));
-  // A proxy's page is no word of the service; with a key, asking again is harmless.
+  // A proxy's page is no response of the service; with a key, a retry is harmless.
   return new ConnectionError(`an answer ${response.status} that is not the service's`);
 }
 
-/** Whole seconds, the one form that the service uses. */
+/** Whole seconds, the only format that the service uses. */
 export function retryAfter_s(response: Response): number | undefined {
   const field = response.headers.get('retry-after') ?? '';
   return /^\d+$/.test(field) ? Number(field) : undefined;

@@ -1,17 +1,17 @@
 /**
- * Reads Server-Sent Events (WHATWG HTML, 9.2.6) out of a response's body, whatever the borders of its chunks.
- * Not `EventSource`: that can send neither a token nor a body.
+ * Reads Server-Sent Events (WHATWG HTML, 9.2.6) from a response's body in any chunks. Not `EventSource`, which can send neither
+ * a token nor a body.
  */
 import { ConnectionError, isAbort } from './errors.ts';
 
 export interface StreamEvent {
   type: string;
   data: string;
-  /** The last one that was seen, as the standard has it; empty before the first. */
+  /** The last id so far, as in the standard; empty before the first. */
   id: string;
 }
 
-/** A card has some 1200 characters; a stream that sends a hundred times as much in one event is not this service's. */
+/** A candidate has some 1200 characters; an event a hundred times as long is not of this service. */
 const EVENT_CHARS_MAX = 131_072;
 
 export class EventReader {
@@ -22,7 +22,7 @@ export class EventReader {
   #id = '';
   #chars = 0;
 
-  /** The events that are whole now. */
+  /** Takes the next text; returns the events that are complete now. */
   push(text: string): StreamEvent[] {
     const events: StreamEvent[] = [];
     for (const line of this.#lines(text)) {
@@ -80,7 +80,7 @@ export async function* eventsIn(body: ReadableStream<Uint8Array>, alive: () => v
       yield* events.push(decoder.decode(value, { stream: true }));
     }
   } finally {
-    // Whoever stops listening closes the connection. The generation goes on all the same.
+    // A reader that stops closes the connection. The generation continues.
     reader.cancel().catch(() => {});
   }
 }

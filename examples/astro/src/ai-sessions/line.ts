@@ -1,15 +1,15 @@
-/** A connection that a stream comes over, and the pauses between two of them. */
+/** The connection of a stream, and the pauses between two connections. */
 
-/** Waits; `online` ends it early when the browser says that the network is back. Rejects when the signal aborts. */
+/** Waits; `online` ends the wait early when the browser is online again. Rejects when the signal aborts. */
 export type Pause = (ms: number, signal: AbortSignal, wakeUpBy?: 'online') => Promise<void>;
 
-/** The service sends a comment every 15 s: when three are missing, the line is dead. */
+/** The service sends a comment every 15 s: after three missing ones the connection is lost. */
 const SILENCE_MAX_MS = 45_000;
 
 export interface Line {
-  /** Aborts when the line is silent for too long, the browser goes offline, or the caller aborts. */
+  /** Aborts when the connection is silent for too long, the browser goes offline, or the caller aborts. */
   signal: AbortSignal;
-  /** To be called at every sign of life. */
+  /** Call it for every received chunk. */
   alive(): void;
   close(): void;
 }

@@ -1,12 +1,12 @@
-/** What is left of each limit: the fields RateLimit-Policy and RateLimit (draft-ietf-httpapi-ratelimit-headers). */
+/** The remaining quota of each limit, from RateLimit-Policy and RateLimit (draft-ietf-httpapi-ratelimit-headers). */
 
 export interface Quota {
   policy: string;
-  /** How many in `window_s`; undefined if the policy's field is missing. */
+  /** The quota of `window_s`; undefined if the policy's field is missing. */
   limit: number | undefined;
   window_s: number | undefined;
   remaining: number;
-  /** Seconds until more is there; undefined where the service does not tell. */
+  /** Seconds until more is available; undefined if the service does not send it. */
   reset_s: number | undefined;
 }
 

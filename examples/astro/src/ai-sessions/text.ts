@@ -1,6 +1,6 @@
 /**
- * The service's rule for texts (src/input/sanitize.rs), so that a page counts what the service will count.
- * tests/fixtures/texts.json holds both to the same cases.
+ * The service's rule for texts (src/input/sanitize.rs), so that a page counts as the service does. Both are tested with
+ * tests/fixtures/texts.json.
  */
 
 export const INPUT_TEXT_MIN = 1000;
@@ -10,8 +10,8 @@ export const INPUT_TEXT_MAX = 10_000;
 const REMOVED = /[\0-\x08\x0b-\x1f\x7f-\x9f\ufeff\u{e0000}-\u{e007f}]/gu;
 
 /**
- * The text as the service keeps it. Half a surrogate pair, which JSON cannot carry, becomes U+FFFD. `trim` takes what
- * Unicode calls white space: what the two lists differ in (U+0085, U+FEFF) is removed before.
+ * Sanitizes a text as the service does. Half a surrogate pair, which JSON cannot contain, becomes U+FFFD. `trim` removes
+ * Unicode white space: the characters in which the two lists differ (U+0085, U+FEFF) are removed before.
  */
 export function sanitize(text: string): string {
   return text.toWellFormed().replace(/\r\n?/g, '\n').replace(REMOVED, '').trim();

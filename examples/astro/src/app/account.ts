@@ -1,4 +1,4 @@
-/** Who is signed in, by Supabase. */
+/** The signed-in user, by Supabase. */
 import { createClient, isAuthRetryableFetchError } from '@supabase/supabase-js';
 import { ConnectionError } from '../ai-sessions/errors.ts';
 import type { Settings } from './settings.ts';
@@ -9,9 +9,9 @@ export interface User {
 }
 
 export interface Account {
-  /** Called with the user now and at every change, in other tabs too; undefined: signed out. */
+  /** Called with the current user and at every change, in other tabs too; undefined: signed out. */
   watch(changed: (user: User | undefined) => void): void;
-  /** Answers the sentence for what went wrong, if something did. */
+  /** Returns the sentence for an error, if there is one. */
   signIn(email: string, password: string): Promise<string | undefined>;
   signUp(email: string, password: string): Promise<string | undefined>;
   signOut(): Promise<void>;
@@ -25,10 +25,10 @@ export function openAccount({ supabaseUrl, supabaseAnonKey }: Settings): Account
       let lastId: string | undefined | null = null;
       auth.onAuthStateChange((_, session) => {
         const user = session?.user;
-        // A renewed token is no other user.
+        // A renewed token is the same user.
         if (user?.id === lastId) return;
         lastId = user?.id;
-        // Not inside the callback: supabase-js holds its lock there.
+        // Outside the callback, in which supabase-js holds its lock.
         setTimeout(() => changed(user === undefined ? undefined : { id: user.id, email: user.email ?? '' }));
       });
     },

@@ -1,4 +1,4 @@
-/** One proposed card, and what the learner makes of it. */
+/** One proposed card, and the learner's decision on it. */
 import type { Candidate } from '../ai-sessions/documents.ts';
 import { countCharacters, sanitize } from '../ai-sessions/text.ts';
 import type { Decision } from './decisions.ts';
@@ -30,7 +30,7 @@ export function cardView(card: Candidate, decided: Decision, changed: (decision:
     within(element, '.prompt').textContent = card.prompt;
     element.dataset['verdict'] = decision.verdict ?? 'open';
     for (const verdict of ['kept', 'rejected'] as const) button(verdict).setAttribute('aria-pressed', String(decision.verdict === verdict));
-    // Twenty buttons called “Keep” are told apart by their card.
+    // Twenty buttons called “Keep” are distinguished by their card.
     for (const what of ['kept', 'edit', 'rejected']) button(what).setAttribute('aria-label', `${button(what).textContent}: ${text.front}`);
   }
 
@@ -51,7 +51,7 @@ export function cardView(card: Candidate, decided: Decision, changed: (decision:
   }
 
   for (const verdict of ['kept', 'rejected'] as const) {
-    // Pressed a second time, the card is open again.
+    // A second press reverts the decision.
     button(verdict).addEventListener('click', () => decide({ ...decision, verdict: decision.verdict === verdict ? undefined : verdict }));
   }
   button('edit').addEventListener('click', () => edit(true));
@@ -65,7 +65,7 @@ export function cardView(card: Candidate, decided: Decision, changed: (decision:
     const wrong = tooLong('front', edited.front, FRONT_MAX) ?? tooLong('back', edited.back, BACK_MAX);
     message.textContent = wrong ?? '';
     if (wrong !== undefined) return;
-    // Who mends a card wants it.
+    // An edited card counts as kept.
     decide({ verdict: 'kept', edited });
     edit(false);
   });

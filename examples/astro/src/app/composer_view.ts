@@ -1,4 +1,4 @@
-/** The text, its count, the model and what is left of the limits. */
+/** The text, its count, the model and the remaining quota. */
 import type { Model, NewSession } from '../ai-sessions/documents.ts';
 import type { Quota } from '../ai-sessions/quota.ts';
 import { countCharacters, INPUT_TEXT_MAX, INPUT_TEXT_MIN, sanitize } from '../ai-sessions/text.ts';
@@ -7,23 +7,23 @@ import { keep, readKept } from './kept.ts';
 import { count, tellLeft } from './sentences.ts';
 
 export interface ComposerView {
-  /** Whose text it is: another one's is not shown. */
+  /** Sets the user, whose draft alone is shown. */
   setOwner(userId: string): void;
-  /** Takes the text off the screen. */
+  /** Clears the text on the screen. */
   clear(): void;
   setModels(models: Model[]): void;
   modelsFailed(): void;
   setQuota(quota: Quota[]): void;
-  /** While something runs, or a limit holds, or the text does not fit, the button says no. */
+  /** Disables the button during a generation or a limit, or with an invalid text. */
   setBusy(busy: boolean): void;
   focus(): void;
 }
 
-/** A draft is a tab's own, and survives a reload and a sign-in that ran out; signing out removes it. */
+/** A draft belongs to a tab, and survives a reload and an expired sign-in; signing out removes it. */
 const DRAFT = 'cards.draft';
 type Draft = { owner: string; text: string };
 
-/** A listener hears how long the text is when the typing rests. */
+/** A screen reader announces the length of the text when typing pauses. */
 const ANNOUNCE_AFTER_MS = 1200;
 const RUNS_SHORT = 2;
 const PLANNED_BY = 'generations';
@@ -59,7 +59,7 @@ export function composerView(submitted: (request: NewSession) => void): Composer
 
   form.addEventListener('submit', (event) => {
     event.preventDefault();
-    // The button stays a control that can be reached and read out; it just says why not.
+    // The button stays reachable and readable, and says why it is disabled.
     if (busy) return;
     const sentence = measure();
     if (form.dataset['fits'] !== 'yes') {
@@ -91,7 +91,7 @@ export function composerView(submitted: (request: NewSession) => void): Composer
       model.replaceChildren(new Option('The models cannot be loaded: reload the page', ''));
     },
     setQuota(quota) {
-      // People plan by the generations; the other limits are shown when they run short.
+      // People plan by generations; the other limits are shown when they are nearly exhausted.
       const shown = quota.filter(({ policy, remaining }) => policy === PLANNED_BY || remaining <= RUNS_SHORT);
       const order = ({ policy }: Quota) => Number(policy !== PLANNED_BY);
       byId('quota').textContent = shown.toSorted((a, b) => order(a) - order(b)).map(tellLeft).filter((words) => words !== '').join(' · ');

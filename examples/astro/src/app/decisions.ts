@@ -1,6 +1,6 @@
 /**
- * What a learner makes of the proposed cards: keeps, edits or rejects them. Kept in this browser; an app of your own puts
- * kept cards into its own table here.
+ * The learner's decisions on proposed cards: kept, edited, rejected. Stored in this browser; an app of your own would store
+ * kept cards in its own table here.
  */
 import type { Candidate } from '../ai-sessions/documents.ts';
 import { keep, readKept } from './kept.ts';
@@ -9,7 +9,7 @@ export type Verdict = 'kept' | 'rejected';
 
 export interface Decision {
   verdict?: Verdict | undefined;
-  /** The learner's own words. */
+  /** The edited texts. */
   edited?: { front: string; back: string };
 }
 
@@ -23,14 +23,14 @@ export const readDecisions = (sessionId: string): Decisions => readKept<Decision
 export const keepDecisions = (sessionId: string, decisions: Decisions) => keep(localStorage, item(sessionId), decisions);
 
 /**
- * A spreadsheet takes a cell that begins like this for a formula, which can send the other cells away. White space, quotes and
- * invisible characters in front do not hide the sign from every program; East Asian spreadsheets take the full-width signs too.
+ * A spreadsheet reads a cell with this beginning as a formula, which can send the other cells elsewhere. Some programs skip
+ * white space, quotes and invisible characters before the sign; East Asian spreadsheets accept the full-width signs too.
  */
 const FORMULA = /^(?:[\t\r]|[\s"'\p{Cf}]*[=+\-@\uff1d\uff0b\uff0d\uff20])/u;
 
 /**
- * The kept cards as CSV (RFC 4180), which flashcard programs read: front, back. A cell that a spreadsheet would take for a
- * formula gets an apostrophe in front, with which spreadsheets mark a text.
+ * The kept cards as CSV (RFC 4180), which flashcard programs read: front, back. A cell that a spreadsheet would read as a
+ * formula has an apostrophe in front, which marks a text.
  */
 export function csvOf(cards: Candidate[], decisions: Decisions): string {
   const quoted = (text: string) => `"${FORMULA.test(text) ? "'" : ''}${text.replaceAll('"', '""')}"`;

@@ -1,11 +1,11 @@
-/** The page's elements, by their id; one that is missing is a fault of the page. */
+/** Finds an element of the page by its id; a missing one is a fault of the page. */
 export function byId<E extends HTMLElement = HTMLElement>(id: string): E {
   const element = document.getElementById(id);
   if (element === null) throw new Error(`the page has no #${id}`);
   return element as E;
 }
 
-/** A copy of a template's one element. */
+/** Copies the only element of a template. */
 export function copyOf(templateId: string): HTMLElement {
   const template = byId(templateId) as HTMLTemplateElement;
   return template.content.firstElementChild?.cloneNode(true) as HTMLElement;
@@ -17,7 +17,7 @@ export function within<E extends HTMLElement = HTMLElement>(parent: ParentNode, 
   return element;
 }
 
-/** Says something to a screen reader, without a place on the screen. */
+/** Announces a text to screen readers only. */
 export function announce(sentence: string): void {
   byId('announcer').textContent = sentence;
 }

@@ -1,6 +1,6 @@
 /**
- * What the right half of the page shows, and how it comes about: one session at a time, made now, taken up after a reload,
- * or opened from the past. Knows nothing of the page's elements.
+ * The state of the page's right half: one session at a time, new, resumed after a reload, or opened from the past. Independent
+ * of the page's elements.
  */
 import { type Attempt, attemptFor } from '../ai-sessions/attempts.ts';
 import type { AiSessions, LineEvent, SessionEvent, StreamPlace } from '../ai-sessions/client.ts';
@@ -8,7 +8,7 @@ import type { Candidate, NewSession, ProblemCode } from '../ai-sessions/document
 import { isAbort, ProblemError } from '../ai-sessions/errors.ts';
 import { keep, readKept } from './kept.ts';
 
-/** What was asked for, and under which key. */
+/** A request and its key. */
 export interface Submitted {
   request: NewSession;
   attempt: Attempt;
@@ -16,27 +16,27 @@ export interface Submitted {
 
 export type State =
   | { phase: 'empty' }
-  /** A session of the past is on its way. */
+  /** A past session is being read. */
   | { phase: 'opening'; id: string }
   | { phase: 'generating'; id?: string; submitted?: Submitted; cards: Candidate[]; line: 'good' | 'broken' | 'offline'; stopping: boolean }
   | { phase: 'done'; id: string; submitted?: Submitted; cards: Candidate[]; partial: boolean }
   | { phase: 'failed'; error: unknown; submitted?: Submitted }
-  /** A session of the past that ended without a card. */
+  /** A past session without a card. */
   | { phase: 'failed-before'; id: string; code: ProblemCode };
 
 export interface Generation {
   readonly state: State;
-  /** Makes cards; `after` is the attempt that a new one shall come after. */
+  /** Starts a generation; `after`: take the attempt after this one. */
   start(request: NewSession, after?: Attempt): Promise<void>;
-  /** Goes on with what a reload of the page interrupted; false if nothing was. */
+  /** Resumes a generation that a reload interrupted; false if there is none. */
   resume(): boolean;
   open(id: string): Promise<void>;
   stop(): Promise<void>;
-  /** Shows nothing. What runs goes on without the page. */
+  /** Shows nothing. A running generation continues without the page. */
   leave(): void;
 }
 
-/** Of a running generation, in the tab's own storage: what is needed to go on after a reload. */
+/** A running generation in the tab's own storage, to be resumed after a reload. */
 interface Saved {
   userId: string;
   asked?: Submitted;
@@ -57,7 +57,7 @@ export function createGeneration(client: AiSessions, userId: string, show: (stat
     show(state);
   }
 
-  /** Whatever was watched until now is not of interest any more. */
+  /** Stops watching the session so far. */
   function watchAnew(): AbortSignal {
     watching.abort();
     watching = new AbortController();
@@ -91,7 +91,7 @@ export function createGeneration(client: AiSessions, userId: string, show: (stat
           if (state.phase === 'generating' && state.stopping) await cancel(event.id);
         } else if (event.type === 'candidate') {
           const { id, front, back, prompt } = event;
-          // By its place: what is told twice after a break is there once.
+          // By its index: an event that is sent twice after a break is shown once.
           cards = Object.assign([...cards], { [event.index]: { id, front, back, prompt } });
           running();
         } else {
@@ -103,7 +103,7 @@ export function createGeneration(client: AiSessions, userId: string, show: (stat
       }
     } catch (error) {
       if (signal.aborted) return;
-      // Without a connection it may still run: a reload finds it again.
+      // Without a connection the generation may still run: a reload resumes it.
       if (error instanceof ProblemError) keep(sessionStorage, SAVED, undefined);
       set({ phase: 'failed', error, ...withSubmitted });
     }
@@ -114,7 +114,7 @@ export function createGeneration(client: AiSessions, userId: string, show: (stat
       await client.cancel(id, watching.signal);
     } catch (error) {
       if (isAbort(error)) return;
-      // It has ended already: its stream tells how.
+      // The session has ended already: its stream has the end.
       if (error instanceof ProblemError && error.code === 'not_running') return;
       if (state.phase === 'generating') set({ ...state, stopping: false });
     }
@@ -131,7 +131,7 @@ export function createGeneration(client: AiSessions, userId: string, show: (stat
         const events = client.stream(request, { key: attempt.key, signal });
         await watch(events, { submitted: { request, attempt }, place: {}, cards: [] }, signal);
       } catch (error) {
-        // Where a page is not served securely, browsers have no hash to make a key of.
+        // On a page that is not served securely, browsers have no hash function for the key.
         if (!signal.aborted) set({ phase: 'failed', error });
       }
     },
@@ -164,7 +164,7 @@ export function createGeneration(client: AiSessions, userId: string, show: (stat
       if (state.phase !== 'generating' || state.stopping) return;
       const { id } = state;
       set({ ...state, stopping: true });
-      // Before the session has an id, its first event brings it here.
+      // Without an id yet: the first event calls this again.
       if (id !== undefined) await cancel(id);
     },
     leave() {

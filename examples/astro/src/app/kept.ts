@@ -1,4 +1,4 @@
-/** What the browser keeps for the page. A storage that is full or forbidden costs a convenience, never the page. */
+/** The page's storage in the browser. Without it (full, forbidden) the page works, with less convenience. */
 
 export function readKept<T>(storage: Storage, name: string): T | undefined {
   try {
@@ -18,24 +18,24 @@ export function keep(storage: Storage, name: string, value: unknown): void {
   }
 }
 
-/** What belongs to this page in the storages of its origin. */
+/** The prefix of this page's keys in the storages of its origin. */
 const PREFIXES = ['cards.', 'ai-sessions.'];
-/** In the browser: when somebody signed out last. In a tab: up to which sign-out the tab has forgotten. */
+/** In the browser: the time of the last sign-out. In a tab: the last sign-out after which the tab was cleared. */
 const SIGNED_OUT = 'cards.signed-out';
 
-/** Removes what the page has kept, of every user: drafts, cards, decisions, attempts. Other tabs do the same for their own. */
+/** Removes the stored data of all users: drafts, cards, decisions, attempts. Other tabs clear their own. */
 export function forgetAll(): void {
   forgetKept();
   keep(localStorage, SIGNED_OUT, Date.now());
   forgetIfSignedOut();
 }
 
-/** The same in this tab alone. */
+/** Removes the stored data of this tab alone. */
 export function forgetKept(): void {
   for (const storage of [localStorage, sessionStorage]) forget(storage);
 }
 
-/** Removes what this tab has kept when somebody has signed out since, in any tab. Whether somebody has. */
+/** Removes the data of this tab if there was a sign-out in any tab since. Returns whether there was. */
 export function forgetIfSignedOut(): boolean {
   const signedOut_ms = readKept<number>(localStorage, SIGNED_OUT) ?? 0;
   if (signedOut_ms === (readKept<number>(sessionStorage, SIGNED_OUT) ?? 0)) return false;
@@ -49,6 +49,6 @@ function forget(storage: Storage): void {
     const names = Array.from({ length: storage.length }, (_, index) => storage.key(index) ?? '');
     for (const name of names.filter((name) => name !== SIGNED_OUT && PREFIXES.some((prefix) => name.startsWith(prefix)))) storage.removeItem(name);
   } catch {
-    // A storage that is forbidden keeps nothing.
+    // A forbidden storage is empty.
   }
 }

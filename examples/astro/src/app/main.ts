@@ -1,5 +1,5 @@
 /**
- * The page: who is signed in, what is asked for, what is shown. The parts do not know each other; they meet here.
+ * The page: connects the user, the requests and the views, which are independent of each other.
  * `#<id>` in the address is the session on the screen, so that a reload, a link and the back button find it.
  */
 import { connect } from '../ai-sessions/client.ts';
@@ -22,7 +22,7 @@ const account = openAccount(settings);
 let user: User | undefined;
 let generation: Generation | undefined;
 let quota: Quota[] = [];
-/** What was left before the last generation began. */
+/** The remaining quota before the last generation. */
 let quotaBefore: Quota[] = [];
 let limited = false;
 
@@ -65,18 +65,18 @@ account.watch((now) => {
   generation = createGeneration(client, user.id, show);
   void loadModels();
   if (!generation.resume()) openFromAddress();
-  // The form that had the focus is gone.
+  // The form with the focus is hidden now.
   if (hasSignedIn) composer.focus();
 });
 
 byId('sign-out').addEventListener('click', () => {
   leaveNothing();
   forgetAll();
-  // Again, for what was written meanwhile.
+  // Again, for data that was written meanwhile.
   void account.signOut().then(forgetKept);
 });
 
-// A sign-out in another tab; one that this tab slept through.
+// A sign-out in another tab, also during a sleep of this one.
 window.addEventListener('storage', forgetWithOthers);
 window.addEventListener('pageshow', forgetWithOthers);
 
@@ -84,7 +84,7 @@ function forgetWithOthers(): void {
   if (forgetIfSignedOut()) leaveNothing();
 }
 
-/** Takes what is somebody's own off the screen. */
+/** Removes personal data from the screen. */
 function leaveNothing(): void {
   history.replaceState(null, '', location.pathname);
   generation?.leave();
@@ -96,16 +96,16 @@ for (const change of ['online', 'offline']) window.addEventListener(change, show
 showOffline();
 
 function show(state: State): void {
-  // What it is comes first: the views ask for it.
+  // Set first, because the views read it.
   if ('id' in state && state.id !== undefined && hashId() !== state.id) history.replaceState(null, '', `#${state.id}`);
   results.show(state);
   showBusy();
-  // The head of a stream was written before it failed, and so before what it took was given back.
-  if (state.phase === 'failed' && wasGivenBack(state.error)) setQuota(quotaBefore);
+  // The headers of a stream are sent before it fails, and so before the refund.
+  if (state.phase === 'failed' && wasRefunded(state.error)) setQuota(quotaBefore);
 }
 
-/** A failure that cost a generation says whether a retry can help; one that is the text's own fault stays counted. */
-const wasGivenBack = (error: unknown) => error instanceof ProblemError && error.problem.retryable !== undefined && error.code !== 'ai_refused' && error.code !== 'database_error';
+/** Whether a failed generation was refunded: not if the text was refused. */
+const wasRefunded = (error: unknown) => error instanceof ProblemError && error.problem.retryable !== undefined && error.code !== 'ai_refused' && error.code !== 'database_error';
 
 function setQuota(received: Quota[]): void {
   quota = received;
@@ -157,13 +157,13 @@ function showOffline(): void {
 
 const quotaItem = ({ id }: User) => `cards.quota.${id}`;
 
-/** `at_ms` is when it was heard. */
+/** `at_ms` is when it was received. */
 interface Remembered {
   at_ms: number;
   quota: Quota[];
 }
 
-/** What was left when this browser heard of it, as far as that still holds. */
+/** The last received quota, as far as its windows have not ended. */
 function rememberedQuota(user: User): Quota[] {
   const { at_ms, quota } = readKept<Remembered>(localStorage, quotaItem(user)) ?? { at_ms: 0, quota: [] };
   const age_s = (Date.now() - at_ms) / 1000;

@@ -23,7 +23,7 @@ export function pastView(client: () => AiSessions): void {
       next = page.next;
       more.hidden = next === null;
       message.textContent = list.childElementCount === 0 ? 'None yet: what you make is kept here.' : '';
-      // Where the button was, the list goes on.
+      // Moves the focus from the button to the continued list.
       if (before !== undefined) within(items[0] ?? list, 'a').focus();
     } catch (error) {
       if (loading.signal.aborted) return;
@@ -43,7 +43,7 @@ export function pastView(client: () => AiSessions): void {
   });
   byId('close-past').addEventListener('click', () => dialog.close());
   dialog.addEventListener('close', () => loading.abort());
-  // A link to a session, or a click beside the dialog.
+  // A link to a session, or a click outside the dialog.
   dialog.addEventListener('click', ({ target }) => {
     if (target === dialog || (target as Element).closest('a') !== null) dialog.close();
   });

@@ -1,4 +1,4 @@
-/** The right half of the page: a state in, elements out. */
+/** The right half of the page: shows a state. */
 import type { Candidate } from '../ai-sessions/documents.ts';
 import { ProblemError } from '../ai-sessions/errors.ts';
 import type { Quota } from '../ai-sessions/quota.ts';
@@ -10,7 +10,7 @@ import { cards as cardsInWords, countdown, describe, describeCode, describeLimit
 
 export interface ResultsView {
   show(state: State): void;
-  /** Takes the focus, and a phone's screen, to the cards. */
+  /** Moves the focus, and a phone's screen, to the cards. */
   focus(): void;
 }
 
@@ -18,13 +18,13 @@ export interface ResultsActions {
   stop(): void;
   makeNew(): void;
   remedy(remedy: Remedy): void;
-  /** What the last answer said is left. */
+  /** The last received quota. */
   quota(): Quota[];
-  /** A limit has begun or ended. */
+  /** Called when a limit begins or ends. */
   limited(isLimited: boolean): void;
 }
 
-/** A listener hears of the first card and of every fifth. */
+/** A screen reader announces the first card and every fifth one. */
 const ANNOUNCE_EACH = 5;
 
 export function resultsView(actions: ResultsActions): ResultsView {
@@ -49,7 +49,7 @@ export function resultsView(actions: ResultsActions): ResultsView {
 
   function focus(): void {
     byId('results-heading').focus({ preventScroll: true });
-    // On a phone the cards are below the text, and a list that is gone may have been scrolled far.
+    // On a phone the cards are below the text, and a removed list may have been scrolled far.
     const { top } = section.getBoundingClientRect();
     if (top < 0 || top > innerHeight / 3) section.scrollIntoView();
   }
@@ -68,7 +68,7 @@ export function resultsView(actions: ResultsActions): ResultsView {
         showProgress(running);
       });
       views.push(view);
-      // The ghost at the end becomes the card, in its place: nothing on the screen moves.
+      // The card replaces the placeholder at the end: nothing on the screen moves.
       const ghost = ghosts()[0];
       if (ghost === undefined) list.append(view.element);
       else ghost.replaceWith(view.element);
@@ -104,7 +104,7 @@ export function resultsView(actions: ResultsActions): ResultsView {
     if (problemText.remedy === 'wait' && problem?.retryAfter_s !== undefined) wait(Date.now() + problem.retryAfter_s * 1000);
   }
 
-  /** Until then the button says no; a clock runs down beside it. */
+  /** Disables the button until then, with a countdown beside it. */
   function wait(until_ms: number): void {
     const button = byId('problem-remedy');
     const time = byId<HTMLTimeElement>('problem-until');
@@ -189,7 +189,7 @@ function progressOf(state: State, decisions: Decisions): string {
   }
 }
 
-/** What there is to know about cards that are all there. */
+/** The remark on a finished session. */
 function remark({ partial, submitted }: Extract<State, { phase: 'done' }>): string {
   if (partial) return ' · The answer broke off; these are whole.';
   if (submitted?.attempt.known === true) return ' · You sent this text before; nothing new was counted.';
@@ -203,7 +203,7 @@ function announcement(before: State, state: State, decisions: Decisions): string
     const lineChanged = before.phase === 'generating' && (before.line !== state.line || before.stopping !== state.stopping);
     return before.phase !== 'generating' || isNews || lineChanged ? progressOf(state, decisions) : undefined;
   }
-  // What went wrong is an alert of its own.
+  // An error has its own alert.
   return state.phase === 'done' ? `Ready: ${progressOf(state, decisions)}` : undefined;
 }
 

@@ -1,9 +1,9 @@
-/** What a person is told about each problem, and what can be done about it. */
+/** The sentence for each problem, and its remedy. */
 import type { ProblemCode } from '../ai-sessions/documents.ts';
 import { ConnectionError, ProblemError } from '../ai-sessions/errors.ts';
 import type { Quota } from '../ai-sessions/quota.ts';
 
-/** `same`: ask again under the same key. `new`: a new attempt, because the key would only give the same failure again. */
+/** `same`: retry with the same key. `new`: a new attempt, because the key would replay the failure. */
 export type Remedy = 'same' | 'new' | 'sign-in' | 'edit' | 'wait' | 'none';
 
 export interface ProblemText {
@@ -61,13 +61,13 @@ export function describe(error: unknown): ProblemText {
   return describeCode(code);
 }
 
-/** The same for a session that is known to have failed with this code. */
+/** Describes the failure of a session by its code. */
 export const describeCode = (code: ProblemCode): ProblemText => texts[code] ?? unknown;
 
-/** What each limit of a window counts. */
+/** The counted unit of each limit. */
 const counted: { [policy: string]: string } = { burst: 'request', generations: 'generation', attempts: 'model call' };
 
-/** Which limit it is. `quota` is what the same answer said. */
+/** Describes the violated limit. `quota` is that of the same response. */
 export function describeLimit(policies: string[], quota: Quota[]): string {
   const [policy = ''] = policies;
   const { limit, window_s } = quota.find((each) => each.policy === policy) ?? {};
@@ -78,7 +78,7 @@ export function describeLimit(policies: string[], quota: Quota[]): string {
   return `You have used ${limit === 1 ? `the one ${what}` : `all ${count(limit)} ${what}s`} of ${span(window_s)}.`;
 }
 
-/** What is left of one limit, in few words; nothing of a limit that this page does not know. */
+/** The remaining quota of a limit in few words; empty for an unknown limit. */
 export function tellLeft({ policy, limit, window_s, remaining }: Quota): string {
   const what = counted[policy];
   if (what === undefined) return '';
@@ -94,7 +94,7 @@ function span(seconds: number): string {
   return n === 1 ? `one ${unit}` : `${count(n)} ${unit}s`;
 }
 
-/** `3:05 min`, `12 s`: for a clock that runs down. */
+/** `3:05 min`, `12 s`: for a countdown. */
 export function countdown(ms: number): string {
   const seconds = Math.max(0, Math.ceil(ms / 1000));
   if (seconds < 60) return `${seconds} s`;

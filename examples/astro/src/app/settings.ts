@@ -1,4 +1,4 @@
-/** Where the services are; the page's head says it, so that one build can be served for any of them. */
+/** The URLs of the services, from the page's head, so that one build can be used with any of them. */
 
 export interface Settings {
   aiSessionsUrl: string;
