@@ -12,7 +12,7 @@ import { Failure, runScript, step } from './steps.ts';
 
 const warningsAreErrors = ['--', '-D', 'warnings'];
 
-const checks: [fact: string, check: () => Promise<Ended>][] = [
+const checks: [name: string, check: () => Promise<Ended>][] = [
   ['the Rust code is formatted by rustfmt', () => runRust('cargo', ['fmt', '--check'])],
   [
     'clippy finds nothing in the core and its tests',
@@ -37,12 +37,12 @@ await runScript(async () => {
   const { values } = parseArgs({ options: { advisories: { type: 'boolean', default: false } } });
   await ensureRustToolchain();
   const broken: string[] = [];
-  for (const [fact, check] of values.advisories ? [...checks, ...advisories] : checks) {
-    await step(fact, async () => {
+  for (const [name, check] of values.advisories ? [...checks, ...advisories] : checks) {
+    await step(name, async () => {
       const { ok, output } = await check();
       if (ok) return;
       process.stderr.write(output);
-      throw new Failure(fact);
+      throw new Failure(name);
     }).catch((error: unknown) => {
       if (!(error instanceof Failure)) throw error;
       broken.push(error.message);

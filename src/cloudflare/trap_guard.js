@@ -42,9 +42,7 @@ export default {
   },
 };
 
-/**
- * The user object. The edge repeats a failed call once, on a new instance; the platform repeats a failed alarm.
- */
+/** The user object. The edge repeats a failed call once, on a new instance; the platform repeats a failed alarm. */
 export class UserSessions {
   #module;
 

@@ -48,11 +48,11 @@ type Case = {
     partial?: boolean;
     candidates: number;
     modelCalls: number;
-    unitsUsed: number;
+    generationsCharged: number;
   };
 };
 
-const whole = { status: 'completed', partial: false, candidates: 20, unitsUsed: 1 } as const;
+const whole = { status: 'completed', partial: false, candidates: 20, generationsCharged: 1 } as const;
 /** Nothing of the first answer was stored. */
 const calledAgain: Case['fate'] = { ...whole, modelCalls: 2 };
 /** The whole answer was stored, and is not billed twice. */
@@ -133,21 +133,21 @@ function stages(): Case[] {
       model: httpError(402),
       fault: [FINISH_PATH, { kind: 'gate', gate: shut() }],
       stage: ({ databaseCalled }) => databaseCalled(FINISH_PATH),
-      fate: { status: 'failed', code: 'ai_misconfigured', partial: false, candidates: 0, modelCalls: 1, unitsUsed: 0 },
+      fate: { status: 'failed', code: 'ai_misconfigured', partial: false, candidates: 0, modelCalls: 1, generationsCharged: 0 },
     },
     {
       when: 'when its text was refused, not yet persisted',
       model: refusal(),
       fault: [FINISH_PATH, { kind: 'gate', gate: shut() }],
       stage: ({ databaseCalled }) => databaseCalled(FINISH_PATH),
-      fate: { status: 'failed', code: 'ai_refused', partial: false, candidates: 0, modelCalls: 1, unitsUsed: 1 },
+      fate: { status: 'failed', code: 'ai_refused', partial: false, candidates: 0, modelCalls: 1, generationsCharged: 1 },
     },
     {
       when: 'after all candidates of an endless stream',
       model: answer({ instead_of_end: 'silence' }),
       stage: ({ modelCalled }) => modelCalled,
       // Complete if the service had finished before the crash.
-      fate: { status: 'completed', candidates: 20, modelCalls: 1, unitsUsed: 1 },
+      fate: { status: 'completed', candidates: 20, modelCalls: 1, generationsCharged: 1 },
     },
   ];
 }
@@ -159,7 +159,7 @@ function tooLate(): Case[] {
       when: 'before the first candidate',
       model: gated(shut()),
       stage: ({ modelCalled, rowOpened }) => Promise.all([modelCalled, rowOpened()]),
-      fate: { status: 'failed', code: 'ai_timeout', partial: false, candidates: 0, modelCalls: 1, unitsUsed: 0 },
+      fate: { status: 'failed', code: 'ai_timeout', partial: false, candidates: 0, modelCalls: 1, generationsCharged: 0 },
     },
     {
       when: 'after two candidates',
@@ -237,7 +237,7 @@ async function expectFate(service: WorkerdService, user: SignedIn, fate: Case['f
   const { sessions, candidates, events } = await rowsOf(service, user);
 
   assert.equal(later.status, 201, later.text);
-  assert.equal(remaining(later)['generations'], 50 - fate.unitsUsed - 1);
+  assert.equal(remaining(later)['generations'], 50 - fate.generationsCharged - 1);
   assert.deepEqual(sessions.map(({ id }) => id), [session['id'], later.body.id]);
   assert.deepEqual([session['status'], session['error_code']], [fate.status, fate.code ?? null]);
   if (fate.partial !== undefined) assert.equal(session['partial'], fate.partial);

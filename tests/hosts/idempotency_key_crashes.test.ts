@@ -26,7 +26,7 @@ type Case = {
   candidates?: number;
   run: number;
   modelCalls: number;
-  unitsUsed: number;
+  generationsCharged: number;
 };
 
 let service: WorkerdService;
@@ -60,7 +60,7 @@ const cases: Case[] = [
       await begin(user, gated(createGate()));
       await rowIsOpen(user, 1);
     },
-    ...{ status: 201, partial: false, candidates: 20, run: 1, modelCalls: 2, unitsUsed: 1 },
+    ...{ status: 201, partial: false, candidates: 20, run: 1, modelCalls: 2, generationsCharged: 1 },
   },
   {
     when: 'five candidates',
@@ -68,12 +68,12 @@ const cases: Case[] = [
       const id = await begin(user, answer({ hold: { gate: createGate(), after_candidates: 5 } }));
       await eventually('the candidates are stored', async () => ((await read(service, user.token, id)).body.candidate_count === 5 ? true : undefined));
     },
-    ...{ status: 201, partial: true, candidates: 5, run: 1, modelCalls: 1, unitsUsed: 1 },
+    ...{ status: 201, partial: true, candidates: 5, run: 1, modelCalls: 1, generationsCharged: 1 },
   },
   {
     when: 'its completion stored',
     before: async (user) => assert.equal((await keyed(user)).status, 201),
-    ...{ status: 201, partial: false, candidates: 20, run: 1, modelCalls: 1, unitsUsed: 1 },
+    ...{ status: 201, partial: false, candidates: 20, run: 1, modelCalls: 1, generationsCharged: 1 },
   },
   {
     when: 'its completion not yet persisted',
@@ -81,7 +81,7 @@ const cases: Case[] = [
       service.world.gateway.fail(({ path, headers }) => path === FINISH_PATH && headers['authorization'] === `Bearer ${user.token}`, { kind: 'answer', status: 503 });
       expectProblem(await keyed(user), 500, 'database_error');
     },
-    ...{ status: 201, partial: false, candidates: 20, run: 1, modelCalls: 1, unitsUsed: 1 },
+    ...{ status: 201, partial: false, candidates: 20, run: 1, modelCalls: 1, generationsCharged: 1 },
   },
   {
     when: 'a final failure',
@@ -89,12 +89,12 @@ const cases: Case[] = [
       service.world.openrouter.next(refusal());
       expectProblem(await keyed(user), 500, 'ai_refused');
     },
-    ...{ status: 500, code: 'ai_refused', run: 1, modelCalls: 1, unitsUsed: 1 },
+    ...{ status: 500, code: 'ai_refused', run: 1, modelCalls: 1, generationsCharged: 1 },
   },
   {
     when: 'a retryable failure',
     before: failOnce,
-    ...{ status: 201, partial: false, candidates: 20, run: 2, modelCalls: 4, unitsUsed: 1 },
+    ...{ status: 201, partial: false, candidates: 20, run: 2, modelCalls: 4, generationsCharged: 1 },
   },
   {
     when: 'another run in progress',
@@ -103,7 +103,7 @@ const cases: Case[] = [
       await begin(user, gated(createGate()));
       await rowIsOpen(user, 2);
     },
-    ...{ status: 201, partial: false, candidates: 20, run: 2, modelCalls: 5, unitsUsed: 1 },
+    ...{ status: 201, partial: false, candidates: 20, run: 2, modelCalls: 5, generationsCharged: 1 },
   },
   {
     when: 'another run without a row',
@@ -114,7 +114,7 @@ const cases: Case[] = [
       await begin(user, gated(createGate()));
       await opening.reached;
     },
-    ...{ status: 201, partial: false, candidates: 20, run: 2, modelCalls: 5, unitsUsed: 1 },
+    ...{ status: 201, partial: false, candidates: 20, run: 2, modelCalls: 5, generationsCharged: 1 },
   },
 ];
 
@@ -144,7 +144,7 @@ describe('a key after a crash', { concurrency: true }, () => {
       const sync = answers.filter((_, n) => n % 3 === 0);
       for (const response of sync) {
         assert.deepEqual([response.status, response.body.code, response.body.partial, response.body.candidates?.length], [each.status, each.code, each.partial, each.candidates], response.text);
-        assert.equal(remaining(response)['generations'], 50 - each.unitsUsed);
+        assert.equal(remaining(response)['generations'], 50 - each.generationsCharged);
       }
       if (each.status === 201) assert.equal(new Set(sync.map(({ text }) => text)).size, 1);
 

@@ -202,7 +202,7 @@ describe(`${CRASHES} crashes under load (CRASH_SEED=${seed})`, () => {
   });
 
   it('the charged generations are the completed and the refused ones', async () => {
-    for (const user of users) assert.equal(await unitsUsed(user), unitsEarned(sessions, user));
+    for (const user of users) assert.equal(await generationsCharged(user), generationsDue(sessions, user));
   });
 
   it('the concurrent limit of each user is free again', async () => {
@@ -320,7 +320,7 @@ describe(`${CRASHES} crashes under load (CRASH_SEED=${seed})`, () => {
     gateway.fail(sometimes(0.3), { kind: 'delay', ms: 50 });
   }
 
-  async function unitsUsed({ token }: SignedIn): Promise<number> {
+  async function generationsCharged({ token }: SignedIn): Promise<number> {
     // Counts for the burst alone, and its response has the other limits.
     return GENERATIONS - (remaining(await create(service, token, '{'))['generations'] ?? Number.NaN);
   }
@@ -332,7 +332,7 @@ describe(`${CRASHES} crashes under load (CRASH_SEED=${seed})`, () => {
       async () => {
         const rows = await service.world.sql<Row>('select user_id, status, error_code from ai_generation_sessions');
         if (rows.some(({ status }) => status === 'generating')) return undefined;
-        for (const user of users) if ((await unitsUsed(user)) !== unitsEarned(rows, user)) return undefined;
+        for (const user of users) if ((await generationsCharged(user)) !== generationsDue(rows, user)) return undefined;
         return true;
       },
       ALL_ENDED_MS,
@@ -340,7 +340,7 @@ describe(`${CRASHES} crashes under load (CRASH_SEED=${seed})`, () => {
   }
 });
 
-function unitsEarned(sessions: Row[], user: SignedIn): number {
+function generationsDue(sessions: Row[], user: SignedIn): number {
   const ofUser = sessions.filter(({ user_id }) => user_id === user.id);
   return ofUser.filter(({ status, error_code }) => status === 'completed' || error_code === 'ai_refused').length;
 }

@@ -28,7 +28,7 @@ export function printed({ answered, duration_ms, before, after, modelCalls, rows
   const cpu_s = after.cpu_s - before.cpu_s;
   const lines = [
     `${answered.length} requests in ${(duration_ms / 1000).toFixed(1)} s: ${(answered.length / (duration_ms / 1000)).toFixed(0)} in a second`,
-    `${generated} generations, ${modelCalls} model calls, ${rows.candidates.length} cards, ${rows.events.length} events`,
+    `${generated} generations, ${modelCalls} model calls, ${rows.candidates.length} candidates, ${rows.events.length} events`,
     `workerd: ${cpu_s.toFixed(1)} s of CPU (${((cpu_s / answered.length) * 1000).toFixed(1)} ms a request), ` +
       `${before.rss_mb.toFixed(0)} MB before, ${after.rss_mb.toFixed(0)} MB after`,
     '',

@@ -20,13 +20,13 @@ export type Books = {
   calls: Calls;
   rows: Rows;
   /** The remaining `generations` of RateLimit, by user. */
-  unitsLeft: Map<string, number>;
+  generationsLeft: Map<string, number>;
   duration_ms: number;
   jwksRequests: number;
 };
 
 export function accountFor(books: Books): string[] {
-  return [sessions, events, candidates, modelCalls, units, bursts, places, loggedLimits, keys].flatMap((check) => check(books));
+  return [sessions, events, candidates, modelCalls, charges, bursts, places, loggedLimits, keys].flatMap((check) => check(books));
 }
 
 const isCreated = ({ answer }: Answered) => answer.status === 201;
@@ -98,11 +98,11 @@ function modelCalls({ calls, rows }: Books): string[] {
 }
 
 /** Expects that no user exceeded the quota, and that the remaining quota is the unused one. */
-function units({ limits, users, rows, unitsLeft }: Books): string[] {
+function charges({ limits, users, rows, generationsLeft }: Books): string[] {
   return users.flatMap((user) => {
     const own = rows.sessions.filter(({ user_id }) => user_id === user.id);
     const used = own.filter(({ status, error_code }) => status === 'completed' || error_code === 'ai_refused').length;
-    const left = unitsLeft.get(user.id);
+    const left = generationsLeft.get(user.id);
     if (used > limits.generations.count) return [`a user has ${used} generations of ${limits.generations.count}`];
     return left === limits.generations.count - used ? [] : [`a user has used ${used} generations and RateLimit has ${left} left`];
   });

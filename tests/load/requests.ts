@@ -85,8 +85,8 @@ const get = (path: string, allowed: string): Kind => () => ({ method: 'GET', pat
 const remove: Kind = () => ({ method: 'DELETE', path: '/models', options: {}, allowed: ['405 method_not_allowed'] });
 
 const KINDS: [weight: number, name: string, kind: Kind][] = [
-  [30, 'cards', candidates],
-  [20, 'cards, streamed', streams],
+  [30, 'candidates', candidates],
+  [20, 'candidates, streamed', streams],
   [14, 'bad body', bad],
   [12, 'own session', readOwn],
   [4, 'another’s session', readAnothers],

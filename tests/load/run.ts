@@ -86,14 +86,14 @@ export async function runLoad(service: WorkerdService, { requests, seed }: Plan)
 
   service.world.gateway.clearFaults();
   const rows = await endedRows(service);
-  const unitsLeft = new Map<string, number>();
+  const generationsLeft = new Map<string, number>();
   for (const user of users) {
     // Counts for the burst at most, and its response has the other limits.
     const response = await create(service, user.token, '{');
-    unitsLeft.set(user.id, Number(response.headers.get('ratelimit')?.match(/"generations";r=(\d+)/)?.[1]));
+    generationsLeft.set(user.id, Number(response.headers.get('ratelimit')?.match(/"generations";r=(\d+)/)?.[1]));
   }
   const jwksRequests = service.world.auth.jwksRequests;
-  wrong.push(...accountFor({ limits: LIMITS, users, answered, calls, rows, unitsLeft, duration_ms, jwksRequests }));
+  wrong.push(...accountFor({ limits: LIMITS, users, answered, calls, rows, generationsLeft, duration_ms, jwksRequests }));
   return { wrong, answered, duration_ms, before, after, modelCalls: calls.all.length, rows };
 }
 

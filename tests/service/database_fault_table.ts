@@ -155,7 +155,7 @@ function atTheOpening(begin: Begin): void {
     });
   }
 
-  it('an opening wrongly rejected as a duplicate does not lose the candidates', async () => {
+  it('an opening rejected as a duplicate by mistake loses no candidates', async () => {
     const begun = await begin(SESSIONS_PATH, { kind: 'answer', status: 409, body: { code: '23505', message: 'duplicate key' } }, answer());
     const created = await begun.answer;
     assert.equal(created.status, 201, created.text);
@@ -308,7 +308,7 @@ function pages(begin: Begin): void {
 function endedTokens(begin: Begin): void {
   const EXPIRED: Fault = { kind: 'answer', status: 401, body: { code: 'PGRST301', message: 'JWT expired' } };
 
-  it('an expired token is not sent again; the owner’s next one stores the session', async () => {
+  it('an expired token is not sent again; the next one stores the session', async () => {
     const expires_in_s = 3;
     const ends_ms = Date.now() + expires_in_s * 1000;
     const begun = await begin(FINISH_PATH, EXPIRED, answer(), { expires_in_s });

@@ -12,8 +12,8 @@ export function tests(start: StartService): void {
   const service = started(start);
 
   const behaviours: [name: string, held: (gate: Gate) => ModelBehaviour][] = [
-    ['before the first card', (gate) => gated(gate)],
-    ['between two cards', (gate) => answer({ hold: { gate, after_candidates: 3 } })],
+    ['before the first candidate', (gate) => gated(gate)],
+    ['between two candidates', (gate) => answer({ hold: { gate, after_candidates: 3 } })],
   ];
   for (const [name, held] of behaviours) {
     it(`a client that leaves ${name} finds its session completed`, async () => {

@@ -138,7 +138,7 @@ function generations(service: () => Service): void {
 
   for (const [name, behaviour, code] of [
     ['that the model API refused', httpError(402), 'ai_misconfigured'],
-    ['without one card', content('I have no cards today.'), 'ai_invalid_response'],
+    ['without a candidate', content('I have no cards today.'), 'ai_invalid_response'],
   ] as const) {
     it(`a generation ${name} is refunded, and RateLimit shows it`, async () => {
       const user = await signIn(service());

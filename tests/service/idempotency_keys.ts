@@ -285,7 +285,7 @@ function otherBody(service: () => Service): void {
     ['with a text that is too short', { ...body, input_text: 'x' }, 'validation_failed'],
     ['with a model that is not allowed', { ...body, model: 'test/third' }, 'validation_failed'],
   ] as const) {
-    it(`${name} claims nothing`, async () => {
+    it(`a request ${name} does not use its key`, async () => {
       const user = await signIn(service());
       expectProblem(await keyed(service(), user, 'k', { sent }), 400, code);
       assert.equal((await keyed(service(), user, 'k')).status, 201);

@@ -31,7 +31,7 @@ export function tests(start: StartService): void {
     describe('an answer that breaks off', { concurrency: AT_ONCE }, () => brokenOff(meet));
     describe('a complete answer', { concurrency: AT_ONCE }, () => whole(meet));
     describe('an answer in another format', { concurrency: AT_ONCE }, () => otherForms(meet));
-    describe('a card', { concurrency: AT_ONCE }, () => oddCandidates(meet));
+    describe('an odd candidate', { concurrency: AT_ONCE }, () => oddCandidates(meet));
   });
   describe('with one attempt and five candidates', () => {
     const meet = meeting(start, { AI_MAX_ATTEMPTS: '1', MAX_CANDIDATES: '5' });
@@ -315,7 +315,7 @@ function cutAnywhere(meet: Meet): void {
 
   for (const place of [...places].sort((a, b) => a - b)) {
     const events = whole(place);
-    const outcome = events === 0 ? 'nothing' : events <= 3 ? `the first ${events} of 3 cards` : 'all of it';
+    const outcome = events === 0 ? 'nothing' : events <= 3 ? `the first ${events} of 3 candidates` : 'all of it';
     it(`after ${place} of ${stream.length} bytes leaves ${outcome}`, async () => {
       const met = await meet(raw(stream.subarray(0, place), { then: 'cut' }));
       if (events === 0) await expectFailed(met, 'ai_unavailable', 1);
@@ -328,7 +328,7 @@ function borders(meet: Meet): void {
   for (const [name, line_end] of [['LF', '\n'], ['CR LF', '\r\n'], ['CR', '\r']] as const) {
     const stream = candidateStream(MULTI_BYTE, line_end);
     for (const size of [1, 2, 3, 5]) {
-      it(`chunks of ${size} bytes split characters, escapes and line ends (${name})`, async () => {
+      it(`chunks of ${size} bytes may split anything (${name})`, async () => {
         await expectCandidates(await meet(raw(stream, { chunk_bytes: size })), { partial: false, candidates: MULTI_BYTE_GIVEN });
       });
     }

@@ -91,7 +91,7 @@ function deadlines(start: StartService): void {
     const met = await meet(answer({ content: drip, pause_ms: 200 }));
     const { partial, candidates } = met.answer.body;
     assert.equal(partial, true, met.answer.text);
-    assert.ok(candidates.length >= 1 && candidates.length <= 7, `${candidates.length} cards`);
+    assert.ok(candidates.length >= 1 && candidates.length <= 7, `${candidates.length} candidates`);
     await expectCandidates(met, { partial: true, candidates: candidates.length });
     await expectHungUp(met);
   });

@@ -117,7 +117,7 @@ function beforeTheFirst(service: () => Service): void {
 
 function afterSome(service: () => Service): void {
   for (const count of [1, 3]) {
-    it(`a generation stopped after ${count} candidates keeps them and is charged`, async () => {
+    it(`a stop after ${count} candidates keeps and charges them`, async () => {
       const gate = createGate();
       const { user, id, nth, waiting, stream } = await begin(service(), answer({ hold: { gate, after_candidates: count } }));
       await eventually('they are reported', async () => ((await read(service(), user.token, id)).body.candidate_count === count ? true : undefined));

@@ -326,8 +326,8 @@ function leaving(start: StartService): void {
   const service = started(start);
 
   const moments: [name: string, behaviour: (gate: Gate) => ModelBehaviour, events: number][] = [
-    ['before the first card', (gate) => gated(gate), 1],
-    ['between two cards', (gate) => answer({ hold: { gate, after_candidates: 3 } }), 4],
+    ['before the first candidate', (gate) => gated(gate), 1],
+    ['between two candidates', (gate) => answer({ hold: { gate, after_candidates: 3 } }), 4],
   ];
   for (const [name, behaviour, events] of moments) {
     it(`a generation left ${name} runs to its end and is no failure`, async () => {

@@ -16,7 +16,7 @@ describe('the candidate maker', () => {
   for (const [name, text] of texts) {
     it(`the candidates of ${name} are within the limits`, () => {
       const candidates = makeCandidates(text, 20);
-      assert.ok(candidates.length >= 1 && candidates.length <= 20, `${candidates.length} cards`);
+      assert.ok(candidates.length >= 1 && candidates.length <= 20, `${candidates.length} candidates`);
       for (const candidate of candidates) {
         for (const [field, max] of [['front', 200], ['back', 500], ['prompt', 500]] as const) {
           const length = [...candidate[field]].length;
