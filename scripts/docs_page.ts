@@ -1,7 +1,7 @@
 /**
- * The page of `GET /docs`, from the OpenAPI document: HTML without a script, that loads nothing.
+ * Makes the page of `GET /docs` from the OpenAPI document: HTML without a script, which loads nothing.
  *
- * It follows the document in the document's own order, so the page has nothing that the document does not have.
+ * The page follows the document in its order, and has no other content.
  */
 
 /** An OpenAPI document, or a part of one. */
@@ -12,7 +12,7 @@ const methods = ['post', 'get', 'delete'];
 /** One method of one path. */
 type Operation = { path: string; item: Json; method: string };
 
-/** The page, with that style in its head. */
+/** Makes the page, with that style in its head. */
 export function docsPage(document: Json, style: string): string {
   const { info, tags } = document;
   const operations = operationsOf(document);

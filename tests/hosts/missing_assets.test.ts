@@ -1,4 +1,4 @@
-// A deployment without its static assets: the two documents are `internal`, and the log names the asset.
+// A deployment without its static assets: the two documents are 500 `internal`, and the log names the asset.
 
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
@@ -24,7 +24,7 @@ for (const [name, prelude] of broken) {
     after(() => service.close());
 
     for (const [path, asset] of [['/docs', 'docs.html'], ['/openapi.json', 'openapi.json']] as const) {
-      it(`fails ${path} alone, with a line in the log`, async () => {
+      it(`${path} alone is a 500, and the log names its asset`, async () => {
         expectProblem(await sendRequest(service, 'GET', path), 500, 'internal');
         const line = JSON.stringify({ level: 'error', message: 'asset missing', asset });
         await eventually('the log names the asset', () => service.logs.find((logged) => logged === line));

@@ -62,7 +62,7 @@ describe('the static assets of wrangler dev', () => {
   const text = (name: string) => readFile(join(assetsFolder, name), 'utf8');
 
   for (const [path, asset] of [['/docs', 'docs.html'], ['/openapi.json', 'openapi.json']] as const) {
-    it(`are served at ${path} by the Worker`, async () => {
+    it(`the Worker sends a static asset at ${path}`, async () => {
       const response = await fetch(`${worker.url}${path}`);
       assert.equal(response.status, 200);
       assert.equal(response.headers.get('cache-control'), 'public, max-age=300');
@@ -75,7 +75,7 @@ describe('the static assets of wrangler dev', () => {
     });
   }
 
-  it('are served at no other path', async () => {
+  it('static assets have no other path', async () => {
     for (const path of ['/docs.html', '/docs/', '/openapi', '/assets/docs.html', '/']) {
       const response = await fetch(`${worker.url}${path}`, { redirect: 'manual' });
       assert.equal(response.status, 404, path);

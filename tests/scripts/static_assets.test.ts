@@ -1,5 +1,5 @@
-// The static assets that `npm run build` makes of src/answer/openapi.json: the document, and the page of GET /docs. Over
-// HTTP, tests/service/openapi.ts reads both.
+// The static assets that `npm run build` makes from src/answer/openapi.json: the document, and the page of GET /docs. Over
+// HTTP: tests/service/openapi.ts.
 
 import assert from 'node:assert/strict';
 import { readFile, readdir } from 'node:fs/promises';
@@ -23,13 +23,13 @@ describe('the page of GET /docs', () => {
   });
   const anchors = (id: string) => page.split(` id=${id}>`).length - 1;
 
-  it('has an anchor for each code', () => {
+  it('the page has an anchor for each code', () => {
     const codes: string[] = contract['components'].schemas.ProblemCode.oneOf.map((row: { const: string }) => row.const);
     assert.ok(codes.length > 20, 'the codes were not found');
     for (const code of codes) assert.equal(anchors(code), 1, code);
   });
 
-  it('has links to places of its own alone', () => {
+  it('the page links to its own anchors only', () => {
     const links = [...page.matchAll(/href=([^>]*)>/g)].map(([, link = '']) => link);
     assert.equal(links.length, page.split('href=').length - 1);
     assert.ok(links.length > 100, 'the links were not found');
@@ -39,18 +39,18 @@ describe('the page of GET /docs', () => {
     }
   });
 
-  it('loads and runs nothing', () => {
+  it('the page loads and runs nothing', () => {
     const tags = page.split('<').map((rest) => `<${rest.split('>')[0]}`);
     for (const never of ['<script', '<link', '<img', '<iframe', '<form', 'src=', 'url(', '@import', 'style=', ' on', 'javascript:']) {
       assert.deepEqual(tags.filter((tag) => tag.includes(never)), [], never);
     }
   });
 
-  it('has a style for dark screens', () => {
+  it('the page has a style for dark screens', () => {
     assert.match(page, /prefers-color-scheme: ?dark/);
   });
 
-  it('has every description and summary of the document', () => {
+  it('the page has every description and summary of the document', () => {
     const entities: [string, string][] = [['<code>', '`'], ['</code>', '`'], ['&lt;', '<'], ['&gt;', '>'], ['&amp;', '&']];
     const plain = entities.reduce((text, [written, meant]) => text.replaceAll(written, meant), page);
     const missing = textsOf(contract).filter((text) => !text.split('\n\n').every((paragraph) => plain.includes(paragraph)));
