@@ -18,7 +18,7 @@ import { runRust } from './run_program.ts';
 import { ensureRustToolchain } from './rust_toolchain.ts';
 import { Failure, runScript, step } from './steps.ts';
 
-/** Of a core: above this share, other programs affect every wall-clock time. */
+/** The share of a core above which other programs affect every wall-clock time. */
 const BUSY_SHARE = 0.2;
 
 await runScript(async () => {

@@ -28,7 +28,7 @@ const astro = join(exampleFolder, 'node_modules/astro/bin/astro.mjs');
 const lock = join(exampleFolder, 'package-lock.json');
 /** The lock file of the installed packages; written last, so that an interrupted installation does not count. */
 const installedStamp = join(exampleFolder, 'node_modules/.installed-from');
-/** The same for the static files and their sources. */
+/** The fingerprint of the sources of the static files. */
 const builtStamp = join(exampleFiles, '.built-from');
 
 export async function installExamplePage(): Promise<void> {

@@ -13,7 +13,7 @@ export const assetsFolder = join(buildFolder, 'assets');
 /** Cargo-installed tools of pinned versions; ignored by git. */
 export const toolsFolder = join(root, '.tools');
 
-/** What `npm run dev` keeps, a folder for each port; ignored by git. */
+/** The state of `npm run dev`, a folder for each port; ignored by git. */
 export const localFolder = join(root, '.local');
 
 /** The example page: an npm project of its own, installed and built only when it is needed. */

@@ -16,7 +16,7 @@ import { type Counts, add, countsOfCargo, judge, none } from './test_counts.ts';
 /** The folders of tests/. The files in tests/service are run by each host's file in tests/hosts. */
 const parts = ['core', 'scripts', 'support', 'client', 'database', 'hosts', 'browser', 'api', 'fuzz'];
 
-/** What has to be built for a part; a failed build fails its part only. */
+/** The builds that a part needs; a failed build fails its part only. */
 const builds = new Map<string, () => Promise<void>>([
   ['hosts', build],
   ['scripts', build],

@@ -1,4 +1,4 @@
-// What a learner does with cards: keep, edit, reject, download, and find them again.
+// A learner's actions on cards: keep, edit, reject, download, and find them again.
 
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';

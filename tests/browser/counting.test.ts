@@ -1,4 +1,4 @@
-// What the page counts is what the service counts, character by character.
+// The page and the service count the same characters.
 
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';

@@ -154,7 +154,7 @@ describe('the way of a stream', () => {
   const isQuiet = () => count('write begins') === count('write ends') + count('write fails');
 });
 
-/** Of the maximum size of a candidate: 1200 characters of four bytes. */
+/** A candidate of the maximum size: 1200 characters of four bytes. */
 function largestCandidate(n: number): Candidate {
   const text = (length: number) => `${n} `.padEnd(length - 1, 'x').replaceAll('x', '\u{1f422}') + '.';
   return { front: text(200), back: text(500), prompt: text(500) };

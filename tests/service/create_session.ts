@@ -1,5 +1,5 @@
 // POST /ai-sessions without failures: the response, the stored rows, the requests to upstreams.
-// What is allowed in the body: request_body.ts.
+// The allowed bodies: request_body.ts.
 
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';

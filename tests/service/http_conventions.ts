@@ -1,4 +1,4 @@
-// What every response has on any route: paths and methods, CORS, ids, caching, compression, the trace, the log.
+// Common to all routes: paths and methods, CORS, ids, caching, compression, the trace, the log.
 
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';

@@ -252,7 +252,7 @@ function theLog(service: () => Service): void {
   }
 }
 
-/** Of the minimum length. */
+/** A secret of the minimum length. */
 const SECRET = 'the secret of another deployment';
 
 function otherSettings(start: StartService): void {

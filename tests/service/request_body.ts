@@ -1,4 +1,4 @@
-// What the body of POST /ai-sessions may contain, and what an invalid body costs.
+// The allowed bodies of POST /ai-sessions, and the cost of an invalid one.
 
 import assert from 'node:assert/strict';
 import { request as httpRequest } from 'node:http';
