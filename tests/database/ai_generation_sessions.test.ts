@@ -208,13 +208,13 @@ describe('ai_generation_sessions', () => {
       });
     }
     for (const hidden of ['\u0001', '\b', '\v', '\f', '\r', '\u001f', '\u007f', '\u0080', '\u0085', '\u009f', '\ufeff', '\u{E0000}', '\u{E007F}']) {
-      it(`${codePoint(hidden)} anywhere`, async () => {
+      it(`a text with ${codePoint(hidden)} is rejected`, async () => {
         const answer = await actors.owner.rest('POST', SESSIONS, newSession({ input_text: body + hidden + body }));
         expectRefusedBy(answer, 'ai_generation_sessions_input_text_clean_check');
       });
     }
     for (const kept of ['\u00a1', '\u200b', '\u200d', '\ufefe', '\ufffd', '\u{E0080}', '\u{10FFFF}']) {
-      it(`but takes ${codePoint(kept)}`, async () => {
+      it(`a text with ${codePoint(kept)} is accepted`, async () => {
         expectStatus(await actors.owner.rest('POST', SESSIONS, newSession({ input_text: body + kept + body })), 201);
       });
     }

@@ -113,7 +113,7 @@ describe('wrangler dev stays up after clients that leave', () => {
     }],
   ];
   for (const [name, leave] of ways) {
-    it(`${name}, ${TIMES} times`, async () => {
+    it(`wrangler dev survives clients that leave ${name}`, async () => {
       for (let time = 1; time <= TIMES; time += 1) {
         await leave();
         assert.equal(await health(), 200, `after ${time} clients`);

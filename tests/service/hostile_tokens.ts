@@ -57,7 +57,7 @@ function table(start: StartService, variables: Variables, tokens: Case[]): void 
   });
 
   for (const token of tokens) {
-    it(`${token.name}: ${token.expect}`, async () => {
+    it(`${token.name}: the token is ${token.expect}`, async () => {
       const { world } = service();
       const made = makeToken(token, service(), user);
       sent.push(made);

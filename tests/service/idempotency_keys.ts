@@ -124,7 +124,7 @@ function sameKey(service: () => Service): void {
     assert.equal(again.text, first.text);
   });
 
-  it('outlives a restart', async () => {
+  it('a key survives a restart', async () => {
     const user = await signIn(service());
     const first = await keyed(service(), user, 'k');
     await service().restart();
@@ -322,7 +322,7 @@ function header(service: () => Service): void {
     ['every visible character', `"${Array.from({ length: 94 }, (_, n) => String.fromCharCode(33 + n)).join('').replace(/["\\]/g, '\\$&')}"`],
     ['a comma', 'a,b'],
   ] as const) {
-    it(`of ${name} is a key`, async () => {
+    it(`a key of ${name} is valid`, async () => {
       const user = await signIn(service());
       const { status, document } = await raw(user.token, [key]);
       assert.equal(status, 201);

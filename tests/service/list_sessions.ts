@@ -97,11 +97,11 @@ function whatItTells(service: () => Service): void {
     assert.ok(idsIn(behind).every((id) => owner.ids.includes(id)));
   });
 
-  it('needs a token', async () => {
+  it('the list requires a token', async () => {
     expectProblem(await sendRequest(service(), 'GET', '/ai-sessions'), 401, 'missing_token');
   });
 
-  it('costs nothing', async () => {
+  it('a list is not charged', async () => {
     const { token } = await signIn(service());
     for (let n = 0; n < 12; n += 1) assert.equal((await list(service(), token)).status, 200);
     assert.deepEqual(remaining(await create(service(), token)), { burst: 99, generations: 49 });
@@ -174,7 +174,7 @@ function badParameters(service: () => Service): void {
     ...['', 'x', '1', `-1-${id}`, `x-${id}`, '1-x', `99999999999999999999-${id}`, `253402300800000000-${id}`, `1-${id})`].map((before): [string, string] => ['before', `before=${before}`]),
   ];
   for (const [field, query] of bad) {
-    it(`(${query}) is named`, async () => {
+    it(`the bad parameter of ${query} is named`, async () => {
       const problem = expectProblem(await list(service(), (await signIn(service())).token, `?${query}`), 400, 'invalid_parameter');
       assert.equal(problem.errors[0].field, field);
       assert.match(problem.detail, new RegExp(field));

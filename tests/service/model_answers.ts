@@ -184,7 +184,7 @@ function otherForms(meet: Meet): void {
     ['lines that end with CR', inChunksOf(1000, { line_end: '\r' })],
   ];
   for (const [name, behaviour] of answers) {
-    it(`(${name}) is read`, async () => {
+    it(`an answer with ${name} is read`, async () => {
       await expectCandidates(await meet(behaviour), { partial: false, candidates: 20 });
     });
   }
@@ -256,7 +256,7 @@ function oddCandidates(meet: Meet): void {
     ['markup and JSON in its fields', '{"front":"<b>{\\"front\\":[</b>","back":"```}]","prompt":"\\\\\\"]"}', { front: '<b>{"front":[</b>', back: '```}]', prompt: '\\"]' }],
   ];
   for (const [name, json, candidate] of kept) {
-    it(`with ${name} is kept`, async () => {
+    it(`a candidate with ${name} is kept`, async () => {
       await expectCandidates(await meet(content(`{"candidates":[${json}]}`)), { partial: false, candidates: [candidate], dropped: 0 });
     });
   }
@@ -316,7 +316,7 @@ function cutAnywhere(meet: Meet): void {
   for (const place of [...places].sort((a, b) => a - b)) {
     const events = whole(place);
     const outcome = events === 0 ? 'nothing' : events <= 3 ? `the first ${events} of 3 candidates` : 'all of it';
-    it(`after ${place} of ${stream.length} bytes leaves ${outcome}`, async () => {
+    it(`a cut after ${place} of ${stream.length} bytes keeps ${outcome}`, async () => {
       const met = await meet(raw(stream.subarray(0, place), { then: 'cut' }));
       if (events === 0) await expectFailed(met, 'ai_unavailable', 1);
       else await expectCandidates(met, { partial: events <= 3, candidates: candidates.slice(0, events) });

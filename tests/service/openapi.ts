@@ -30,7 +30,7 @@ export function tests(start: StartService): void {
       assert.match(found.headers.get('cache-control') ?? '', /^public, max-age=\d+$/);
     });
 
-    it('is OpenAPI 3.1', async () => {
+    it('the document is OpenAPI 3.1', async () => {
       const { body } = await sendRequest(service(), 'GET', '/openapi.json');
       const validator = new Validator();
       const { valid, errors } = await validator.validate(body);

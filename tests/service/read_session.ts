@@ -137,7 +137,7 @@ export function tests(start: StartService): void {
     });
   });
 
-  it('costs nothing', async () => {
+  it('a read is not charged', async () => {
     const { token } = await signIn(service());
     for (let n = 0; n < 20; n += 1) {
       const found = await read(service(), token, crypto.randomUUID());

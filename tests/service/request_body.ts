@@ -38,12 +38,12 @@ export function tests(start: StartService): void {
     };
     for (const [kind, seed] of [['latin', undefined], ['astral', '😀'], ['of many code points a glyph', 'e\u0301👨‍👩‍👧']] as const) {
       for (const characters of [999, 10_001]) {
-        it(`refuses ${characters} characters (${kind})`, async () => {
+        it(`a text of ${characters} characters (${kind}) is refused`, async () => {
           expectLength(await createWith({ input_text: textOf(characters, seed), model: 'test/first' }), characters);
         });
       }
       for (const characters of [1000, 10_000]) {
-        it(`takes ${characters} characters (${kind})`, async () => {
+        it(`a text of ${characters} characters (${kind}) is accepted`, async () => {
           const created = await createWith({ input_text: textOf(characters, seed), model: 'test/first' });
           assert.equal(created.status, 201, created.text);
         });

@@ -117,7 +117,7 @@ export function tests(start: StartService): void {
     });
   });
 
-  it('outlives a restart', async () => {
+  it('an async generation survives a restart', async () => {
     const gate = createGate();
     const user = await signIn(service());
     service().world.openrouter.next(answer({ hold: { gate, after_candidates: 4 } }));

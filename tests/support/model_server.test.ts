@@ -219,7 +219,7 @@ describe('the model server', () => {
       assert.equal((await stream(behave.contentFilter())).content, '{"cards":[');
     });
 
-    it('a refusal', async () => {
+    it('a refusal is streamed in its own member', async () => {
       const { chunks, content } = await stream(behave.refusal('I cannot.'));
       assert.equal(content, '');
       assert.equal(chunks.map((chunk) => chunk.choices[0]?.delta.refusal ?? '').join(''), 'I cannot.');
