@@ -182,7 +182,7 @@ function crashTogether(cases: Case[], variables: Record<string, string>): void {
   const victims = new Map<Case, Victim>();
   before(async () => {
     service = await startOnWorkerd({ RATE_LIMIT_CONCURRENT: '1', ...variables });
-    for (const each of cases) victims.set(each, await bringToItsStage(service, each));
+    for (const each of cases) victims.set(each, await reachStage(service, each));
     // This test is about the time itself.
     await pause(STORED_MS);
     service.world.gateway.clearFaults();
@@ -200,7 +200,7 @@ function crashTogether(cases: Case[], variables: Record<string, string>): void {
   }
 }
 
-async function bringToItsStage(service: WorkerdService, { model, fault, stage, clientLeaves }: Case): Promise<Victim> {
+async function reachStage(service: WorkerdService, { model, fault, stage, clientLeaves }: Case): Promise<Victim> {
   const { gateway, openrouter } = service.world;
   const user = await signIn(service);
   const isTheirs = (path: string) => (request: { path: string; headers: Record<string, unknown> }) =>

@@ -93,7 +93,7 @@ describe(`${CRASHES} crashes under load (CRASH_SEED=${seed})`, () => {
     });
     users = await Promise.all(Array.from({ length: USERS }, () => signIn(service)));
     service.world.openrouter.always(recorded(calls));
-    troubleDatabase();
+    injectDatabaseFaults();
     await loadAndKill();
     service.world.gateway.clearFaults();
     await allEnded();
@@ -302,7 +302,7 @@ describe(`${CRASHES} crashes under load (CRASH_SEED=${seed})`, () => {
   }
 
   /** Delays, refusals, lost responses: so that crashes meet every stage of a write. */
-  function troubleDatabase(): void {
+  function injectDatabaseFaults(): void {
     const { gateway } = service.world;
     const sometimes = (probability: number) => (request: { method: string; path: string }) =>
       request.method === 'POST' && request.path.startsWith('/rest/v1/') && choices.chance(probability);

@@ -60,7 +60,7 @@ describe(`idempotency keys and ${CRASHES} crashes (KEY_SEED=${seed})`, () => {
     });
     users = await Promise.all(Array.from({ length: USERS }, () => signIn(service)));
     service.world.openrouter.always(troubledModel);
-    troubleDatabase();
+    injectDatabaseFaults();
     await loadAndKill();
     service.world.gateway.clearFaults();
     const { sql } = service.world;
@@ -195,7 +195,7 @@ describe(`idempotency keys and ${CRASHES} crashes (KEY_SEED=${seed})`, () => {
     await Promise.all(load);
   }
 
-  function troubleDatabase(): void {
+  function injectDatabaseFaults(): void {
     const { gateway } = service.world;
     const sometimes = (probability: number) => (request: { method: string; path: string }) =>
       request.method === 'POST' && request.path.startsWith('/rest/v1/') && choices.chance(probability);

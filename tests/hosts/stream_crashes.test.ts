@@ -61,14 +61,14 @@ describe('a stream in a crash', () => {
   const victims = new Map<Case, Victim>();
   before(async () => {
     service = await startOnWorkerd({ AI_IDLE_TIMEOUT_MS: '60000' });
-    for (const each of cases) victims.set(each, await bringToItsStage(each));
+    for (const each of cases) victims.set(each, await reachStage(each));
     // Immediately: the events sent just before must be stored.
     await service.kill();
     service.world.gateway.clearFaults();
   });
   after(() => service.close());
 
-  async function bringToItsStage({ model, isNotPersisted, eventsReceived }: Case): Promise<Victim> {
+  async function reachStage({ model, isNotPersisted, eventsReceived }: Case): Promise<Victim> {
     const { gateway, openrouter } = service.world;
     const user = await signIn(service);
     const isTheirs = ({ path, headers }: { path: string; headers: Record<string, unknown> }) =>

@@ -3,7 +3,7 @@
 
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
-import { expectShape } from '../service/problem_table.ts';
+import { expectFormat } from '../service/problem_table.ts';
 import { eventually, lesson, rowsOf, sendRequest, type Service, signIn } from '../service/service.ts';
 import { startAfter } from './workerd.ts';
 
@@ -39,7 +39,7 @@ for (const [name, prelude] of broken) {
       const user = await signIn(service);
       const options = { token: user.token, body: { input_text: lesson(), model: 'test/first' }, headers: { origin } };
       const refused = await sendRequest(service, 'POST', '/ai-sessions', options);
-      expectShape(service, refused, 'rate_limiter_unavailable');
+      expectFormat(service, refused, 'rate_limiter_unavailable');
       assert.equal(service.world.openrouter.requests.total, 0);
       assert.deepEqual((await rowsOf(service, user)).sessions, []);
     });
@@ -72,7 +72,7 @@ describe('an object that the platform calls overloaded', () => {
     const user = await signIn(service);
     const options = { token: user.token, body: { input_text: lesson(), model: 'test/first' }, headers: { origin } };
     const refused = await sendRequest(service, 'POST', '/ai-sessions', options);
-    expectShape(service, refused, 'rate_limiter_unavailable');
+    expectFormat(service, refused, 'rate_limiter_unavailable');
     assert.match(refused.headers.get('retry-after') ?? '', /^[1-9]\d*$/);
     const id = refused.headers.get('x-request-id') ?? '';
     await eventually('the log has the request', () => service.logs.find((line) => line.includes(id)));

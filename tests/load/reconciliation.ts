@@ -26,7 +26,7 @@ export type Books = {
 };
 
 export function accountFor(books: Books): string[] {
-  return [sessions, events, candidates, modelCalls, charges, bursts, places, loggedLimits, keys].flatMap((check) => check(books));
+  return [sessions, events, candidates, modelCalls, charges, bursts, concurrency, loggedLimits, keys].flatMap((check) => check(books));
 }
 
 const isCreated = ({ answer }: Answered) => answer.status === 201;
@@ -124,7 +124,7 @@ function bursts({ limits: { burst }, users, answered }: Books): string[] {
 }
 
 /** Expects no more concurrent sessions of one user at the model server than allowed. */
-function places({ limits, calls }: Books): string[] {
+function concurrency({ limits, calls }: Books): string[] {
   return calls.mostAtOnce > limits.concurrent ? [`${calls.mostAtOnce} generations of a user ran concurrently`] : [];
 }
 

@@ -150,7 +150,7 @@ async function readStream(service: Service, { token = '', body, headers }: Reque
   }
   while (!isEnd(joined.at(-1))) joined.push(await stream.next(ANSWER_MS_MAX));
   if ((await stream.end) !== 'whole') throw new Error('the stream broke off after its end');
-  return inThePlainForm(stream.headers, joined);
+  return inSyncMode(stream.headers, joined);
 }
 
 /** A stream that is refused has an ordinary response. */
@@ -159,7 +159,7 @@ function refusal(error: unknown): Answer {
   throw error;
 }
 
-function inThePlainForm(headers: Headers, events: StreamEvent[]): Answer {
+function inSyncMode(headers: Headers, events: StreamEvent[]): Answer {
   const [session, ...rest] = events;
   const end = rest.pop();
   const candidates = rest.map(({ data: { index, ...candidate } }) => candidate);

@@ -55,7 +55,7 @@ export async function runLoad(service: WorkerdService, { requests, seed }: Plan)
   for (let n = 0; n < count; n += 1) users.push(await signIn(service));
   const calls: Calls = { all: [], mostAtOnce: 0 };
   service.world.openrouter.always(byText(calls));
-  troubleDatabase(service, choices.chance);
+  injectDatabaseFaults(service, choices.chance);
 
   const wrong: string[] = [];
   const answered: Answered[] = [];
@@ -98,7 +98,7 @@ export async function runLoad(service: WorkerdService, { requests, seed }: Plan)
 }
 
 /** Some openings and completions are refused, and some take effect without a response. */
-function troubleDatabase({ world }: WorkerdService, chance: (probability: number) => boolean): void {
+function injectDatabaseFaults({ world }: WorkerdService, chance: (probability: number) => boolean): void {
   const isWrite = ({ method, path }: { method: string; path: string }) =>
     method === 'POST' && (path === SESSIONS_PATH || path === FINISH_PATH);
   world.gateway.fail((request) => isWrite(request) && chance(0.04), { kind: 'answer', status: 503 });

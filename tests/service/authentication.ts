@@ -20,7 +20,7 @@ import {
 } from './service.ts';
 
 export function tests(start: StartService): void {
-  describe('with the default variables', () => asDelivered(start));
+  describe('with the default variables', () => withDefaults(start));
   describe('with SUPABASE_JWT_SECRET and ALLOW_ANONYMOUS_USERS=1', () => withMoreAccepted(start));
   describe('the signing keys', () => theSigningKeys(start));
 }
@@ -43,7 +43,7 @@ async function expectRefused(service: Service, token: string, code = 'invalid_to
   return problem;
 }
 
-function asDelivered(start: StartService): void {
+function withDefaults(start: StartService): void {
   const service = started(start);
   type Forge = (user: SignedIn) => string;
 

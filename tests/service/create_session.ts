@@ -19,11 +19,11 @@ import {
 } from './service.ts';
 
 export function tests(start: StartService): void {
-  describe('with the default variables', () => asDelivered(start));
+  describe('with the default variables', () => withDefaults(start));
   describe('with MAX_CANDIDATES=3', () => withFewCandidates(start));
 }
 
-function asDelivered(start: StartService): void {
+function withDefaults(start: StartService): void {
   const service = started(start);
 
   it('the response is 201 with the candidates and a Location', async () => {

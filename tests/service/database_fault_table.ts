@@ -62,13 +62,13 @@ export function tests(start: StartService): void {
   const concurrency = 24;
   describe('a database fault', { concurrency }, () => {
     describe('at the opening', { concurrency }, () => atTheOpening(begin));
-    describe('at the completion', { concurrency }, () => atTheCompleting(begin));
+    describe('at the completion', { concurrency }, () => atTheCompletion(begin));
     describe('a slow response', { concurrency }, () => slow(begin));
     describe('an applied write without confirmation', { concurrency }, () => unacknowledged(begin));
     describe('an HTML page in place of a response', { concurrency }, () => pages(begin));
-    describe('an expired token', () => endedTokens(begin));
+    describe('an expired token', () => expiredTokens(begin));
   });
-  describe('an outage of the whole database', () => theWhole(service, begin));
+  describe('an outage of the whole database', () => wholeDatabase(service, begin));
 }
 
 type Begun = { service: Service; user: SignedIn; script: MarkedScript; set: SetFault; answer: Promise<Answer> };
@@ -163,7 +163,7 @@ function atTheOpening(begin: Begin): void {
   });
 }
 
-function atTheCompleting(begin: Begin): void {
+function atTheCompletion(begin: Begin): void {
   const noDatabase: Row = { name: 'answers 200 with a page', fault: { kind: 'answer', status: 200, body: '<html>', headers: { 'content-type': 'text/html' } }, attempts: 1 };
   // A row that was opened and is missing is tried once more: the function then opens it itself.
   const twice = ({ fault, attempts }: Row) => (fault.kind === 'answer' && fault.status === 404 ? 2 : attempts);
@@ -305,7 +305,7 @@ function pages(begin: Begin): void {
   }
 }
 
-function endedTokens(begin: Begin): void {
+function expiredTokens(begin: Begin): void {
   const EXPIRED: Fault = { kind: 'answer', status: 401, body: { code: 'PGRST301', message: 'JWT expired' } };
 
   it('an expired token is not sent again; the next one stores the session', async () => {
@@ -331,7 +331,7 @@ function endedTokens(begin: Begin): void {
   });
 }
 
-function theWhole(service: () => Service, begin: Begin): void {
+function wholeDatabase(service: () => Service, begin: Begin): void {
   it('an outage during the model call delays the candidates', async () => {
     const gate = createGate();
     const begun = await begin('/nothing', { kind: 'cut' }, gated(gate));

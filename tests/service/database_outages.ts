@@ -26,8 +26,8 @@ import {
 export function tests(start: StartService): void {
   const service = started(start);
   describe('a database outage before the session is opened', () => atTheOpening(service));
-  describe('a database outage at the end of a generation', () => atTheCompleting(service));
-  describe('a database write whose responses are all lost', () => keptWrites(service));
+  describe('a database outage at the end of a generation', () => atTheCompletion(service));
+  describe('a database write whose responses are all lost', () => unconfirmedWrites(service));
   describe('a database outage while a session is read', () => whenReading(service));
 }
 
@@ -94,7 +94,7 @@ function atTheOpening(service: () => Service): void {
   });
 }
 
-function atTheCompleting(service: () => Service): void {
+function atTheCompletion(service: () => Service): void {
   /** Starts a generation whose result the database rejects. */
   const notPersisted = async (fault: Fault): Promise<{ user: SignedIn; failed: Answer; id: string; mend: () => void }> => {
     const user = await signIn(service());
@@ -185,7 +185,7 @@ function atTheCompleting(service: () => Service): void {
   });
 }
 
-function keptWrites(service: () => Service): void {
+function unconfirmedWrites(service: () => Service): void {
   it('an opening applied three times and never confirmed stores one session', async () => {
     const user = await signIn(service());
     const set = service().world.gateway.fail(SESSIONS_PATH, { kind: 'cut', kept: true });

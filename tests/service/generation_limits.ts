@@ -51,7 +51,7 @@ function expectLimited(answer: Answer, ...policies: string[]): number {
 }
 
 /** Seconds until the policy resets, from RateLimit. */
-function moreIn_s(answer: Answer, policy: string): number {
+function resetIn_s(answer: Answer, policy: string): number {
   const field = answer.headers.get('ratelimit') ?? '';
   return Number(field.match(new RegExp(`"${policy}";r=\\d+;t=(\\d+)`))?.[1]);
 }
@@ -72,7 +72,7 @@ function burst(service: () => Service): void {
     // Counting may be stricter by a hundredth of the window, and a second is rounded up.
     assert.ok(retryAfter_s >= 50 && retryAfter_s <= 62, `Retry-After: ${retryAfter_s}`);
     assert.deepEqual(remaining(limited), { burst: 0, generations: 3 });
-    assert.equal(moreIn_s(limited, 'burst'), retryAfter_s);
+    assert.equal(resetIn_s(limited, 'burst'), retryAfter_s);
   });
 
   it('a valid request beyond the burst is refused before it costs anything', async () => {
@@ -122,7 +122,7 @@ function generations(service: () => Service): void {
     const limited = await create(service(), user.token);
     const retryAfter_s = expectLimited(limited, 'generations');
     assert.ok(retryAfter_s > 3500 && retryAfter_s <= 3637, `Retry-After: ${retryAfter_s}`);
-    assert.equal(moreIn_s(limited, 'generations'), retryAfter_s);
+    assert.equal(resetIn_s(limited, 'generations'), retryAfter_s);
     assert.deepEqual(remaining(limited), { burst: 1, generations: 0 });
     assert.equal(openrouter.requests.total, 0);
     assert.equal((await rowsOf(service(), user)).sessions.length, 3);

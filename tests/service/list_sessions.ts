@@ -8,7 +8,7 @@ import { type Answer, create, eventually, expectProblem, lesson, read, remaining
 
 export function tests(start: StartService): void {
   const service = started(start, { RATE_LIMIT_BURST: '100/60' });
-  describe('a list', () => whatItTells(service));
+  describe('a list', () => contents(service));
   describe('its pages', () => pages(service));
   describe('a bad parameter', () => badParameters(service));
 }
@@ -48,7 +48,7 @@ async function walk(service: Service, { token }: SignedIn, limit: number, betwee
   }
 }
 
-function whatItTells(service: () => Service): void {
+function contents(service: () => Service): void {
   it('the list of a new user is empty', async () => {
     const found = await list(service(), (await signIn(service())).token);
     assert.deepEqual([found.status, found.body], [200, { sessions: [], next: null }]);

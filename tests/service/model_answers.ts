@@ -22,7 +22,7 @@ import {
   raw,
   withoutDone,
 } from '../support/model_behaviour.ts';
-import { AT_ONCE, expectCandidates, expectFailed, expectHungUp, type Meet, meeting } from './model_failures.ts';
+import { AT_ONCE, expectCandidates, expectFailed, expectConnectionClosed, type Meet, meeting } from './model_failures.ts';
 import type { StartService } from './service.ts';
 
 export function tests(start: StartService): void {
@@ -30,7 +30,7 @@ export function tests(start: StartService): void {
     const meet = meeting(start);
     describe('an answer that breaks off', { concurrency: AT_ONCE }, () => brokenOff(meet));
     describe('a complete answer', { concurrency: AT_ONCE }, () => whole(meet));
-    describe('an answer in another format', { concurrency: AT_ONCE }, () => otherForms(meet));
+    describe('an answer in another format', { concurrency: AT_ONCE }, () => otherFormats(meet));
     describe('an odd candidate', { concurrency: AT_ONCE }, () => oddCandidates(meet));
   });
   describe('with one attempt and five candidates', () => {
@@ -162,7 +162,7 @@ const errorAfterTheEnd: ModelBehaviour = async (turn) => {
   turn.end();
 };
 
-function otherForms(meet: Meet): void {
+function otherFormats(meet: Meet): void {
   const answers: [name: string, behaviour: ModelBehaviour][] = [
     ['one JSON document in place of a stream', plainCompletion()],
     ['one JSON document with a charset', plainWith('application/json; charset=utf-8')],
@@ -386,13 +386,13 @@ function withoutEnd(meet: Meet): void {
     it(`an endless answer of ${name} is ${code} and its connection is closed`, async () => {
       const met = await meet(behaviour);
       await expectFailed(met, code, 1);
-      await expectHungUp(met);
+      await expectConnectionClosed(met);
     });
   }
 
   it('an endless answer of candidates keeps the allowed ones', async () => {
     const met = await meet(huge('candidates', LONG_BYTES));
     await expectCandidates(met, { partial: true, candidates: 5 });
-    await expectHungUp(met);
+    await expectConnectionClosed(met);
   });
 }

@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { answer, httpError, onlyComments, raw, silence, slowDrip } from '../support/model_behaviour.ts';
-import { AT_ONCE, expectCandidates, expectFailed, expectHungUp, meeting } from './model_failures.ts';
+import { AT_ONCE, expectCandidates, expectFailed, expectConnectionClosed, meeting } from './model_failures.ts';
 import type { StartService } from './service.ts';
 
 export function tests(start: StartService): void {
@@ -30,14 +30,14 @@ function silences(start: StartService): void {
       const took_ms = performance.now() - began_ms;
       assert.ok(took_ms >= 990 && took_ms < 15_000, `${took_ms} ms`);
       await expectFailed(met, 'ai_timeout', 2);
-      for (const attempt of [1, 2]) await expectHungUp(met, attempt);
+      for (const attempt of [1, 2]) await expectConnectionClosed(met, attempt);
     });
   }
 
   it('silence after candidates keeps them without another call', async () => {
     const met = await meet(answer({ whole_candidates: 3, plus_chars: 10, instead_of_end: 'silence' }));
     await expectCandidates(met, { partial: true, candidates: 3 });
-    await expectHungUp(met);
+    await expectConnectionClosed(met);
   });
 
   it('silence before the first candidate is cured by a good retry', async () => {
@@ -47,13 +47,13 @@ function silences(start: StartService): void {
   it('silence after the headers of an error is that error', async () => {
     const met = await meet(raw('{"error":', { status: 402, content_type: 'application/json', then: 'silence' }));
     await expectFailed(met, 'ai_misconfigured', 1);
-    await expectHungUp(met);
+    await expectConnectionClosed(met);
   });
 
   it('silence after the last candidate is a complete session', async () => {
     const met = await meet(answer({ instead_of_end: 'silence' }));
     await expectCandidates(met, { partial: false, candidates: 20 });
-    await expectHungUp(met);
+    await expectConnectionClosed(met);
   });
 
   it('a slow answer is not silence', async () => {
@@ -74,7 +74,7 @@ function deadlines(start: StartService): void {
       const met = await meet(behaviour);
       assert.ok(performance.now() - began_ms >= 1490);
       await expectFailed(met, 'ai_timeout', 1);
-      await expectHungUp(met);
+      await expectConnectionClosed(met);
     });
   }
 
@@ -82,7 +82,7 @@ function deadlines(start: StartService): void {
     it(`${name} after candidates keeps the complete ones`, async () => {
       const met = await meet(answer({ whole_candidates: 3, plus_chars: 10, instead_of_end }));
       await expectCandidates(met, { partial: true, candidates: 3 });
-      await expectHungUp(met);
+      await expectConnectionClosed(met);
     });
   }
 
@@ -93,7 +93,7 @@ function deadlines(start: StartService): void {
     assert.equal(partial, true, met.answer.text);
     assert.ok(candidates.length >= 1 && candidates.length <= 7, `${candidates.length} candidates`);
     await expectCandidates(met, { partial: true, candidates: candidates.length });
-    await expectHungUp(met);
+    await expectConnectionClosed(met);
   });
 }
 
@@ -111,6 +111,6 @@ function attemptsInTime(start: StartService): void {
     const met = await meet(httpError(503, { retry_after_s: 1 }), silence({ headers: true }));
     assert.ok(performance.now() - began_ms >= 2490);
     await expectFailed(met, 'ai_timeout', 2);
-    await expectHungUp(met, 2);
+    await expectConnectionClosed(met, 2);
   });
 }

@@ -139,7 +139,7 @@ export async function expectCandidates(met: Met, expected: { partial: boolean; c
 }
 
 /** Expects that the service closed the connection of that attempt: tokens that are not sent are not billed. */
-export async function expectHungUp({ script }: Met, attempt = 1): Promise<void> {
+export async function expectConnectionClosed({ script }: Met, attempt = 1): Promise<void> {
   const request = script.requests[attempt - 1];
   assert.ok(request, `there was an attempt ${attempt}`);
   assert.equal(await within(request.over, 'the connection is closed'), 'client left');

@@ -11,7 +11,7 @@ import { createStream, expectList, lesson, read, type Row, rowsOf, sendRequest, 
 
 export function tests(start: StartService): void {
   describe('rows of a generating session', () => duringGeneration(start));
-  describe('rows that break today’s checks', () => fromBefore(start));
+  describe('rows that break today’s checks', () => earlierRows(start));
 }
 
 function duringGeneration(start: StartService): void {
@@ -68,7 +68,7 @@ async function opened({ world }: Service, id: string): Promise<void> {
   }
 }
 
-function fromBefore(start: StartService): void {
+function earlierRows(start: StartService): void {
   const service = started(start, { RATE_LIMIT_BURST: '1000/60', MAX_CANDIDATES: '3' });
   // The tables before the bounds of 2026-11-27, which exclude such rows.
   before(() =>

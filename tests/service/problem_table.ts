@@ -169,7 +169,7 @@ function walk(service: () => Service, rows: Row[]): void {
         return sendRequest(service(), method, path, { ...question, headers: { origin: ORIGIN, 'x-request-id': sent, ...question.headers } });
       };
       const answer = await yields(service(), user, send);
-      expectShape(service(), answer, code);
+      expectFormat(service(), answer, code);
       assert.equal(answer.body.request_id, sent, 'the caller’s own id');
     });
 
@@ -178,14 +178,14 @@ function walk(service: () => Service, rows: Row[]): void {
       const send: Send = (method, path, question = {}) =>
         sendRequest(service(), method, path, { ...question, headers: { origin: ORIGIN, ...question.headers } });
       const answer = await yields(service(), user, send);
-      expectShape(service(), answer, code);
+      expectFormat(service(), answer, code);
       assert.match(answer.body.request_id, UUID_V7);
     });
   }
 }
 
 /** Expects what the response of every error has, sent with the origin of these tests. */
-export function expectShape(service: Service, { status, headers, body, text }: Answer, code: string): void {
+export function expectFormat(service: Service, { status, headers, body, text }: Answer, code: string): void {
   const row = problemTable().find(([, name]) => name === code);
   assert.deepEqual([status, body?.code], row, text);
   assert.equal(headers.get('content-type'), 'application/problem+json');

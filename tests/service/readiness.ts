@@ -8,8 +8,8 @@ import { type Answer, sendRequest, type Service, started, type StartService } fr
 const JWKS = '/auth/v1/.well-known/jwks.json';
 
 export function tests(start: StartService): void {
-  describe('with a good configuration', () => wellSet(start));
-  describe('with a bad configuration', () => badlySet(start));
+  describe('with a good configuration', () => configured(start));
+  describe('with a bad configuration', () => misconfigured(start));
 }
 
 const ready = (service: Service) => sendRequest(service, 'GET', '/health/ready');
@@ -17,7 +17,7 @@ const ready = (service: Service) => sendRequest(service, 'GET', '/health/ready')
 type Check = { name: string; ok: boolean; latency_ms: number };
 
 /** Checks the document; returns the names of failed checks. */
-function unwell({ status, headers, body }: Answer): string[] {
+function failedChecks({ status, headers, body }: Answer): string[] {
   assert.equal(headers.get('content-type'), 'application/json');
   const checks = body.checks as Check[];
   for (const { name, ok, latency_ms } of checks) {
@@ -30,14 +30,14 @@ function unwell({ status, headers, body }: Answer): string[] {
   return names;
 }
 
-function wellSet(start: StartService): void {
+function configured(start: StartService): void {
   const service = started(start);
 
   it('ready is 200 and checks each dependency once for many requests', async () => {
     const { gateway, openrouter } = service().world;
     const answers = await Promise.all(Array.from({ length: 20 }, () => ready(service())));
     answers.push(await ready(service()));
-    for (const answer of answers) assert.deepEqual(unwell(answer), []);
+    for (const answer of answers) assert.deepEqual(failedChecks(answer), []);
     const names = (answers[0]?.body.checks as Check[]).map(({ name }) => name);
     for (const name of ['auth_keys', 'database', 'model_api']) assert.ok(names.includes(name), name);
     assert.deepEqual(gateway.requests.recent.map(({ path }) => path.split('/')[1]).sort(), ['auth', 'rest']);
@@ -52,7 +52,7 @@ function wellSet(start: StartService): void {
       const mend = breaks(service());
       const answer = await ready(service());
       mend();
-      assert.deepEqual(unwell(answer), expected);
+      assert.deepEqual(failedChecks(answer), expected);
     });
   const failing = (path: string) => (service: Service) => service.world.gateway.fail(path, { kind: 'answer', status: 503 }).clear;
   const key = (behaviour: ModelBehaviour) => ({ world }: Service) => {
@@ -75,12 +75,12 @@ function wellSet(start: StartService): void {
   }, ['auth_keys', 'database', 'model_api']);
 }
 
-function badlySet(start: StartService): void {
+function misconfigured(start: StartService): void {
   const service = started(start, { AI_TIMEOUT_MS: 'marker-of-the-value', SUPABASE_ANON_KEY: '' });
 
   it('ready names each invalid variable and sends no request', async () => {
     const answer = await ready(service());
-    assert.ok(unwell(answer).length > 0);
+    assert.ok(failedChecks(answer).length > 0);
     for (const name of ['AI_TIMEOUT_MS', 'SUPABASE_ANON_KEY']) assert.ok(answer.text.includes(name), name);
     assert.ok(!answer.text.includes('marker-of-the-value'));
     assert.equal(service().world.gateway.requests.total + service().world.openrouter.otherRequests.total, 0);

@@ -20,16 +20,16 @@ export function tests(start: StartService): void {
 }
 
 /** Reads a session that does not exist: 404 for an accepted token, and nothing is charged. */
-function knock(service: Service, token: string): Promise<Answer> {
+function readUnknownSession(service: Service, token: string): Promise<Answer> {
   return sendRequest(service, 'GET', `/ai-sessions/${crypto.randomUUID()}`, { token });
 }
 
-async function expectLetIn(service: Service, token: string): Promise<void> {
-  expectProblem(await knock(service, token), 404, 'not_found');
+async function expectAccepted(service: Service, token: string): Promise<void> {
+  expectProblem(await readUnknownSession(service, token), 404, 'not_found');
 }
 
 async function expectRefused(service: Service, token: string): Promise<void> {
-  expectProblem(await knock(service, token), 401, 'invalid_token');
+  expectProblem(await readUnknownSession(service, token), 401, 'invalid_token');
 }
 
 /** Makes a token that has not been verified before. */
@@ -46,7 +46,7 @@ function unknownToken(service: Service, user: SignedIn): string {
 }
 
 /** Responses of a sign-in service with a fault. */
-const unwell: Record<string, Fault> = {
+const keyFaults: Record<string, Fault> = {
   'an error': { kind: 'answer', status: 503, body: { message: 'unavailable' } },
   'a page': { kind: 'answer', status: 200, body: '<!doctype html><title>Maintenance</title>', headers: { 'content-type': 'text/html' } },
   'nothing': { kind: 'answer', status: 200 },
@@ -68,21 +68,21 @@ function rotation(start: StartService): void {
     const { auth } = service().world;
     const user = await signIn(service());
     const old = auth.current.kid;
-    await expectLetIn(service(), freshToken(service(), user));
+    await expectAccepted(service(), freshToken(service(), user));
     const before = auth.jwksRequests;
 
     const next = await auth.rotate();
-    await expectLetIn(service(), freshToken(service(), user, next));
-    await expectLetIn(service(), freshToken(service(), user, old));
+    await expectAccepted(service(), freshToken(service(), user, next));
+    await expectAccepted(service(), freshToken(service(), user, old));
     assert.equal(auth.jwksRequests, before + 1);
 
     await service().restart();
-    await expectLetIn(service(), freshToken(service(), user, old));
+    await expectAccepted(service(), freshToken(service(), user, old));
 
     await auth.retire(old);
     await service().restart();
     await expectRefused(service(), freshToken(service(), user, old));
-    await expectLetIn(service(), freshToken(service(), user, next));
+    await expectAccepted(service(), freshToken(service(), user, next));
   });
 
   it('a verified token is refused once its key has left the set', async () => {
@@ -90,10 +90,10 @@ function rotation(start: StartService): void {
     await service().restart();
     const user = await signIn(service());
     const [old, verified] = [auth.current.kid, freshToken(service(), user)];
-    for (let round = 0; round < 2; round += 1) await expectLetIn(service(), verified);
+    for (let round = 0; round < 2; round += 1) await expectAccepted(service(), verified);
     const next = await auth.rotate();
     await auth.retire(old);
-    await expectLetIn(service(), freshToken(service(), user, next));
+    await expectAccepted(service(), freshToken(service(), user, next));
     await expectRefused(service(), verified);
   });
 }
@@ -105,17 +105,17 @@ function keysThatCannotBeRefreshed(start: StartService): void {
   async function freshIsolate(): Promise<SignedIn> {
     await service().restart();
     const user = await signIn(service());
-    await expectLetIn(service(), freshToken(service(), user));
+    await expectAccepted(service(), freshToken(service(), user));
     return user;
   }
 
-  for (const [name, fault] of Object.entries(unwell)) {
+  for (const [name, fault] of Object.entries(keyFaults)) {
     it(`cached keys stay valid while the sign-in answers with ${name}`, async () => {
       const user = await freshIsolate();
       const set = service().world.gateway.fail(JWKS, fault);
       await expectRefused(service(), unknownToken(service(), user));
       assert.equal(set.hits, 1);
-      await expectLetIn(service(), freshToken(service(), user));
+      await expectAccepted(service(), freshToken(service(), user));
       await expectRefused(service(), unknownToken(service(), user));
       assert.equal(set.hits, 1, 'one refresh in half a minute');
       set.clear();
@@ -127,9 +127,9 @@ function keysThatCannotBeRefreshed(start: StartService): void {
     const gate = createGate();
     const set = service().world.gateway.fail(JWKS, { kind: 'gate', gate });
     let answered = false;
-    const unknown = knock(service(), unknownToken(service(), user)).finally(() => (answered = true));
+    const unknown = readUnknownSession(service(), unknownToken(service(), user)).finally(() => (answered = true));
     await gate.reached;
-    await expectLetIn(service(), freshToken(service(), user));
+    await expectAccepted(service(), freshToken(service(), user));
     assert.equal(answered, false);
     gate.open();
     expectProblem(await unknown, 401, 'invalid_token');
@@ -142,7 +142,7 @@ function keysThatCannotBeRefreshed(start: StartService): void {
     const start_ms = Date.now();
     await expectRefused(service(), unknownToken(service(), user));
     assert.ok(Date.now() - start_ms < 8000, `${Date.now() - start_ms} ms`);
-    await expectLetIn(service(), freshToken(service(), user));
+    await expectAccepted(service(), freshToken(service(), user));
     set.clear();
   });
 }
@@ -154,11 +154,11 @@ function keysThatNeverArrived(start: StartService): void {
     user = await signIn(service());
   });
 
-  for (const [name, fault] of Object.entries(unwell)) {
+  for (const [name, fault] of Object.entries(keyFaults)) {
     it(`requests are auth_unavailable while the sign-in answers with ${name}`, async () => {
       const set = service().world.gateway.fail(JWKS, fault);
       await eventually('the keys are requested again', async () => {
-        const refused = await knock(service(), freshToken(service(), user));
+        const refused = await readUnknownSession(service(), freshToken(service(), user));
         expectProblem(refused, 500, 'auth_unavailable');
         assert.match(refused.headers.get('retry-after') ?? '', /^[1-9]\d*$/);
         assert.equal(refused.headers.get('www-authenticate'), null);
@@ -170,7 +170,7 @@ function keysThatNeverArrived(start: StartService): void {
 
   it('tokens are accepted as soon as the keys arrive', async () => {
     await eventually('a token is accepted', async () => {
-      const answer = await knock(service(), freshToken(service(), user));
+      const answer = await readUnknownSession(service(), freshToken(service(), user));
       return answer.status === 500 ? undefined : expectProblem(answer, 404, 'not_found');
     });
   });
@@ -182,7 +182,7 @@ function manyRequests(start: StartService): void {
   it('concurrent tokens in a cold isolate cause one key request', async () => {
     const user = await signIn(service());
     const tokens = Array.from({ length: 20 }, () => freshToken(service(), user));
-    await Promise.all(tokens.map((token) => expectLetIn(service(), token)));
+    await Promise.all(tokens.map((token) => expectAccepted(service(), token)));
     assert.equal(service().world.auth.jwksRequests, 1);
   });
 
@@ -193,7 +193,7 @@ function manyRequests(start: StartService): void {
       await Promise.all(tokens.map((token) => expectRefused(service(), token)));
     }
     assert.equal(service().world.auth.jwksRequests, 2);
-    await expectLetIn(service(), freshToken(service(), user));
+    await expectAccepted(service(), freshToken(service(), user));
   });
 
   it('a bad signature with a known kid causes no key request', async () => {
@@ -215,14 +215,14 @@ function besideASecret(start: StartService): void {
   it('a token signed with the secret that names a published key is refused', async () => {
     const user = await signIn(service());
     for (const { kid } of service().world.auth.keys) await expectRefused(service(), bySecret(user, kid));
-    await expectLetIn(service(), bySecret(user));
-    await expectLetIn(service(), bySecret(user, crypto.randomUUID()));
+    await expectAccepted(service(), bySecret(user));
+    await expectAccepted(service(), bySecret(user, crypto.randomUUID()));
   });
 
   it('a token without a kid needs no key set', async () => {
     const set = service().world.gateway.fail(JWKS, { kind: 'cut' });
     await service().restart();
-    await expectLetIn(service(), bySecret(await signIn(service())));
+    await expectAccepted(service(), bySecret(await signIn(service())));
     set.clear();
   });
 }

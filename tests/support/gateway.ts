@@ -112,7 +112,7 @@ export async function startGateway(parts: GatewayParts): Promise<Gateway> {
     const kept = fault.kept === true ? await route(request, body) : undefined;
     switch (fault.kind) {
       case 'answer':
-        return send(faultyReply(fault));
+        return send(faultyResponse(fault));
       case 'delay':
         await pause(fault.ms);
         return send(kept ?? (await route(request, body)));
@@ -199,7 +199,7 @@ function forward(request: GatewayRequest, body: Buffer, socketPath: string): Pro
   });
 }
 
-function faultyReply(fault: Extract<Fault, { kind: 'answer' }>): StandInResponse {
+function faultyResponse(fault: Extract<Fault, { kind: 'answer' }>): StandInResponse {
   const { status, body = '', headers = {} } = fault;
   if (typeof body === 'string' || body instanceof Uint8Array) {
     return { status, headers: { 'content-type': 'application/json', ...headers }, body };

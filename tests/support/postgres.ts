@@ -117,7 +117,7 @@ async function binaries(folder: string): Promise<string> {
   const { postgres } = (await import(pathToFileURL(entry).href)) as { postgres: string };
   const bin = dirname(postgres);
   for (const name of ['initdb', 'postgres']) makeExecutable(join(bin, name));
-  if (process.getuid?.() !== 0 || everybodyCanEnter(bin)) return bin;
+  if (process.getuid?.() !== 0 || everyUserIsAdmitted(bin)) return bin;
 
   // A project under a private home folder is closed to the unprivileged user: give it a copy.
   const copy = join(folder, 'postgres');
@@ -142,7 +142,7 @@ function makeExecutable(file: string): void {
   }
 }
 
-function everybodyCanEnter(folder: string): boolean {
+function everyUserIsAdmitted(folder: string): boolean {
   for (let current = folder; ; current = dirname(current)) {
     if ((statSync(current).mode & 0o001) === 0) return false;
     if (current === dirname(current)) return true;
