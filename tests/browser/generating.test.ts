@@ -82,7 +82,7 @@ describe('a generation on the page', () => {
     const { tab } = await openSignedIn(stage());
     const [answers, cardsGate] = [createGate(), createGate()];
     const { text, requests } = scripted(answer({ hold: { gate: cardsGate, after_candidates: 0 } }));
-    stage().line.hold(answers);
+    stage().proxy.hold(answers);
     await make(tab, text);
     await within(cardsGate.reached, 'the model call');
     await tab.reload();
@@ -132,11 +132,11 @@ describe('a generation on the page', () => {
     const { text, requests } = scripted(answer({ hold: { gate, after_candidates: 2 } }));
     await make(tab, text);
     await cardsAre(tab, 2);
-    stage().line.down();
+    stage().proxy.down();
     await says(tab, '#progress', 'Connection lost, trying again');
     gate.open();
     await requests[0]?.over;
-    stage().line.up();
+    stage().proxy.up();
     await phase(tab, 'done');
     await cardsAre(tab, 20);
     assert.equal(requests.length, 1);

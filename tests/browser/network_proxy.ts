@@ -5,13 +5,13 @@ import { pipeline } from 'node:stream';
 import type { Gate } from '../support/gate.ts';
 import { type LoopbackServer, startLoopbackServer } from '../support/loopback_server.ts';
 
-export type Line = LoopbackServer & {
+export type NetworkProxy = LoopbackServer & {
   /** Forwards requests from now on; their responses wait at the gate, except those to preflights. */
   hold(gate: Gate): void;
 };
 
 /** `to` returns the current URL of the service. */
-export async function startLine(to: () => string): Promise<Line> {
+export async function startNetworkProxy(to: () => string): Promise<NetworkProxy> {
   let gate: Gate | undefined;
   const server = await startLoopbackServer((incoming, outgoing) => {
     const { method, headers, url = '/' } = incoming;

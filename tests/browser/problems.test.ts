@@ -88,7 +88,7 @@ describe('a problem on the page', () => {
   it('a lost connection is shown when it does not recover', async () => {
     const { tab } = await openSignedIn(stage());
     await tab.clock.install();
-    stage().line.down();
+    stage().proxy.down();
     try {
       await make(tab, lesson());
       await says(tab, '#progress', 'Connection lost, trying again');
@@ -96,7 +96,7 @@ describe('a problem on the page', () => {
       while (!(await tab.locator('#problem').isVisible())) await tab.clock.fastForward(15_000);
       await problemSays(tab, 'The service cannot be reached.');
     } finally {
-      stage().line.up();
+      stage().proxy.up();
     }
     await button(tab, 'Try again').click();
     await phase(tab, 'done');
@@ -139,7 +139,7 @@ describe('a problem on the page', () => {
 
   it('only a page of an allowed origin can read a problem', async () => {
     const { tab } = await openSignedIn(stage());
-    const { url } = stage().line;
+    const { url } = stage().proxy;
     const fetchInPage = (init: { method?: string; headers?: Record<string, string>; body?: string }, path = '/ai-sessions') =>
       tab.evaluate(async ([where, options]) => {
         const response = await fetch(where, options);

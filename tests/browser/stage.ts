@@ -11,7 +11,7 @@ import { findChromium } from '../../scripts/chromium.ts';
 import { testOutputFolder } from '../../scripts/paths.ts';
 import { startOnWorkerd, type WorkerdService } from '../hosts/workerd.ts';
 import type { User } from '../support/world.ts';
-import { type Line, startLine } from './network_proxy.ts';
+import { type NetworkProxy, startNetworkProxy } from './network_proxy.ts';
 import { type PageServer, startPageServer } from './page_server.ts';
 
 /** A browser without other connections than the page's, with a new profile each time. */
@@ -27,7 +27,7 @@ const browserArgs = [
 export type Stage = {
   service: WorkerdService;
   /** The proxy between the page and the service. */
-  line: Line;
+  proxy: NetworkProxy;
   pages: PageServer;
   browser: Browser;
   /** Opens a browser with its own storage, shared by its tabs. */
@@ -45,10 +45,10 @@ export function staged(variables: Record<string, string> = {}): () => Stage {
     closers.push(pages.close);
     const [service, browser] = await Promise.all([startOnWorkerd({ ALLOWED_ORIGINS: pages.url, ...variables }), launchBrowser()]);
     closers.push(service.close, () => browser.close());
-    const line = await startLine(() => service.url);
-    closers.push(line.close);
+    const proxy = await startNetworkProxy(() => service.url);
+    closers.push(proxy.close);
     const { supabaseUrl, anonKey } = service.world;
-    pages.serve({ aiSessionsUrl: line.url, supabaseUrl, supabaseAnonKey: anonKey });
+    pages.serve({ aiSessionsUrl: proxy.url, supabaseUrl, supabaseAnonKey: anonKey });
     const person = async (options: BrowserContextOptions = {}) => {
       const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, ...options });
       context.setDefaultTimeout(WAIT_MS);
@@ -60,7 +60,7 @@ export function staged(variables: Record<string, string> = {}): () => Stage {
       await context.addInitScript({ content: axeSource });
       return context;
     };
-    stage = { service, line, pages, browser, person };
+    stage = { service, proxy, pages, browser, person };
   });
   after(async () => {
     for (const close of closers.toReversed()) await close();
