@@ -17,7 +17,7 @@ import { Failure, messageOf, runScript, step } from './steps.ts';
 const stampFile = join(buildFolder, '.built-from');
 
 /** The sources of the static assets. */
-const assetSources = { document: join(root, 'src/answer/openapi.json'), style: join(root, 'src/answer/docs.css') };
+const assetSources = { document: join(root, 'src/edge/openapi.json'), style: join(root, 'src/edge/docs.css') };
 
 /** Brings build/ up to date, in a fraction of a second if no input has changed. */
 export async function build(): Promise<void> {
@@ -37,7 +37,7 @@ function parsedDocument(text: string): Parameters<typeof docsPage>[0] {
   try {
     return JSON.parse(text);
   } catch (error) {
-    throw new Failure(`src/answer/openapi.json is no JSON: ${messageOf(error)}`);
+    throw new Failure(`src/edge/openapi.json is no JSON: ${messageOf(error)}`);
   }
 }
 

@@ -12,7 +12,7 @@
 //! 6. One database transaction ends the session; [`edge::render`] turns the reply into the response, [`http::problem`] has every
 //!    error.
 //!
-//! `src/answer/openapi.json` describes the API; `npm run build` makes of it the static assets that `GET /openapi.json` and
+//! `src/edge/openapi.json` describes the API; `npm run build` makes of it the static assets that `GET /openapi.json` and
 //! `GET /docs` serve.
 //!
 //! Imports point left only: pure ← vendors ← `user_object` ← `edge` ← hosts. `tests/core/architecture.rs` checks it.

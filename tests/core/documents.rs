@@ -198,7 +198,7 @@ fn every_layer_but_the_host_has_native_tests() {
 #[test]
 fn the_advice_about_each_problem_equals_that_of_openapi_json() {
     let document: serde_json::Value =
-        serde_json::from_str(&read("src/answer/openapi.json")).expect("it is JSON");
+        serde_json::from_str(&read("src/edge/openapi.json")).expect("it is JSON");
     let codes = document["components"]["schemas"]["ProblemCode"]["oneOf"].as_array().expect("it is a list");
     let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().replace('`', "");
     let in_document: Vec<(String, String)> =

@@ -1,4 +1,4 @@
-//! `src/answer/openapi.json` against the code, in both directions: a name in one and not in the other fails. Over HTTP,
+//! `src/edge/openapi.json` against the code, in both directions: a name in one and not in the other fails. Over HTTP,
 //! `tests/service/service.ts` validates every response against it, and `tests/service/openapi.ts` sends its examples.
 //! `tests/scripts/static_assets.test.ts` checks the page that is made of it.
 
@@ -35,7 +35,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 fn document() -> Value {
-    serde_json::from_str(include_str!("../../src/answer/openapi.json")).expect("it is JSON")
+    serde_json::from_str(include_str!("../../src/edge/openapi.json")).expect("it is JSON")
 }
 
 fn schema(name: &str) -> Value {

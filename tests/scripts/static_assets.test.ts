@@ -1,4 +1,4 @@
-// The static assets that `npm run build` makes from src/answer/openapi.json: the document, and the page of GET /docs. Over
+// The static assets that `npm run build` makes from src/edge/openapi.json: the document, and the page of GET /docs. Over
 // HTTP: tests/service/openapi.ts.
 
 import assert from 'node:assert/strict';

@@ -1,4 +1,4 @@
-// Compares responses with src/answer/openapi.json. Every response in the service's tests is checked here, so that all are
+// Compares responses with src/edge/openapi.json. Every response in the service's tests is checked here, so that all are
 // described.
 
 import { readFileSync } from 'node:fs';
@@ -8,7 +8,7 @@ import { isComment, parseStream } from './event_stream.ts';
 
 export type Json = { [member: string]: any };
 
-export const contract = JSON.parse(readFileSync(new URL('../../src/answer/openapi.json', import.meta.url), 'utf8')) as Json;
+export const contract = JSON.parse(readFileSync(new URL('../../src/edge/openapi.json', import.meta.url), 'utf8')) as Json;
 
 /** The response to a request. */
 export type Received = { status: number; headers: Headers; text: string };

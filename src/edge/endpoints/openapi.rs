@@ -7,7 +7,7 @@ use crate::http::problem::{Code, Problem};
 use crate::http::{JSON, Response};
 use crate::ports::{Assets, Log, log_line};
 
-/// The asset: `src/answer/openapi.json` without its white space.
+/// The asset: `src/edge/openapi.json` without its white space.
 const DOCUMENT: &str = "openapi.json";
 
 /// The document.
