@@ -373,7 +373,7 @@ const WITHOUT_ORIGIN: &[&str] = &["about", "blob", "data", "file", "javascript",
 /// Normalizes an origin to the value of the header `Origin`: `scheme://host` or `scheme://host:port`, of a page or of an app
 /// (`capacitor://localhost`, `chrome-extension://…`). Browsers write the scheme in lower case, and the host, too, for a
 /// "special scheme" of the URL Standard; other schemes have an "opaque host", which stays unchanged.
-/// `outermost.js` does the same.
+/// `trap_guard.js` does the same.
 fn as_browsers_write(origin: &str) -> Option<String> {
     let (scheme, host) = origin.split_once("://")?;
     let scheme = scheme.to_ascii_lowercase();

@@ -6,7 +6,7 @@
 import { DurableObject } from 'cloudflare:workers';
 
 const WINDOW_MS = 60_000;
-const BITE_BYTES = 4096;
+const BATCH_BYTES = 4096;
 const ALGORITHM = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' };
 
 const encoder = new TextEncoder();
@@ -128,9 +128,9 @@ const READERS = {
     const decoder = new TextDecoder();
     const reader = answer.body.getReader({ mode: 'byob' });
     let text = '';
-    let room = new ArrayBuffer(4 * BITE_BYTES);
+    let room = new ArrayBuffer(4 * BATCH_BYTES);
     for (;;) {
-      const { value, done } = await reader.readAtLeast(BITE_BYTES, new Uint8Array(room));
+      const { value, done } = await reader.readAtLeast(BATCH_BYTES, new Uint8Array(room));
       if (value !== undefined) text += decoder.decode(value, { stream: true });
       if (done) return text;
       room = value.buffer;

@@ -238,21 +238,30 @@ fn the_documents_and_package_json_have_the_same_commands() {
 }
 
 #[test]
-fn every_path_in_a_document_exists() {
+fn every_path_and_function_in_a_document_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut paths = 0;
+    let (mut paths, mut functions) = (0, 0);
     for document in documents() {
         for quoted in read(&document).split('`').skip(1).step_by(2) {
             let is_path = ["src/", "tests/", "scripts/", "migrations/", "examples/", "bench/"]
                 .iter()
                 .any(|folder| quoted.starts_with(folder));
             if is_path && !quoted.contains([' ', '*', '{', '<']) {
-                assert!(root.join(quoted).exists(), "{document} names {quoted}");
+                let (path, function) = quoted.split_once(':').unwrap_or((quoted, ""));
+                assert!(root.join(path).exists(), "{document} names {quoted}");
+                if !function.is_empty() {
+                    let declares = ["fn ", function, "("].concat();
+                    let generic = ["fn ", function, "<"].concat();
+                    let code = read(path);
+                    assert!(code.contains(&declares) || code.contains(&generic), "{document} names {quoted}");
+                    functions += 1;
+                }
                 paths += 1;
             }
         }
     }
     assert!(paths > 20, "only {paths} paths were found");
+    assert!(functions > 35, "only {functions} functions were found");
 }
 
 /// The anchor that GitHub gives a heading of one plain line.

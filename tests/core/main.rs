@@ -12,3 +12,4 @@ mod session_events;
 mod signing_keys;
 mod stored_rows;
 mod texts;
+mod vocabulary;

@@ -38,7 +38,7 @@ import { env as workerEnv } from 'cloudflare:workers';
       async fetch(request) {
         const message = await request.clone().json();
         // Callers may give two requests the same id.
-        const request_key = message.wish.generate?.id ?? message.request_id;
+        const request_key = message.operation === 'generate' ? message.id : message.request_id;
         const nth = (counts.get(request_key) ?? 0) + 1;
         counts.set(request_key, nth);
         const loses = (loss) => message.request_id.startsWith(losses[loss]);
@@ -49,12 +49,12 @@ import { env as workerEnv } from 'cloudflare:workers';
         if (nth > 1) return stub.fetch(request);
         if (loses('command')) throw lost();
         if (loses('early')) {
-          message.wish.generate.form = 'later';
+          message.mode = 'async';
           await stub.fetch(new Request(request.url, { method: 'POST', body: JSON.stringify(message) }));
           throw lost();
         }
         if (loses('late')) {
-          message.wish.generate.form = 'plain';
+          message.mode = 'sync';
           await stub.fetch(new Request(request.url, { method: 'POST', body: JSON.stringify(message) }));
           throw lost();
         }

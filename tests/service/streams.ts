@@ -121,7 +121,7 @@ function asItComes(start: StartService): void {
     assert.equal(headers.get('access-control-allow-origin'), 'https://cards.example');
     assert.match(headers.get('access-control-expose-headers') ?? '', /Location.*X-Request-Id|X-Request-Id.*Location/i);
     assert.deepEqual(remaining(stream), { burst: 9, generations: 49 });
-    assert.equal(headers.get('x-desk-facts'), null);
+    assert.equal(headers.get('x-reply'), null);
   });
 
   for (const bytes of [1, 2, 3, 7, 64]) {

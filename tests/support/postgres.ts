@@ -25,7 +25,7 @@ export type Postgres = {
   stop(): Promise<void>;
 };
 
-/** Postgres refuses to run as root; these are Debian's `nobody` and `nogroup`, so that no account has to be made. */
+/** Postgres refuses to run as root; these are those of Debian for accounts without privileges, so that no account has to be created. */
 const UNPRIVILEGED = { uid: 65534, gid: 65534 };
 
 /** The data is removed at the end: it need not survive a power cut. */

@@ -1,4 +1,4 @@
-//! How the upstream answers, until it is told otherwise.
+//! How the upstream answers, by default.
 
 use std::time::Duration;
 

@@ -33,7 +33,7 @@ pub async fn session_events<H: EdgeHost>(
     }
     let row = stored_session(host, config, caller, id).await?;
     if row.status == GENERATING {
-        return Err(Problem::new(Code::DatabaseError, "nobody works on this session yet; try again later"));
+        return Err(Problem::new(Code::DatabaseError, "this session is not in progress; try again later"));
     }
     let body = stored_events(&view_of(row), after, &request.context);
     complete(Response { body, ..stream_head(id) })
