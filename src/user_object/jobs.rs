@@ -176,5 +176,5 @@ struct AbandonedLine {
 /// Logs that an ended generation is lost.
 pub(super) fn log_abandoned(log: &impl Log, session_id: Uuid) {
     let level = LogLevel::Error;
-    log_line(log, level, &AbandonedLine { level: level.name(), message: "given up", session_id });
+    log_line(log, level, &AbandonedLine { level: level.name(), message: "abandoned", session_id });
 }

@@ -25,7 +25,7 @@ export function tests(start: StartService): void {
       const refusing = gateway.fail(finishOf(user), { kind: 'answer', status: 409, body: { code: '23505', message: 'duplicate key' } });
       expectProblem(await create(service(), user.token, body, { 'idempotency-key': 'k' }), 500, 'database_error');
       const id = (await rowsOf(service(), user)).sessions[0]?.['id'];
-      await eventually('the log line is written', () => service().logs.find((line) => line.includes('"given up"') && line.includes(id)), 20_000);
+      await eventually('the log line is written', () => service().logs.find((line) => line.includes('"abandoned"') && line.includes(id)), 20_000);
       assert.equal(refusing.hits, 3);
       refusing.clear();
       assert.equal((await read(service(), user.token, id)).body.status, 'generating', 'its deadline has not passed');
@@ -42,7 +42,7 @@ export function tests(start: StartService): void {
       expectProblem(await create(service(), user.token), 500, 'database_error');
       const id = (await rowsOf(service(), user)).sessions[0]?.['id'];
       for (let n = 0; n < 10; n += 1) assert.equal((await read(service(), user.token, id)).status, 200);
-      await eventually('the log line is written', () => service().logs.find((line) => line.includes('"given up"') && line.includes(id)), 20_000);
+      await eventually('the log line is written', () => service().logs.find((line) => line.includes('"abandoned"') && line.includes(id)), 20_000);
       assert.equal(refusing.hits, 3);
       refusing.clear();
     });
