@@ -96,14 +96,14 @@ fn candidate_reader(criterion: &mut Criterion) {
         group.throughput(Throughput::Bytes(events.iter().map(Vec::len).sum::<usize>() as u64));
         group.bench_function(BenchmarkId::from_parameter(candidates), |bencher| {
             bencher.iter(|| {
-                let mut candidates = Candidates::new(candidates);
-                let mut take = |found| candidates.take(found).is_ok();
+                let (mut candidates, mut list) = (Candidates::new(candidates), Vec::new());
+                let mut take = |found| candidates.add(found).map(|candidate| list.push(candidate)).is_ok();
                 let mut reader = ResponseReader::new(200, "text/event-stream", None);
                 for event in &events {
                     reader.push(black_box(event), &mut take);
                 }
                 assert_eq!(reader.end(End::Regular, &mut take).failure, None);
-                candidates.into_list()
+                list
             });
         });
     }

@@ -1,9 +1,9 @@
 //! The body of `POST /ai-sessions`: any bytes are rejected with the right code, or are within the limits.
 #![no_main]
 
+use ai_sessions::http::problem::Code;
 use ai_sessions::input::new_session::{INPUT_TEXT_MAX, INPUT_TEXT_MIN, NewSession};
 use ai_sessions::input::sanitize::sanitize;
-use ai_sessions::http::problem::Code;
 use serde_json::Value;
 
 libfuzzer_sys::fuzz_target!(|body: &[u8]| {

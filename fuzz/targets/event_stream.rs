@@ -44,11 +44,12 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
 });
 
 fn read(status: u16, content_type: &str, chunks: &[&[u8]], end: End) -> (Vec<Candidate>, Outcome) {
-    let mut candidates = Candidates::new(20);
+    let (mut candidates, mut list) = (Candidates::new(20), Vec::new());
+    let mut on_found = |found| candidates.add(found).map(|candidate| list.push(candidate)).is_ok();
     let mut reader = ResponseReader::new(status, content_type, Some("7"));
     for chunk in chunks {
-        reader.push(chunk, &mut |found| candidates.take(found).is_ok());
+        reader.push(chunk, &mut on_found);
     }
-    let outcome = reader.end(end, &mut |found| candidates.take(found).is_ok());
-    (candidates.into_list(), outcome)
+    let outcome = reader.end(end, &mut on_found);
+    (list, outcome)
 }
