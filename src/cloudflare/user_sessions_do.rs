@@ -68,7 +68,12 @@ impl DurableObject for UserSessions {
     }
 
     async fn alarm(&self) -> worker::Result<Response> {
-        if self.object()?.run_alarm().await.is_err() {
+        let has_run = match self.object() {
+            Ok(object) => object.run_alarm().await.is_ok(),
+            // A deployment without a variable must not lose the jobs.
+            Err(_) => false,
+        };
+        if !has_run {
             // The platform repeats a failed alarm for two minutes and then drops it; the jobs are kept for longer.
             self.host.log(LogLevel::Error, r#"{"level":"error","message":"alarm failed"}"#);
             let again_ms = self.host.now_ms().saturating_add(ALARM_AGAIN_MS);

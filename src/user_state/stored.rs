@@ -22,8 +22,6 @@ use crate::quota::{Ledger, Window};
 /// The version of the records that are stored.
 pub const VERSION: u32 = 1;
 
-const VERSION_MEMBER: &str = "{\"version\":";
-
 /// A record that cannot be read or written: no decision may rest on the state then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NotReadable;
@@ -115,7 +113,7 @@ pub fn record(value: &impl Serialize) -> Result<String, NotReadable> {
 
 fn with_version(json: &str) -> Result<String, NotReadable> {
     let members = json.strip_prefix('{').ok_or(NotReadable)?;
-    Ok([VERSION_MEMBER, &VERSION.to_string(), ",", members].concat())
+    Ok(["{\"version\":", &VERSION.to_string(), ",", members].concat())
 }
 
 /// The batch of a generation's candidates from a position on.
@@ -132,11 +130,14 @@ fn read<T: for<'a> Deserialize<'a>>(record: &str) -> Result<T, NotReadable> {
     serde_json::from_slice(record.as_bytes()).map_err(|_| NotReadable)
 }
 
-/// A record begins with its version, or has none. Those of this service have no white space.
 fn check_version(record: &str) -> Result<(), NotReadable> {
-    let Some(rest) = record.strip_prefix(VERSION_MEMBER) else { return Ok(()) };
-    let version = rest.split(',').next().and_then(|version| version.parse::<u32>().ok());
-    if version.is_some_and(|version| version <= VERSION) { Ok(()) } else { Err(NotReadable) }
+    #[derive(Deserialize)]
+    struct Versioned {
+        #[serde(default)]
+        version: u32,
+    }
+    let Versioned { version } = serde_json::from_slice(record.as_bytes()).map_err(|_| NotReadable)?;
+    if version <= VERSION { Ok(()) } else { Err(NotReadable) }
 }
 
 #[cfg(test)]

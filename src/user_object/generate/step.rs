@@ -257,9 +257,15 @@ impl Step {
             return Action::Store(std::mem::take(&mut self.pending));
         }
         if ended {
-            return Action::End(self.end());
+            return Action::End(self.end(now_ms));
         }
         let until_ms = match self.model {
+            // Only the opening of the row is waited for, until the stop is over.
+            Model::Due { .. } | Model::Checking { .. } | Model::Starting { .. }
+                if self.stop_until_ms.is_some() =>
+            {
+                u64::MAX
+            }
             Model::Due { at_ms } if now_ms >= at_ms => return self.begin_attempt(has_subscriber, now_ms),
             Model::Due { at_ms } => at_ms,
             Model::Checking { .. } => return Action::CheckQuota,
@@ -296,25 +302,32 @@ impl Step {
         matches!(self.model, Model::Ended)
     }
 
+    /// Whether the time of a stop is over: the bytes that had arrived are read.
+    fn is_stop_over(&self, now_ms: u64) -> bool {
+        self.stop_until_ms.is_some_and(|until_ms| now_ms >= until_ms)
+    }
+
     /// Whether nothing more is to come: the answer and the row are there, or the row has failed, or it is stopped.
     fn has_ended(&self, now_ms: u64) -> bool {
-        let is_stop_over = self.stop_until_ms.is_some_and(|until_ms| now_ms >= until_ms);
-        if self.has_row_failed || is_stop_over {
+        if self.has_row_failed || self.is_stop_over(now_ms) {
             return true;
         }
-        match self.model {
-            Model::Ended => !self.is_row_opening,
+        let is_idle = match self.model {
+            Model::Ended => true,
             // A stopped generation sends no request.
             Model::Due { .. } | Model::Checking { .. } | Model::Starting { .. } => {
                 self.stop_until_ms.is_some()
             }
             _ => false,
-        }
+        };
+        is_idle && !self.is_row_opening
     }
 
-    fn end(&mut self) -> Ended {
+    fn end(&mut self, now_ms: u64) -> Ended {
         let attempts = self.call.attempts();
-        if self.is_answered() {
+        // A stop comes before a failure whose row is not yet known; an answer that is there is kept.
+        let is_cancelled = self.is_row_opening && self.is_stop_over(now_ms) && !self.has_candidate;
+        if self.is_answered() && !is_cancelled {
             return Ended::Answered(std::mem::replace(&mut self.call, ModelCall::new(0, 0)).into_answer());
         }
         if self.has_row_failed { Ended::RowFailed(attempts) } else { Ended::Stopped(attempts) }
