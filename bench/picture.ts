@@ -1,4 +1,4 @@
-/** Draws the figures for the README: ours and the floor as parts of the peer, light and dark. */
+/** Draws the figures for bench/README.md: ours and the floor as parts of the peer, light and dark. */
 import { median, type Row } from './figures.ts';
 
 /** The drawn figures, by work and figure; less is better in all of them. */

@@ -46,7 +46,7 @@ function sentences(): string[] {
   return [...own, `Other programs took ${percent(use.others.share)} all the while: trust the CPU figures, not the times and the requests a second.`];
 }
 
-/** A quick run does not replace the figures of the README. */
+/** A quick run does not replace the figures of bench/README.md. */
 async function keep(name: 'latest' | 'quick', results: object, drawn: string): Promise<void> {
   const folder = join(root, 'bench/results');
   await mkdir(folder, { recursive: true });

@@ -5,7 +5,7 @@
 use crate::keyed_hash::{hex, keyed_hash};
 use crate::quota::{Policies, Quota};
 
-/// The deployment's settings, which the README describes under "Configuration"; a test compares the two.
+/// The deployment's settings. A test compares them with `docs/configuration.md`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// Sign-in and database.
@@ -108,7 +108,7 @@ pub struct ConfigError {
     pub expected: &'static str,
 }
 
-/// The names of all variables, for the test that compares them with the README.
+/// The names of all variables, for the test that compares them with `docs/configuration.md`.
 pub const VARIABLES: &[&str] = &[
     "SUPABASE_URL",
     "SUPABASE_ANON_KEY",

@@ -95,7 +95,7 @@ impl<'de> Deserialize<'de> for SupabaseClaims {
                 let mut claims = SupabaseClaims::default();
                 let mut names: Vec<String> = Vec::new();
                 while let Some(name) = members.next_key::<String>()? {
-                    // RFC 7519, section 4: "The IdempotencyRecord Names within a JWT Claims Set MUST be unique".
+                    // RFC 7519, section 4: "The Claim Names within a JWT Claims Set MUST be unique".
                     if names.contains(&name) {
                         return Err(A::Error::custom("duplicate claim"));
                     }

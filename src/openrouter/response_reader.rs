@@ -6,7 +6,7 @@
 //! ```
 //! The first byte decides between the two; the media type counts only for other first bytes.
 //!
-//! Not for: time and connections, from which [`super::call`] passes the bytes and their end.
+//! Not for: time and connections (`user_object::generate`).
 
 use super::chunk::{Chunk, DONE, DocumentContext, Finish};
 use super::failure::{ErrorDetails, Failure};

@@ -139,7 +139,7 @@ pub(crate) fn host_at(now_ms: u64) -> ScriptedHost {
     host
 }
 
-/// Authenticates as `edge::answer` does: header, format, keys, signature, claims.
+/// Authenticates as `edge::authenticate` does: header, format, keys, signature, claims.
 pub(crate) fn authenticate_with(
     host: &ScriptedHost,
     config: &Config,

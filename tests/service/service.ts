@@ -21,7 +21,7 @@ export type Service = {
   close(): Promise<void>;
 };
 
-/** Variables of the README's table; an empty one counts as not set. A function where they depend on the world. */
+/** Variables of `docs/configuration.md`; an empty one counts as not set. A function where they depend on the world. */
 export type Variables = Record<string, string> | ((world: World) => Record<string, string>);
 
 /** Starts a service. */
