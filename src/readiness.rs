@@ -3,7 +3,7 @@
 
 use crate::http::Response;
 
-/// For how long a result is valid.
+/// The validity of a result.
 pub const VALID_MS: u64 = 30_000;
 /// A check that has not ended by then was lost with the request that made it. Longer than a check may take.
 pub const CHECKING_MS: u64 = 10_000;
@@ -15,7 +15,7 @@ pub struct Readiness {
     checking_since_ms: Option<u64>,
 }
 
-/// What to do for a request.
+/// The action for a request.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Next {
     /// Send the last response again.
@@ -27,7 +27,7 @@ pub enum Next {
 }
 
 impl Readiness {
-    /// What to do now. [`Next::Check`] is returned to one request.
+    /// Decides the action now. [`Next::Check`] is returned to one request.
     pub fn next(&mut self, now_ms: u64) -> Next {
         if let Some((at_ms, response)) = &self.last
             && now_ms.saturating_sub(*at_ms) < VALID_MS

@@ -1,4 +1,4 @@
-//! The host at the edge: the ports of a request that has come in from outside.
+//! The host at the edge: the ports of a request from a client.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -27,7 +27,7 @@ thread_local! {
     static MEMORY: RefCell<Memory> = RefCell::default();
 }
 
-/// Cheap to clone: work that goes on after the answer has one of its own.
+/// Cheap to clone: each task that continues after the response has a clone.
 #[derive(Clone)]
 pub(super) struct EdgeHost(Rc<Inner>);
 
@@ -77,14 +77,14 @@ async fn bytes_of(response: js_sys::Promise) -> Option<(u16, Vec<u8>)> {
 
 #[wasm_bindgen]
 extern "C" {
-    /// A binding that answers requests.
+    /// A binding with a `fetch` method.
     type Fetcher;
 
     #[wasm_bindgen(method, catch)]
     fn fetch(this: &Fetcher, url: &str) -> Result<js_sys::Promise, JsValue>;
 }
 
-/// `caches.default`, of which `web-sys` knows nothing.
+/// `caches.default`, which `web-sys` does not declare.
 fn default_cache() -> Option<Cache> {
     let caches = Reflect::get(&js_sys::global(), &"caches".into()).ok()?;
     Reflect::get(&caches, &"default".into()).ok()?.dyn_into().ok()
@@ -99,12 +99,12 @@ impl SharedCache for EdgeHost {
         let Some(cache) = default_cache() else { return };
         let headers = [("cache-control", ["public, max-age=", &max_age_s.to_string()].concat())];
         let Ok(kept) = response(200, &headers, OutgoingBody::Bytes(document.to_vec())) else { return };
-        // A cache that does not take it costs another fetch, no more.
+        // A failed write to the cache costs another fetch.
         let _ = JsFuture::from(cache.put_with_str(url, &kept)).await;
     }
 }
 
-/// The binding `ASSETS`; the host in the URL is any.
+/// The binding `ASSETS`, which ignores the host in the URL.
 impl Assets for EdgeHost {
     async fn asset(&self, name: &str) -> Option<Vec<u8>> {
         let binding: Fetcher = Reflect::get(&self.0.env, &"ASSETS".into()).ok()?.unchecked_into();
@@ -116,7 +116,7 @@ impl Assets for EdgeHost {
 /// The optional binding `METRICS`, an Analytics Engine dataset.
 impl Metrics for EdgeHost {
     fn measure(&self, point: &Point<'_>) {
-        // Without the binding, or when it refuses: a missing point is no reason to lose an answer.
+        // A missing binding or a refused point does not fail the request.
         let _ = self.try_measure(point);
     }
 }
@@ -166,7 +166,7 @@ impl EdgeHost {
         let stub = self.0.env.durable_object("USER_SESSIONS")?.get_by_name(&command.user_id.to_string())?;
         let init = RequestInit::new();
         init.set_method("POST");
-        // As bytes: a string would be converted to JavaScript's form and back, on both sides.
+        // As bytes: a string would be converted to UTF-16 and back, on both sides.
         init.set_body(&Uint8Array::from(write_command(command, context).as_slice()));
         let request = web_sys::Request::new_with_str_and_init("https://user-object/", &init)?;
         Ok(stub.fetch_with_request(request.into()).await?.into())

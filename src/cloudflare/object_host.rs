@@ -53,7 +53,7 @@ impl Spawn for ObjectHost {
 }
 
 /// The object is the only one that changes its state, and its storage is synchronous: a decision runs once, and completes at once.
-/// The output gate holds back whatever is sent after a write until that is stored
+/// The output gate delays everything that is sent after a write until the write is stored
 /// (<https://developers.cloudflare.com/durable-objects/reference/in-memory-state/>).
 impl UserStore for ObjectHost {
     async fn transact(&self, decide: &mut dyn FnMut(&mut UserState) -> WriteSet) -> Result<(), StoreError> {

@@ -33,7 +33,7 @@ const SCHEMA: &str = "
 
 #[wasm_bindgen]
 extern "C" {
-    /// `DurableObjectStorage`, as far as `worker` does not know it.
+    /// The members of `DurableObjectStorage` that `worker` does not declare.
     type SyncStorage;
 
     #[wasm_bindgen(method, catch, js_name = transactionSync)]

@@ -46,7 +46,7 @@ thread_local! {
     static BUFFER: Cell<Option<ArrayBuffer>> = const { Cell::new(None) };
 }
 
-/// How often a body may change from batches to single chunks and back: each time costs another copy of all that follows.
+/// The most changes of a body from batches to single chunks: each costs another copy of the rest.
 const SPLITS_MAX: u32 = 8;
 
 /// A body that is being received.
@@ -64,7 +64,7 @@ pub(super) struct StreamBody {
     taken: usize,
     /// The number of those that still have to be skipped on the other branch.
     to_skip: usize,
-    /// The read in progress, and its least number of bytes; it goes on while nothing polls it.
+    /// The read in progress, and its least number of bytes; it continues while nothing polls it.
     reading: Option<(u32, JsFuture<Batch>)>,
 }
 
@@ -89,7 +89,7 @@ impl StreamBody {
         Ok(())
     }
 
-    /// Goes on with the other branch, after the last whole batch.
+    /// Continues with the other branch, after the last whole batch.
     fn fall_back(&mut self) -> Result<(), Unreachable> {
         self.stream = Some(self.spare.take().ok_or(Unreachable)?);
         if let Some(reader) = self.reader.take() {
@@ -192,7 +192,7 @@ impl Body for StreamBody {
     }
 }
 
-/// A request from outside.
+/// The request of a client.
 pub(super) struct InboundRequest {
     method: String,
     url: String,

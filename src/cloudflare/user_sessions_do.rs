@@ -38,12 +38,12 @@ impl UserSessions {
         Ok(self.object.get_or_init(|| UserObject::new(self.host.clone(), Rc::clone(config))))
     }
 
-    /// A body that is written in a task of its own, which goes on after the head of the response.
+    /// A body that is written in a task of its own, which continues after the head of the response.
     fn stream(&self, subscription: Subscription, context: ProblemContext) -> worker::Result<ReadableStream> {
         let (sink, body) = pipe()?;
         let host = self.host.clone();
         spawn_local(async move {
-            // A client that left needs no more events.
+            // The client has left.
             let _ = write_events(&host, &subscription, &context, sink).await;
         });
         Ok(body)

@@ -94,7 +94,7 @@ async fn find_verifier(
 /// wait.
 const POLL_MS: u64 = 5;
 
-/// Fetches the keys in a task of its own, which goes on when the client leaves: a client that sends a forged key and disconnects
+/// Fetches the keys in a task of its own, which continues when the client leaves: a client that sends a forged key and disconnects
 /// must not use up the one request that may be sent in 30 s.
 fn refresh_behind(host: &impl AuthHost, config: &Config, origin: &str) {
     host.with_memory(|memory| memory.keys.start_refresh(host.now_ms()));

@@ -40,7 +40,7 @@ pub enum End<'a> {
     Done {
         /// Whether the model's answer was cut.
         partial: bool,
-        /// What was billed.
+        /// The billed usage.
         usage: Option<Usage>,
     },
     /// It failed: the problem document.
@@ -130,7 +130,7 @@ impl EventList {
         }
     }
 
-    /// Writes what follows of a session that has ended.
+    /// Writes the remaining events of a session that has ended.
     pub fn finish(&mut self, out: &mut Vec<u8>, session: &SessionView, context: &ProblemContext) {
         self.begin(out);
         self.candidates(out, session.candidates.get(self.received()..).unwrap_or_default());

@@ -34,7 +34,7 @@ pub struct Received<B> {
     pub body: B,
 }
 
-/// Why a user object did not reply.
+/// The reason why a user object did not reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UserObjectError {
     /// The platform lost the command, or the reply.
@@ -43,7 +43,7 @@ pub enum UserObjectError {
     Overloaded,
 }
 
-/// What the user object has replied.
+/// An executed command: its reply, perhaps at the second delivery.
 #[derive(Debug)]
 pub struct Execution<B> {
     /// The reply, and the body that belongs to it.
@@ -73,8 +73,7 @@ impl<B> Execution<B> {
 }
 
 /// Sends a command; once more when the platform lost the first reply (it moves objects, and a deployment restarts them): the
-/// command has what it takes to be recognized. Not once more when the platform says that the object is overloaded: each
-/// request makes that worse
+/// object recognizes a repeated command. An overloaded object gets no second command, which would make the overload worse
 /// (<https://developers.cloudflare.com/durable-objects/best-practices/error-handling/>).
 ///
 /// # Errors

@@ -33,7 +33,7 @@ const NOT_READABLE: &str = "the session cannot be read now; try again later";
 const NOT_READABLE_BLOCKED: &str =
     "the session cannot be read: refused by a firewall in front of the database";
 
-/// What a failed generation means for the caller.
+/// The detail of a failed generation, for the caller.
 const fn detail_of(code: Code) -> &'static str {
     match code {
         Code::AiUnavailable => "the model cannot be reached now; no generation was counted, try again later",

@@ -26,7 +26,7 @@ use crate::ports::{Inbound, Log, Random};
 use crate::pseudonym::pseudonym;
 use crate::user_object::reply::LogFields;
 
-/// What is known of a request when it ends, whatever its result.
+/// The log fields that a request has gathered, also when it ends with an error.
 #[derive(Default)]
 struct Progress {
     pattern: Option<&'static str>,
@@ -172,13 +172,13 @@ fn method_not_allowed<B>(request: &Request<impl Inbound>, methods: &[&'static st
     Ok((Outgoing::Complete(response), LogFields { code: Some(problem.code), ..LogFields::default() }))
 }
 
-/// The operator reads which variables are invalid, the caller only that some are.
+/// Logs the invalid variables; the caller receives only that some are.
 fn misconfigured(log: &impl Log, errors: &[ConfigError]) -> Problem {
     log_configuration(log, errors);
     Problem::new(Code::Internal, "the service is not set up; see GET /health/ready")
 }
 
-/// The caller's own id if it is a UUID, so that two logs can be joined; else a new one.
+/// Returns the caller's own id if it is a UUID, so that two logs can be joined; else a new one.
 fn request_id(sent: Option<String>, now_ms: u64, random: &impl Random) -> String {
     const HYPHENATED_CHARS: usize = 36;
     let sent = sent.filter(|id| id.len() == HYPHENATED_CHARS).and_then(|id| Uuid::try_parse(&id).ok());

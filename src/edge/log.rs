@@ -39,7 +39,7 @@ struct RequestLine<'a> {
     usage: Option<Usage>,
 }
 
-/// What is logged of a request.
+/// The content of the log line of a request.
 #[derive(Debug, Clone, Copy)]
 pub struct Logged<'a> {
     /// `X-Request-Id`.
@@ -56,7 +56,7 @@ pub struct Logged<'a> {
     pub duration_ms: u64,
     /// Milliseconds of the authentication.
     pub auth_ms: Option<u64>,
-    /// What the command adds.
+    /// The fields of the command.
     pub fields: &'a LogFields,
 }
 
@@ -88,7 +88,7 @@ pub fn log_request(host: &(impl Log + Metrics), logged: &Logged<'_>) {
 
 /// The figures of the line.
 fn point<'a>(line: &RequestLine<'a>) -> Point<'a> {
-    // Milliseconds and tokens of one request: what does not fit is no measurement.
+    // Milliseconds and tokens of one request: a number beyond 32 bits is no measurement.
     let figure = |number: u64| u32::try_from(number).map_or(f64::INFINITY, f64::from);
     let ms = |ms: Option<u64>| figure(ms.unwrap_or(0));
     let usage = line.usage.unwrap_or_default();

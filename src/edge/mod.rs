@@ -30,11 +30,11 @@ impl<H: AuthHost + UserObjects + Assets + Random + Log + Metrics> EdgeHost for H
 /// A request at the edge.
 #[derive(Debug)]
 pub struct Request<I> {
-    /// The host's form of it.
+    /// The request as the host represents it.
     pub inbound: I,
-    /// When it began, in milliseconds since the Unix epoch.
+    /// The start of the request, in milliseconds since the Unix epoch.
     pub began_ms: u64,
-    /// What a problem document names: the service's own origin and the request's id.
+    /// The context of a problem document: the service's own origin and the request's id.
     pub context: ProblemContext,
     /// W3C Trace Context, when the caller sent a valid one.
     pub traceparent: Option<Rc<str>>,

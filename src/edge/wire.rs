@@ -1,5 +1,5 @@
-//! The form of a command and of its reply between the edge and a user object in another process: one flat JSON object each, the
-//! smallest form in code and on the wire.
+//! The wire format of a command and of its reply, between the edge and a user object in another process: one flat JSON object
+//! each, the shortest in code and on the wire.
 //!
 //! ```text
 //! command   {"operation":"generate","user_id":"…","token":"…",…,"input_text":"…",…}
@@ -127,7 +127,7 @@ struct ReplyMessage<'a> {
     is_blocked: bool,
     retry_after_s: Option<u64>,
     failure: Option<Code>,
-    /// What is left of each policy, and the seconds until more is left.
+    /// The remaining quota of each policy, and the seconds until it grows.
     quota: Option<[(u32, Option<u64>); 3]>,
     code: Option<Code>,
     model: Option<Cow<'a, str>>,

@@ -54,7 +54,7 @@ impl Candidate {
     /// each becomes one U+FFFD).
     ///
     /// # Errors
-    /// [`Dropped`], when the candidate does not hold to the contract.
+    /// [`Dropped`], when the candidate is invalid.
     pub fn read([front, back, prompt]: [&[u8]; 3]) -> Found {
         let [(_, front_max), (_, back_max), (_, prompt_max)] = CHARS_MAX;
         let candidate = Self {

@@ -636,7 +636,7 @@ mod tests {
     }
 
     #[test]
-    fn deep_nesting_is_followed_without_recursion() {
+    fn deep_nesting_is_read_without_recursion() {
         for deep in [
             ["[{\"f\":", &"[".repeat(400_000), &"]".repeat(400_000), "},", A, "]"].concat(),
             ["[[", &"{\"a\":".repeat(1000), "1", &"}".repeat(1000), "],", A, "]"].concat(),

@@ -127,7 +127,7 @@ pub struct Problem {
     pub retryable: Option<bool>,
 }
 
-/// What a problem document names beside the problem.
+/// The context of a problem document.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ProblemContext {
     /// The service's own origin (`https://host`), where `/docs` explains the codes.

@@ -5,7 +5,7 @@
 //!    ▲                                      │
 //!    └── backoff ◄── failed without a candidate, and may be retried
 //! ```
-//! An answer that was cut after a candidate is kept, and not requested again: the caller may have seen the candidate.
+//! An answer that was cut after a candidate is kept, and not requested again: the caller may have received the candidate.
 //!
 //! Not for: connections and time (`user_object::generate`), sessions, the database.
 
@@ -19,7 +19,7 @@ use crate::http::problem::Code;
 /// The `Retry-After` of a response after the model API's 429 without one, in seconds.
 const RATE_LIMIT_S: u64 = 10;
 
-/// How much of an answer there is.
+/// The completeness of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Extent {
     /// The answer was closed.
@@ -31,13 +31,13 @@ pub enum Extent {
 /// The result of a model call.
 #[derive(Debug, PartialEq)]
 pub struct Answer {
-    /// How much of an answer there is (at least one candidate), or the failure.
+    /// The completeness of an answer with at least one candidate, or the failure.
     pub outcome: Result<Extent, Code>,
     /// Invalid candidates, over all attempts.
     pub dropped: u32,
     /// Over all attempts; `None` when the model API sent none.
     pub usage: Option<Usage>,
-    /// The model that served last, as the model API names it.
+    /// The model that answered last, as the model API names it.
     pub model: Option<String>,
     /// The last generation's id at the model API.
     pub generation_id: Option<String>,
@@ -103,7 +103,7 @@ impl ModelCall {
         self.candidates.add(found).ok()
     }
 
-    /// Ends an attempt. Returns what the backoff depends on, where another attempt may follow.
+    /// Ends an attempt. Returns the input of the backoff, where another attempt may follow.
     pub fn end_attempt(
         &mut self,
         outcome: Outcome,

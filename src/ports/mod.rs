@@ -83,7 +83,7 @@ pub trait Fetch {
     async fn fetch(&self, request: Request) -> Result<Self::Incoming, Unreachable>;
 }
 
-/// No connection, or one that was cut. Without the platform's error text: no caller may see it, and no decision may rest on it.
+/// No connection, or one that was cut. Without the platform's error text: no response contains it, and no decision depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unreachable;
 
@@ -187,7 +187,7 @@ pub enum BodyError {
     Cut,
 }
 
-/// A request from a client.
+/// A received request of a client.
 pub trait Inbound: Head + Body {
     /// In upper case.
     fn method(&self) -> &str;
@@ -195,7 +195,7 @@ pub trait Inbound: Head + Body {
     fn url(&self) -> &str;
 }
 
-/// Tasks that go on after the response.
+/// Tasks that continue after the response.
 pub trait Background: Clone {
     /// Runs a task to its end, whatever happens to the request.
     fn after_response(&self, task: impl Future<Output = ()> + 'static);

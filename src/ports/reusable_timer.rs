@@ -15,7 +15,7 @@ type Sleep<'h> = Pin<Box<dyn Future<Output = ()> + 'h>>;
 /// A timer for one wait after another.
 pub struct ReusableTimer<'h, H> {
     host: &'h H,
-    /// When it goes off.
+    /// The moment at which it ends.
     timer: Option<(u64, Sleep<'h>)>,
 }
 

@@ -61,9 +61,9 @@ impl Refusal {
 /// The status of one policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PolicyStatus {
-    /// What is left.
+    /// The remaining quota.
     pub remaining: u32,
-    /// Whole seconds until more is left, rounded up; `None` while nothing is used.
+    /// Whole seconds until it grows, rounded up; `None` while nothing is used.
     pub more_in_s: Option<u64>,
 }
 

@@ -30,7 +30,7 @@ enum Admitted {
     Runs(Rc<Run>, Option<Subscription>, Box<Generation>),
     /// The session is not yet persisted, and no write of it may start now.
     Waits(Box<Generation>),
-    /// The database has the session; whether it failed for good.
+    /// The database has the session; whether its failure is final.
     Stored(Uuid, bool),
     /// The database has to be checked first.
     CheckDatabase,

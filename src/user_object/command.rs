@@ -15,15 +15,15 @@ pub struct Command {
     pub user_id: Uuid,
     /// The user's access credentials.
     pub credentials: Credentials,
-    /// When the request began, in milliseconds since the Unix epoch.
+    /// The start of the request, in milliseconds since the Unix epoch.
     pub began_ms: u64,
     /// Whether the same command was sent before, without a reply.
     pub is_repeated: bool,
-    /// What to do.
+    /// The operation.
     pub operation: Operation,
 }
 
-/// What a command does.
+/// The operation of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Operation {
     /// Counts a request whose body is invalid.

@@ -15,7 +15,7 @@ use crate::quota::{Refusal, UserQuota};
 use crate::user_state::generation::Generation;
 use crate::user_state::{Event, Job, UserState, Write, WriteSet};
 
-/// One decision. What it reserves is started once the transaction is stored; a repeated decision begins anew.
+/// One decision. Its reserved runs start once the transaction is stored; a repeated decision begins anew.
 pub(super) struct Decision<'a, H: UserObjectHost> {
     object: &'a UserObject<H>,
     pub(super) state: &'a mut UserState,
@@ -24,7 +24,7 @@ pub(super) struct Decision<'a, H: UserObjectHost> {
     pub(super) now_ms: u64,
 }
 
-/// What a decision has reserved.
+/// The consequences of a decision: runs to start, lines and rows to log.
 pub(super) struct Reserved<H: UserObjectHost> {
     runs: Vec<ReservedRun<H>>,
     abandoned: Vec<Uuid>,
@@ -98,7 +98,7 @@ impl<'a, H: UserObjectHost> Decision<'a, H> {
         self.start_due_jobs(named, except);
     }
 
-    /// Starts the due jobs, and abandons what was not persisted in its time.
+    /// Starts the due jobs, and abandons endings that were not persisted in time.
     pub(super) fn start_due_jobs(&mut self, named: Option<Uuid>, except: Option<Uuid>) {
         self.abandon_expired();
         let object = self.object;
@@ -118,7 +118,7 @@ impl<'a, H: UserObjectHost> Decision<'a, H> {
         }
     }
 
-    /// Abandons what was not persisted in its time.
+    /// Abandons endings that were not persisted in time.
     pub(super) fn abandon_expired(&mut self) {
         let object = self.object;
         let (abandoned, writes) = self.state.abandon_expired(|id| object.is_running(id), self.now_ms);

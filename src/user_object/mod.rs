@@ -63,7 +63,7 @@ impl<H> Clone for UserObject<H> {
     }
 }
 
-/// The reply to a command, with what is rendered or measured beside it.
+/// The reply to a command, with its quota status and its log fields.
 struct Replied {
     reply: Reply,
     quota: Option<UserQuota>,
@@ -115,7 +115,7 @@ impl<H: UserObjectHost> UserObject<H> {
         (Executed { reply, quota, log }, subscription)
     }
 
-    /// Runs the due jobs, and deletes a state that is no longer needed. To be called when the alarm goes off.
+    /// Runs the due jobs, and deletes a state that is no longer needed. To be called when the alarm fires.
     ///
     /// # Errors
     /// [`StoreError`]; the host has to set the alarm again.
@@ -221,7 +221,7 @@ impl<H: UserObjectHost> UserObject<H> {
         }
     }
 
-    /// Decides in one transaction, then starts the runs that the decision has reserved, and logs what it has abandoned. The
+    /// Decides in one transaction, then starts the runs that the decision has reserved, and logs the generations that it has abandoned. The
     /// store may run `decide` more than once; only its last result counts.
     async fn decide<T>(
         &self,
@@ -279,18 +279,18 @@ impl<H: UserObjectHost> UserObject<H> {
         state.alarm_ms(|id| self.is_running(id), self.0.host.now_ms())
     }
 
-    /// The next alarm where none is set: the last one may have found everything running, or not yet idle.
+    /// The next alarm where none is set: the last one may have fired while all generations were running, or the state was not idle yet.
     fn missing_alarm_ms(&self, state: &UserState) -> Option<u64> {
         self.current_alarm_ms().is_none().then(|| self.next_alarm_ms(state)).flatten()
     }
 
-    /// The moment of the alarm. One that has passed has gone off, or is lost.
+    /// The moment of the alarm. One that has passed has fired, or is lost.
     fn current_alarm_ms(&self) -> Option<u64> {
         let now_ms = self.0.host.now_ms();
         self.0.alarm_ms.get().filter(|set_ms| *set_ms > now_ms)
     }
 
-    /// Sets the alarm, unless it goes off sooner already.
+    /// Sets the alarm, unless it fires sooner already.
     fn set_alarm(&self, at_ms: Option<u64>) {
         let Some(at_ms) = at_ms else { return };
         if self.current_alarm_ms().is_some_and(|set_ms| set_ms <= at_ms) {

@@ -31,7 +31,7 @@ pub enum Reply {
     Failed(Failure),
 }
 
-/// A session as JSON, with what its response needs beside it.
+/// A session as JSON, with the fields that its response needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionDocument {
     /// The session.
@@ -75,7 +75,7 @@ pub enum Cause {
 }
 
 impl Failure {
-    /// A failure without more to say.
+    /// A failure without further details.
     #[must_use]
     pub const fn new(cause: Cause) -> Self {
         Self { cause, is_blocked: false, retry_after_s: None }
@@ -104,7 +104,7 @@ pub struct LogFields {
     pub model: Option<String>,
     /// Model calls made.
     pub attempts: Option<u32>,
-    /// What was billed.
+    /// The billed usage.
     pub usage: Option<Usage>,
     /// Milliseconds from the acceptance to the end of the model's answer.
     pub model_ms: Option<u64>,

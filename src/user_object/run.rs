@@ -1,4 +1,4 @@
-//! A run: a generation that this object drives now, with those who wait for it. All tasks of one object share one thread.
+//! A run: a generation that this object drives now, with the tasks that wait for it. All tasks of one object share one thread.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -23,7 +23,7 @@ pub(super) struct Run {
     driver: RefCell<Option<Waker>>,
     /// The tasks that wait for an update.
     wakers: RefCell<Vec<Waker>>,
-    /// How often all were woken: says whether a waker is still registered.
+    /// How often all were woken: shows whether a waker is still registered.
     wakes: Cell<u64>,
 }
 

@@ -28,9 +28,9 @@ pub struct SessionView {
     pub run: u32,
     /// The requested model.
     pub model: Rc<str>,
-    /// When it was accepted; RFC 3339.
+    /// The time of its acceptance; RFC 3339.
     pub created_at: String,
-    /// When it ended; RFC 3339.
+    /// The time of its end; RFC 3339.
     pub ended_at: Option<String>,
     /// Its failure.
     pub failure: Option<Code>,
@@ -38,7 +38,7 @@ pub struct SessionView {
     pub retry_after_s: Option<u64>,
     /// Whether the model's answer was cut.
     pub partial: bool,
-    /// What was billed.
+    /// The billed usage.
     pub usage: Option<Usage>,
     /// Whether the model API sent a cached answer; `None` where none was requested.
     pub was_reused: Option<bool>,
@@ -86,7 +86,7 @@ pub struct Summary<'a> {
     pub created_at: &'a str,
     /// RFC 3339, UTC.
     pub ended_at: Option<&'a str>,
-    /// What was billed.
+    /// The billed usage.
     pub usage: Option<Usage>,
     /// The number of candidates so far.
     pub candidate_count: usize,
@@ -169,7 +169,7 @@ impl SessionView {
         }
     }
 
-    /// Why the candidates are not available; `None` when they are.
+    /// The reason why the candidates are not available; `None` when they are.
     #[must_use]
     pub const fn problem(&self) -> Option<Failure> {
         let cause = match self.failure {

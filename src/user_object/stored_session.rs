@@ -68,7 +68,7 @@ fn not_readable(host: &impl ReadHost, credentials: &Credentials, error: &RestErr
     Failure { is_blocked: error.is_firewall_rejection(), ..Failure::new(Cause::NotReadable) }
 }
 
-/// How long a session may be without an end: the contract's `AI_TIMEOUT_MS` + 60 s.
+/// The longest time of a session without an end: the contract's `AI_TIMEOUT_MS` + 60 s.
 const END_GRACE_MS: u64 = 60_000;
 
 /// Reads a session again that had no final end when it was read and that its object did not have afterwards: it has ended in
@@ -164,7 +164,7 @@ pub fn view_of(row: SessionRow) -> SessionView {
     }
 }
 
-/// The failure of a row. A code that this version does not know was written by another version, or by the user.
+/// The failure of a row. A code that this version does not have was written by another version, or by the user.
 #[must_use]
 pub fn failure_of(row: &SessionRow) -> Option<Code> {
     row.error_code.as_deref().map(|code| Code::from_name(code).unwrap_or(Code::Internal))
@@ -200,7 +200,7 @@ fn in_utc(time: &str) -> String {
     text.unwrap_or_else(|| if is_before_years(time) { FIRST } else { LAST }.to_owned())
 }
 
-/// Of a time without a form in RFC 3339.
+/// Whether a time that RFC 3339 cannot express is before its years, and not after them.
 fn is_before_years(time: &str) -> bool {
     time.starts_with('-') || time.ends_with("BC")
 }

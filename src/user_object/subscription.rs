@@ -10,7 +10,7 @@ use super::session_view::SessionView;
 use crate::http::sse::EventId;
 use crate::user_state::generation::SessionCandidate;
 
-/// At most so many streams of one generation: each holds a connection. A learner has a tab or two, and a cut connection that is
+/// At most so many streams of one generation: each keeps a connection open. A learner has a tab or two, and a cut connection that is
 /// not noticed yet. Clients that wait without a stream come with a `POST` each, so `burst` bounds them.
 pub const SUBSCRIBERS_PER_SESSION_MAX: usize = 8;
 /// At most so many of one user.
@@ -34,7 +34,7 @@ enum Source {
     Ended(Box<SessionView>),
 }
 
-/// What a subscriber receives.
+/// An update for a subscriber.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Update {
     /// The candidates after those that were received; at least one.

@@ -34,13 +34,13 @@ impl SessionCandidate {
     }
 }
 
-/// The parts of a request that the generation needs for as long as it goes on.
+/// The parts of a request that the generation needs until its end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "StoredAccepted", into = "StoredAccepted")]
 pub struct Accepted {
     /// The session's id.
     pub id: Uuid,
-    /// The 1-based number of the run of this session: after a failure that may pass, its idempotency key starts another.
+    /// The 1-based number of the run of this session: after a retryable failure, its idempotency key starts another.
     pub run: u32,
     /// The owner.
     pub user_id: Uuid,
@@ -56,7 +56,7 @@ pub struct Accepted {
     pub no_cache: bool,
 }
 
-/// The stored form of [`Accepted`].
+/// The stored record of [`Accepted`].
 #[derive(Serialize, Deserialize)]
 struct StoredAccepted {
     id: Uuid,
@@ -114,9 +114,9 @@ pub struct Ending {
     pub code: Option<Code>,
     /// Whether the model's answer was cut.
     pub partial: bool,
-    /// What was billed, over all attempts.
+    /// The billed usage, over all attempts.
     pub usage: Option<Usage>,
-    /// The model that served, as the model API names it.
+    /// The model that answered, as the model API names it.
     pub served_model: Option<String>,
     /// Model calls made.
     pub attempts: u32,
@@ -152,7 +152,7 @@ impl Ending {
         }
     }
 
-    /// The ending of a generation that goes on no longer: with its complete candidates, else as a failure with `code`.
+    /// The ending of a generation that is not continued: with its complete candidates, else as a failure with `code`.
     #[must_use]
     pub fn interrupted(generation: &Generation, code: Code, attempts: u32, ended_ms: u64) -> Self {
         let has_candidates = !generation.candidates.is_empty();
@@ -161,10 +161,10 @@ impl Ending {
     }
 }
 
-/// What is known of a session's row before its ending is persisted.
+/// The state of a session's row before its ending is persisted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RowState {
-    /// It may exist: there was no answer, or no request yet.
+    /// It may exist: no request was sent yet, or its response was lost.
     Unknown,
     /// The database has confirmed it.
     Opened,
@@ -181,10 +181,10 @@ pub struct Generation {
     pub started_ms: u64,
     /// `started_ms` + `AI_TIMEOUT_MS`: the model's answer is read until then at most.
     pub deadline_ms: u64,
-    /// Its reservation of `generations`, until it is refunded or used for good.
+    /// Its reservation of `generations`, until it is refunded or becomes final.
     #[serde(rename = "unit")]
     pub reservation: Option<Reservation>,
-    /// What is known of the session's row.
+    /// The state of the session's row.
     pub row: RowState,
     /// Model calls started.
     pub attempts: u32,
@@ -222,7 +222,7 @@ impl Generation {
         }
     }
 
-    /// How a generation goes on after a crash: `None` for another model call inside the deadline, else its ending. Complete
+    /// The ending of a generation after a crash; `None` where another model call inside the deadline continues it. Complete
     /// candidates are kept; with any, no second call is billed.
     #[must_use]
     pub fn ending_after_crash(&self, attempts_max: u32, now_ms: u64) -> Option<Ending> {
@@ -234,7 +234,7 @@ impl Generation {
         Some(Ending::interrupted(self, Code::AiTimeout, self.attempts, now_ms))
     }
 
-    /// When an ending that cannot be persisted is abandoned: a failure soon, because nothing of it is lost.
+    /// When an ending that cannot be persisted is abandoned: a failure early, because no candidate is lost with it.
     #[must_use]
     pub fn keep_until_ms(&self) -> u64 {
         let since_ms = self.ending.as_ref().map_or(self.deadline_ms, |ending| ending.ended_ms);

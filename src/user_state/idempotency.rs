@@ -1,10 +1,10 @@
-//! Idempotency keys (draft-ietf-httpapi-idempotency-key-header-07): the record of a key, and what a request with it does.
+//! Idempotency keys (draft-ietf-httpapi-idempotency-key-header-07): the record of a key, and the plan for a request with it.
 //!
 //! ```text
-//! no record ──► Start ── admitted ──► Join ──┬─► ReadStored   it is completed, or failed for good
+//! no record ──► Start ── admitted ──► Join ──┬─► ReadStored   it is completed, or its failure is final
 //!                 ▲                          │
-//!                 └─────── StartAgain ◄──────┘                it failed in a way that may pass (a firewall's refusal
-//!                                                             does not, whatever its code)
+//!                 └─────── StartAgain ◄──────┘                its failure is retryable (a firewall's refusal is not,
+//!                                                             whatever its code)
 //! ```
 //! Not for: reading the header (`http::idempotency_key`).
 
@@ -63,7 +63,7 @@ pub struct IdempotencyRecord {
     pub created_ms: u64,
     /// How the last run ended; `None` while it is in progress.
     pub outcome: Option<Outcome>,
-    /// Whether it failed for good, whatever the code. Beside the outcome, so that the version before can read it.
+    /// Whether its failure is final, whatever the code. Beside the outcome, so that the version before can read it.
     #[serde(default)]
     pub is_final: bool,
 }
@@ -88,16 +88,16 @@ impl Outcome {
     }
 }
 
-/// What a request for a generation does.
+/// The plan for a request for a generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Plan {
     /// Starts a session.
     Start,
-    /// Starts another run of this session, which failed in a way that may pass; the 1-based number of the run.
+    /// Starts another run of this session, whose failure is retryable; the 1-based number of the run.
     StartAgain(Uuid, u32),
     /// Joins this session, which is in progress or not yet persisted.
     Join(Uuid),
-    /// Reads this session, which has ended, from the database; whether it failed for good whatever its code.
+    /// Reads this session, which has ended, from the database; whether its failure is final whatever its code.
     ReadStored(Uuid, bool),
     /// Looks in the database first: a repeated delivery without a key, whose first one may have been admitted.
     CheckDatabase,
@@ -116,10 +116,10 @@ impl Plan {
     }
 }
 
-/// Decides what a request does. `id` is the session's id without a key; `is_repeated` says that the first delivery of the
+/// Classifies a request. `id` is the session's id without a key; `is_repeated` says that the first delivery of the
 /// request had no reply.
 ///
-/// A request joins a run that is in progress, whatever its outcome will be. After a failure that may pass the key starts
+/// A request joins a run that is in progress, whatever its outcome will be. After a retryable failure the key starts
 /// another run, but not for a repeated delivery of the request that started the failed one: that one gets the failure.
 #[must_use]
 pub fn classify(

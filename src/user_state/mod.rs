@@ -38,11 +38,11 @@ pub const KEEP_FAILURE_MS: u64 = 10 * 60 * 1000;
 /// whose handler runs is never set to its own time (workerd deletes it when the handler ends).
 pub const ALARM_MIN_MS: u64 = 1_000;
 /// The most generations of one user that are not yet persisted. More of them are rows that the database keeps refusing, and
-/// each holds its candidates in memory.
+/// each keeps its candidates in memory.
 pub const NOT_PERSISTED_MAX: usize = 20;
 /// The most of them that are persisted at the same time.
 const WRITES_MAX: usize = 2;
-/// The most attempts at a write that the database refuses for good: one more than a race with the owner's own writes needs.
+/// The most attempts at a write that the database refuses permanently: one more than a race with the owner's own writes needs.
 const REFUSALS_MAX: u32 = 3;
 /// The backoff between two attempts at a write: doubles from the first to the second.
 const REWRITE_MS: std::ops::RangeInclusive<u64> = 2_000..=300_000;
@@ -69,11 +69,11 @@ pub struct UserState {
 /// A change of an accepted generation.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
-    /// The state of its row is known, or is unknown again.
+    /// The state of its row has changed.
     Row(RowState),
     /// These candidates are complete.
     Candidates(Vec<Rc<SessionCandidate>>),
-    /// It goes on after a crash; one attempt counts as made, whether or not it was stored.
+    /// It continues after a crash; one attempt counts as made, whether or not it was stored.
     Resumed,
     /// It has ended, and its ending has to be persisted.
     Ended(Ending),
@@ -96,7 +96,7 @@ pub enum Job {
 
 impl UserState {
     /// Builds the state from its stored parts. The consequences of an ending are not stored beside it: its lease is released,
-    /// and its reservation is refunded or used for good.
+    /// and its reservation is refunded or becomes final.
     #[must_use]
     pub fn from_parts(
         (mut ledger, logged_limits, rejected_until_ms): (Ledger, Vec<(String, u64)>, u64),
@@ -211,7 +211,7 @@ impl UserState {
         WriteSet::from([Write::Ledger])
     }
 
-    /// Whether the account is known not to exist.
+    /// Whether the database has reported that the account does not exist.
     #[must_use]
     pub const fn is_rejected(&self, now_ms: u64) -> bool {
         now_ms <= self.rejected_until_ms && self.rejected_until_ms > 0
@@ -367,7 +367,7 @@ impl UserState {
         WRITES_MAX.saturating_sub(self.generations.iter().filter(is_written_now).count())
     }
 
-    /// When the object must be woken at the latest: no sooner than [`ALARM_MIN_MS`] from now. If nothing happens before, that
+    /// The latest moment of the next alarm: no sooner than [`ALARM_MIN_MS`] from now. If nothing happens before, that
     /// is the time of a job of [`UserState::due_jobs`], of a heartbeat, or of removing a state that is no longer needed.
     #[must_use]
     pub fn alarm_ms(&self, is_running: impl Fn(Uuid) -> bool, now_ms: u64) -> Option<u64> {

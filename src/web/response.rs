@@ -8,13 +8,13 @@ use super::fetch::header_pairs;
 
 /// The body of a response.
 pub(crate) enum OutgoingBody {
-    /// These bytes; none: no body.
+    /// These bytes; empty: no body.
     Bytes(Vec<u8>),
     /// A stream, forwarded untouched.
     Stream(Option<ReadableStream>),
 }
 
-/// A response in the form of the platform.
+/// Makes the platform's response.
 pub(crate) fn response(
     status: u16,
     headers: &[(&'static str, String)],

@@ -1,5 +1,5 @@
 //! `GET /docs`: the contract for people, made from the one for machines. Each code has an anchor, to which the `type` of
-//! a problem leads. Works without a configuration, and without JavaScript.
+//! a problem links. Works without a configuration, and without JavaScript.
 
 use super::openapi::asset;
 use crate::http::Response;
@@ -9,7 +9,7 @@ use crate::ports::{Assets, Log};
 /// The asset: the page, made by `scripts/docs_page.ts`.
 const PAGE: &str = "docs.html";
 
-/// The style stands in the page; nothing else is let in, from nowhere.
+/// Allows the inline style and no other resource.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// The page.

@@ -24,7 +24,7 @@ pub async fn list_sessions<H: EdgeHost>(
     let page = Page::read(query_of(request.inbound.url()))?;
     let before = page.before.map(|cursor| (time_of(cursor.created_us), cursor.id));
     let before = before.as_ref().map(|(time, id)| (time.as_str(), *id));
-    // One more than is sent, to know whether there is another page.
+    // One more than is sent, which shows whether there is another page.
     let listed = list(host, config, &caller.credentials, page.limit.saturating_add(1), before).await;
     let mut rows = listed.map_err(problem_of)?;
     let limit = usize::try_from(page.limit).unwrap_or(usize::MAX);

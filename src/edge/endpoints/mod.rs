@@ -27,7 +27,7 @@ use crate::user_object::stored_session::{ReadHost, find, read_again};
 /// A session's id from a path.
 ///
 /// # Errors
-/// `not_found`: no user has a session with another form of id.
+/// `not_found`: the id is no UUID, so no session has it.
 fn session_id(id: &str) -> Result<Uuid, Problem> {
     Uuid::try_parse(id).map_err(|_| no_session())
 }

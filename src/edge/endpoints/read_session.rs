@@ -47,7 +47,7 @@ fn document(row: SessionRow) -> Response {
     Response { body: document.json.clone(), ..found(&document) }
 }
 
-/// Whether no other run can follow. After a failure that may pass one can, and the object has it first.
+/// Whether no other run can start. After a retryable failure one can, and the object has it before the database.
 fn has_final_end(row: &SessionRow) -> bool {
     row.status != GENERATING && failure_of(row).and_then(Code::retryable) != Some(true)
 }

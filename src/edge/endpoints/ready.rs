@@ -16,7 +16,7 @@ const TIMEOUT_MS: u64 = 5000;
 /// Requests of one isolate cannot wait for each other's promises, so they poll.
 const POLL_MS: u64 = 20;
 
-/// 200 when all dependencies are available, else 503. The check is a task of its own, which goes on when the client leaves: a
+/// 200 when all dependencies are available, else 503. The check is a task of its own, which continues when the client leaves: a
 /// client that disconnects must not make the next one check the dependencies again.
 pub async fn ready(host: &impl ReadyHost, config: &Result<Rc<Config>, Vec<ConfigError>>) -> Response {
     loop {

@@ -1,4 +1,4 @@
-//! `DELETE /ai-sessions/{id}`: stops a generation in progress. Nothing else does: a client that leaves loses nothing.
+//! `DELETE /ai-sessions/{id}`: stops a generation in progress. No other request does, nor a client that leaves.
 
 use super::{session_id, stored_session};
 use crate::config::Config;

@@ -10,11 +10,11 @@ use crate::ports::{Log, log_line};
 use crate::supabase::rest::RestError;
 use crate::user_state::generation::{Ending, Generation};
 
-/// What only the log gets of an ending.
+/// The fields of an ending that are only logged.
 pub(super) struct Note {
     /// The last failure at the model API, in words of this service.
     pub(super) text: String,
-    /// By which an operator finds the last call at the model API.
+    /// The id of the last call at the model API, for the operator.
     pub(super) generation_id: Option<String>,
 }
 
@@ -47,7 +47,7 @@ struct EndingLine<'a> {
 
 pub(super) fn log_ending(log: &impl Log, generation: &Generation, ending: &Ending, note: &Note) {
     let level = match ending.code {
-        // Only the operator can repair this, and no request succeeds until then.
+        // Every request fails until the operator repairs this.
         Some(Code::AiMisconfigured) => LogLevel::Error,
         Some(_) => LogLevel::Warn,
         None => LogLevel::Info,

@@ -74,7 +74,7 @@ enum Connection<'h, B> {
     Open(B),
 }
 
-/// What a wait ends with.
+/// The event that ends a wait.
 enum Woken<B> {
     Input(Input),
     Row(Result<bool, RestError>),
@@ -246,7 +246,7 @@ async fn open_row<H: UserObjectHost>(
     sessions::open(object.host(), &object.0.config.supabase, &accepted.credentials, &row, is_busy).await
 }
 
-/// Records what the opening of the row says of it.
+/// Records the state of the row after its opening.
 async fn row_opened<H: UserObjectHost>(
     object: &UserObject<H>,
     generation: &Generation,
@@ -259,8 +259,8 @@ async fn row_opened<H: UserObjectHost>(
         Err(error) => {
             log_rest(object.host(), id, "open", error);
             reject_unknown_user(object, generation, error).await?;
-            // Only the first attempt of all that was refused says that the row does not exist; before a crash, and in the run
-            // before, it may have been opened.
+            // Only a refused first attempt shows that the row does not exist: an attempt before a crash, or in the run before,
+            // may have opened it.
             let is_first = generation.accepted.run == 1
                 && generation.attempts == 0
                 && generation.row == RowState::Unknown;

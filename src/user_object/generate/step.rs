@@ -4,7 +4,7 @@
 //! model    due ── count ──► send ──► head ──► bytes … ──► ended
 //!           ▲                                   │
 //!           └──────────── backoff ◄── failed ◄──┘
-//! row      opening ──► known                       beside the model
+//! row      opening ──► opened                      beside the model
 //! ```
 //! [`Step::next`] returns the next action; after [`Action::Wait`] it needs an input. A stop ends it early, with its complete
 //! candidates; a client that leaves does not.
@@ -21,9 +21,9 @@ use crate::openrouter::response_reader::{End, Outcome, ResponseReader};
 /// A complete candidate without a subscriber is stored after this long at the latest: a crash loses less than this of them,
 /// and a fast answer costs one write.
 pub const STORE_EVERY_MS: u64 = 250;
-/// For how long after the deadline the row's opening is waited for once the model's answer has ended.
+/// The longest wait for the row's opening after the deadline, once the model's answer has ended.
 pub const OPEN_GRACE_MS: u64 = 5_000;
-/// For how long a stopped generation reads on: until its batch is full, and as long again for the bytes that have arrived.
+/// The longest read of a stopped generation: until its batch is full, and as long again for the bytes that have arrived.
 pub const STOP_MS: u64 = 2 * BATCH_MS;
 
 /// The head of the model API's response.
@@ -41,7 +41,7 @@ pub struct ModelHead {
     pub generation_id: Option<String>,
 }
 
-/// What happened.
+/// An input of the step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input {
     /// The opening of the row has ended: whether the row may exist, or can be created later.
@@ -76,7 +76,7 @@ pub enum ModelEnd {
     Cut,
 }
 
-/// What to do next.
+/// An action for the driver.
 #[derive(Debug, PartialEq)]
 pub enum Action {
     /// Store these candidates.
@@ -94,7 +94,7 @@ pub enum Action {
         /// The moment of [`Input::Timer`], in milliseconds since the Unix epoch.
         until_ms: u64,
     },
-    /// Give up the opening of the row, which takes too long. The result is [`Input::RowOpened`].
+    /// Abandon the opening of the row, which takes too long. The result is [`Input::RowOpened`].
     AbandonRow,
     /// The generation has ended.
     End(Ended),
@@ -126,7 +126,7 @@ pub struct StepSettings {
     pub allows_reuse: bool,
 }
 
-/// What the model call does now.
+/// The state of the model call.
 #[derive(Debug)]
 enum Model {
     /// The next attempt starts at this moment.

@@ -303,13 +303,13 @@ struct History {
     created_ms: u64,
     /// Runs, each of which is billed.
     runs: u32,
-    /// Those of them that failed in a way that may pass.
+    /// Those of them that ended with a retryable failure.
     retryable: u32,
 }
 
 proptest! {
     /// INVARIANT: a key has at most one valid record and at most one generation in progress; it starts one only where all
-    /// before it failed in a way that may pass; reservations and leases are those of the generations, as without keys; and
+    /// before it ended with a retryable failure; reservations and leases are those of the generations, as without keys; and
     /// a restart loses nothing. In any order.
     #[test]
     fn a_key_is_billed_once_in_any_order_of_events(steps in keyed_steps()) {
