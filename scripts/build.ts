@@ -82,7 +82,7 @@ async function buildModule(): Promise<void> {
   });
 }
 
-/** Wraps the output of worker-build in the trap guard, which answers for a torn-down module. */
+/** Wraps the output of worker-build in the trap guard, which responds for a torn-down module. */
 async function wrapInTrapGuard(): Promise<void> {
   const entry = join(buildFolder, 'index.js');
   const { ok, output } = await run(npmPackage('esbuild', 'bin/esbuild'), [

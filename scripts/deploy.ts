@@ -29,7 +29,7 @@ await runScript(async () => {
   const secrets = await step('listing the secrets at Cloudflare (wrangler secret list)', readSecrets);
   const missing = required.filter(({ name, secret }) => !secrets.includes(name) && (secret || !vars[name]));
   if (missing.length > 0) throw new Failure(howToSet(missing));
-  if (vars['SERVICE_SECRET'] !== undefined) throw new Failure(`Nothing was deployed, because SERVICE_SECRET stands in wrangler.toml: ${howToMakeASecret}`);
+  if (vars['SERVICE_SECRET'] !== undefined) throw new Failure(`Nothing was deployed, because SERVICE_SECRET is in wrangler.toml: ${howToMakeASecret}`);
   await build();
 
   console.log(`\nThis will be done: wrangler deploy puts build/ online as the Worker "${worker}", with the settings of wrangler.toml:\n`);

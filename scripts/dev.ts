@@ -1,6 +1,6 @@
 /**
- * `npm run dev`: runs the whole service on this machine, with a generation from a sample text, and the example page; follows
- * the sources until Ctrl-C. `npm run dev -- --once` ends after the generation, with 0 if it succeeded.
+ * `npm run dev`: runs the whole service on this machine, with a generation from a sample text, and the example page; reloads
+ * changed sources until Ctrl-C. `npm run dev -- --once` ends after the generation, with 0 if it succeeded.
  */
 import { startWorld, type World } from '../tests/support/world.ts';
 import { build } from './build.ts';
@@ -86,7 +86,7 @@ async function runSession(endAfterCandidates: boolean): Promise<void> {
   open.push(watch.close);
   const account = settings.realSupabase ? 'sign in as a user of your project' : 'create an account with any address and password';
   if (page !== undefined) console.log(`\n${page.url} is the example page: ${account}.`);
-  console.log(`\n${worker.url} is up and follows src/. Ctrl-C ends it.`);
+  console.log(`\n${worker.url} is up and reloads on changes of src/. Ctrl-C ends it.`);
   await kept.finished;
 }
 

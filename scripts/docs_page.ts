@@ -1,7 +1,7 @@
 /**
  * Makes the page of `GET /docs` from the OpenAPI document: HTML without a script, which loads nothing.
  *
- * The page follows the document in its order, and has no other content.
+ * The page has the order of the document, and no other content.
  */
 
 /** An OpenAPI document, or a part of one. */

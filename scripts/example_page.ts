@@ -72,7 +72,7 @@ export interface LocalPage {
   stop(): void;
 }
 
-/** Starts Astro's development server, which follows the page's sources. */
+/** Starts Astro's development server, which reloads changed sources of the page. */
 export async function launchExamplePage(port: number, services: PageServices): Promise<LocalPage> {
   await installExamplePage();
   const server = spawn(process.execPath, [astro, 'dev', '--host', '127.0.0.1', '--port', String(port)], {

@@ -29,8 +29,8 @@ const checks: [name: string, check: () => Promise<Ended>][] = [
 
 /** Checks against databases that change independently: not part of what every machine has to pass at any time. */
 const advisories: typeof checks = [
-  ['RustSec knows no vulnerability of a crate', checkCrateAdvisories],
-  ['npm knows no vulnerability of a package', checkNpmAdvisories],
+  ['RustSec lists no vulnerability of a crate', checkCrateAdvisories],
+  ['npm lists no vulnerability of a package', checkNpmAdvisories],
 ];
 
 await runScript(async () => {

@@ -1,6 +1,6 @@
 /**
  * The endpoint as a good TypeScript developer writes it today: Hono, jose, zod, supabase-js, the AI SDK, a limiter in a
- * Durable Object. What `ai-sessions` is measured against.
+ * Durable Object. `ai-sessions` is compared with it.
  */
 import { Hono } from 'hono';
 import { cors } from 'hono/cors';

@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_unique_and_lead_back_to_their_row() {
+    fn code_names_are_unique_and_find_their_row() {
         for code in Code::ALL {
             assert_eq!(Code::from_name(code.name()), Some(*code));
         }

@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn both_are_structured_fields_even_at_the_largest_numbers() {
+    fn both_headers_are_structured_fields_at_the_largest_numbers() {
         let most = Quota { count: u32::MAX, window_s: u32::MAX };
         let policies = Policies { burst: most, generations: most, attempts: most, concurrent: u32::MAX };
         let mut ledger = Ledger::default();

@@ -128,7 +128,7 @@ fn expected(formula: &str) -> Candidate {
 }
 
 #[test]
-fn the_formulas_are_many_and_short() {
+fn the_500_formulas_contain_every_command() {
     let formulas = formulas();
     assert_eq!(formulas.len(), COUNT);
     assert!(formulas.iter().all(|formula| (4..=200).contains(&formula.len())));

@@ -618,7 +618,7 @@ fn candidates_before_a_hang_are_kept_with_any_batch_size() {
 }
 
 #[test]
-fn an_answer_with_closed_json_is_whole_after_any_end_of_stream() {
+fn an_answer_with_closed_json_is_complete_after_any_end() {
     let closed =
         || stream().say(delta(&["```json\n{\"candidates\":[", &candidate("one"), "]}\n```"].concat()));
     for (reply, took_ms) in [

@@ -70,7 +70,7 @@ fn a_read_requests_at_most_max_candidates() {
 }
 
 #[test]
-fn both_lists_of_a_large_session_are_one() {
+fn the_candidates_of_a_large_session_are_read_from_two_lists() {
     let host = ScriptedHost::new(0);
     let candidate = |number: u128| {
         format!(r#"{{"id":"{}","front":"f","back":"b","prompt":"p"}}"#, Uuid::from_u128(number))

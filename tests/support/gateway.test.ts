@@ -1,4 +1,4 @@
-// Each fault does what its name says, to the matching requests only.
+// Each fault has the effect of its name, on the matching requests only.
 
 import assert from 'node:assert/strict';
 import { after, afterEach, before, describe, it } from 'node:test';

@@ -1,4 +1,4 @@
-// Each behaviour of the model server does what its name says, as a plain reader of its bytes sees it.
+// Each behaviour of the model server sends the bytes that its name promises.
 
 import assert from 'node:assert/strict';
 import { after, afterEach, before, describe, it } from 'node:test';
@@ -129,7 +129,7 @@ describe('the model server', () => {
 
   describe('failures before the first byte', () => {
     for (const status of [400, 401, 402, 403, 404, 408, 413, 422, 429, 500, 502, 503, 504]) {
-      it(`HTTP ${status} in OpenRouter's format`, async () => {
+      it(`an HTTP ${status} has OpenRouter's format`, async () => {
         world.openrouter.next(behave.httpError(status, { retry_after_s: 7 }));
         const answer = await complete();
         assert.equal(answer.status, status);
@@ -149,14 +149,14 @@ describe('the model server', () => {
       ['a plain completion', behave.plainCompletion(), /"object":"chat\.completion".*\\"front\\"/],
     ];
     for (const [name, behaviour, expected] of whole) {
-      it(`the behaviour is ${name}`, async () => {
+      it(`the model server answers with ${name}`, async () => {
         const { status, text } = await stream(behaviour);
         assert.equal(status, 200);
         assert.match(text, expected);
       });
     }
 
-    it('a connection is cut before the headers', async () => {
+    it('the model server cuts a connection before the headers', async () => {
       world.openrouter.next(behave.cutBeforeHeaders);
       await assert.rejects(complete(), TypeError);
       assert.equal(await (await world.openrouter.arrived(1)).over, 'server cut');
@@ -173,7 +173,7 @@ describe('the model server', () => {
   });
 
   describe('failures in the stream', () => {
-    it('error events before and after candidates', async () => {
+    it('an error event is sent before or after candidates', async () => {
       const before = await stream(behave.errorEvent());
       assert.equal(before.content, '');
       assert.equal(before.chunks.at(-1)?.error?.code, 502);
@@ -185,7 +185,7 @@ describe('the model server', () => {
       assert.equal(after.done, false);
     });
 
-    it('cuts after candidates, in a candidate, after bytes', async () => {
+    it('a stream is cut after candidates, in a candidate or after bytes', async () => {
       const afterTwo = await stream(behave.cutAfter(2, 10));
       assert.ok(afterTwo.cut);
       assert.equal(afterTwo.finish_reason, null);
@@ -197,14 +197,14 @@ describe('the model server', () => {
       }
     });
 
-    it('a stream without [DONE], with and without a finish_reason', async () => {
+    it('a stream ends without [DONE], with or without a finish_reason', async () => {
       const withReason = await stream(behave.withoutDone());
       assert.deepEqual([withReason.done, withReason.finish_reason], [false, 'stop']);
       const without = await stream(behave.withoutDone({ finish_reason: null, whole_candidates: 1 }));
       assert.deepEqual([without.done, without.finish_reason], [false, null]);
     });
 
-    it('the token limit and the filter, with whole candidates and a cut one', async () => {
+    it('the token limit and the filter end an answer within a candidate', async () => {
       for (const [behaviour, reason] of [
         [behave.cutByLength(3), 'length'],
         [behave.cutByLength(3, 'stop'), 'stop'],
@@ -233,7 +233,7 @@ describe('the model server', () => {
       ['comments after candidates', behave.answer({ whole_candidates: 1, comments: 0, instead_of_end: 'comments' }), ': OPENROUTER'],
       ['a slow drip', behave.slowDrip(20), 'data: '],
     ] as const) {
-      it(`${name}, until the client leaves`, async () => {
+      it(`the model server sends ${name} until the client leaves`, async () => {
         world.openrouter.next(behaviour);
         const leave = new AbortController();
         const pending = complete({}, {}, leave.signal);
@@ -248,7 +248,7 @@ describe('the model server', () => {
   });
 
   describe('other formats of the message', () => {
-    it('the message in fences, in prose, as an array, as any content', async () => {
+    it('a message is sent in fences, in prose, as an array or as given', async () => {
       const fenced = (await stream(behave.fenced)).content;
       assert.ok(fenced.startsWith('```json\n{') && fenced.endsWith('}\n```'));
       assert.match((await stream(behave.inProse)).content, /^Sure! .*\n\n\{"cards":\[[\s\S]*\n\nTell me/);
@@ -259,7 +259,7 @@ describe('the model server', () => {
       assert.deepEqual(candidatesIn((await stream(behave.answer({ candidates: [{ front: 'f' }] }))).content), [{ front: 'f' }]);
     });
 
-    it('raw bytes in chunks of any size, broken UTF-8 included', async () => {
+    it('raw bytes are sent in chunks of any size, broken UTF-8 included', async () => {
       world.openrouter.next(behave.raw(Uint8Array.of(0x64, 0xff, 0xc3), { chunk_bytes: 1, content_type: 'text/plain', status: 206 }));
       const answer = await complete();
       assert.equal(answer.status, 206);
@@ -267,7 +267,7 @@ describe('the model server', () => {
     });
 
     for (const line_end of ['\n', '\r\n', '\r'] as const) {
-      it(`a good stream byte by byte, lines ending with ${JSON.stringify(line_end)}`, async () => {
+      it(`a stream is sent byte by byte, lines ending with ${JSON.stringify(line_end)}`, async () => {
         const { content, done, text } = await stream(behave.inChunksOf(1, { line_end }));
         assert.equal(candidatesIn(content).length, 6);
         assert.ok(done);

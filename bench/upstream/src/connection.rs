@@ -17,7 +17,7 @@ struct Request {
     body: Vec<u8>,
 }
 
-/// Until the other side closes.
+/// Serves requests until the other side closes.
 pub async fn serve(mut socket: TcpStream, state: &RefCell<State>) -> Result<()> {
     let mut received = Vec::with_capacity(64 * 1024);
     while let Some(request) = read(&mut socket, &mut received).await? {
@@ -53,7 +53,7 @@ async fn answer(socket: &mut TcpStream, state: &RefCell<State>, request: &Reques
         Some(("POST", "/api/v1/chat/completions")) => {
             let found = state.borrow_mut().answers.find(&settings, &request.body);
             let answer = found.ok_or(Error::from(ErrorKind::InvalidData))?;
-            // A sleep of nothing would wait for the timer's next tick.
+            // A sleep of zero would wait for the timer's next tick.
             if settings.model_delay_ms > 0 {
                 sleep(settings.model_delay()).await;
             }
@@ -102,7 +102,7 @@ async fn stream(
     for (chunk, closed) in chunks {
         match &mut ticks {
             Some(ticks) => drop(ticks.tick().await),
-            // The other connections get their turn.
+            // Lets the tasks of other connections run.
             None => tokio::task::yield_now().await,
         }
         if *closed > 0 {

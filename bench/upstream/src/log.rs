@@ -1,4 +1,4 @@
-//! What was asked since the benchmark last looked.
+//! The requests since the last `GET /bench/log`.
 
 use std::collections::BTreeMap;
 
@@ -6,17 +6,17 @@ use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-/// `GET /bench/log`, which also empties it.
+/// The response of `GET /bench/log`, which also empties the log.
 #[derive(Debug, Default, Serialize)]
 pub struct Log {
     /// Requests by method and path.
     pub calls: BTreeMap<String, u64>,
     /// Connections that were opened.
     pub connections: u64,
-    /// Of the last stream, when each card's last byte was written: `CLOCK_MONOTONIC` in milliseconds, the clock of
+    /// The times at which each card's last byte of the last stream was written: `CLOCK_MONOTONIC` in milliseconds, the clock of
     /// `process.hrtime` in Node.js.
     pub closed_ms: Vec<f64>,
-    /// What the database was sent, in order; only where the settings ask for it.
+    /// The writes to the database, in order; only with [`crate::settings::Settings::record`].
     pub writes: Vec<Write>,
 }
 

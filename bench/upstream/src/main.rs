@@ -3,12 +3,12 @@
 //!
 //! ```text
 //! GET  /auth/v1/.well-known/jwks.json        the key set
-//! any  /rest/v1/…                            what PostgREST answers to `return=minimal`, and to the completing function
-//! POST /api/v1/chat/completions              a stream of chunks, or one completion, as the request asks
-//! PUT  /bench/settings   GET /bench/log      for the benchmark itself: how to answer, and what was asked since
+//! any  /rest/v1/…                            PostgREST's response to `return=minimal`, and to the completing function
+//! POST /api/v1/chat/completions              a stream of chunks, or one completion, as requested
+//! PUT  /bench/settings   GET /bench/log      for the benchmark itself: delays and sizes; the requests so far
 //! ```
 //!
-//! Not for: checking what it is sent. The benchmark reads the log for that.
+//! Not for: checking the requests. The benchmark reads the log for that.
 
 mod connection;
 mod log;
@@ -23,7 +23,7 @@ use tokio::task::LocalSet;
 
 use crate::connection::serve;
 
-/// What all connections share; there is one thread.
+/// The state that all connections share; there is one thread.
 #[derive(Default)]
 struct State {
     settings: settings::Settings,
@@ -42,7 +42,7 @@ fn main() -> std::io::Result<()> {
             socket.set_nodelay(true)?;
             state.borrow_mut().log.connections += 1;
             let state = Rc::clone(&state);
-            // A worker that ends cuts its connections: nothing is wrong then.
+            // A worker that ends cuts its connections: no error.
             tokio::task::spawn_local(async move { drop(serve(socket, &state).await) });
         }
     })

@@ -1,4 +1,4 @@
-//! The model's answers, composed once for each form in which they are asked for.
+//! The model's answers, composed once for each list name and response format.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -16,7 +16,8 @@ pub enum Answer {
     Whole { body: Vec<u8>, chunks: u32 },
 }
 
-/// By the name of the list in the root, and whether a stream is wanted. To be dropped when the settings change.
+/// The composed answers, by the name of the list in the root and whether it is a stream. To be dropped when the settings
+/// change.
 #[derive(Default)]
 pub struct Answers(HashMap<(String, bool), Rc<Answer>>);
 
@@ -54,7 +55,7 @@ impl Answers {
     }
 }
 
-/// The member of the answer's root that holds the cards: the schema's first list.
+/// The member of the answer's root that contains the cards: the schema's first list.
 fn list_of(format: JsonSchema) -> Option<String> {
     let properties = format.schema.get("properties")?.as_object()?;
     let list =
@@ -62,7 +63,7 @@ fn list_of(format: JsonSchema) -> Option<String> {
     Some(list.0.clone())
 }
 
-/// Cards of some 220 bytes, as a model writes them of a page about the water cycle.
+/// The message: cards of some 220 bytes, as a model writes them of a page about the water cycle.
 fn message(list: &str, cards: usize) -> String {
     let cards: Vec<String> = (1..=cards)
         .map(|number| {
@@ -77,7 +78,7 @@ fn message(list: &str, cards: usize) -> String {
     format!("{{\"{list}\":[{}]}}", cards.join(","))
 }
 
-/// Pieces of the message, which is ASCII, each with the cards that end in it.
+/// The chunks of the message, which is ASCII, each with the number of cards that end in it.
 fn pieces(message: &str, bytes: usize) -> Vec<(&str, usize)> {
     let pieces = message.as_bytes().chunks(bytes).map(|piece| str::from_utf8(piece).unwrap_or_default());
     // The last brace is the root's.

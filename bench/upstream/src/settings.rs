@@ -1,10 +1,10 @@
-//! How the upstream answers, by default.
+//! The settings of the upstream.
 
 use std::time::Duration;
 
 use serde::Deserialize;
 
-/// `PUT /bench/settings`, the whole of it.
+/// The body of `PUT /bench/settings`.
 #[derive(Debug, Default, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
@@ -20,7 +20,7 @@ pub struct Settings {
     pub model_delay_ms: u64,
     /// Milliseconds before an answer of the database.
     pub database_delay_ms: u64,
-    /// Whether the log keeps the bodies that the database is sent.
+    /// Whether the log keeps the bodies of requests to the database.
     pub record: bool,
 }
 
