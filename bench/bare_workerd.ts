@@ -69,8 +69,8 @@ async function start(name: TargetName | 'empty', folder: string): Promise<Target
   const forget = onUnplannedExit(() => child.kill('SIGKILL'));
   // One line of JSON for each socket that listens.
   let output = '';
-  for await (const piece of child.stdio[3] as Readable) {
-    output += piece;
+  for await (const chunk of child.stdio[3] as Readable) {
+    output += chunk;
     if (output.includes('\n')) break;
   }
   const port = /"port":(\d+)/.exec(output)?.[1];

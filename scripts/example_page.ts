@@ -91,8 +91,8 @@ function ready(server: ChildProcess): Promise<void> {
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   let said = '';
   for (const stream of [server.stdout, server.stderr]) {
-    stream?.on('data', (piece: Buffer) => {
-      said = (said + piece.toString()).slice(-8000);
+    stream?.on('data', (chunk: Buffer) => {
+      said = (said + chunk.toString()).slice(-8000);
       if (said.includes('127.0.0.1:')) resolve();
     });
   }

@@ -31,16 +31,16 @@ export function run(program: string, args: string[], options: RunOptions = {}): 
     env: programEnvironment(options.env),
     stdio: ['ignore', 'pipe', 'pipe'],
   });
-  const pieces: Buffer[] = [];
+  const chunks: Buffer[] = [];
   const stdout: Buffer[] = [];
-  child.stdout.on('data', (piece: Buffer) => {
-    pieces.push(piece);
-    stdout.push(piece);
-    if (options.show === 'live') process.stdout.write(piece);
+  child.stdout.on('data', (chunk: Buffer) => {
+    chunks.push(chunk);
+    stdout.push(chunk);
+    if (options.show === 'live') process.stdout.write(chunk);
   });
-  child.stderr.on('data', (piece: Buffer) => {
-    pieces.push(piece);
-    if (options.show === 'live') process.stderr.write(piece);
+  child.stderr.on('data', (chunk: Buffer) => {
+    chunks.push(chunk);
+    if (options.show === 'live') process.stderr.write(chunk);
   });
   const stop = () => child.kill();
   process.once('exit', stop);
@@ -50,7 +50,7 @@ export function run(program: string, args: string[], options: RunOptions = {}): 
   });
   child.on('close', (code) => {
     process.off('exit', stop);
-    resolve({ ok: code === 0, output: Buffer.concat(pieces).toString(), stdout: Buffer.concat(stdout).toString() });
+    resolve({ ok: code === 0, output: Buffer.concat(chunks).toString(), stdout: Buffer.concat(stdout).toString() });
   });
   return promise;
 }

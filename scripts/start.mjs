@@ -72,7 +72,7 @@ async function installPackages() {
 function run(program, programArgs, options, output) {
   return new Promise((resolve) => {
     const child = spawn(program, programArgs, { cwd: root, ...options });
-    for (const stream of [child.stdout, child.stderr]) stream?.on('data', (piece) => output.push(piece));
+    for (const stream of [child.stdout, child.stderr]) stream?.on('data', (chunk) => output.push(chunk));
     const pass = (signal) => child.kill(signal);
     const wait = () => {};
     process.on('SIGINT', wait).on('SIGTERM', pass).on('SIGHUP', pass);

@@ -90,7 +90,7 @@ mod tests {
     }
 
     fn texts() -> impl Strategy<Value = String> {
-        let piece = prop_oneof![
+        let part = prop_oneof![
             Just("\r\n".to_owned()),
             prop::sample::select(
                 "\r\n\t \u{a0}\u{2028}\u{3000}ab\u{301}\u{1f600}".chars().collect::<Vec<_>>()
@@ -100,7 +100,7 @@ mod tests {
                 .prop_map(|number| char::from_u32(number).into_iter().collect()),
             any::<char>().prop_map(String::from),
         ];
-        prop::collection::vec(piece, 0..40).prop_map(|pieces| pieces.concat())
+        prop::collection::vec(part, 0..40).prop_map(|parts| parts.concat())
     }
 
     proptest! {

@@ -53,13 +53,13 @@ test('an id stays until the next one, and one with U+0000 is ignored', () => {
 
 test('an endless event is an error', () => {
   const reader = new EventReader();
-  const piece = 'x'.repeat(10_000);
+  const chunk = 'x'.repeat(10_000);
   assert.throws(() => {
-    for (let i = 0; i < 20; i += 1) reader.push(piece);
+    for (let i = 0; i < 20; i += 1) reader.push(chunk);
   }, ConnectionError);
   const lines = new EventReader();
   assert.throws(() => {
-    for (let i = 0; i < 20; i += 1) lines.push(`data: ${piece}\n`);
+    for (let i = 0; i < 20; i += 1) lines.push(`data: ${chunk}\n`);
   }, ConnectionError);
 });
 

@@ -47,8 +47,8 @@ impl Answers {
         let (list, stream) = (list.unwrap_or_else(|| "candidates".to_owned()), request.stream);
         let compose = |(list, stream): &(String, bool)| {
             let message = message(list, settings.cards);
-            let pieces = pieces(&message, settings.chunk_bytes.max(1));
-            Rc::new(if *stream { stream_of(&pieces) } else { whole(&message, pieces.len()) })
+            let chunks = chunks_of(&message, settings.chunk_bytes.max(1));
+            Rc::new(if *stream { stream_of(&chunks) } else { whole(&message, chunks.len()) })
         };
         let key = (list, stream);
         Some(Rc::clone(self.0.entry(key.clone()).or_insert_with(|| compose(&key))))
@@ -79,17 +79,17 @@ fn message(list: &str, cards: usize) -> String {
 }
 
 /// The chunks of the message, which is ASCII, each with the number of cards that end in it.
-fn pieces(message: &str, bytes: usize) -> Vec<(&str, usize)> {
-    let pieces = message.as_bytes().chunks(bytes).map(|piece| str::from_utf8(piece).unwrap_or_default());
+fn chunks_of(message: &str, bytes: usize) -> Vec<(&str, usize)> {
+    let chunks = message.as_bytes().chunks(bytes).map(|chunk| str::from_utf8(chunk).unwrap_or_default());
     // The last brace is the root's.
     let last = message.len() - 1;
     let mut end = 0;
-    pieces
-        .map(|piece| {
+    chunks
+        .map(|chunk| {
             let start = end;
-            end += piece.len();
-            let braces = piece.bytes().enumerate().filter(|(at, byte)| *byte == b'}' && start + at != last);
-            (piece, braces.count())
+            end += chunk.len();
+            let braces = chunk.bytes().enumerate().filter(|(at, byte)| *byte == b'}' && start + at != last);
+            (chunk, braces.count())
         })
         .collect()
 }
@@ -101,7 +101,7 @@ fn usage() -> Value {
             "prompt_tokens_details": { "cached_tokens": 0 }, "completion_tokens_details": { "reasoning_tokens": 0 } })
 }
 
-fn stream_of(pieces: &[(&str, usize)]) -> Answer {
+fn stream_of(parts: &[(&str, usize)]) -> Answer {
     let event = |data: &str| http_chunk(&format!("data: {data}\n\n"));
     let chunk = |delta: Value, finish_reason: Option<&str>| {
         let choice = json!({ "index": 0, "delta": delta, "finish_reason": finish_reason, "native_finish_reason": finish_reason });
@@ -112,9 +112,9 @@ fn stream_of(pieces: &[(&str, usize)]) -> Answer {
         (chunk(json!({ "role": "assistant", "content": "" }), None), 0),
     ];
     chunks.extend(
-        pieces
+        parts
             .iter()
-            .map(|(piece, closed)| (chunk(json!({ "role": "assistant", "content": piece }), None), *closed)),
+            .map(|(part, closed)| (chunk(json!({ "role": "assistant", "content": part }), None), *closed)),
     );
     chunks.push((chunk(json!({ "role": "assistant", "content": "" }), Some("stop")), 0));
     chunks.push((event(&head("chat.completion.chunk", &json!({ "choices": [], "usage": usage() }))), 0));
@@ -122,11 +122,11 @@ fn stream_of(pieces: &[(&str, usize)]) -> Answer {
     Answer::Stream(chunks)
 }
 
-fn whole(message: &str, pieces: usize) -> Answer {
+fn whole(message: &str, chunks: usize) -> Answer {
     let choice = json!({ "index": 0, "message": { "role": "assistant", "content": message, "refusal": null },
                          "finish_reason": "stop", "native_finish_reason": "stop" });
     let body = head("chat.completion", &json!({ "choices": [choice], "usage": usage() }));
-    Answer::Whole { body: body.into_bytes(), chunks: u32::try_from(pieces).unwrap_or(u32::MAX) }
+    Answer::Whole { body: body.into_bytes(), chunks: u32::try_from(chunks).unwrap_or(u32::MAX) }
 }
 
 /// What every document of the model API begins with.
