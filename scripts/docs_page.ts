@@ -119,7 +119,7 @@ function exampleDetails({ summary = 'Example', value }: Json): string {
   return `<details><summary>${summary}</summary><pre>${escaped(shown(value, 2).trimEnd())}</pre></details>`;
 }
 
-/** Every code with its anchor, its status, its meaning and what to do. */
+/** Every code with its anchor, its status, its meaning and the action for it. */
 function problemCodes({ schemas, examples }: Json): string {
   const rows = schemas.ProblemCode.oneOf.map(({ const: code, title, description }: Json) => {
     const example = members(examples).find(([, { value }]) => value.code === code);

@@ -33,7 +33,7 @@ const coverage = [
   '-Cllvm-args=-sanitizer-coverage-trace-compares',
 ];
 
-/** A second is a thousand times what any input should take. */
+/** A thousand times the time that any input should take. */
 const inputDeadline_s = 10;
 
 const targetFolder = join(process.env['CARGO_TARGET_DIR'] ?? join(root, 'target'), 'fuzz');

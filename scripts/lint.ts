@@ -27,7 +27,7 @@ const checks: [name: string, check: () => Promise<Ended>][] = [
   ['deny.toml allows every crate', checkCrates],
 ];
 
-/** Checks against databases that change independently: not part of what every machine has to pass at any time. */
+/** Checks against databases that change independently: not among the checks that must pass at any time. */
 const advisories: typeof checks = [
   ['RustSec lists no vulnerability of a crate', checkCrateAdvisories],
   ['npm lists no vulnerability of a package', checkNpmAdvisories],

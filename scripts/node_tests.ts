@@ -6,7 +6,7 @@ import { spec } from 'node:test/reporters';
 import { root } from './paths.ts';
 import { type Counts, judge } from './test_counts.ts';
 
-/** Two cores are what CI has, and each file may start a database of its own. */
+/** CI has two cores, and each file may start a database of its own. */
 const filesAtOnce = 2;
 
 /** A file that hangs fails: the slowest needs a small part of this. */

@@ -1,4 +1,4 @@
-/** Starts a program, waits for its end and keeps what it printed. */
+/** Starts a program, waits for its end and keeps its output. */
 import { spawn } from 'node:child_process';
 import { programEnvironment, root } from './paths.ts';
 import { Failure } from './steps.ts';

@@ -387,7 +387,7 @@ fn as_browsers_write(origin: &str) -> Option<String> {
     Some(if is_web { origin.to_ascii_lowercase() } else { [&scheme, "://", host].concat() })
 }
 
-/// Removes what files and pipes add around a value: line ends, and a byte order mark.
+/// Removes the line ends and the byte order mark that files and pipes add around a value.
 fn bare(text: &str) -> &str {
     let text = text.trim();
     text.strip_prefix('\u{feff}').unwrap_or(text).trim()

@@ -141,11 +141,11 @@ const READERS = {
 /** The message in the events of a stream. */
 function contentOf(events) {
   let content = '';
-  for (const line of events.split('\n')) content += pieceOf(line);
+  for (const line of events.split('\n')) content += deltaOf(line);
   return content;
 }
 
-function pieceOf(line) {
+function deltaOf(line) {
   if (!line.startsWith('data: {')) return '';
   return JSON.parse(line.slice('data: '.length)).choices[0]?.delta.content ?? '';
 }
@@ -175,6 +175,6 @@ async function eachCandidate(answer, take) {
   for await (const chunk of answer.body) {
     const lines = (rest + decoder.decode(chunk, { stream: true })).split('\n');
     rest = lines.pop();
-    for (const line of lines) for (const char of pieceOf(line)) read(char);
+    for (const line of lines) for (const char of deltaOf(line)) read(char);
   }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! age of the keys   0 ──────── 10 min ──────────────────────── 24 h ────►
-//! kid is known      use        use, refresh in the background  fetch and wait
+//! kid is cached     use        use, refresh in the background  fetch and wait
 //! kid is unknown    fetch and wait, at most once in 30 s; then the shared secret for HS256, else reject
 //! no kid            the shared secret for HS256, else reject
 //! ```
@@ -206,7 +206,7 @@ mod tests {
         assert_eq!(
             cache.look_up(Some("a"), Algorithm::Es256, stale),
             Lookup::Use(by("a")),
-            "a known key is used at once"
+            "a cached key is used at once"
         );
         cache.end_refresh(stale);
         assert_eq!(

@@ -21,7 +21,7 @@ const TOKENS_MAX: u64 = 2_147_483_647;
 const COST_MAX: f64 = 1_000_000.0;
 
 impl Usage {
-    /// Limits the figures to what can be stored: an invalid figure of a server must not prevent the write of a session.
+    /// Limits the figures to the range of the columns: an invalid figure of a server must not prevent the write of a session.
     #[must_use]
     pub fn bounded(self) -> Self {
         Self {

@@ -44,7 +44,7 @@ const ERROR_TYPES: &[(&str, Code, bool)] = &[
     ("max_tokens_exceeded", Code::AiMisconfigured, false),
     ("invalid_request", Code::AiMisconfigured, false),
     ("not_found", Code::AiMisconfigured, false),
-    // No provider honours what the request requires: nothing that a second attempt would change.
+    // No provider supports the parameters of the request: a second attempt would fail, too.
     ("constraint_filtered", Code::AiMisconfigured, false),
     ("permission_denied", Code::AiRefused, false),
     ("content_policy_violation", Code::AiRefused, false),

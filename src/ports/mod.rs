@@ -1,6 +1,6 @@
 //! The ports that a host provides, as small traits.
 //!
-//! A function requires the least that it needs, so that its signature says what it can use. The hosts are `cloudflare` (Wasm only)
+//! A function requires the least that it needs, so that its signature shows the resources that it can use. The hosts are `cloudflare` (Wasm only)
 //! and the scripted one of `tests/core`. One thread: no future here is `Send`.
 
 #![expect(async_fn_in_trait, reason = "the traits are for this crate's hosts, all of them single-threaded")]

@@ -1,7 +1,7 @@
 //! Waiting until a moment, with few timers of the host: each is a crossing and back, and a response arrives in hundreds of chunks
 //! that each move the moment a little.
 //!
-//! A timer is set anew only when it has to go off *earlier*; when it goes off too early it is set to what is left.
+//! A timer is set anew only when it has to fire *earlier*; when it fires too early it is set to the remaining time.
 
 use std::fmt;
 use std::future::poll_fn;

@@ -1,4 +1,4 @@
-//! Counts for tests, computed from what the service reads.
+//! Counts for tests, computed through the interface of the service.
 
 use uuid::Uuid;
 

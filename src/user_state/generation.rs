@@ -248,7 +248,7 @@ impl Generation {
         self.write_at_ms <= at_ms && self.has_valid_token(at_ms)
     }
 
-    /// Delays the next attempt at the write, each time for twice as long. Removes the text once the row is known to exist: the
+    /// Delays the next attempt at the write, each time for twice as long. Removes the text once the row is confirmed: the
     /// database has it, and no model call follows.
     pub fn back_off(&mut self, now_ms: u64) {
         let doubled = REWRITE_MS.start().saturating_mul(1 << self.writes.min(16));

@@ -5,7 +5,7 @@ use uuid::Uuid;
 /// One write of a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Write {
-    /// Stores the ledger, and what is stored beside it.
+    /// Stores the ledger and the values beside it in its row.
     Ledger,
     /// Stores the record and the ending of this generation, without its candidates.
     Generation(Uuid),

@@ -1,4 +1,4 @@
-// Signing in and out with an unmodified supabase-js, and what the page keeps.
+// Signing in and out with an unmodified supabase-js, and the data that the page keeps.
 
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';

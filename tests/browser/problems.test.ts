@@ -1,5 +1,5 @@
 // Problems as a person sees them: real failures of the service, its upstreams and the connection, then every code of the
-// table. The page shows only what the browser lets it read, so each case also tests CORS on errors.
+// table. The browser lets the page read only responses with CORS headers, so each case also tests CORS on errors.
 
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';

@@ -246,7 +246,7 @@ impl ScriptedHost {
             }
             let next_ms = self.shared.awaited_ms.borrow().iter().copied().min();
             let next_ms = next_ms.expect("the future waits for an unscripted event");
-            assert!(next_ms > self.shared.now_ms.get(), "the future waits for what has been");
+            assert!(next_ms > self.shared.now_ms.get(), "the future waits for a moment that has passed");
             self.shared.now_ms.set(next_ms);
         }
     }

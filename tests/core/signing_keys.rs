@@ -95,7 +95,7 @@ fn keys_that_cannot_be_refreshed_are_used_for_a_day() {
 }
 
 #[test]
-fn a_refresh_does_not_delay_a_token_with_a_known_key() {
+fn a_refresh_does_not_delay_a_token_with_a_cached_key() {
     for (what, answer) in no_keys() {
         let host = warm();
         host.always(JWKS, answer);
@@ -223,7 +223,7 @@ fn a_disconnected_caller_does_not_cancel_the_fetch() {
 }
 
 #[test]
-fn a_bad_signature_by_a_known_key_causes_no_fetch() {
+fn a_bad_signature_by_a_cached_key_causes_no_fetch() {
     let host = warm();
     for number in 0..50 {
         let good = genuine_until("a", NOW_MS / 1000 + 100 + number);

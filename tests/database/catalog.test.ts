@@ -11,7 +11,7 @@ describe('the catalog', () => {
   });
   after(() => world.close());
 
-  it('the public tables are the known ones', async () => {
+  it('the public tables are the listed ones', async () => {
     const tables = await world.sql(`select tablename from pg_tables where schemaname = 'public' order by 1`);
     assert.deepEqual(
       tables.map((table) => table['tablename']),

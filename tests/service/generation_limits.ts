@@ -1,4 +1,4 @@
-// The three limits of POST /ai-sessions: what is counted, what a refusal contains, and what is refunded.
+// The three limits of POST /ai-sessions: counting, the response of a refusal, and refunds.
 
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';

@@ -15,7 +15,7 @@ export function tests(start: StartService): void {
     it(`a client is answered in time and refunded with a model ${name}`, async () => {
       const { gateway, openrouter } = service().world;
       const user = await signIn(service());
-      assert.equal((await create(service(), user.token, '{')).status, 400, 'the signing keys are known');
+      assert.equal((await create(service(), user.token, '{')).status, 400, 'the signing keys are cached');
       openrouter.always(silence({ headers }));
       const silent = gateway.fail((request) => request.path.startsWith('/rest/v1/'), { kind: 'hang' });
       const began_ms = performance.now();

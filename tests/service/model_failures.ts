@@ -1,4 +1,4 @@
-// All known failures of the model: the response, what is kept, what is charged. Each case has its own user and mark, so that
+// All listed failures of the model: the response, the kept candidates, the charge. Each case has its own user and mark, so that
 // the cases run concurrently. Odd answers with candidates are in model_answers.ts, slow ones in model_deadlines.ts.
 
 import assert from 'node:assert/strict';

@@ -184,7 +184,7 @@ function walk(service: () => Service, rows: Row[]): void {
   }
 }
 
-/** Expects what the response of every error has, sent with the origin of these tests. */
+/** Expects the members and headers of every error, sent with the origin of these tests. */
 export function expectFormat(service: Service, { status, headers, body, text }: Answer, code: string): void {
   const row = problemTable().find(([, name]) => name === code);
   assert.deepEqual([status, body?.code], row, text);

@@ -204,7 +204,7 @@ export function ofTheList({ event, id, data: { request_id, type, ...data } }: St
   return { event, id, data };
 }
 
-/** Polls until the probe returns a value: for what happens after the response, without a signal. */
+/** Polls until the probe returns a value: for events after the response that have no signal. */
 export async function eventually<T>(
   what: string,
   probe: () => Promise<T | undefined> | T | undefined,

@@ -1,4 +1,4 @@
-// The keys of the sign-in service: rotation, retirement, outages. What takes minutes or a day is tested natively, with a
+// The keys of the sign-in service: rotation, retirement, outages. Effects after minutes or a day are tested natively, with a
 // settable clock: tests/core/signing_keys.rs.
 
 import assert from 'node:assert/strict';
@@ -196,7 +196,7 @@ function manyRequests(start: StartService): void {
     await expectAccepted(service(), freshToken(service(), user));
   });
 
-  it('a bad signature with a known kid causes no key request', async () => {
+  it('a bad signature with a cached kid causes no key request', async () => {
     const user = await signIn(service());
     const before = service().world.auth.jwksRequests;
     const forged = Array.from({ length: 20 }, () => {

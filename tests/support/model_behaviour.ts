@@ -1,4 +1,4 @@
-// Behaviours of the model server: the good one, and all known failures of OpenRouter, each by name. A behaviour is a function
+// Behaviours of the model server: the good one, and the failures of OpenRouter, each by name. A behaviour is a function
 // that writes one answer; tests may define their own.
 
 import type { Candidate } from './candidate_maker.ts';

@@ -1,5 +1,5 @@
 // A stand-in for OpenRouter: its chat completions (streamed or not), its key state and its list of models, on 127.0.0.1. It
-// makes candidates from the text and can fail in all known ways (model_behaviour.ts).
+// makes candidates from the text and can fail in the ways of model_behaviour.ts.
 
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { bodyOf, startLoopbackServer } from './loopback_server.ts';

@@ -1,4 +1,4 @@
-// The PostgREST program is found on every platform, or the message says what is missing.
+// The PostgREST program is found on every platform, or the message names the missing program.
 
 import assert from 'node:assert/strict';
 import { chmod, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';

@@ -1,4 +1,4 @@
--- What a fresh Supabase project has before any migration, as far as this project touches it: the API roles, the auth
+-- The parts of a fresh Supabase project that the migrations and tests use: the API roles, the auth
 -- schema, and the default privileges that give those roles everything on new objects in `public`.
 -- Run as the superuser supabase_admin; migrations then run as `postgres`, which is no superuser there either.
 

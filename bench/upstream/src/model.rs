@@ -129,7 +129,7 @@ fn whole(message: &str, chunks: usize) -> Answer {
     Answer::Whole { body: body.into_bytes(), chunks: u32::try_from(chunks).unwrap_or(u32::MAX) }
 }
 
-/// What every document of the model API begins with.
+/// The first members of every document of the model API.
 fn head(object: &str, more: &Value) -> String {
     let mut document = json!({ "id": "gen-1795500000-bench", "provider": "Bench", "model": MODEL, "object": object, "created": 1_795_500_000 });
     if let (Some(document), Some(more)) = (document.as_object_mut(), more.as_object()) {

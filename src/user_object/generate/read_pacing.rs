@@ -139,7 +139,7 @@ mod tests {
         pacing.next(remaining, bytes_max, now_ms)
     }
 
-    /// What the pacing requests after reads that took so many milliseconds each.
+    /// The requested batch after reads that took so many milliseconds each.
     fn after_reads(took_ms: &[u64], bytes_max: usize) -> (ReadPacing, usize, u64) {
         let (mut pacing, mut now_ms) = (pacing(), T);
         for ms in took_ms {

@@ -9,7 +9,7 @@
 //! [`Step::next`] returns the next action; after [`Action::Wait`] it needs an input. A stop ends it early, with its complete
 //! candidates; a client that leaves does not.
 //!
-//! Not for: I/O (`super`), the state (`user_state`), what the bytes mean (`openrouter`).
+//! Not for: I/O (`super`), the state (`user_state`), the meaning of the bytes (`openrouter`).
 
 use super::read_pacing::{BATCH_BYTES_MAX, BATCH_MS, Pace, ReadPacing};
 use crate::generation::candidate::{Candidate, Found};
