@@ -204,7 +204,7 @@ const VALID_WAIT_MS: RangeInclusive<u64> = 100..=1000;
 const VALID_MS: u64 = 4000;
 
 /// Sends a request that may be repeated, up to three times. With a token that is not valid yet it is repeated while `is_busy`
-/// returns true, and for [`VALID_MS`] more.
+/// returns true, and for `VALID_MS` more.
 ///
 /// # Errors
 /// The last [`RestError`].

@@ -1,4 +1,4 @@
-//! The user object: all work on behalf of one user, on any host. A [`Command`] in, a [`Reply`](reply::Reply) out.
+//! The user object: all work on behalf of one user, on any host. A [`Command`] in, a [`Reply`] out.
 //!
 //! ```text
 //! command ──► decide (one transaction) ──► start runs ──► wait, or subscribe ──► reply
