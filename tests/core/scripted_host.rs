@@ -1,4 +1,4 @@
-//! A host without a platform: a virtual clock that advances only when all tasks wait, and upstreams with scripted responses.
+//! A host without a platform: a clock that only moves when everybody waits, neighbours that answer by script.
 //!
 //! ```text
 //! let host = ScriptedHost::new(0);
@@ -6,19 +6,21 @@
 //! let answer = host.run(call(&host, …));
 //! assert_eq!(host.sent()[0].at_ms, 0);
 //! ```
-//! Deterministic: no thread, no timer, no real time. A future that waits for an unscripted event
-//! fails the test instead of hanging it.
+//! Deterministic: no thread, no timer, no real time. A future that waits for something which no script brings
+//! is a failed test and not a test that hangs.
 //!
-//! Not for: behaviour of a platform beyond the ports.
+//! Not for: what a platform does beyond the ports.
 
-#![expect(clippy::expect_used, clippy::panic, reason = "an unscripted request fails the test")]
+#![expect(clippy::expect_used, clippy::panic, reason = "what no script foresees is a failed test")]
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 
 use ai_sessions::http::Request;
 use ai_sessions::ports::{
@@ -36,15 +38,16 @@ pub(crate) struct ScriptedHost {
 #[derive(Default)]
 struct Shared {
     now_ms: Cell<u64>,
-    /// The moments that tasks wait for, since the last poll.
-    awaited_ms: RefCell<Vec<u64>>,
+    /// The moments that tasks wait for, each with a number of its own.
+    awaited: RefCell<BTreeMap<(u64, u64), Waker>>,
+    waits: Cell<u64>,
     random_bits: Cell<u128>,
     routes: RefCell<Vec<Route>>,
     sent: RefCell<Vec<Sent>>,
     slept_ms: RefCell<Vec<u64>>,
     memory: RefCell<Memory>,
-    background: RefCell<Vec<Pin<Box<dyn Future<Output = ()>>>>>,
-    /// By URL: the document, and its expiry.
+    background: RefCell<Vec<Task>>,
+    /// By URL: the document, and the last moment of its life.
     cached: RefCell<HashMap<String, (Vec<u8>, u64)>>,
     signatures_checked: Cell<usize>,
 }
@@ -53,27 +56,92 @@ struct Route {
     url_part: &'static str,
     once: VecDeque<Reply>,
     always: Option<Reply>,
+    respond: Option<Respond>,
 }
 
-/// A sent request, and the end of its connection.
+type Respond = Box<dyn FnMut(&Request, u64) -> Reply>;
+
+/// A task, polled only when it was woken: a wake-up that is missing is a test that fails.
+struct Task {
+    future: Pin<Box<dyn Future<Output = ()>>>,
+    woken: Arc<Woken>,
+}
+
+impl Task {
+    fn new(future: impl Future<Output = ()> + 'static) -> Self {
+        Self { future: Box::pin(future), woken: Arc::new(Woken(AtomicBool::new(true))) }
+    }
+}
+
+struct Woken(AtomicBool);
+
+impl Woken {
+    fn take(&self) -> bool {
+        self.0.swap(false, Ordering::Relaxed)
+    }
+}
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A wait for a moment of the clock; ended when it is dropped.
+struct Waiting {
+    shared: Rc<Shared>,
+    key: Option<(u64, u64)>,
+}
+
+impl Waiting {
+    const fn new(shared: Rc<Shared>) -> Self {
+        Self { shared, key: None }
+    }
+
+    fn end(&mut self) {
+        if let Some(key) = self.key.take() {
+            self.shared.awaited.borrow_mut().remove(&key);
+        }
+    }
+
+    fn poll(&mut self, due_ms: u64, context: &Context<'_>) -> Poll<()> {
+        self.end();
+        if self.shared.now_ms.get() >= due_ms {
+            return Poll::Ready(());
+        }
+        let number = self.shared.waits.get();
+        self.shared.waits.set(number + 1);
+        self.key = Some((due_ms, number));
+        self.shared.awaited.borrow_mut().insert((due_ms, number), context.waker().clone());
+        Poll::Pending
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// A request that was sent, and what became of its connection.
 #[derive(Debug, Clone)]
 pub(crate) struct Sent {
-    /// The time of sending.
+    /// When.
     pub(crate) at_ms: u64,
-    /// The request.
+    /// What.
     pub(crate) request: Request,
-    /// The time at which this side closed the connection.
+    /// When this side let go of the connection.
     pub(crate) closed_ms: Option<u64>,
 }
 
 impl Sent {
-    /// Returns the first header of that name.
+    /// The first header of that name.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.request.headers.iter().find(|(header, _)| *header == name).map(|(_, value)| value.as_str())
     }
 }
 
-/// A scripted response of an upstream: a head, then the steps of its connection, one after the other.
+/// How a neighbour answers: a head, then what happens on its connection, each step after those before it.
 #[derive(Debug, Clone)]
 pub(crate) struct Reply {
     head_after_ms: Option<u64>,
@@ -98,7 +166,7 @@ enum Ending {
 }
 
 impl Reply {
-    /// Responds at once with this status, without headers or body.
+    /// An answer with this status, without headers or body, at once.
     pub(crate) fn new(status: u16) -> Self {
         Self {
             head_after_ms: Some(0),
@@ -109,66 +177,78 @@ impl Reply {
         }
     }
 
-    /// Refuses the connection.
+    /// No connection.
     pub(crate) fn unreachable() -> Self {
         Self { status: None, ..Self::new(0) }
     }
 
-    /// Accepts the connection and sends nothing.
+    /// A connection, and then nothing.
     pub(crate) fn silence() -> Self {
         Self { head_after_ms: None, ..Self::new(0) }
     }
 
-    /// Delays the head.
+    /// The head comes only after so long.
     pub(crate) fn head_after(self, ms: u64) -> Self {
         Self { head_after_ms: Some(ms), ..self }
     }
 
-    /// Adds a header.
+    /// One more header.
     pub(crate) fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
         self
     }
 
-    /// Sends the next bytes of the body.
+    /// The next bytes of the body.
     pub(crate) fn say(mut self, bytes: impl AsRef<[u8]>) -> Self {
         self.steps.push(Step::Say(bytes.as_ref().to_vec()));
         self
     }
 
-    /// Sends nothing for so long.
+    /// Nothing for so long.
     pub(crate) fn wait(mut self, ms: u64) -> Self {
         self.steps.push(Step::Wait(ms));
         self
     }
 
-    /// Cuts the connection.
+    /// Then the connection breaks.
     pub(crate) fn cut(self) -> Self {
         Self { ending: Ending::Cut, ..self }
     }
 
-    /// Sends nothing more, and no end.
+    /// Then nothing more, and no end either.
     pub(crate) fn hang(self) -> Self {
         Self { ending: Ending::Never, ..self }
     }
 }
 
 impl ScriptedHost {
-    /// Creates a host at this moment (milliseconds since the Unix epoch), without upstreams; its random bits are 0.
+    /// A host at this moment (milliseconds since the Unix epoch), without neighbours; its random bits are all
+    /// 0.
     pub(crate) fn new(now_ms: u64) -> Self {
         let shared = Rc::new(Shared::default());
         shared.now_ms.set(now_ms);
         Self { shared }
     }
 
-    /// Scripts the response to the next request, without one so far, whose URL contains this part.
+    /// The next request to a URL with this part in it that has no answer yet gets this one.
     pub(crate) fn on(&self, url_part: &'static str, reply: Reply) {
         self.with_route(url_part, |route| route.once.push_back(reply));
     }
 
-    /// Scripts the response to every request whose URL contains this part, once those of [`on`](Self::on) are used up.
+    /// Every request to a URL with this part in it gets this answer, when those of [`on`](Self::on) are used
+    /// up.
     pub(crate) fn always(&self, url_part: &'static str, reply: Reply) {
         self.with_route(url_part, |route| route.always = Some(reply));
+    }
+
+    /// Every request to a URL with this part in it gets the response that this function makes of it and of the time, when
+    /// those of [`on`](Self::on) are used up.
+    pub(crate) fn serve(
+        &self,
+        url_part: &'static str,
+        respond: impl FnMut(&Request, u64) -> Reply + 'static,
+    ) {
+        self.with_route(url_part, |route| route.respond = Some(Box::new(respond)));
     }
 
     fn with_route(&self, url_part: &'static str, change: impl FnOnce(&mut Route)) {
@@ -176,101 +256,131 @@ impl ScriptedHost {
         match routes.iter_mut().find(|route| route.url_part == url_part) {
             Some(route) => change(route),
             None => {
-                let mut route = Route { url_part, once: VecDeque::new(), always: None };
+                let mut route = Route { url_part, once: VecDeque::new(), always: None, respond: None };
                 change(&mut route);
                 routes.push(route);
             }
         }
     }
 
-    /// Sets the random bits from now on.
+    /// What the generator of random bits gives from now on.
     pub(crate) fn set_random_bits(&self, bits: u128) {
         self.shared.random_bits.set(bits);
     }
 
-    /// Returns the requests so far.
+    /// What was sent so far.
     pub(crate) fn sent(&self) -> Vec<Sent> {
         self.shared.sent.borrow().clone()
     }
 
-    /// Whether every response that was scripted by [`on`](Self::on) was requested.
+    /// Whether every answer that was scripted by [`on`](Self::on) was asked for.
     pub(crate) fn is_used_up(&self) -> bool {
         self.shared.routes.borrow().iter().all(|route| route.once.is_empty())
     }
 
-    /// Returns the duration of each timer, in the order of setting.
+    /// How long each timer was set for, in the order of setting.
     pub(crate) fn slept_ms(&self) -> Vec<u64> {
         self.shared.slept_ms.borrow().clone()
     }
 
-    /// Returns the number of checked signatures.
+    /// How many signatures were checked so far.
     pub(crate) fn signatures_checked(&self) -> usize {
         self.shared.signatures_checked.get()
     }
 
-    /// Returns the URLs of the documents in the shared cache.
+    /// Under which URLs something is in the shared cache.
     pub(crate) fn cached_urls(&self) -> Vec<String> {
         self.shared.cached.borrow().keys().cloned().collect()
     }
 
-    /// Drops the memory of the isolate; the cache that isolates share stays.
+    /// The isolate is gone, and with it what it remembered; what is shared between isolates stays.
     pub(crate) fn replace_isolate(&self) {
         *self.shared.memory.borrow_mut() = Memory::default();
     }
 
-    /// Advances the clock, while no task waits.
+    /// Moves the clock, where nobody waits for anything.
     pub(crate) fn set_now_ms(&self, now_ms: u64) {
         self.shared.now_ms.set(now_ms);
     }
 
-    /// Runs the tasks in the background to their end.
-    pub(crate) fn run_background(&self) {
-        self.run(poll_fn(|_| match self.shared.background.borrow().is_empty() {
-            true => Poll::Ready(()),
-            false => Poll::Pending,
-        }));
+    /// Adds a task that goes on in the background.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        self.shared.background.borrow_mut().push(Task::new(task));
     }
 
-    /// Runs a future to its end, and the tasks in the background beside it. Whenever none of them can continue, the clock
-    /// jumps to the next moment that one waits for.
+    /// Whether tasks go on in the background.
+    pub(crate) fn has_background(&self) -> bool {
+        !self.shared.background.borrow().is_empty()
+    }
+
+    /// Runs the tasks in the background to their end.
+    pub(crate) fn run_background(&self) {
+        while self.has_background() {
+            assert!(self.step(u64::MAX), "a task waits for something that no script brings");
+        }
+    }
+
+    /// Polls the woken tasks of the background; where there is none, the clock jumps to the next moment that a task waits
+    /// for, but not beyond `until_ms`. Whether there was one of the two.
+    pub(crate) fn step(&self, until_ms: u64) -> bool {
+        self.shared.wake_due();
+        self.shared.poll_background() || self.shared.jump(until_ms)
+    }
+
+    /// Runs a future to its end, and the tasks in the background beside it. Whenever none of them is woken, the clock jumps
+    /// to the next moment that one waits for.
     pub(crate) fn run<T>(&self, future: impl Future<Output = T>) -> T {
         let mut future = pin!(future);
-        let mut context = Context::from_waker(Waker::noop());
+        let woken = Arc::new(Woken(AtomicBool::new(true)));
+        let waker = Waker::from(Arc::clone(&woken));
+        self.shared.wake_due();
         loop {
-            self.shared.awaited_ms.borrow_mut().clear();
-            if let Poll::Ready(value) = future.as_mut().poll(&mut context) {
+            if woken.take()
+                && let Poll::Ready(value) = future.as_mut().poll(&mut Context::from_waker(&waker))
+            {
                 return value;
             }
-            if self.shared.poll_background(&mut context) {
-                continue;
-            }
-            let next_ms = self.shared.awaited_ms.borrow().iter().copied().min();
-            let next_ms = next_ms.expect("the future waits for an unscripted event");
-            assert!(next_ms > self.shared.now_ms.get(), "the future waits for a moment that has passed");
-            self.shared.now_ms.set(next_ms);
+            let is_woken = self.shared.poll_background() || woken.0.load(Ordering::Relaxed);
+            assert!(
+                is_woken || self.shared.jump(u64::MAX),
+                "the future waits for something that no script brings"
+            );
         }
     }
 }
 
 impl Shared {
-    fn poll_until(&self, due_ms: u64) -> Poll<()> {
-        if self.now_ms.get() >= due_ms {
-            return Poll::Ready(());
-        }
-        self.awaited_ms.borrow_mut().push(due_ms);
-        Poll::Pending
+    /// Wakes the tasks whose moment has come.
+    fn wake_due(&self) {
+        let later = self.awaited.borrow_mut().split_off(&(self.now_ms.get() + 1, 0));
+        let due = self.awaited.replace(later);
+        due.into_values().for_each(Waker::wake);
     }
 
-    /// Polls all tasks in the background. Returns whether one of them has ended, so that others may continue.
-    fn poll_background(&self, context: &mut Context<'_>) -> bool {
+    /// Moves the clock to the next moment that a task waits for.
+    fn jump(&self, until_ms: u64) -> bool {
+        let next = self.awaited.borrow().keys().next().map(|(due_ms, _)| *due_ms);
+        let Some(next_ms) = next.filter(|next_ms| *next_ms <= until_ms) else { return false };
+        self.now_ms.set(next_ms.max(self.now_ms.get()));
+        self.wake_due();
+        true
+    }
+
+    /// Polls the woken tasks in the background. Whether there was one.
+    fn poll_background(&self) -> bool {
         // Taken out meanwhile: a task may add more.
-        let mut works = self.background.take();
-        let before = works.len();
-        works.retain_mut(|work| work.as_mut().poll(context).is_pending());
-        let has_ended = works.len() < before;
-        let is_new = !self.background.borrow().is_empty();
-        self.background.borrow_mut().splice(0..0, works);
-        has_ended || is_new
+        let mut tasks = self.background.take();
+        let mut has_polled = false;
+        tasks.retain_mut(|task| {
+            if !task.woken.take() {
+                return true;
+            }
+            has_polled = true;
+            let waker = Waker::from(Arc::clone(&task.woken));
+            task.future.as_mut().poll(&mut Context::from_waker(&waker)).is_pending()
+        });
+        self.background.borrow_mut().splice(0..0, tasks);
+        has_polled
     }
 }
 
@@ -284,7 +394,8 @@ impl Timer for ScriptedHost {
     async fn sleep(&self, ms: u64) {
         self.shared.slept_ms.borrow_mut().push(ms);
         let due_ms = self.shared.now_ms.get().saturating_add(ms);
-        poll_fn(|_| self.shared.poll_until(due_ms)).await;
+        let mut waiting = Waiting::new(Rc::clone(&self.shared));
+        poll_fn(|context| waiting.poll(due_ms, context)).await;
     }
 }
 
@@ -294,8 +405,8 @@ impl Random for ScriptedHost {
     }
 }
 
-/// The valid signature: no cryptography, which is the platform's, but it depends on every bit of the key and of the message,
-/// and has the length of an ES256 signature.
+/// The signature that holds here: no cryptography, which is the platform's, but like one it depends on every bit of
+/// the key and of the message, and has the length of ES256's.
 pub(crate) fn scripted_signature(key: &str, message: &[u8]) -> [u8; 64] {
     let mut signature = [0; 64];
     let halves = signature.chunks_exact_mut(32).zip(["r", "s"]);
@@ -326,7 +437,7 @@ impl IsolateMemory for ScriptedHost {
 
 impl Background for ScriptedHost {
     fn after_response(&self, task: impl Future<Output = ()> + 'static) {
-        self.shared.background.borrow_mut().push(Box::pin(task));
+        self.spawn(task);
     }
 }
 
@@ -353,7 +464,11 @@ impl Fetch for ScriptedHost {
                 .iter_mut()
                 .filter(|route| request.url.contains(route.url_part))
                 .max_by_key(|route| route.url_part.len());
-            let reply = route.and_then(|route| route.once.pop_front().or_else(|| route.always.clone()));
+            let reply = route.and_then(|route| {
+                let once = route.once.pop_front().or_else(|| route.always.clone());
+                let now_ms = self.shared.now_ms.get();
+                once.or_else(|| route.respond.as_mut().map(|respond| respond(&request, now_ms)))
+            });
             reply.unwrap_or_else(|| panic!("no answer is scripted for {}", request.url))
         };
         let connection = {
@@ -363,7 +478,8 @@ impl Fetch for ScriptedHost {
         };
         let Some(head_after_ms) = reply.head_after_ms else { return std::future::pending().await };
         let head_ms = self.shared.now_ms.get() + head_after_ms;
-        poll_fn(|_| self.shared.poll_until(head_ms)).await;
+        let mut waiting = Waiting::new(Rc::clone(&self.shared));
+        poll_fn(|context| waiting.poll(head_ms, context)).await;
         let status = reply.status.ok_or(Unreachable)?;
 
         let mut at_ms = head_ms;
@@ -376,6 +492,7 @@ impl Fetch for ScriptedHost {
         }
         Ok(ScriptedIncoming {
             connection,
+            waiting,
             status,
             headers: reply.headers,
             arrivals,
@@ -404,13 +521,14 @@ impl Drop for Connection {
 /// A response whose body is being received. Bytes that arrived before a cut are returned before it.
 pub(crate) struct ScriptedIncoming {
     connection: Connection,
+    waiting: Waiting,
     status: u16,
     headers: Vec<(&'static str, String)>,
     arrivals: VecDeque<(u64, Vec<u8>)>,
     end_ms: u64,
     ending: Ending,
     arrived: Vec<u8>,
-    /// The number of bytes that the unfilled read waits for.
+    /// How many bytes the read waits for that has not filled.
     unfilled_bytes: Option<usize>,
 }
 
@@ -430,10 +548,11 @@ impl Body for ScriptedIncoming {
     fn poll_next(
         &mut self,
         at_least: usize,
-        _: &mut Context<'_>,
+        context: &mut Context<'_>,
     ) -> Poll<Result<Option<Vec<u8>>, Unreachable>> {
         // A smaller read ends the one that has not filled: it returns the bytes that have arrived.
         let is_ended = self.unfilled_bytes.replace(at_least).is_some_and(|unfilled| at_least < unfilled);
+        self.waiting.end();
         let shared = &self.connection.shared;
         while let Some((_, bytes)) = self.arrivals.pop_front_if(|(at_ms, _)| *at_ms <= shared.now_ms.get()) {
             self.arrived.extend(bytes);
@@ -447,10 +566,9 @@ impl Body for ScriptedIncoming {
         if is_over {
             return Poll::Ready(if self.ending == Ending::Cut { Err(Unreachable) } else { Ok(None) });
         }
-        if let Some((at_ms, _)) = self.arrivals.front() {
-            shared.awaited_ms.borrow_mut().push(*at_ms);
-        } else if self.ending != Ending::Never {
-            shared.awaited_ms.borrow_mut().push(self.end_ms);
+        let next_ms = self.arrivals.front().map(|(at_ms, _)| *at_ms);
+        if let Some(next_ms) = next_ms.or((self.ending != Ending::Never).then_some(self.end_ms)) {
+            let _ = self.waiting.poll(next_ms, context);
         }
         Poll::Pending
     }
