@@ -22,6 +22,7 @@ pub mod subscription;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
+use futures_util::lock::Mutex;
 use uuid::Uuid;
 
 use crate::auth::credentials::Credentials;
@@ -55,6 +56,8 @@ struct Inner<H> {
     runs: RefCell<Vec<Rc<Run>>>,
     /// The moment of the alarm, where it is known.
     alarm_ms: Cell<Option<u64>>,
+    /// Locked from a decision until its commit: no other decision joins a run that is reserved and may be dropped.
+    deciding: Mutex<()>,
 }
 
 impl<H> Clone for UserObject<H> {
@@ -91,7 +94,7 @@ impl<H: UserObjectHost> UserObject<H> {
     #[must_use]
     pub fn new(host: H, config: Rc<Config>) -> Self {
         let (runs, alarm_ms) = (RefCell::default(), Cell::default());
-        Self(Rc::new(Inner { host, config, runs, alarm_ms }))
+        Self(Rc::new(Inner { host, config, runs, alarm_ms, deciding: Mutex::new(()) }))
     }
 
     /// The host.
@@ -258,7 +261,9 @@ impl<H: UserObjectHost> UserObject<H> {
                 if writes.is_empty() { self.missing_alarm_ms(state) } else { self.next_alarm_ms(state) };
             writes
         };
+        let deciding = self.0.deciding.lock().await;
         self.0.host.transact(&mut decide).await?;
+        drop(deciding);
         self.set_alarm(alarm_ms);
         decided.ok_or(StoreError)
     }
