@@ -16,8 +16,6 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use uuid::Uuid;
-
 use super::run::Run;
 use super::session_view::rfc3339;
 use super::{UserObject, UserObjectHost};
@@ -52,11 +50,13 @@ pub(super) async fn run<H: UserObjectHost>(
         }
         return persist(object, generation).await.map(Some);
     }
-    let (ending, note) = generate(object, run, &generation).await?;
+    let (ending, note, row) = generate(object, run, &generation).await?;
     // (3) Store the ending.
     log_ending(object.host(), &generation, &ending, &note);
     let ended = object.transact(|state| {
-        let writes = state.advance(id, Event::Ended(ending.clone()), object.host().now_ms());
+        let now_ms = object.host().now_ms();
+        let mut writes = state.advance(id, Event::Row(row), now_ms);
+        writes.extend(state.advance(id, Event::Ended(ending.clone()), now_ms));
         (state.find(id).cloned(), writes)
     });
     match ended.await? {
@@ -74,19 +74,19 @@ enum Connection<'h, B> {
     Open(B),
 }
 
-/// The event that ends a wait.
+/// What a wait ends with.
 enum Woken<B> {
     Input(Input),
     Row(Result<bool, RestError>),
     Response(B),
 }
 
-/// Steps 1 and 2.
+/// Steps 1 and 2. The result has the state of the row beside the ending.
 async fn generate<H: UserObjectHost>(
     object: &UserObject<H>,
     run: &Run,
     generation: &Generation,
-) -> Result<(Ending, Note), StoreError> {
+) -> Result<(Ending, Note, RowState), StoreError> {
     let (host, config) = (object.host(), &object.0.config);
     let (id, policies) = (generation.accepted.id, &config.rate_limit);
     let (session_id, user_id) = (id.to_string(), generation.accepted.user_id.to_string());
@@ -112,6 +112,7 @@ async fn generate<H: UserObjectHost>(
     let is_busy = || is_calling.get();
     let mut opening = pin!(open_row(object, generation, &is_busy));
     let (mut is_opening, mut is_row_blocked, mut is_stop_handled) = (true, false, false);
+    let mut row = generation.row;
     let mut connection = Connection::Closed;
     let mut timer = ReusableTimer::new(host);
     let ended = loop {
@@ -141,7 +142,7 @@ async fn generate<H: UserObjectHost>(
             }
             Action::AbandonRow => {
                 is_opening = false;
-                row_opened(object, generation, Err(&RestError::Unavailable)).await?;
+                row = row_opened(object, generation, Err(&RestError::Unavailable)).await?;
                 Input::RowOpened(false)
             }
             Action::End(ended) => break ended,
@@ -168,7 +169,7 @@ async fn generate<H: UserObjectHost>(
                     Woken::Row(opened) => {
                         is_opening = false;
                         is_row_blocked = opened.as_ref().is_err_and(RestError::is_firewall_rejection);
-                        row_opened(object, generation, opened.as_ref().copied()).await?;
+                        row = row_opened(object, generation, opened.as_ref().copied()).await?;
                         Input::RowOpened(opened.is_ok())
                     }
                     Woken::Response(response) => {
@@ -183,7 +184,7 @@ async fn generate<H: UserObjectHost>(
     };
     drop(connection); // nothing more is billed
     let now_ms = host.now_ms();
-    Ok(match ended {
+    let (ending, note) = match ended {
         Ended::Answered(answer) => ending_of(answer, now_ms),
         Ended::RowFailed(attempts) => {
             let ending = Ending::failed(Code::DatabaseError, attempts, now_ms);
@@ -196,7 +197,8 @@ async fn generate<H: UserObjectHost>(
             });
             (interrupted.await?, Note::new("stopped"))
         }
-    })
+    };
+    Ok((ending, note, row))
 }
 
 impl<B: Incoming> Connection<'_, B> {
@@ -246,36 +248,24 @@ async fn open_row<H: UserObjectHost>(
     sessions::open(object.host(), &object.0.config.supabase, &accepted.credentials, &row, is_busy).await
 }
 
-/// Records the state of the row after its opening.
+/// The state of the row after its opening.
 async fn row_opened<H: UserObjectHost>(
     object: &UserObject<H>,
     generation: &Generation,
     opened: Result<bool, &RestError>,
-) -> Result<(), StoreError> {
-    let id = generation.accepted.id;
-    let row = match opened {
-        Ok(true) => RowState::Opened,
-        Ok(false) => generation.row,
-        Err(error) => {
-            log_rest(object.host(), id, "open", error);
-            reject_unknown_user(object, generation, error).await?;
-            // Only a refused first attempt shows that the row does not exist: an attempt before a crash, or in the run before,
-            // may have opened it.
-            let is_first = generation.accepted.run == 1
-                && generation.attempts == 0
-                && generation.row == RowState::Unknown;
-            if is_first && error.is_database_rejection() { RowState::Refused } else { generation.row }
-        }
+) -> Result<RowState, StoreError> {
+    let error = match opened {
+        Ok(true) => return Ok(RowState::Opened),
+        Ok(false) => return Ok(generation.row),
+        Err(error) => error,
     };
-    set_row(object, id, row).await
-}
-
-async fn set_row<H: UserObjectHost>(
-    object: &UserObject<H>,
-    id: Uuid,
-    row: RowState,
-) -> Result<(), StoreError> {
-    object.transact(|state| ((), state.advance(id, Event::Row(row), object.host().now_ms()))).await
+    log_rest(object.host(), generation.accepted.id, "open", error);
+    reject_unknown_user(object, generation, error).await?;
+    // Only the first attempt of all that was refused says that the row does not exist; before a crash, and in the run
+    // before, it may have been opened.
+    let is_first =
+        generation.accepted.run == 1 && generation.attempts == 0 && generation.row == RowState::Unknown;
+    Ok(if is_first && error.is_database_rejection() { RowState::Refused } else { generation.row })
 }
 
 /// A deleted account is rejected from now on, for as long as its token would be accepted: each of its requests would be one

@@ -2,7 +2,7 @@
 
 use super::log::log_rest;
 use super::step::OPEN_GRACE_MS;
-use super::{UserObject, UserObjectHost, reject_unknown_user, set_row};
+use super::{UserObject, UserObjectHost, reject_unknown_user};
 use crate::http::problem::Code;
 use crate::ports::{StoreError, within};
 use crate::supabase::rest::RestError;
@@ -52,7 +52,8 @@ pub(super) async fn persist<H: UserObjectHost>(
     let is_persisted = event == Event::Persisted;
     let now_ms = host.now_ms();
     let is_abandoned = object.transact(|state| {
-        let writes = state.advance(id, event.clone(), now_ms);
+        let mut writes = state.advance(id, Event::Row(generation.row), now_ms);
+        writes.extend(state.advance(id, event.clone(), now_ms));
         (!is_persisted && state.find(id).is_none(), writes)
     });
     if is_abandoned.await? {
@@ -71,8 +72,6 @@ async fn finish_or_open<H: UserObjectHost>(
     let is_missing = matches!(&outcome, Err(RestError::Refused { status: 404, .. }));
     if is_missing && generation.row == RowState::Opened && !generation.accepted.input_text.is_empty() {
         generation.row = RowState::Unknown;
-        let set_row = set_row(object, generation.accepted.id, RowState::Unknown).await;
-        set_row.map_err(|StoreError| RestError::Unavailable)?;
         return finish(object, generation, ending).await;
     }
     outcome
