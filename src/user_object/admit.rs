@@ -70,8 +70,8 @@ pub(super) async fn generate<H: UserObjectHost>(
         Admitted::Runs(run, None, _) if generate.mode == ResponseMode::Sync => {
             let replied = run.finished().await.map_or_else(|| failed(Cause::Lost), |it| at_its_end(&it));
             let now_ms = object.0.host.now_ms();
-            let quota = object.peek(|state| state.ledger.status(&object.0.config.rate_limit, now_ms)).await?;
-            return Ok(Replied { quota: Some(quota), ..replied });
+            let now = object.peek(|state| state.ledger.status(&object.0.config.rate_limit, now_ms)).await;
+            return Ok(Replied { quota: Some(now.unwrap_or(quota)), ..replied });
         }
         Admitted::Runs(_, None, generation) | Admitted::Waits(generation) => {
             let session = SessionView::of_generation(&generation, false);
