@@ -94,7 +94,8 @@ impl<'a, H: UserObjectHost> Decision<'a, H> {
         named: Option<Uuid>,
         except: Option<Uuid>,
     ) {
-        self.state.use_credentials(credentials, named, self.now_ms);
+        let writes = self.state.use_credentials(credentials, named, self.now_ms);
+        self.writes.extend(writes);
         self.start_due_jobs(named, except);
     }
 

@@ -317,9 +317,15 @@ impl UserState {
     }
 
     /// Uses the credentials of a request for the generations that could not be persisted with older ones, and makes one write
-    /// due whatever its backoff: that of the session which the request names, if it is one of these, else the oldest. Changes
-    /// memory only: the next job uses the credentials that it was started with.
-    pub fn use_credentials(&mut self, credentials: &Credentials, named: Option<Uuid>, now_ms: u64) {
+    /// due whatever its backoff: that of the session which the request names, if it is one of these, else the oldest. Other
+    /// credentials are stored, so that each later job has them, too; a due time alone is not.
+    pub fn use_credentials(
+        &mut self,
+        credentials: &Credentials,
+        named: Option<Uuid>,
+        now_ms: u64,
+    ) -> WriteSet {
+        let mut writes = WriteSet::none();
         let mut ended = self.generations.iter().filter(|generation| generation.ending.is_some());
         let is_named = |generation: &&Generation| named == Some(generation.accepted.id);
         let hurried = ended.clone().find(is_named).or_else(|| ended.next());
@@ -330,11 +336,13 @@ impl UserState {
             if credentials.expires_ms > current.expires_ms {
                 current.token = Rc::clone(&credentials.token);
                 current.expires_ms = credentials.expires_ms;
+                writes.add(Write::Generation(generation.accepted.id));
             }
             if !could_write || hurried == Some(generation.accepted.id) {
                 generation.write_at_ms = generation.write_at_ms.min(now_ms);
             }
         }
+        writes
     }
 
     /// The due jobs, without those of the generations that run now. The named session comes first.
