@@ -11,7 +11,7 @@
 //!
 //! Not for: what a platform does beyond the ports.
 
-#![expect(clippy::expect_used, clippy::panic, reason = "what no script foresees is a failed test")]
+#![expect(clippy::panic, reason = "what no script foresees is a failed test")]
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -243,7 +243,7 @@ impl ScriptedHost {
 
     /// Every request to a URL with this part in it gets the response that this function makes of it and of the time, when
     /// those of [`on`](Self::on) are used up.
-    pub(crate) fn serve(
+    pub(crate) fn respond(
         &self,
         url_part: &'static str,
         respond: impl FnMut(&Request, u64) -> Reply + 'static,

@@ -1,0 +1,49 @@
+//! The model API: its answers as streams of events.
+
+use serde_json::json;
+
+use crate::scripted_host::Reply;
+
+pub(crate) fn stream() -> Reply {
+    Reply::new(200).with("content-type", "text/event-stream")
+}
+
+/// An event with a part of the answer.
+pub(crate) fn delta(content: &str) -> String {
+    let chunk =
+        json!({ "id": "gen-1", "model": "a/served", "choices": [{ "delta": { "content": content } }] });
+    format!("data: {chunk}\n\n")
+}
+
+/// A candidate as the model writes it.
+pub(crate) fn candidate(number: usize) -> String {
+    json!({ "front": format!("front {number}"), "back": "back", "prompt": "prompt" }).to_string()
+}
+
+/// The begin of an answer, with so many complete candidates, each a while after the one before.
+pub(crate) fn begun(candidates: usize, gap_ms: u64) -> Reply {
+    let mut reply = stream().say(delta("{\"candidates\":["));
+    for number in 1..=candidates {
+        let comma = if number == 1 { "" } else { "," };
+        reply = reply.wait(gap_ms).say(delta(&[comma, &candidate(number)].concat()));
+    }
+    reply
+}
+
+/// A complete answer with so many candidates, each a while after the one before.
+pub(crate) fn slow_answer(candidates: usize, gap_ms: u64) -> Reply {
+    let usage =
+        json!({ "choices": [], "usage": { "prompt_tokens": 7, "completion_tokens": 5, "cost": 0.5 } });
+    begun(candidates, gap_ms).say(delta("]}")).say(format!("data: {usage}\n\n")).say("data: [DONE]\n\n")
+}
+
+/// A complete answer with so many candidates, at once.
+pub(crate) fn answer(candidates: usize) -> Reply {
+    slow_answer(candidates, 0)
+}
+
+/// An error of the model API.
+pub(crate) fn model_error(status: u16) -> Reply {
+    let error = json!({ "error": { "code": status, "message": "no" } });
+    Reply::new(status).with("content-type", "application/json").say(error.to_string())
+}

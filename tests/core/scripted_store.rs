@@ -1,0 +1,351 @@
+//! A store of user states that keeps JSON records, as the hosts do, and fails by script.
+//!
+//! In the mode [`Mode::Rows`] each transaction and each read loads the state from the records, as a host whose store is a
+//! database. In the mode [`Mode::Memory`] the state stays in memory between two transactions, as in an object that alone
+//! changes it.
+
+#![expect(clippy::expect_used, reason = "a record that cannot be written or read fails the test")]
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+
+use ai_sessions::ports::{StoreError, Timer};
+use ai_sessions::user_state::stored::{StoredRows, batch, ledger_record, load, record};
+use ai_sessions::user_state::{UserState, Write, WriteSet};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::scripted_host::ScriptedHost;
+
+/// Where the state is between two transactions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// In the records alone.
+    Rows,
+    /// In memory, too.
+    Memory,
+}
+
+/// A failure of one attempt at a transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// Another transaction was faster: the decision is dropped, and made again.
+    Conflict,
+    /// The state cannot be loaded.
+    BeforeDecision,
+    /// No write is stored.
+    AfterDecision,
+    /// The transaction fails after half of its writes.
+    Halfway,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Rows {
+    ledger: Option<String>,
+    /// The record and the ending.
+    generations: BTreeMap<Uuid, (String, Option<String>)>,
+    candidates: BTreeMap<(Uuid, usize), String>,
+    /// When it expires, and the record.
+    idempotency: BTreeMap<Uuid, (u64, String)>,
+}
+
+/// A clone is the same store.
+#[derive(Clone)]
+pub(crate) struct ScriptedStore(Rc<Shared>);
+
+struct Shared {
+    host: ScriptedHost,
+    mode: Mode,
+    rows: RefCell<Rows>,
+    version: Cell<u64>,
+    memory: RefCell<Option<UserState>>,
+    /// By the number of the transaction.
+    faults: RefCell<BTreeMap<usize, VecDeque<Fault>>>,
+    has_failed: Cell<bool>,
+    is_down: Cell<bool>,
+    transactions: Cell<usize>,
+    decisions: Cell<usize>,
+    peek_faults: Cell<usize>,
+    alarm_faults: Cell<usize>,
+    delete_faults: Cell<usize>,
+    /// Between the decision and its commit.
+    delays_ms: RefCell<VecDeque<u64>>,
+    alarm_ms: Cell<Option<u64>>,
+    /// Each alarm that was set: when, and for when.
+    alarms: RefCell<Vec<(u64, u64)>>,
+    deletions: Cell<usize>,
+}
+
+impl ScriptedStore {
+    /// An empty store.
+    pub(crate) fn new(host: &ScriptedHost, mode: Mode) -> Self {
+        Self(Rc::new(Shared {
+            host: host.clone(),
+            mode,
+            rows: RefCell::default(),
+            version: Cell::default(),
+            memory: RefCell::default(),
+            faults: RefCell::default(),
+            has_failed: Cell::default(),
+            is_down: Cell::default(),
+            transactions: Cell::default(),
+            decisions: Cell::default(),
+            peek_faults: Cell::default(),
+            alarm_faults: Cell::default(),
+            delete_faults: Cell::default(),
+            delays_ms: RefCell::default(),
+            alarm_ms: Cell::default(),
+            alarms: RefCell::default(),
+            deletions: Cell::default(),
+        }))
+    }
+
+    /// The n-th transaction from now (0: the next) fails so, each attempt at it by the next of these.
+    pub(crate) fn fail(&self, ahead: usize, faults: &[Fault]) {
+        let number = self.0.transactions.get() + ahead;
+        self.0.faults.borrow_mut().insert(number, faults.iter().copied().collect());
+    }
+
+    /// Every transaction and every read fails, or none.
+    pub(crate) fn set_down(&self, is_down: bool) {
+        self.0.is_down.set(is_down);
+    }
+
+    /// So many of the next reads fail.
+    pub(crate) fn fail_peeks(&self, count: usize) {
+        self.0.peek_faults.set(count);
+    }
+
+    /// So many of the next alarms cannot be set.
+    pub(crate) fn fail_alarms(&self, count: usize) {
+        self.0.alarm_faults.set(count);
+    }
+
+    /// So many of the next deletions fail.
+    pub(crate) fn fail_deletions(&self, count: usize) {
+        self.0.delete_faults.set(count);
+    }
+
+    /// The next transactions take so long between decision and commit.
+    pub(crate) fn delay(&self, delays_ms: &[u64]) {
+        self.0.delays_ms.borrow_mut().extend(delays_ms);
+    }
+
+    /// How many transactions began.
+    pub(crate) fn transactions(&self) -> usize {
+        self.0.transactions.get()
+    }
+
+    /// How many decisions were made, those that were dropped included.
+    pub(crate) fn decisions(&self) -> usize {
+        self.0.decisions.get()
+    }
+
+    /// How often the storage was deleted.
+    pub(crate) fn deletions(&self) -> usize {
+        self.0.deletions.get()
+    }
+
+    /// Whether a fault of [`ScriptedStore::fail`] has occurred.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.0.has_failed.get()
+    }
+
+    /// Whether nothing is stored.
+    pub(crate) fn is_empty(&self) -> bool {
+        *self.0.rows.borrow() == Rows::default()
+    }
+
+    /// The stored state.
+    pub(crate) fn state(&self) -> UserState {
+        self.0.rows.borrow().load()
+    }
+
+    /// Whether a candidate is stored.
+    pub(crate) fn has_candidate(&self, id: &str) -> bool {
+        self.0.rows.borrow().candidates.values().any(|batch| batch.contains(id))
+    }
+
+    /// The moment of the alarm.
+    pub(crate) fn alarm_ms(&self) -> Option<u64> {
+        self.0.alarm_ms.get()
+    }
+
+    /// Each alarm that was set: when, and for when.
+    pub(crate) fn alarms(&self) -> Vec<(u64, u64)> {
+        self.0.alarms.borrow().clone()
+    }
+
+    /// The alarm goes off.
+    pub(crate) fn take_alarm(&self) -> Option<u64> {
+        self.0.alarm_ms.take()
+    }
+
+    /// Everything is lost.
+    pub(crate) fn clear(&self) {
+        self.0.rows.take();
+        self.0.memory.take();
+        self.0.alarm_ms.set(None);
+    }
+
+    /// The process ends, and with it the state in memory.
+    pub(crate) fn forget(&self) {
+        self.0.memory.take();
+    }
+
+    fn load(&self) -> UserState {
+        let memory = if self.0.mode == Mode::Memory { self.0.memory.take() } else { None };
+        memory.unwrap_or_else(|| self.state())
+    }
+
+    fn fault(&self, number: usize) -> Option<Fault> {
+        let fault = self.0.faults.borrow_mut().get_mut(&number).and_then(VecDeque::pop_front);
+        self.0.has_failed.set(self.0.has_failed.get() || fault.is_some());
+        fault
+    }
+
+    /// As [`ai_sessions::ports::UserStore::transact`].
+    pub(crate) async fn transact(
+        &self,
+        decide: &mut dyn FnMut(&mut UserState) -> WriteSet,
+    ) -> Result<(), StoreError> {
+        let shared = &*self.0;
+        let number = shared.transactions.replace(shared.transactions.get() + 1);
+        let delay_ms = shared.delays_ms.borrow_mut().pop_front().unwrap_or(0);
+        loop {
+            let fault = self.fault(number);
+            if fault == Some(Fault::BeforeDecision) || shared.is_down.get() {
+                shared.memory.take();
+                return Err(StoreError);
+            }
+            let version = shared.version.get();
+            let mut state = self.load();
+            shared.decisions.set(shared.decisions.get() + 1);
+            let writes = decide(&mut state);
+            if delay_ms > 0 && shared.mode == Mode::Rows {
+                shared.host.sleep(delay_ms).await;
+            }
+            if fault == Some(Fault::Conflict) || (shared.version.get() != version && !writes.is_empty()) {
+                shared.memory.take();
+                continue;
+            }
+            let mut rows = shared.rows.borrow().clone();
+            let half = writes.writes().len() / 2;
+            for (index, write) in writes.writes().iter().enumerate() {
+                if fault == Some(Fault::Halfway) && index >= half {
+                    break;
+                }
+                rows.write(&state, *write);
+            }
+            if matches!(fault, Some(Fault::AfterDecision | Fault::Halfway)) {
+                return Err(StoreError);
+            }
+            if !writes.is_empty() {
+                shared.version.set(version + 1);
+                *shared.rows.borrow_mut() = rows;
+            }
+            *shared.memory.borrow_mut() = Some(state);
+            return Ok(());
+        }
+    }
+
+    /// As [`ai_sessions::ports::UserStore::peek`].
+    pub(crate) fn peek(&self, look: &mut dyn FnMut(&UserState)) -> Result<(), StoreError> {
+        if count_down(&self.0.peek_faults) || self.0.is_down.get() {
+            return Err(StoreError);
+        }
+        let state = self.load();
+        look(&state);
+        *self.0.memory.borrow_mut() = Some(state);
+        Ok(())
+    }
+
+    /// As [`ai_sessions::ports::UserStore::set_alarm`].
+    pub(crate) fn set_alarm(&self, at_ms: u64, now_ms: u64) -> Result<(), StoreError> {
+        if count_down(&self.0.alarm_faults) {
+            return Err(StoreError);
+        }
+        self.0.alarm_ms.set(Some(at_ms));
+        self.0.alarms.borrow_mut().push((now_ms, at_ms));
+        Ok(())
+    }
+
+    /// As [`ai_sessions::ports::UserStore::delete`].
+    pub(crate) fn delete(&self) -> Result<(), StoreError> {
+        if count_down(&self.0.delete_faults) {
+            return Err(StoreError);
+        }
+        let shared = &*self.0;
+        assert!(shared.rows.borrow().load().is_empty(), "only an empty state is deleted");
+        shared.rows.take();
+        shared.memory.take();
+        shared.alarm_ms.set(None);
+        shared.deletions.set(shared.deletions.get() + 1);
+        Ok(())
+    }
+}
+
+/// Whether one is left, which is used then.
+fn count_down(count: &Cell<usize>) -> bool {
+    let left = count.get();
+    count.set(left.saturating_sub(1));
+    left > 0
+}
+
+impl Rows {
+    fn load(&self) -> UserState {
+        let started_ms = |record: &str| {
+            let record: Value = serde_json::from_str(record).expect("a record is JSON");
+            record.get("started_ms").and_then(Value::as_u64)
+        };
+        let mut generations: Vec<_> = self.generations.values().cloned().collect();
+        generations.sort_by_key(|(record, _)| started_ms(record));
+        let candidates = self.candidates.iter().map(|((id, _), batch)| (id.to_string(), batch.clone()));
+        let rows = StoredRows {
+            ledger: self.ledger.clone(),
+            generations,
+            candidates: candidates.collect(),
+            idempotency_records: self.idempotency.values().map(|(_, record)| record.clone()).collect(),
+        };
+        load(&rows).expect("the records are readable")
+    }
+
+    /// As each host writes; the primary keys are the same.
+    fn write(&mut self, state: &UserState, write: Write) {
+        match write {
+            Write::Ledger => self.ledger = Some(ledger_record(state).expect("it is JSON")),
+            Write::Generation(id) => {
+                let Some(generation) = state.find(id) else { return };
+                let ending = generation.ending.as_ref().map(|ending| record(ending).expect("it is JSON"));
+                self.generations.insert(id, (record(generation).expect("it is JSON"), ending));
+            }
+            Write::Ending(id) => {
+                let ending = state.find(id).and_then(|generation| generation.ending.as_ref());
+                let (Some(ending), Some((_, stored))) = (ending, self.generations.get_mut(&id)) else {
+                    return;
+                };
+                *stored = Some(record(ending).expect("it is JSON"));
+            }
+            Write::Candidates(id, from) => {
+                let Some(generation) = state.find(id) else { return };
+                let earlier =
+                    self.candidates.insert((id, from), batch(generation, from).expect("it is JSON"));
+                assert_eq!(earlier, None, "a position is written once");
+            }
+            Write::RemoveGeneration(id) => {
+                self.generations.remove(&id);
+                self.candidates.retain(|(generation, _), _| *generation != id);
+            }
+            Write::IdempotencyRecord(id) => {
+                let Some(found) = state.records.iter().find(|record| record.session_id == id) else { return };
+                let json = record(found).expect("it is JSON");
+                self.idempotency.insert(id, (found.expires_ms(), json));
+            }
+            Write::RemoveIdempotencyRecords(until_ms) => {
+                self.idempotency.retain(|_, (expires_ms, _)| *expires_ms > until_ms);
+            }
+            Write::RemoveAll => *self = Self::default(),
+        }
+    }
+}
