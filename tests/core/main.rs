@@ -18,4 +18,5 @@ mod signing_keys;
 mod stored_rows;
 mod texts;
 mod user_object_admission;
+mod user_object_crashes;
 mod vocabulary;
