@@ -19,4 +19,5 @@ mod stored_rows;
 mod texts;
 mod user_object_admission;
 mod user_object_crashes;
+mod user_object_generation;
 mod vocabulary;
