@@ -20,4 +20,5 @@ mod texts;
 mod user_object_admission;
 mod user_object_crashes;
 mod user_object_generation;
+mod user_object_jobs;
 mod vocabulary;
