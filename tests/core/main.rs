@@ -21,4 +21,5 @@ mod user_object_admission;
 mod user_object_crashes;
 mod user_object_generation;
 mod user_object_jobs;
+mod user_object_store;
 mod vocabulary;
