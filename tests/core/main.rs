@@ -22,4 +22,5 @@ mod user_object_crashes;
 mod user_object_generation;
 mod user_object_jobs;
 mod user_object_store;
+mod user_object_streams;
 mod vocabulary;
