@@ -3,6 +3,7 @@
 mod architecture;
 mod database_refusals;
 mod documents;
+mod edge;
 mod formulas;
 mod hostile_tokens;
 mod model_call;
