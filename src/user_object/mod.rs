@@ -56,7 +56,8 @@ struct Inner<H> {
     runs: RefCell<Vec<Rc<Run>>>,
     /// The moment of the alarm, where it is known.
     alarm_ms: Cell<Option<u64>>,
-    /// Locked from a decision until its commit: no other decision joins a run that is reserved and may be dropped.
+    /// Locked from a decision until its commit, so that no other decision joins a run that is reserved and may be dropped; and
+    /// while the state is deleted.
     deciding: Mutex<()>,
 }
 
@@ -133,7 +134,14 @@ impl<H: UserObjectHost> UserObject<H> {
             decision.state.is_empty()
         });
         if is_empty.await? && self.0.runs.borrow().is_empty() {
-            self.0.host.delete().await?;
+            let deciding = self.0.deciding.lock().await;
+            // Another decision may have changed the state since.
+            let mut is_empty = false;
+            self.0.host.peek(&mut |state| is_empty = state.is_empty()).await?;
+            if is_empty {
+                self.0.host.delete().await?;
+            }
+            drop(deciding);
         }
         Ok(())
     }
