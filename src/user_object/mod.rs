@@ -220,8 +220,9 @@ impl<H: UserObjectHost> UserObject<H> {
             (None, Some(run)) => {
                 run.stop();
                 // The next read must find it ended.
-                run.finished().await;
-                Ok(Replied::new(Reply::Stopped, log))
+                let finished = run.finished().await;
+                // Without a result it is resumed later, as if it had not been stopped.
+                Ok(finished.map_or_else(|| failed(Cause::Lost), |_| Replied::new(Reply::Stopped, log)))
             }
             (Some(ending), _)
                 if command.is_repeated && has_ended_since(command.began_ms, ending.ended_ms) =>
