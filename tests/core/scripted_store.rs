@@ -10,7 +10,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
-use ai_sessions::ports::{StoreError, Timer};
+use ai_sessions::ports::{Clock, StoreError, Timer};
 use ai_sessions::user_state::stored::{StoredRows, batch, ledger_record, load, record};
 use ai_sessions::user_state::{UserState, Write, WriteSet};
 use serde_json::Value;
@@ -155,6 +155,11 @@ impl ScriptedStore {
     /// Whether nothing is stored.
     pub(crate) fn is_empty(&self) -> bool {
         *self.0.rows.borrow() == Rows::default()
+    }
+
+    /// Whether the stored state is no longer needed.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.state().is_idle(self.0.host.now_ms())
     }
 
     /// The stored state.

@@ -245,7 +245,10 @@ impl UserStore for ObjectHost {
     }
 
     async fn delete(&self) -> Result<(), StoreError> {
-        self.pause().await;
+        // Longer than a transaction.
+        for _ in 0..5 {
+            self.pause().await;
+        }
         self.store.delete()
     }
 }
@@ -624,6 +627,12 @@ impl World {
         self.0.crash_after.set(Some(polls));
     }
 
+    /// The process of the running object ends after so many more polls of its tasks.
+    pub(crate) fn crash_in(&self, polls: usize) {
+        let (_, process) = self.object(USER);
+        process.crash_after.set(Some(process.polls.get() + polls));
+    }
+
     /// Whether an object has ended by [`World::crash_after`].
     pub(crate) fn was_crashed(&self) -> bool {
         self.0.was_crashed.get()
@@ -752,7 +761,7 @@ impl World {
     }
 
     /// The alarm goes off.
-    fn fire_alarm(&self, user: Uuid) {
+    pub(crate) fn fire_alarm(&self, user: Uuid) {
         let store = self.store_of(user);
         store.take_alarm();
         let (object, _) = self.object(user);

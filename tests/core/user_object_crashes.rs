@@ -4,9 +4,9 @@
 
 use ai_sessions::user_state::UserState;
 
-use crate::scripted_client::{ClientRequest, ClientResponse, get, post};
+use crate::scripted_client::{ClientRequest, ClientResponse, delete, get, post};
 use crate::scripted_database::{Failure, Operation};
-use crate::scripted_model::{answer, candidate, delta, model_error, slow_answer, stream};
+use crate::scripted_model::{answer, begun, candidate, delta, model_error, slow_answer, stream};
 use crate::scripted_store::Mode;
 use crate::scripted_world::{Delivery, World};
 
@@ -226,6 +226,71 @@ fn a_lost_reply_joins_the_generation_it_started() {
             world.run_tasks();
             assert_eq!((world.model_calls(), world.database().rows().len()), (1, 1));
             assert_eq!(world.used(&world.store().state())[1], 1);
+        }
+    }
+}
+
+#[test]
+fn a_crash_at_any_await_of_a_stop_leaves_an_ended_session() {
+    for mode in MODES {
+        for candidates in [0, 2] {
+            for polls in 1.. {
+                let world = World::new(mode);
+                world.yield_at_ports();
+                (0..9).for_each(|_| world.model(begun(candidates, 1_000).hang()));
+                let id = world.request(post().key("k").respond_async()).session();
+                world.run_for(2_500);
+                world.crash_in(polls);
+                let stopped = world.request(delete(id));
+                let calls = world.model_calls();
+                let note = format!("{mode:?}, {candidates} candidates, crash after poll {polls}");
+                // A crash after the end was stored: it has ended, and the repeated command finds it so.
+                assert!([204, 409].contains(&stopped.status), "{note}: {}", stopped.status);
+                world.run_for(120_000);
+                assert_eq!(world.model_calls(), calls, "{note}: no call follows the stop");
+                let row = world.database().row(id).expect("a row");
+                match candidates {
+                    0 => assert_eq!(row.error_code.as_deref(), Some("cancelled"), "{note}"),
+                    _ => assert_eq!((row.candidates.len(), row.partial), (candidates, true), "{note}"),
+                }
+                let generations = u32::from(candidates > 0);
+                assert_eq!(world.used(&world.store().state())[1], generations, "{note}: refunded once");
+                if !world.was_crashed() {
+                    assert!(polls > 5, "{note}");
+                    break;
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_crash_at_any_await_of_a_further_run_keeps_one_session() {
+    for mode in MODES {
+        for polls in 1.. {
+            let world =
+                World::with(mode, &[("RATE_LIMIT_BURST", "10/86400"), ("RATE_LIMIT_CONCURRENT", "1")]);
+            world.yield_at_ports();
+            (0..3).for_each(|_| world.model(model_error(503)));
+            let failed = world.request(post().key("k"));
+            assert_eq!(failed.code(), "ai_unavailable");
+            world.run_tasks();
+            world.crash_in(polls);
+            let again = world.request(post().key("k"));
+            let note = format!("{mode:?}, crash after poll {polls}");
+            world.run_for(60_000);
+            let rows = world.database().rows();
+            let (id, row) = rows.first().expect("a row");
+            assert_eq!((rows.len(), row.status.as_str()), (1, "completed"), "{note}: {}", again.status);
+            assert!((2..=3).contains(&row.run), "{note}: run {}", row.run);
+            assert!(world.model_calls() <= 5, "{note}: {}", world.model_calls());
+            assert_eq!(world.used(&world.store().state()).get(..2), Some(&[2, 1][..]), "{note}");
+            let joined = world.request(post().key("k"));
+            assert_eq!((joined.session(), joined.candidates()), (*id, row.candidates.len()), "{note}");
+            if !world.was_crashed() {
+                assert!(polls > 5, "{note}");
+                break;
+            }
         }
     }
 }

@@ -2,11 +2,11 @@
 
 #![expect(clippy::expect_used, reason = "a session without its parts fails the test")]
 
-use crate::scripted_client::{ClientRequest, delete, get, get_events, post, post_text};
+use crate::scripted_client::{ClientRequest, USER, delete, get, get_events, post, post_text};
 use crate::scripted_database::{Failure, Operation, ScriptedDatabase};
 use crate::scripted_model::{answer, slow_answer, stream};
 use crate::scripted_store::{Fault, Mode};
-use crate::scripted_world::World;
+use crate::scripted_world::{START_MS, World};
 
 const MODES: [Mode; 2] = [Mode::Rows, Mode::Memory];
 
@@ -290,5 +290,48 @@ fn an_alarm_that_cannot_be_set_is_set_by_the_next_decision() {
         assert!(world.store().alarm_ms().is_some(), "{mode:?}");
         world.crash();
         assert_eq!(world.wait(&call).status, 201);
+    }
+}
+
+#[test]
+fn a_stop_that_is_not_stored_is_not_confirmed() {
+    for mode in MODES {
+        let world = world(mode);
+        world.model(stream().hang());
+        let id = world.request(post().respond_async()).session();
+        world.run_for(100);
+        // The transaction after that of the command: the end of the generation.
+        world.store().fail(1, &[Fault::AfterDecision]);
+        let failed = world.request(delete(id));
+        assert_eq!((failed.status, failed.code().as_str()), (500, "internal"), "{mode:?}");
+        world.model(stream().hang());
+        assert_eq!(world.request(delete(id)).status, 204, "{mode:?}: repeated, it is stored");
+        let row = world.database().row(id).expect("a row");
+        assert_eq!(row.error_code.as_deref(), Some("cancelled"));
+    }
+}
+
+#[test]
+fn a_request_beside_the_deletion_of_an_idle_state_is_kept() {
+    for mode in MODES {
+        for steps in 0..12 {
+            let world = world(mode);
+            world.yield_at_ports();
+            world.request(post());
+            let idle_ms = START_MS + 2 * 86_400_000;
+            while world.store().alarm_ms().is_some_and(|at_ms| at_ms < idle_ms) && !world.store().is_idle() {
+                world.run_for(world.store().alarm_ms().expect("it is set") - world.host_now());
+            }
+            world.fire_alarm(USER);
+            for _ in 0..steps {
+                world.host().step(world.host_now());
+            }
+            let created = world.request(post());
+            let note = format!("{mode:?} {steps}");
+            assert_eq!((created.status, created.quota()), (201, [9, 49, 149]), "{note}");
+            world.run_tasks();
+            assert_eq!(world.used(&world.store().state()), [1, 1, 1], "{note}: it is counted");
+            assert_eq!(world.database().rows().len(), 2, "{note}");
+        }
     }
 }
