@@ -6,7 +6,8 @@ use uuid::Uuid;
 use crate::scripted_client::{
     ClientRequest, ClientResponse, STRANGER, USER, delete, get, get_events, post, post_text,
 };
-use crate::scripted_database::{Failure, Operation};
+use crate::scripted_database::{Failure, Operation, Row};
+use crate::scripted_host::Reply;
 use crate::scripted_model::{answer, begun, model_error, slow_answer, stream};
 use crate::scripted_store::Mode;
 use crate::scripted_world::{Delivery, START_MS, World};
@@ -472,13 +473,95 @@ fn a_cached_answer_is_reported_to_the_client_that_waits() {
 #[test]
 fn a_row_that_opens_too_late_is_abandoned_and_the_result_is_kept() {
     for mode in MODES {
-        let world = World::with(mode, &[("AI_TIMEOUT_MS", "20000")]);
-        world.database().fail_always(Operation::Open, Some(Failure::Silent));
+        for timeout_ms in [1_000, 20_000, 60_000] {
+            let world = World::with(mode, &[("AI_TIMEOUT_MS", &timeout_ms.to_string())]);
+            world.database().fail_always(Operation::Open, Some(Failure::Silent));
+            let created = world.request(post());
+            assert_eq!((created.status, created.candidates()), (201, 3), "{mode:?} {timeout_ms}");
+            assert!(world.host_now() <= START_MS + timeout_ms + 16_000, "AI_TIMEOUT_MS + 16 s");
+            let (_, row) = world.database().rows().pop().expect("a row");
+            assert_eq!((row.status.as_str(), row.input_text.len() > 1_000), ("completed", true));
+        }
+    }
+}
+
+#[test]
+fn a_session_that_waits_for_its_write_is_reported_as_not_persisted() {
+    for mode in MODES {
+        let world = World::with(mode, &[("RATE_LIMIT_BURST", "100/60")]);
+        let text_of = |number: usize| format!("text {number} ").repeat(200);
+        let key_of = |number: usize| format!("k{number}");
+        let request = |number: usize| post_text(&text_of(number)).key(&key_of(number));
+        world.database().fail_always(Operation::Finish, Some(Failure::Down));
+        for number in 0..3 {
+            assert_eq!(world.request(request(number)).code(), "database_error");
+        }
+        world.database().fail_always(Operation::Finish, Some(Failure::Slow(5_000)));
+        let first = [0, 1].map(|number| world.send(request(number)));
+        world.run_for(100);
+        // Two endings are being persisted: the third one waits.
+        let waiting = world.request(request(2));
+        assert_eq!((waiting.status, waiting.code().as_str()), (500, "database_error"), "{mode:?}");
+        assert_eq!(world.request(request(2).respond_async()).status, 202);
+        let streamed = world.request(request(2).stream());
+        let events = world.request(get_events(streamed.session())).stream();
+        world.run_for(1_000);
+        for client in [streamed.stream(), events] {
+            let last = client.events().pop().expect("an event");
+            assert_eq!((last.name.as_str(), last.id.as_str()), ("error", "1.3"), "{mode:?}");
+        }
+        assert!(first.iter().all(|call| world.wait(call).status == 201));
+        world.run_for(60_000);
+        assert_eq!(world.request(request(2)).status, 201);
+        assert_eq!(world.model_calls(), 3);
+    }
+}
+
+#[test]
+fn an_answer_that_is_cut_keeps_its_candidates() {
+    for mode in MODES {
+        let world = World::new(mode);
+        world.model(Reply::unreachable());
+        world.model(begun(2, 300).cut());
         let created = world.request(post());
-        assert_eq!((created.status, created.candidates()), (201, 3), "{mode:?}");
-        assert!(world.host_now() <= START_MS + 36_000, "AI_TIMEOUT_MS + 16 s");
+        assert_eq!((created.status, created.candidates(), world.model_calls()), (201, 2, 2), "{mode:?}");
+        assert_eq!(created.json()["partial"], true);
         let (_, row) = world.database().rows().pop().expect("a row");
-        assert_eq!((row.status.as_str(), row.input_text.len() > 1_000), ("completed", true));
+        assert_eq!((row.partial, row.model.as_str()), (true, "a/one"));
+    }
+}
+
+#[test]
+fn a_stored_session_that_cannot_be_read_is_a_database_error() {
+    for mode in MODES {
+        let world = World::new(mode);
+        let id = world.request(post().key("k")).session();
+        world.database().fail_always(Operation::Read, Some(Failure::Down));
+        let failed = world.request(post().key("k"));
+        assert_eq!((failed.status, failed.code().as_str()), (500, "database_error"), "{mode:?}");
+        assert_eq!(failed.json()["retryable"], true);
+        world.database().fail_always(Operation::Read, None);
+        assert_eq!(world.request(post().key("k")).session(), id);
+        assert_eq!(world.model_calls(), 1);
+    }
+}
+
+#[test]
+fn a_session_that_ends_between_two_reads_is_read_again() {
+    let requests: [fn(Uuid) -> ClientRequest; 2] = [get, get_events];
+    for request in requests {
+        let world = World::new(Mode::Rows);
+        let id = world.request(post()).session();
+        let ended = world.database().row(id).expect("a row");
+        let open = Row { status: "generating".to_owned(), ended_at: None, ..ended.clone() };
+        world.database().insert(id, open);
+        world.store().delay(&[100]);
+        let found = world.send(request(id));
+        world.run_for(50);
+        world.database().insert(id, ended);
+        let found = world.wait(&found);
+        let body = String::from_utf8_lossy(found.bytes()).into_owned();
+        assert!(found.status == 200 && body.contains("front 3"), "{} {body}", found.status);
     }
 }
 
