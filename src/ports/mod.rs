@@ -229,7 +229,7 @@ pub struct Memory {
 /// The state of one user, in a store.
 pub trait UserStore {
     /// Loads the state, decides, and stores the returned writes: all of them in one transaction, or none. On a conflict with
-    /// another transaction it may load and decide again, so a decision has no effect but its writes. No request that is sent
+    /// another transaction it may load and decide again, so all other effects of a decision are undone by the next one. No request that is sent
     /// afterwards leaves before the writes are stored.
     ///
     /// # Errors

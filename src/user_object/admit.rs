@@ -19,8 +19,8 @@ use super::subscription::Subscription;
 use super::{Replied, UserObject, UserObjectHost, failed, log_fields};
 use crate::http::response_mode::ResponseMode;
 use crate::http::sse::EventId;
-use crate::ports::StoreError;
 use crate::quota::Refusal;
+use crate::user_state::UserState;
 use crate::user_state::generation::{Accepted, Finished, Generation};
 use crate::user_state::idempotency::{Key, Plan, classify, session_id};
 
@@ -41,12 +41,12 @@ enum Admitted {
 /// Executes the command.
 ///
 /// # Errors
-/// [`StoreError`]; nothing was counted or started then.
+/// [`Cause`]; nothing was counted or started then.
 pub(super) async fn generate<H: UserObjectHost>(
     object: &UserObject<H>,
     command: &Command,
     generate: &Generate,
-) -> Result<Replied, StoreError> {
+) -> Result<Replied, Cause> {
     let key =
         generate.key.clone().map(|key| Key::new(key, &generate.model, &generate.input_text, generate.id));
     let mut is_stored = None;
@@ -94,15 +94,17 @@ fn admit<H: UserObjectHost>(
     is_stored: Option<Result<bool, Failure>>,
 ) -> Admitted {
     // (1) Resume pending work, but not a failure that this request is going to retry.
-    decision.abandon_expired();
-    let is_running = |id| object.is_running(id);
     let now_ms = decision.now_ms;
-    let plan = classify(decision.state, key, generate.id, command.is_repeated, is_running, now_ms);
-    let (named, except) = match plan {
-        Plan::StartAgain(id, _) => (None, Some(id)),
-        Plan::Join(id) => (Some(id), None),
-        _ => (None, None),
+    let classify = |state: &UserState| {
+        let is_running = |id| object.is_running(id);
+        classify(state, key, generate.id, command.is_repeated, is_running, now_ms)
     };
+    let retried = |plan| if let Plan::StartAgain(id, _) = plan { Some(id) } else { None };
+    let mut plan = classify(decision.state);
+    if decision.abandon_expired(retried(plan)) {
+        plan = classify(decision.state);
+    }
+    let (named, except) = (if let Plan::Join(id) = plan { Some(id) } else { None }, retried(plan));
     decision.resume_pending_work(&command.credentials, named, except);
     let plan = match (plan, is_stored) {
         (Plan::CheckDatabase, None) => return Admitted::CheckDatabase,

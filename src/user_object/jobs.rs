@@ -101,7 +101,7 @@ impl<'a, H: UserObjectHost> Decision<'a, H> {
 
     /// Starts the due jobs, and abandons endings that were not persisted in time.
     pub(super) fn start_due_jobs(&mut self, named: Option<Uuid>, except: Option<Uuid>) {
-        self.abandon_expired();
+        self.abandon_expired(except);
         let object = self.object;
         for job in self.state.due_jobs(|id| object.is_running(id), named, self.now_ms) {
             let (Job::Resume(id) | Job::Persist(id)) = job;
@@ -119,12 +119,15 @@ impl<'a, H: UserObjectHost> Decision<'a, H> {
         }
     }
 
-    /// Abandons endings that were not persisted in time.
-    pub(super) fn abandon_expired(&mut self) {
+    /// Abandons the endings that were not persisted in their time, but for `except`. Whether there were any.
+    pub(super) fn abandon_expired(&mut self, except: Option<Uuid>) -> bool {
         let object = self.object;
-        let (abandoned, writes) = self.state.abandon_expired(|id| object.is_running(id), self.now_ms);
+        let is_kept = |id| object.is_running(id) || except == Some(id);
+        let (abandoned, writes) = self.state.abandon_expired(is_kept, self.now_ms);
+        let has_abandoned = !abandoned.is_empty();
         self.reserved.abandoned.extend(abandoned);
         self.writes.extend(writes);
+        has_abandoned
     }
 
     /// Reserves a run of that generation.

@@ -104,18 +104,17 @@ impl<H: UserObjectHost> UserObject<H> {
         &self.0.host
     }
 
-    /// Executes a command. A subscription comes with [`Reply::Subscribed`].
+    /// Executes a command. A subscription comes with [`Reply::Subscribed`]. The host has to run it to its end, also when the client
+    /// leaves.
     pub async fn execute(&self, command: &Command) -> (Executed, Option<Subscription>) {
         let replied = match &command.operation {
-            _ if self.rejects_user().await => Ok(failed(Cause::UnknownUser)),
             Operation::Count => self.count(&command.credentials).await,
             Operation::Generate(generate) => admit::generate(self, command, generate).await,
             Operation::Read { id } => self.read(command, *id).await,
             Operation::Subscribe { id, after } => self.subscribe(command, *id, *after).await,
             Operation::Stop { id } => self.stop(command, *id).await,
         };
-        let Replied { reply, quota, log, subscription } =
-            replied.unwrap_or_else(|StoreError| failed(Cause::Storage));
+        let Replied { reply, quota, log, subscription } = replied.unwrap_or_else(failed);
         (Executed { reply, quota, log }, subscription)
     }
 
@@ -133,7 +132,7 @@ impl<H: UserObjectHost> UserObject<H> {
             decision.start_due_jobs(None, None);
             decision.state.is_empty()
         });
-        if is_empty.await? && self.0.runs.borrow().is_empty() {
+        if is_empty.await.map_err(|_| StoreError)? && self.0.runs.borrow().is_empty() {
             let deciding = self.0.deciding.lock().await;
             // Another decision may have changed the state since.
             let mut is_empty = false;
@@ -146,12 +145,7 @@ impl<H: UserObjectHost> UserObject<H> {
         Ok(())
     }
 
-    async fn rejects_user(&self) -> bool {
-        let now_ms = self.0.host.now_ms();
-        self.peek(|state| state.is_rejected(now_ms)).await == Ok(true)
-    }
-
-    async fn count(&self, credentials: &Credentials) -> Result<Replied, StoreError> {
+    async fn count(&self, credentials: &Credentials) -> Result<Replied, Cause> {
         let policies = &self.0.config.rate_limit;
         let (reply, quota) = self
             .decide(Some(credentials), |decision| {
@@ -168,7 +162,7 @@ impl<H: UserObjectHost> UserObject<H> {
         Ok(Replied { quota: Some(quota), ..Replied::bare(reply) })
     }
 
-    async fn read(&self, command: &Command, id: Uuid) -> Result<Replied, StoreError> {
+    async fn read(&self, command: &Command, id: Uuid) -> Result<Replied, Cause> {
         let found = self.decide(Some(&command.credentials), |decision| {
             decision.resume_pending_work(&command.credentials, Some(id), None);
             let generation = decision.state.find(id).cloned()?;
@@ -186,12 +180,7 @@ impl<H: UserObjectHost> UserObject<H> {
         Ok(Replied::new(Reply::Session(session.document()), log_fields(&generation)))
     }
 
-    async fn subscribe(
-        &self,
-        command: &Command,
-        id: Uuid,
-        after: Option<EventId>,
-    ) -> Result<Replied, StoreError> {
+    async fn subscribe(&self, command: &Command, id: Uuid, after: Option<EventId>) -> Result<Replied, Cause> {
         self.decide(Some(&command.credentials), |decision| {
             decision.resume_pending_work(&command.credentials, Some(id), None);
             let Some(generation) = decision.state.find(id).cloned() else {
@@ -209,7 +198,7 @@ impl<H: UserObjectHost> UserObject<H> {
         .await
     }
 
-    async fn stop(&self, command: &Command, id: Uuid) -> Result<Replied, StoreError> {
+    async fn stop(&self, command: &Command, id: Uuid) -> Result<Replied, Cause> {
         let found = self.decide(Some(&command.credentials), |decision| {
             decision.resume_pending_work(&command.credentials, Some(id), None);
             decision.state.find(id).cloned().map(|generation| (generation, self.run_of(id)))
@@ -233,23 +222,29 @@ impl<H: UserObjectHost> UserObject<H> {
         }
     }
 
-    /// Decides in one transaction, then starts the runs that the decision has reserved, and logs the generations that it has abandoned. The
-    /// store may run `decide` more than once; only its last result counts.
+    /// Decides in one transaction, then starts the runs that the decision has reserved, and logs the generations that it has
+    /// abandoned. The store may run `decide` more than once; only its last result counts.
+    ///
+    /// # Errors
+    /// [`Cause::Storage`], or [`Cause::UnknownUser`] for a request of a user whose account does not exist.
     async fn decide<T>(
         &self,
         credentials: Option<&Credentials>,
         mut decide: impl FnMut(&mut Decision<'_, H>) -> T,
-    ) -> Result<T, StoreError> {
+    ) -> Result<T, Cause> {
         let mut reserved = jobs::Reserved::default();
         let decided = self.transact(|state| {
             reserved = jobs::Reserved::default();
             let mut writes = WriteSet::none();
             let now_ms = self.0.host.now_ms();
+            if credentials.is_some() && state.is_rejected(now_ms) {
+                return (None, writes);
+            }
             let mut decision = Decision::new(self, state, &mut writes, &mut reserved, now_ms);
             let decided = decide(&mut decision);
-            (decided, writes)
+            (Some(decided), writes)
         });
-        let decided = decided.await?;
+        let decided = decided.await.map_err(|StoreError| Cause::Storage)?.ok_or(Cause::UnknownUser)?;
         let limits = reserved.start(self);
         if let Some(credentials) = credentials.filter(|_| !limits.is_empty()) {
             self.log_limits(credentials.clone(), limits);
@@ -281,7 +276,9 @@ impl<H: UserObjectHost> UserObject<H> {
     async fn peek<T>(&self, look: impl FnOnce(&UserState) -> T) -> Result<T, StoreError> {
         let (mut look, mut seen, mut alarm_ms) = (Some(look), None, None);
         let mut look = |state: &UserState| {
-            seen = look.take().map(|look| look(state));
+            if let Some(look) = look.take() {
+                seen = Some(look(state));
+            }
             alarm_ms = self.missing_alarm_ms(state);
         };
         self.0.host.peek(&mut look).await?;
@@ -326,11 +323,11 @@ impl<H: UserObjectHost> UserObject<H> {
         self.0.host.spawn(async move {
             let finished = generate::run(&object, &run, generation).await.ok().flatten();
             object.remove(&run);
+            run.end(finished);
             // An ending that is not yet persisted has a time of its own, which may be sooner than the heartbeat. A storage that
             // fails still has the alarm before.
             let next_ms = object.peek(|state| object.next_alarm_ms(state)).await;
             object.set_alarm(next_ms.ok().flatten());
-            run.end(finished);
         });
     }
 

@@ -13,6 +13,8 @@ use crate::user_state::generation::{Finished, Generation, SessionCandidate};
 #[derive(Debug)]
 pub(super) struct Run {
     pub(super) id: Uuid,
+    /// The 1-based number of the session's run.
+    pub(super) number: u32,
     /// The candidates that are stored: a subscriber receives no other, so that a crash loses none of them.
     stored: RefCell<Vec<Rc<SessionCandidate>>>,
     finished: RefCell<Option<Rc<Finished>>>,
@@ -31,6 +33,7 @@ impl Run {
     pub(super) fn new(generation: &Generation) -> Self {
         Self {
             id: generation.accepted.id,
+            number: generation.accepted.run,
             stored: RefCell::new(generation.candidates.clone()),
             finished: RefCell::default(),
             has_ended: Cell::default(),

@@ -179,6 +179,12 @@ impl UserState {
         self.generations.iter().find(|generation| generation.accepted.id == id)
     }
 
+    /// Whether that run of a session is the one in the state. A later run replaces an ended one.
+    #[must_use]
+    pub fn has_run(&self, id: Uuid, run: u32) -> bool {
+        self.find(id).is_some_and(|generation| generation.accepted.run == run)
+    }
+
     /// Counts a model call of a generation before it starts; `attempt` is its 1-based number. Whether it may start. The first
     /// call was counted by [`UserState::admit`].
     pub fn begin_attempt(

@@ -1,4 +1,4 @@
-//! A host without a platform: a clock that only moves when everybody waits, neighbours that answer by script.
+//! A host without a platform: a virtual clock that advances only when all tasks wait, and upstreams with scripted responses.
 //!
 //! ```text
 //! let host = ScriptedHost::new(0);
@@ -6,12 +6,12 @@
 //! let answer = host.run(call(&host, …));
 //! assert_eq!(host.sent()[0].at_ms, 0);
 //! ```
-//! Deterministic: no thread, no timer, no real time. A future that waits for something which no script brings
-//! is a failed test and not a test that hangs.
+//! Deterministic: no thread, no timer, no real time. A future that waits for an unscripted event
+//! fails the test instead of hanging it.
 //!
-//! Not for: what a platform does beyond the ports.
+//! Not for: behaviour of a platform beyond the ports.
 
-#![expect(clippy::panic, reason = "what no script foresees is a failed test")]
+#![expect(clippy::panic, reason = "an unscripted request fails the test")]
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -47,7 +47,7 @@ struct Shared {
     slept_ms: RefCell<Vec<u64>>,
     memory: RefCell<Memory>,
     background: RefCell<Vec<Task>>,
-    /// By URL: the document, and the last moment of its life.
+    /// By URL: the document, and its expiry.
     cached: RefCell<HashMap<String, (Vec<u8>, u64)>>,
     signatures_checked: Cell<usize>,
 }
@@ -61,7 +61,7 @@ struct Route {
 
 type Respond = Box<dyn FnMut(&Request, u64) -> Reply>;
 
-/// A task, polled only when it was woken: a wake-up that is missing is a test that fails.
+/// A task, polled only when it was woken: a missing wake-up fails the test.
 struct Task {
     future: Pin<Box<dyn Future<Output = ()>>>,
     woken: Arc<Woken>,
@@ -123,25 +123,25 @@ impl Drop for Waiting {
     }
 }
 
-/// A request that was sent, and what became of its connection.
+/// A sent request, and the end of its connection.
 #[derive(Debug, Clone)]
 pub(crate) struct Sent {
-    /// When.
+    /// The time of sending.
     pub(crate) at_ms: u64,
-    /// What.
+    /// The request.
     pub(crate) request: Request,
-    /// When this side let go of the connection.
+    /// The time at which this side closed the connection.
     pub(crate) closed_ms: Option<u64>,
 }
 
 impl Sent {
-    /// The first header of that name.
+    /// Returns the first header of that name.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.request.headers.iter().find(|(header, _)| *header == name).map(|(_, value)| value.as_str())
     }
 }
 
-/// How a neighbour answers: a head, then what happens on its connection, each step after those before it.
+/// A scripted response of an upstream: a head, then the steps of its connection, one after the other.
 #[derive(Debug, Clone)]
 pub(crate) struct Reply {
     head_after_ms: Option<u64>,
@@ -166,7 +166,7 @@ enum Ending {
 }
 
 impl Reply {
-    /// An answer with this status, without headers or body, at once.
+    /// Responds at once with this status, without headers or body.
     pub(crate) fn new(status: u16) -> Self {
         Self {
             head_after_ms: Some(0),
@@ -177,72 +177,70 @@ impl Reply {
         }
     }
 
-    /// No connection.
+    /// Refuses the connection.
     pub(crate) fn unreachable() -> Self {
         Self { status: None, ..Self::new(0) }
     }
 
-    /// A connection, and then nothing.
+    /// Accepts the connection and sends nothing.
     pub(crate) fn silence() -> Self {
         Self { head_after_ms: None, ..Self::new(0) }
     }
 
-    /// The head comes only after so long.
+    /// Delays the head.
     pub(crate) fn head_after(self, ms: u64) -> Self {
         Self { head_after_ms: Some(ms), ..self }
     }
 
-    /// One more header.
+    /// Adds a header.
     pub(crate) fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
         self
     }
 
-    /// The next bytes of the body.
+    /// Sends the next bytes of the body.
     pub(crate) fn say(mut self, bytes: impl AsRef<[u8]>) -> Self {
         self.steps.push(Step::Say(bytes.as_ref().to_vec()));
         self
     }
 
-    /// Nothing for so long.
+    /// Sends nothing for so long.
     pub(crate) fn wait(mut self, ms: u64) -> Self {
         self.steps.push(Step::Wait(ms));
         self
     }
 
-    /// Then the connection breaks.
+    /// Cuts the connection.
     pub(crate) fn cut(self) -> Self {
         Self { ending: Ending::Cut, ..self }
     }
 
-    /// Then nothing more, and no end either.
+    /// Sends nothing more, and no end.
     pub(crate) fn hang(self) -> Self {
         Self { ending: Ending::Never, ..self }
     }
 }
 
 impl ScriptedHost {
-    /// A host at this moment (milliseconds since the Unix epoch), without neighbours; its random bits are all
-    /// 0.
+    /// Creates a host at this moment (milliseconds since the Unix epoch), without upstreams; its random bits are 0.
     pub(crate) fn new(now_ms: u64) -> Self {
         let shared = Rc::new(Shared::default());
         shared.now_ms.set(now_ms);
         Self { shared }
     }
 
-    /// The next request to a URL with this part in it that has no answer yet gets this one.
+    /// Scripts the response to the next request, without one so far, whose URL contains this part.
     pub(crate) fn on(&self, url_part: &'static str, reply: Reply) {
         self.with_route(url_part, |route| route.once.push_back(reply));
     }
 
-    /// Every request to a URL with this part in it gets this answer, when those of [`on`](Self::on) are used
-    /// up.
+    /// Scripts the response to every request whose URL contains this part, once those of [`on`](Self::on) are used up.
     pub(crate) fn always(&self, url_part: &'static str, reply: Reply) {
         self.with_route(url_part, |route| route.always = Some(reply));
     }
 
-    /// Every request to a URL with this part in it gets the response that this function makes of it and of the time, when
-    /// those of [`on`](Self::on) are used up.
+    /// Scripts the response to every request whose URL contains this part, made of the request and the time by this function,
+    /// once those of [`on`](Self::on) are used up.
     pub(crate) fn respond(
         &self,
         url_part: &'static str,
@@ -263,52 +261,52 @@ impl ScriptedHost {
         }
     }
 
-    /// What the generator of random bits gives from now on.
+    /// Sets the random bits from now on.
     pub(crate) fn set_random_bits(&self, bits: u128) {
         self.shared.random_bits.set(bits);
     }
 
-    /// What was sent so far.
+    /// Returns the requests so far.
     pub(crate) fn sent(&self) -> Vec<Sent> {
         self.shared.sent.borrow().clone()
     }
 
-    /// Whether every answer that was scripted by [`on`](Self::on) was asked for.
+    /// Whether every response that was scripted by [`on`](Self::on) was requested.
     pub(crate) fn is_used_up(&self) -> bool {
         self.shared.routes.borrow().iter().all(|route| route.once.is_empty())
     }
 
-    /// How long each timer was set for, in the order of setting.
+    /// Returns the duration of each timer, in the order of setting.
     pub(crate) fn slept_ms(&self) -> Vec<u64> {
         self.shared.slept_ms.borrow().clone()
     }
 
-    /// How many signatures were checked so far.
+    /// Returns the number of checked signatures.
     pub(crate) fn signatures_checked(&self) -> usize {
         self.shared.signatures_checked.get()
     }
 
-    /// Under which URLs something is in the shared cache.
+    /// Returns the URLs of the documents in the shared cache.
     pub(crate) fn cached_urls(&self) -> Vec<String> {
         self.shared.cached.borrow().keys().cloned().collect()
     }
 
-    /// The isolate is gone, and with it what it remembered; what is shared between isolates stays.
+    /// Drops the memory of the isolate; the cache that isolates share stays.
     pub(crate) fn replace_isolate(&self) {
         *self.shared.memory.borrow_mut() = Memory::default();
     }
 
-    /// Moves the clock, where nobody waits for anything.
+    /// Advances the clock, while no task waits.
     pub(crate) fn set_now_ms(&self, now_ms: u64) {
         self.shared.now_ms.set(now_ms);
     }
 
-    /// Adds a task that goes on in the background.
+    /// Adds a task in the background.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + 'static) {
         self.shared.background.borrow_mut().push(Task::new(task));
     }
 
-    /// Whether tasks go on in the background.
+    /// Whether there are tasks in the background.
     pub(crate) fn has_background(&self) -> bool {
         !self.shared.background.borrow().is_empty()
     }
@@ -320,8 +318,8 @@ impl ScriptedHost {
         }
     }
 
-    /// Polls the woken tasks of the background; where there is none, the clock jumps to the next moment that a task waits
-    /// for, but not beyond `until_ms`. Whether there was one of the two.
+    /// Polls the woken tasks of the background; where there is none, advances the clock to the next moment that a task waits
+    /// for, but not beyond `until_ms`. Returns whether it did one of the two.
     pub(crate) fn step(&self, until_ms: u64) -> bool {
         self.shared.wake_due();
         self.shared.poll_background() || self.shared.jump(until_ms)
@@ -405,8 +403,8 @@ impl Random for ScriptedHost {
     }
 }
 
-/// The signature that holds here: no cryptography, which is the platform's, but like one it depends on every bit of
-/// the key and of the message, and has the length of ES256's.
+/// The valid signature: no cryptography, which is the platform's, but it depends on every bit of the key and of the message,
+/// and has the length of an ES256 signature.
 pub(crate) fn scripted_signature(key: &str, message: &[u8]) -> [u8; 64] {
     let mut signature = [0; 64];
     let halves = signature.chunks_exact_mut(32).zip(["r", "s"]);
@@ -528,7 +526,7 @@ pub(crate) struct ScriptedIncoming {
     end_ms: u64,
     ending: Ending,
     arrived: Vec<u8>,
-    /// How many bytes the read waits for that has not filled.
+    /// The number of bytes that the unfilled read waits for.
     unfilled_bytes: Option<usize>,
 }
 

@@ -297,10 +297,21 @@ fn a_stop_between_the_count_and_the_request_prevents_it() {
         deadline_ms: DEADLINE_MS,
         allows_reuse: false,
     };
-    let mut step = Step::new(settings, 0, START_MS);
-    assert_eq!(step.next(false, START_MS), Action::CountAttempt(1));
-    step.handle(Input::AttemptCounted(true), START_MS);
-    step.handle(Input::Stop, START_MS);
-    let ended = step.next(false, START_MS);
-    assert!(matches!(ended, Action::End(Ended::Stopped(_))), "{ended:?}");
+    for is_row_opened in [true, false] {
+        let mut step = Step::new(settings, 0, START_MS);
+        assert_eq!(step.next(false, START_MS), Action::CountAttempt(1));
+        step.handle(Input::AttemptCounted(true), START_MS);
+        if is_row_opened {
+            step.handle(Input::RowOpened(true), START_MS);
+        }
+        step.handle(Input::Stop, START_MS);
+        if !is_row_opened {
+            // The opening of the row has the time of the stop.
+            let until_ms = START_MS + STOP_MS;
+            assert_eq!(step.next(false, START_MS), Action::Wait { at_least: None, until_ms });
+            step.handle(Input::Timer, until_ms);
+        }
+        let ended = step.next(false, if is_row_opened { START_MS } else { START_MS + STOP_MS });
+        assert!(matches!(ended, Action::End(Ended::Stopped(_))), "{ended:?}");
+    }
 }

@@ -165,7 +165,7 @@ fn a_billed_result_is_abandoned_after_24_hours_with_an_error() {
         world.run_for(800_000);
         assert!(world.store().state().generations.is_empty(), "{mode:?}");
         let log = world.log_lines();
-        let abandoned = lines(&log, "given up");
+        let abandoned = lines(&log, "abandoned");
         assert_eq!((abandoned.len(), &abandoned[0]["level"]), (1, &Value::from("error")));
         world.run_to_idle();
         assert!(world.store().is_empty());
@@ -188,7 +188,7 @@ fn a_failure_is_abandoned_after_10_minutes() {
         assert_eq!(only_generation(&world), id);
         world.run_for(20_000);
         assert!(world.store().state().generations.is_empty(), "{mode:?}");
-        assert_eq!(lines(&world.log_lines(), "given up").len(), 1);
+        assert_eq!(lines(&world.log_lines(), "abandoned").len(), 1);
         // The owner's next GET ends the row.
         world.database().fail_always(Operation::Finish, None);
         assert_eq!(world.request(get(id)).session_status(), "failed");
@@ -208,7 +208,7 @@ fn an_ending_that_is_refused_for_good_is_abandoned_after_3_tries() {
         world.run_for(120_000);
         assert_eq!(finishes(&world).len(), 3, "{mode:?}");
         assert!(world.store().state().generations.is_empty());
-        assert_eq!(lines(&world.log_lines(), "given up").len(), 1);
+        assert_eq!(lines(&world.log_lines(), "abandoned").len(), 1);
         // The key can start another run.
         world.database().fail_always(Operation::Finish, None);
         assert_eq!(world.request(post().key("k")).status, 201, "{mode:?}");

@@ -78,7 +78,8 @@ const FILES: &[&str] = &[
     "clippy.toml",
     ".ci/run",
 ];
-const SKIPPED: &[&str] = &["node_modules", "target", "results", "fixtures", "cases", "proptest-regressions"];
+const SKIPPED: &[&str] =
+    &["bundle", "node_modules", "target", "results", "fixtures", "cases", "proptest-regressions"];
 const KINDS: &[&str] = &["astro", "css", "js", "json", "md", "mjs", "rs", "sql", "toml", "ts"];
 
 fn check(root: &Path, path: &Path, found: &mut Vec<String>, files: &mut usize) {

@@ -28,8 +28,8 @@ use crate::ports::reusable_timer::ReusableTimer;
 use crate::ports::{Incoming, StoreError, Unreachable};
 use crate::supabase::rest::RestError;
 use crate::supabase::sessions::{self, NewRow};
-use crate::user_state::Event;
 use crate::user_state::generation::{Ending, Finished, Generation, RowState, SessionCandidate};
+use crate::user_state::{Event, WriteSet};
 use log::{Note, log_ending, log_rest};
 use persist::persist;
 use step::{Action, Ended, Input, ModelEnd, ModelHead, Step, StepSettings};
@@ -54,6 +54,9 @@ pub(super) async fn run<H: UserObjectHost>(
     // (3) Store the ending.
     log_ending(object.host(), &generation, &ending, &note);
     let ended = object.transact(|state| {
+        if !state.has_run(id, run.number) {
+            return (None, WriteSet::none());
+        }
         let now_ms = object.host().now_ms();
         let mut writes = state.advance(id, Event::Row(row), now_ms);
         writes.extend(state.advance(id, Event::Ended(ending.clone()), now_ms));
@@ -291,9 +294,16 @@ async fn store<H: UserObjectHost>(
     let now_ms = host.now_ms();
     let with_id = |candidate| Rc::new(SessionCandidate::new(new_id(now_ms, host.random_bits()), candidate));
     let candidates: Vec<Rc<SessionCandidate>> = candidates.into_iter().map(with_id).collect();
-    object
-        .transact(|state| ((), state.advance(run.id, Event::Candidates(candidates.clone()), now_ms)))
-        .await?;
+    let stored = object.transact(|state| {
+        let is_current = state.find(run.id).is_some_and(|found| found.ending.is_none());
+        if !is_current || !state.has_run(run.id, run.number) {
+            return (false, WriteSet::none());
+        }
+        (true, state.advance(run.id, Event::Candidates(candidates.clone()), now_ms))
+    });
+    if !stored.await? {
+        return Err(StoreError); // another run has replaced this one, which ends without a result
+    }
     run.add_stored(candidates);
     Ok(())
 }

@@ -9,8 +9,8 @@ use crate::supabase::rest::RestError;
 use crate::supabase::sessions::{self, EventData, FinishedRow};
 use crate::user_object::jobs::log_abandoned;
 use crate::user_object::session_view::{COMPLETED, FAILED, rfc3339};
-use crate::user_state::Event;
 use crate::user_state::generation::{Ending, Finished, Generation, RowState};
+use crate::user_state::{Event, WriteSet};
 
 /// By when after the deadline the ending is persisted, or left to a later job: a client that waits has its response within the
 /// contract's `AI_TIMEOUT_MS` + 16 s.
@@ -52,6 +52,9 @@ pub(super) async fn persist<H: UserObjectHost>(
     let is_persisted = event == Event::Persisted;
     let now_ms = host.now_ms();
     let is_abandoned = object.transact(|state| {
+        if !state.has_run(id, generation.accepted.run) {
+            return (false, WriteSet::none());
+        }
         let mut writes = state.advance(id, Event::Row(generation.row), now_ms);
         writes.extend(state.advance(id, event.clone(), now_ms));
         (!is_persisted && state.find(id).is_none(), writes)
