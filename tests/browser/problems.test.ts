@@ -112,7 +112,7 @@ describe('a problem on the page', () => {
   });
 
   it('every code has its own sentence, and each passes axe', async () => {
-    const rows = [...readFileSync(new URL('../../src/problem.rs', import.meta.url), 'utf8').matchAll(/^ {4}\w+ "(\w+)" (\d+) (None|Some\((\w+)\)), "(.*)";$/gm)];
+    const rows = [...readFileSync(new URL('../../src/http/problem.rs', import.meta.url), 'utf8').matchAll(/^ {4}\w+ "(\w+)" (\d+) (None|Some\((\w+)\)), "(.*)";$/gm)];
     assert.ok(rows.length > 20, 'the table was read');
     const { tab } = await openSignedIn(stage());
     await textBox(tab).fill(lesson());

@@ -16,7 +16,7 @@ describe('is_retryable_ai_failure', () => {
   after(() => world.close());
 
   it("every code has the value of the service's table", async () => {
-    const table = await readFile(new URL('../../src/problem.rs', import.meta.url), 'utf8');
+    const table = await readFile(new URL('../../src/http/problem.rs', import.meta.url), 'utf8');
     const rows = [...table.matchAll(/^ +[A-Z]\w+ "([a-z_]+)" \d{3} (None|Some\(false\)|Some\(true\)), "/gm)];
     const retryable = rows.filter(([, , word]) => word === 'Some(true)').map(([, code]) => code);
     assert.ok(retryable.length > 0 && rows.length > retryable.length, 'the table was found');
