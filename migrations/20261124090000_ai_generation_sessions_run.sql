@@ -4,7 +4,7 @@
 -- Policies of one command are or-ed, their using and their with check separately, so they cannot restrict which old row may
 -- become which new one. The trigger does, for every role: a migration that rewrites sessions that have ended disables it
 -- meanwhile.
--- Upkeep: the retryable codes are those of the service's table (src/problem.rs); a test in tests/database compares them.
+-- Upkeep: the retryable codes are those of the service's table (src/http/problem.rs); a test in tests/database compares them.
 
 alter table public.ai_generation_sessions
     add column run integer not null default 1,
