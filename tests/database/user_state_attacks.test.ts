@@ -477,6 +477,17 @@ describe('attacks on the user state in Postgres', () => {
       await setKey(world);
     });
 
+    it('a known request has a known proof', async () => {
+      const user = '00000000-0000-4000-8000-000000000001';
+      const request = `{"format":1,"at_ms":${T},"as":"owner","user":"${user}","purpose":"read"}`;
+      const proof = 'ba7f1a4c53cb10425149248b80bb7a0dcc1dcf5a5e5b3ee429a6375cae30d324';
+      await setKey(world, '0123456789abcdef0123456789abcdef');
+      const values = [request, proof, user, T];
+      const [row] = await world.sql('select ai_sessions.verify_request($1, $2, $3, to_timestamp($4::bigint / 1000.0)) as verified', values);
+      assert.deepEqual(row?.['verified'], JSON.parse(request));
+      await setKey(world);
+    });
+
     it('a short key and one that is no visible text are refused', async () => {
       await setKey(world);
       for (const key of ['', 'k'.repeat(31), 'k'.repeat(513), `${'k'.repeat(32)} `, `${'k'.repeat(32)}\n`, 'é'.repeat(32), null]) {
