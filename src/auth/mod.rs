@@ -11,7 +11,7 @@ pub mod credentials;
 pub mod jwk;
 pub mod key_cache;
 pub mod token;
-pub mod verified;
+pub mod verified_tokens;
 
 use uuid::Uuid;
 

@@ -8,6 +8,6 @@
 pub mod call;
 pub mod chunk;
 pub mod failure;
-pub mod key;
+pub mod probe;
 pub mod request;
 pub mod response_reader;

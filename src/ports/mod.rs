@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 use futures_util::future::{Either, select};
 use serde::Serialize;
 
-use crate::auth::{jwk::PublicKey, key_cache::KeyCache, verified::VerifiedTokens};
+use crate::auth::{jwk::PublicKey, key_cache::KeyCache, verified_tokens::VerifiedTokens};
 use crate::config::LogLevel;
 use crate::http::Request;
 use crate::quota::Reads;

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use uuid::Uuid;
 
 use super::command::{Command, Generate};
-use super::jobs::Decision;
+use super::decision::Decision;
 use super::reply::{Cause, Failure, LogFields, Reply};
 use super::run::Run;
 use super::session_view::{GENERATING, SessionView};

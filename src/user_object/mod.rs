@@ -11,8 +11,8 @@
 
 mod admit;
 pub mod command;
+mod decision;
 pub mod generate;
-mod jobs;
 pub mod reply;
 mod run;
 pub mod session_view;
@@ -34,7 +34,7 @@ use crate::supabase::sessions;
 use crate::user_state::generation::Generation;
 use crate::user_state::{UserState, WriteSet};
 use command::{Command, Operation};
-use jobs::Decision;
+use decision::Decision;
 use reply::{Cause, Executed, Failure, LogFields, Reply};
 use run::Run;
 use session_view::SessionView;
@@ -232,9 +232,9 @@ impl<H: UserObjectHost> UserObject<H> {
         credentials: Option<&Credentials>,
         mut decide: impl FnMut(&mut Decision<'_, H>) -> T,
     ) -> Result<T, Cause> {
-        let mut reserved = jobs::Reserved::default();
+        let mut reserved = decision::Reserved::default();
         let decided = self.transact(|state| {
-            reserved = jobs::Reserved::default();
+            reserved = decision::Reserved::default();
             let mut writes = WriteSet::none();
             let now_ms = self.0.host.now_ms();
             if credentials.is_some() && state.is_rejected(now_ms) {

@@ -60,7 +60,7 @@ async fn check_all(host: &(impl Fetch + Timer + Clock), config: &Config) -> Vec<
     let (auth_keys, database, model_api) = join3(
         check_one(host, "auth_keys", supabase::keys::probe(host, &config.supabase)),
         check_one(host, "database", supabase::rest::probe(host, &config.supabase)),
-        check_one(host, "model_api", openrouter::key::probe(host, &config.model_api)),
+        check_one(host, "model_api", openrouter::probe::probe(host, &config.model_api)),
     )
     .await;
     let configuration = Check { name: "configuration", ok: true, latency_ms: 0, detail: None };

@@ -7,7 +7,7 @@ use crate::http::problem::Code;
 use crate::ports::{StoreError, within};
 use crate::supabase::rest::RestError;
 use crate::supabase::sessions::{self, EventData, FinishedRow};
-use crate::user_object::jobs::log_abandoned;
+use crate::user_object::decision::log_abandoned;
 use crate::user_object::session_view::{COMPLETED, FAILED, rfc3339};
 use crate::user_state::generation::{Ending, Finished, Generation, RowState};
 use crate::user_state::{Event, WriteSet};
