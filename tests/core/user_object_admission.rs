@@ -439,6 +439,21 @@ fn a_stop_between_two_attempts_makes_no_further_one() {
 }
 
 #[test]
+fn a_stop_before_the_row_is_confirmed_cancels_also_a_failed_generation() {
+    for mode in MODES {
+        let world = World::new(mode);
+        world.model(model_error(402));
+        world.database().fail(Operation::Open, &[Failure::Slow(3_000)]);
+        let created = world.send(post());
+        world.run_for(1_000);
+        let id = world.store().state().generations[0].accepted.id;
+        assert_eq!(world.request(delete(id)).status, 204);
+        assert_eq!(world.wait(&created).code(), "cancelled", "{mode:?}");
+        assert_eq!(world.used(&world.store().state())[1], 0, "the generation is refunded");
+    }
+}
+
+#[test]
 fn users_have_quotas_and_keys_of_their_own() {
     for mode in MODES {
         let world = World::with(mode, &[("RATE_LIMIT_BURST", "2/60")]);

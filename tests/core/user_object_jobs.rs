@@ -200,6 +200,24 @@ fn a_failure_is_abandoned_after_10_minutes() {
 }
 
 #[test]
+fn a_retry_takes_over_an_expired_failure_without_abandoning_it() {
+    for mode in MODES {
+        let world = World::with(mode, &[("AI_MAX_ATTEMPTS", "1")]);
+        world.model(model_error(503));
+        world.database().fail_always(Operation::Finish, Some(Failure::Down));
+        assert_eq!(world.request(post().key("k")).code(), "ai_unavailable");
+        let id = only_generation(&world);
+        // The alarm is lost.
+        world.store().take_alarm();
+        world.host().set_now_ms(world.host_now() + KEEP_FAILURE_MS + 1);
+        world.database().fail_always(Operation::Finish, None);
+        let created = world.request(post().key("k"));
+        assert_eq!((created.status, created.session()), (201, id), "{mode:?}");
+        assert!(lines(&world.log_lines(), "abandoned").is_empty(), "{mode:?}");
+    }
+}
+
+#[test]
 fn an_ending_that_is_refused_for_good_is_abandoned_after_3_tries() {
     for mode in MODES {
         let world = World::new(mode);
