@@ -200,8 +200,12 @@ for (const [how, key] of [['without a key', {}], ['with a key', KEYED]] as const
 
 it('a lost failure without a row is repeated, and its key tries again', async () => {
   const user = await signIn(service);
+  // The row is refused before the first candidate.
+  const gate = createGate();
+  service.world.openrouter.next(gated(gate));
   service.world.gateway.fail(isTheirs(user, SESSIONS_PATH), { kind: 'answer', status: 403, body: { code: '42501' } }, 1);
   const response = await losing('reply', user, KEYED);
+  gate.open();
   expectProblem(response, 500, 'database_error');
   assert.deepEqual(remaining(response), { burst: 9, generations: 50 });
   const next = await create(service, user.token, body, KEYED);
