@@ -229,8 +229,8 @@ pub struct Memory {
 /// The state of one user, in a store.
 pub trait UserStore {
     /// Loads the state, decides, and stores the returned writes: all of them in one transaction, or none. On a conflict with
-    /// another transaction it may load and decide again, so all other effects of a decision are undone by the next one. No request that is sent
-    /// afterwards leaves before the writes are stored.
+    /// another transaction it may load and decide again: a decision undoes every other effect of the one before. No request that
+    /// is sent afterwards leaves before the writes are stored.
     ///
     /// # Errors
     /// [`StoreError`]; then no change of the last decision is stored.

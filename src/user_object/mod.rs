@@ -290,7 +290,8 @@ impl<H: UserObjectHost> UserObject<H> {
         state.alarm_ms(|id| self.is_running(id), self.0.host.now_ms())
     }
 
-    /// The next alarm where none is set: the last one may have fired while all generations were running, or the state was not idle yet.
+    /// The next alarm where none is set: the last one may have fired while all generations were running, or before the state was
+    /// idle.
     fn missing_alarm_ms(&self, state: &UserState) -> Option<u64> {
         self.current_alarm_ms().is_none().then(|| self.next_alarm_ms(state)).flatten()
     }
