@@ -4,12 +4,13 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
+use uuid::Uuid;
 use wasm_bindgen_futures::spawn_local;
 use worker::{Env, State};
 
 use super::object_storage::{load, store};
 use super::platform::settings;
-use crate::ports::{Clock, Spawn, StoreError, UserStore};
+use crate::ports::{Clock, Lease, Polled, Spawn, StoreError, UserStore};
 use crate::user_state::{UserState, WriteSet};
 use crate::web::{Settings, WebHost};
 
@@ -85,5 +86,21 @@ impl UserStore for ObjectHost {
         self.0.memory.take();
         self.0.has_tables.set(false);
         self.0.state.storage().delete_all().await.map_err(|_| StoreError)
+    }
+
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    async fn renew(&self, _: Uuid) -> Result<Lease, StoreError> {
+        Err(StoreError)
+    }
+
+    async fn poll(&self, _: Uuid, _: usize) -> Result<Option<Polled>, StoreError> {
+        Err(StoreError)
+    }
+
+    async fn request_stop(&self, _: Uuid, _: u64) -> Result<bool, StoreError> {
+        Err(StoreError)
     }
 }

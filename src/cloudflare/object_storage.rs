@@ -16,7 +16,7 @@ use std::cell::Cell;
 use wasm_bindgen::prelude::*;
 use worker::{SqlStorage, SqlStorageValue, State};
 
-use crate::user_state::stored::{self, StoredRows, batch, ledger_record, record};
+use crate::user_state::stored::{self, StoredGeneration, StoredRows, batch, ledger_record, record};
 use crate::user_state::{UserState, Write, WriteSet};
 
 const SCHEMA: &str = "
@@ -62,7 +62,11 @@ pub(super) fn load(sql: &SqlStorage) -> StorageResult<UserState> {
     for row in rows(sql, in_order)? {
         let mut row = row.into_iter();
         let record = text(row.next()).ok_or(())?;
-        stored.generations.push((record, text(row.next())));
+        stored.generations.push(StoredGeneration {
+            record,
+            ending: text(row.next()),
+            ..StoredGeneration::default()
+        });
     }
     if !stored.generations.is_empty() {
         for row in rows(sql, "select generation_id, record from candidates order by generation_id, position")?
@@ -142,6 +146,8 @@ fn write_one(sql: &SqlStorage, state: &UserState, write: Write) -> StorageResult
             exec(sql, "insert into candidates values (?, ?, ?)", vec![key(id), position, batch.into()])
         }
         Write::RemoveGeneration(id) => exec(sql, "delete from generations where id = ?", vec![key(id)]),
+        // This object is the only one.
+        Write::Lease(_) | Write::Release(_) => Ok(()),
         Write::IdempotencyRecord(id) => {
             let Some(found) = state.records.iter().find(|record| record.session_id == id) else {
                 return Ok(());

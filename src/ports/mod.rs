@@ -8,16 +8,19 @@
 pub mod reusable_timer;
 
 use std::pin::pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use futures_util::future::{Either, select};
 use serde::Serialize;
+use uuid::Uuid;
 
 use crate::auth::{jwk::PublicKey, key_cache::KeyCache, verified_tokens::VerifiedTokens};
 use crate::config::LogLevel;
 use crate::http::Request;
 use crate::quota::Reads;
 use crate::readiness::Readiness;
+use crate::user_state::generation::{Driver, Ending, SessionCandidate};
 use crate::user_state::{UserState, WriteSet};
 
 /// The time.
@@ -250,6 +253,48 @@ pub trait UserStore {
     /// # Errors
     /// [`StoreError`].
     async fn delete(&self) -> Result<(), StoreError>;
+    /// Whether other isolates share the state. Then each generation has a lease, and the three functions below are used.
+    fn is_shared(&self) -> bool;
+    /// Renews the lease of a generation.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn renew(&self, id: Uuid) -> Result<Lease, StoreError>;
+    /// Reads a generation, with its candidates from a position on; `None` when the state does not have it.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn poll(&self, id: Uuid, from: usize) -> Result<Option<Polled>, StoreError>;
+    /// Requests a stop of the run that was accepted at that moment. Whether it is in progress.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn request_stop(&self, id: Uuid, started_ms: u64) -> Result<bool, StoreError>;
+}
+
+/// The result of a renewal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lease {
+    /// This isolate has the lease.
+    Renewed {
+        /// Whether another isolate has requested a stop.
+        is_stop_requested: bool,
+    },
+    /// Another isolate has taken the generation over, or it is not in the state any more.
+    Lost,
+}
+
+/// A generation as another isolate has stored it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Polled {
+    /// The ending, which is not yet persisted.
+    pub ending: Option<Ending>,
+    /// The isolate that drives it.
+    pub driver: Driver,
+    /// Whether another isolate has requested a stop.
+    pub is_stop_requested: bool,
+    /// The candidates from the position on.
+    pub candidates: Vec<Rc<SessionCandidate>>,
 }
 
 /// The store refused, or does not respond.

@@ -201,6 +201,26 @@ pub struct Generation {
     /// The complete candidates in their order. Stored in rows of their own.
     #[serde(skip)]
     pub candidates: Vec<Rc<SessionCandidate>>,
+    /// The isolate that drives it. Stored beside the record.
+    #[serde(skip)]
+    pub driver: Driver,
+    /// Whether another isolate has requested a stop of this run. Stored beside the record.
+    #[serde(skip)]
+    pub is_stop_requested: bool,
+}
+
+/// The isolate that drives a generation, where several isolates share a user's state: it has a lease of the generation.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Driver {
+    /// No isolate, or the only one that there is.
+    #[default]
+    None,
+    /// This isolate, also after its lease has expired.
+    Own,
+    /// Another isolate, whose lease is valid.
+    Other,
+    /// Another isolate, whose lease has expired.
+    Lapsed,
 }
 
 impl Generation {
@@ -219,6 +239,8 @@ impl Generation {
             refusals: 0,
             write_at_ms: 0,
             candidates: Vec::new(),
+            driver: Driver::None,
+            is_stop_requested: false,
         }
     }
 
@@ -257,6 +279,18 @@ impl Generation {
         if self.row == RowState::Opened {
             self.accepted.input_text = Rc::from("");
         }
+    }
+
+    /// Whether another isolate drives it.
+    #[must_use]
+    pub fn is_driven_elsewhere(&self) -> bool {
+        self.driver == Driver::Other
+    }
+
+    /// Whether another isolate has taken it over, so that this one must not write it.
+    #[must_use]
+    pub const fn is_taken_over(&self) -> bool {
+        matches!(self.driver, Driver::Other | Driver::Lapsed)
     }
 
     /// Whether the user's token has not expired at that moment.

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::UserState;
-use super::generation::{Generation, SessionCandidate};
+use super::generation::{Driver, Ending, Generation, SessionCandidate};
 use super::idempotency::IdempotencyRecord;
 use crate::quota::{Ledger, Window};
 
@@ -31,12 +31,25 @@ pub struct NotReadable;
 pub struct StoredRows {
     /// The ledger's record.
     pub ledger: Option<String>,
-    /// The record of each generation, and its ending; in the order of `started_ms`.
-    pub generations: Vec<(String, Option<String>)>,
+    /// In the order of `started_ms`.
+    pub generations: Vec<StoredGeneration>,
     /// The generation's id and the batch, by ascending position.
     pub candidates: Vec<(String, String)>,
     /// The idempotency records.
     pub idempotency_records: Vec<String>,
+}
+
+/// The row of a generation.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StoredGeneration {
+    /// The record.
+    pub record: String,
+    /// The record of its ending.
+    pub ending: Option<String>,
+    /// The isolate that drives it.
+    pub driver: Driver,
+    /// Whether another isolate has requested a stop.
+    pub is_stop_requested: bool,
 }
 
 #[derive(Serialize)]
@@ -72,18 +85,17 @@ pub fn load(rows: &StoredRows) -> Result<UserState, NotReadable> {
     }
     let records = rows.idempotency_records.iter().map(|record| read::<IdempotencyRecord>(record));
     let mut generations = Vec::new();
-    for (record, ending) in &rows.generations {
-        let mut generation: Generation = read(record)?;
-        generation.ending = ending.as_deref().map(read).transpose()?;
+    for stored in &rows.generations {
+        let mut generation: Generation = read(&stored.record)?;
+        generation.ending = stored.ending.as_deref().map(read_ending).transpose()?;
+        (generation.driver, generation.is_stop_requested) = (stored.driver, stored.is_stop_requested);
         generations.push(generation);
     }
     for (id, batch) in &rows.candidates {
         let id = Uuid::try_parse(id).map_err(|_| NotReadable)?;
         let generation = generations.iter_mut().find(|generation| generation.accepted.id == id);
         if let Some(generation) = generation {
-            let batch: Vec<Rc<SessionCandidate>> =
-                serde_json::from_slice(batch.as_bytes()).map_err(|_| NotReadable)?;
-            generation.candidates.extend(batch);
+            generation.candidates.extend(read_batch(batch)?);
         }
     }
     let records = records.collect::<Result<_, _>>()?;
@@ -116,6 +128,18 @@ fn with_version(json: &str) -> Result<String, NotReadable> {
     Ok(["{\"version\":", &VERSION.to_string(), ",", members].concat())
 }
 
+/// The record of a generation for a store outside of the service: without the owner's token, which the owner's next request
+/// provides.
+///
+/// # Errors
+/// [`NotReadable`].
+pub fn record_without_token(generation: &Generation) -> Result<String, NotReadable> {
+    let mut generation = generation.clone();
+    let credentials = &mut generation.accepted.credentials;
+    (credentials.token, credentials.expires_ms) = (Rc::from(""), 0);
+    record(&generation)
+}
+
 /// The batch of a generation's candidates from a position on.
 ///
 /// # Errors
@@ -123,6 +147,22 @@ fn with_version(json: &str) -> Result<String, NotReadable> {
 pub fn batch(generation: &Generation, from: usize) -> Result<String, NotReadable> {
     let batch = generation.candidates.get(from..).unwrap_or_default();
     serde_json::to_string(batch).map_err(|_| NotReadable)
+}
+
+/// Reads the record of an ending.
+///
+/// # Errors
+/// [`NotReadable`].
+pub fn read_ending(record: &str) -> Result<Ending, NotReadable> {
+    read(record)
+}
+
+/// Reads a batch of candidates.
+///
+/// # Errors
+/// [`NotReadable`].
+pub fn read_batch(batch: &str) -> Result<Vec<Rc<SessionCandidate>>, NotReadable> {
+    serde_json::from_slice(batch.as_bytes()).map_err(|_| NotReadable)
 }
 
 fn read<T: for<'a> Deserialize<'a>>(record: &str) -> Result<T, NotReadable> {
@@ -255,17 +295,21 @@ mod tests {
     fn fixtures(ending: Option<&str>) -> StoredRows {
         StoredRows {
             ledger: Some(LEDGER.to_owned()),
-            generations: vec![(GENERATION.to_owned(), ending.map(str::to_owned))],
+            generations: vec![row(GENERATION.to_owned(), ending.map(str::to_owned))],
             candidates: vec![(TWO.to_string(), CANDIDATES.to_owned())],
             idempotency_records: vec![IDEMPOTENCY_RECORD.to_owned()],
         }
+    }
+
+    fn row(record: String, ending: Option<String>) -> StoredGeneration {
+        StoredGeneration { record, ending, ..StoredGeneration::default() }
     }
 
     /// The rows as they are written now.
     fn rows_of(state: &UserState) -> StoredRows {
         let rows = |generation: &Generation| {
             let ending = generation.ending.as_ref().map(|ending| record(ending).expect("it is JSON"));
-            (record(generation).expect("it is JSON"), ending)
+            row(record(generation).expect("it is JSON"), ending)
         };
         let batch = |generation: &Generation| {
             (generation.accepted.id.to_string(), batch(generation, 0).expect("it is JSON"))
@@ -284,8 +328,7 @@ mod tests {
 
     /// Every record of the rows that has a version.
     fn records_of(rows: &StoredRows) -> Vec<&String> {
-        let generations =
-            rows.generations.iter().flat_map(|(record, ending)| [Some(record), ending.as_ref()]);
+        let generations = rows.generations.iter().flat_map(|row| [Some(&row.record), row.ending.as_ref()]);
         generations.flatten().chain(&rows.ledger).chain(&rows.idempotency_records).collect()
     }
 
@@ -356,10 +399,10 @@ mod tests {
         let all = || fixtures(Some(ENDING));
         vec![
             ("ledger", StoredRows { ledger: Some(change(LEDGER)), ..all() }),
-            ("generation", StoredRows { generations: vec![(change(GENERATION), None)], ..all() }),
+            ("generation", StoredRows { generations: vec![row(change(GENERATION), None)], ..all() }),
             (
                 "ending",
-                StoredRows { generations: vec![(GENERATION.to_owned(), Some(change(ENDING)))], ..all() },
+                StoredRows { generations: vec![row(GENERATION.to_owned(), Some(change(ENDING)))], ..all() },
             ),
             (
                 "idempotency record",
@@ -449,7 +492,7 @@ mod tests {
     fn a_record_from_before_a_member_existed_is_loaded() {
         let rows = StoredRows {
             ledger: Some(without(LEDGER, &["attempts", "rejected_until_ms"])),
-            generations: vec![(
+            generations: vec![row(
                 without(GENERATION, &["refusals"]),
                 Some(without(ENDING, &["was_reused", "is_blocked"])),
             )],
@@ -473,7 +516,7 @@ mod tests {
         let mut in_progress: Value = serde_json::from_str(GENERATION).expect("it is JSON");
         in_progress["accepted"]["id"] = json!(ONE);
         let rows = StoredRows {
-            generations: vec![(in_progress.to_string(), None)],
+            generations: vec![row(in_progress.to_string(), None)],
             idempotency_records: vec![stored],
             ..StoredRows::default()
         };

@@ -15,6 +15,10 @@ pub enum Write {
     Candidates(Uuid, usize),
     /// Removes this generation, its ending and its candidates.
     RemoveGeneration(Uuid),
+    /// Gives this isolate the lease of this generation, whose record is stored. For a shared state only.
+    Lease(Uuid),
+    /// Ends the lease, so that any isolate can drive the generation. For a shared state only.
+    Release(Uuid),
     /// Stores the idempotency record of this session.
     IdempotencyRecord(Uuid),
     /// Removes the idempotency records that expire at this moment or before it.

@@ -10,8 +10,12 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
-use ai_sessions::ports::{Clock, StoreError, Timer};
-use ai_sessions::user_state::stored::{StoredRows, batch, ledger_record, load, record};
+use ai_sessions::ports::{Clock, Lease, Polled, StoreError, Timer};
+use ai_sessions::user_state::generation::Driver;
+use ai_sessions::user_state::stored::{
+    StoredGeneration, StoredRows, batch, ledger_record, load, read_batch, read_ending, record,
+    record_without_token,
+};
 use ai_sessions::user_state::{UserState, Write, WriteSet};
 use serde_json::Value;
 use uuid::Uuid;
@@ -25,7 +29,12 @@ pub(crate) enum Mode {
     Rows,
     /// In memory, too.
     Memory,
+    /// In the records, which several isolates share, with a lease for each generation.
+    Shared,
 }
+
+/// The lease that an isolate gets.
+pub(crate) const LEASE_MS: u64 = 15_000;
 
 /// A failure of one attempt at a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,19 +49,28 @@ pub(crate) enum Fault {
     Halfway,
 }
 
+/// The row of a generation.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct GenerationRow {
+    record: String,
+    ending: Option<String>,
+    /// The isolate, and when its lease expires.
+    runner: Option<(usize, u64)>,
+    is_stop_requested: bool,
+}
+
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Rows {
     ledger: Option<String>,
-    /// The record and the ending.
-    generations: BTreeMap<Uuid, (String, Option<String>)>,
+    generations: BTreeMap<Uuid, GenerationRow>,
     candidates: BTreeMap<(Uuid, usize), String>,
     /// When it expires, and the record.
     idempotency: BTreeMap<Uuid, (u64, String)>,
 }
 
-/// A clone is the same store.
+/// A clone is the same store, for the same isolate.
 #[derive(Clone)]
-pub(crate) struct ScriptedStore(Rc<Shared>);
+pub(crate) struct ScriptedStore(Rc<Shared>, usize);
 
 struct Shared {
     host: ScriptedHost,
@@ -80,25 +98,28 @@ struct Shared {
 impl ScriptedStore {
     /// An empty store.
     pub(crate) fn new(host: &ScriptedHost, mode: Mode) -> Self {
-        Self(Rc::new(Shared {
-            host: host.clone(),
-            mode,
-            rows: RefCell::default(),
-            version: Cell::default(),
-            memory: RefCell::default(),
-            faults: RefCell::default(),
-            has_failed: Cell::default(),
-            is_down: Cell::default(),
-            transactions: Cell::default(),
-            decisions: Cell::default(),
-            peek_faults: Cell::default(),
-            alarm_faults: Cell::default(),
-            delete_faults: Cell::default(),
-            delays_ms: RefCell::default(),
-            alarm_ms: Cell::default(),
-            alarms: RefCell::default(),
-            deletions: Cell::default(),
-        }))
+        Self(
+            Rc::new(Shared {
+                host: host.clone(),
+                mode,
+                rows: RefCell::default(),
+                version: Cell::default(),
+                memory: RefCell::default(),
+                faults: RefCell::default(),
+                has_failed: Cell::default(),
+                is_down: Cell::default(),
+                transactions: Cell::default(),
+                decisions: Cell::default(),
+                peek_faults: Cell::default(),
+                alarm_faults: Cell::default(),
+                delete_faults: Cell::default(),
+                delays_ms: RefCell::default(),
+                alarm_ms: Cell::default(),
+                alarms: RefCell::default(),
+                deletions: Cell::default(),
+            }),
+            0,
+        )
     }
 
     /// The n-th transaction from now (0: the next) fails so, each attempt at it by the next of these.
@@ -164,7 +185,7 @@ impl ScriptedStore {
 
     /// The stored state.
     pub(crate) fn state(&self) -> UserState {
-        self.0.rows.borrow().load()
+        self.0.rows.borrow().load(self.1, self.0.host.now_ms())
     }
 
     /// Whether a candidate is stored.
@@ -228,7 +249,7 @@ impl ScriptedStore {
             let mut state = self.load();
             shared.decisions.set(shared.decisions.get() + 1);
             let writes = decide(&mut state);
-            if delay_ms > 0 && shared.mode == Mode::Rows {
+            if delay_ms > 0 && shared.mode != Mode::Memory {
                 shared.host.sleep(delay_ms).await;
             }
             if fault == Some(Fault::Conflict) || (shared.version.get() != version && !writes.is_empty()) {
@@ -236,12 +257,13 @@ impl ScriptedStore {
                 continue;
             }
             let mut rows = shared.rows.borrow().clone();
+            let now_ms = shared.host.now_ms();
             let half = writes.writes().len() / 2;
             for (index, write) in writes.writes().iter().enumerate() {
                 if fault == Some(Fault::Halfway) && index >= half {
                     break;
                 }
-                rows.write(&state, *write);
+                rows.write(&state, *write, (shared.mode, self.1), now_ms);
             }
             if matches!(fault, Some(Fault::AfterDecision | Fault::Halfway)) {
                 return Err(StoreError);
@@ -282,12 +304,65 @@ impl ScriptedStore {
             return Err(StoreError);
         }
         let shared = &*self.0;
-        assert!(shared.rows.borrow().load().is_empty(), "only an empty state is deleted");
+        assert!(self.state().is_empty(), "only an empty state is deleted");
         shared.rows.take();
         shared.memory.take();
         shared.alarm_ms.set(None);
         shared.deletions.set(shared.deletions.get() + 1);
         Ok(())
+    }
+}
+
+impl ScriptedStore {
+    /// As [`ai_sessions::ports::UserStore::is_shared`].
+    pub(crate) fn is_shared(&self) -> bool {
+        self.0.mode == Mode::Shared
+    }
+
+    /// As [`ai_sessions::ports::UserStore::renew`].
+    pub(crate) fn renew(&self, id: Uuid) -> Result<Lease, StoreError> {
+        if self.0.is_down.get() {
+            return Err(StoreError);
+        }
+        let now_ms = self.0.host.now_ms();
+        let mut rows = self.0.rows.borrow_mut();
+        let row = rows.generations.get_mut(&id);
+        let Some(row) = row.filter(|row| row.driver(self.1, now_ms) == Driver::Own) else {
+            return Ok(Lease::Lost);
+        };
+        row.runner = Some((self.1, now_ms + LEASE_MS));
+        Ok(Lease::Renewed { is_stop_requested: row.is_stop_requested })
+    }
+
+    /// As [`ai_sessions::ports::UserStore::poll`].
+    pub(crate) fn poll(&self, id: Uuid, from: usize) -> Result<Option<Polled>, StoreError> {
+        if self.0.is_down.get() {
+            return Err(StoreError);
+        }
+        let rows = self.0.rows.borrow();
+        let Some(row) = rows.generations.get(&id) else { return Ok(None) };
+        let batches = rows.candidates.range((id, from)..=(id, usize::MAX));
+        let candidates = batches.flat_map(|(_, batch)| read_batch(batch).expect("a batch is readable"));
+        Ok(Some(Polled {
+            ending: row.ending.as_deref().map(|ending| read_ending(ending).expect("an ending is readable")),
+            driver: row.driver(self.1, self.0.host.now_ms()),
+            is_stop_requested: row.is_stop_requested,
+            candidates: candidates.collect(),
+        }))
+    }
+
+    /// As [`ai_sessions::ports::UserStore::request_stop`].
+    pub(crate) fn request_stop(&self, id: Uuid, started_ms: u64) -> Result<bool, StoreError> {
+        if self.0.is_down.get() {
+            return Err(StoreError);
+        }
+        let state = self.state();
+        let is_in_progress =
+            state.find(id).is_some_and(|found| found.started_ms == started_ms && found.ending.is_none());
+        if is_in_progress && let Some(row) = self.0.rows.borrow_mut().generations.get_mut(&id) {
+            row.is_stop_requested = true;
+        }
+        Ok(is_in_progress)
     }
 }
 
@@ -298,14 +373,35 @@ fn count_down(count: &Cell<usize>) -> bool {
     left > 0
 }
 
+impl GenerationRow {
+    fn driver(&self, isolate: usize, now_ms: u64) -> Driver {
+        match self.runner {
+            None => Driver::None,
+            Some((runner, _)) if runner == isolate => Driver::Own,
+            Some((_, until_ms)) if until_ms > now_ms => Driver::Other,
+            Some(_) => Driver::Lapsed,
+        }
+    }
+
+    fn stored(&self, isolate: usize, now_ms: u64) -> StoredGeneration {
+        StoredGeneration {
+            record: self.record.clone(),
+            ending: self.ending.clone(),
+            driver: self.driver(isolate, now_ms),
+            is_stop_requested: self.is_stop_requested,
+        }
+    }
+}
+
 impl Rows {
-    fn load(&self) -> UserState {
+    fn load(&self, isolate: usize, now_ms: u64) -> UserState {
         let started_ms = |record: &str| {
             let record: Value = serde_json::from_str(record).expect("a record is JSON");
             record.get("started_ms").and_then(Value::as_u64)
         };
-        let mut generations: Vec<_> = self.generations.values().cloned().collect();
-        generations.sort_by_key(|(record, _)| started_ms(record));
+        let mut generations: Vec<StoredGeneration> =
+            self.generations.values().map(|row| row.stored(isolate, now_ms)).collect();
+        generations.sort_by_key(|stored| started_ms(&stored.record));
         let candidates = self.candidates.iter().map(|((id, _), batch)| (id.to_string(), batch.clone()));
         let rows = StoredRows {
             ledger: self.ledger.clone(),
@@ -317,20 +413,30 @@ impl Rows {
     }
 
     /// As each host writes; the primary keys are the same.
-    fn write(&mut self, state: &UserState, write: Write) {
+    fn write(&mut self, state: &UserState, write: Write, (mode, isolate): (Mode, usize), now_ms: u64) {
         match write {
             Write::Ledger => self.ledger = Some(ledger_record(state).expect("it is JSON")),
             Write::Generation(id) => {
                 let Some(generation) = state.find(id) else { return };
-                let ending = generation.ending.as_ref().map(|ending| record(ending).expect("it is JSON"));
-                self.generations.insert(id, (record(generation).expect("it is JSON"), ending));
+                let is_shared = mode == Mode::Shared;
+                let written = if is_shared { record_without_token(generation) } else { record(generation) };
+                let row = self.generations.entry(id).or_default();
+                row.record = written.expect("it is JSON");
+                row.ending = generation.ending.as_ref().map(|ending| record(ending).expect("it is JSON"));
             }
             Write::Ending(id) => {
                 let ending = state.find(id).and_then(|generation| generation.ending.as_ref());
-                let (Some(ending), Some((_, stored))) = (ending, self.generations.get_mut(&id)) else {
-                    return;
-                };
-                *stored = Some(record(ending).expect("it is JSON"));
+                let (Some(ending), Some(row)) = (ending, self.generations.get_mut(&id)) else { return };
+                row.ending = Some(record(ending).expect("it is JSON"));
+            }
+            Write::Lease(_) | Write::Release(_) if mode != Mode::Shared => {}
+            Write::Lease(id) => {
+                let row = self.generations.get_mut(&id).expect("a generation with a lease is stored");
+                row.runner = Some((isolate, now_ms + LEASE_MS));
+            }
+            Write::Release(id) => {
+                let row = self.generations.get_mut(&id).expect("a generation with a lease is stored");
+                row.runner = Some((isolate, now_ms));
             }
             Write::Candidates(id, from) => {
                 let Some(generation) = state.find(id) else { return };

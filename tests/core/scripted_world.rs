@@ -26,8 +26,8 @@ use ai_sessions::edge::wire::{read_command, read_reply, write_command, write_rep
 use ai_sessions::http::Request;
 use ai_sessions::http::problem::ProblemContext;
 use ai_sessions::ports::{
-    Assets, Background, Clock, Fetch, Head, IsolateMemory, Log, Memory, Metrics, Point, Random, SharedCache,
-    Spawn, StoreError, Timer, Unreachable, UserStore, VerifyKey, VerifySignature,
+    Assets, Background, Clock, Fetch, Head, IsolateMemory, Lease, Log, Memory, Metrics, Point, Polled,
+    Random, SharedCache, Spawn, StoreError, Timer, Unreachable, UserStore, VerifyKey, VerifySignature,
 };
 use ai_sessions::user_object::UserObject;
 use ai_sessions::user_object::command::Command;
@@ -250,6 +250,25 @@ impl UserStore for ObjectHost {
             self.pause().await;
         }
         self.store.delete()
+    }
+
+    fn is_shared(&self) -> bool {
+        self.store.is_shared()
+    }
+
+    async fn renew(&self, id: Uuid) -> Result<Lease, StoreError> {
+        self.pause().await;
+        self.store.renew(id)
+    }
+
+    async fn poll(&self, id: Uuid, from: usize) -> Result<Option<Polled>, StoreError> {
+        self.pause().await;
+        self.store.poll(id, from)
+    }
+
+    async fn request_stop(&self, id: Uuid, started_ms: u64) -> Result<bool, StoreError> {
+        self.pause().await;
+        self.store.request_stop(id, started_ms)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::user_state::stored::{self, StoredRows};
+use crate::user_state::stored::{self, StoredGeneration, StoredRows};
 
 /// Rows, as the tables of `cloudflare::object_storage` have them.
 #[derive(Debug, Default)]
@@ -52,6 +52,9 @@ impl Rows {
                 self.generations.remove(&id);
                 self.candidates.retain(|(generation, _), _| *generation != id);
             }
+            Write::Lease(id) | Write::Release(id) => {
+                assert!(self.generations.contains_key(&id), "the generation of a lease is stored");
+            }
             Write::IdempotencyRecord(id) => {
                 let Some(found) = state.records.iter().find(|record| record.session_id == id) else { return };
                 let record = stored::record(found).expect("it is JSON");
@@ -72,9 +75,10 @@ impl Rows {
         };
         let mut generations: Vec<_> = self.generations.values().cloned().collect();
         generations.sort_by_cached_key(started_ms);
+        let row = |(record, ending)| StoredGeneration { record, ending, ..StoredGeneration::default() };
         let rows = StoredRows {
             ledger: self.ledger.clone(),
-            generations,
+            generations: generations.into_iter().map(row).collect(),
             candidates: self.candidates.iter().map(batch).collect(),
             idempotency_records: self
                 .idempotency_records
@@ -107,7 +111,11 @@ impl Rows {
             let accepted =
                 Accepted { credentials: found.accepted.credentials.clone(), ..current.accepted.clone() };
             let (write_at_ms, row, attempts) = (found.write_at_ms, found.row, found.attempts);
-            assert_eq!(*found, Generation { accepted, write_at_ms, row, attempts, ..current.clone() });
+            let driver = found.driver;
+            assert_eq!(
+                *found,
+                Generation { accepted, write_at_ms, row, attempts, driver, ..current.clone() }
+            );
         }
         loaded
     }
