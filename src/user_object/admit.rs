@@ -21,7 +21,7 @@ use crate::http::response_mode::ResponseMode;
 use crate::http::sse::EventId;
 use crate::quota::Refusal;
 use crate::user_state::UserState;
-use crate::user_state::generation::{Accepted, Finished, Generation};
+use crate::user_state::generation::{Accepted, Generation};
 use crate::user_state::idempotency::{Key, Plan, classify, session_id};
 
 /// The result of a decision.
@@ -68,7 +68,10 @@ pub(super) async fn generate<H: UserObjectHost>(
             Replied::subscribed(subscription, log_fields(&generation))
         }
         Admitted::Runs(run, None, _) if generate.mode == ResponseMode::Sync => {
-            let replied = run.finished().await.map_or_else(|| failed(Cause::Lost), |it| at_its_end(&it));
+            let replied = run.finished().await.map_or_else(
+                || failed(Cause::Lost),
+                |result| in_mode(result.session.clone(), result.log.clone(), ResponseMode::Sync, None),
+            );
             let now_ms = object.0.host.now_ms();
             let now = object.peek(|state| state.ledger.status(&object.0.config.rate_limit, now_ms)).await;
             return Ok(Replied { quota: Some(now.unwrap_or(quota)), ..replied });
@@ -136,7 +139,7 @@ fn admit<H: UserObjectHost>(
         _ if is_stream && !may_subscribe() => {
             return Admitted::Rejected(decision.exceed_limit(Refusal::by_concurrent()));
         }
-        Plan::Join(id) => return join(decision, id, is_stream, generate.after),
+        Plan::Join(id) => return join(decision, command, id, is_stream, generate.after),
         Plan::StartAgain(id, run) => (id, run),
         Plan::Start | Plan::CheckDatabase => {
             let of_key = |key: &Key| session_id(&config.service_secret, command.user_id, &key.key, now_ms);
@@ -159,12 +162,13 @@ fn admit<H: UserObjectHost>(
     }
     // (3) Start the run.
     decision.reserve_run(id);
-    join(decision, id, is_stream, None)
+    join(decision, command, id, is_stream, None)
 }
 
 /// Joins a session that is in progress or not yet persisted.
 fn join<H: UserObjectHost>(
     decision: &mut Decision<'_, H>,
+    command: &Command,
     id: Uuid,
     is_stream: bool,
     after: Option<EventId>,
@@ -172,7 +176,9 @@ fn join<H: UserObjectHost>(
     let Some(generation) = decision.state.find(id).cloned() else {
         return Admitted::Rejected(Reply::NotFound);
     };
-    let Some(run) = decision.run_or_persist(id) else { return Admitted::Waits(Box::new(generation)) };
+    let Some(run) = decision.run_or_persist(id, &command.credentials) else {
+        return Admitted::Waits(Box::new(generation));
+    };
     let subscription = is_stream.then(|| Subscription::to_run(generation.accepted.run, after, &run));
     Admitted::Runs(run, subscription, Box::new(generation))
 }
@@ -185,13 +191,6 @@ async fn is_in_database<H: UserObjectHost>(
 ) -> Result<bool, Failure> {
     let found = find(object.host(), &object.0.config, &command.credentials, id).await?;
     Ok(found.is_some_and(|row| row.status != GENERATING))
-}
-
-/// The reply at the end of a run.
-fn at_its_end(finished: &Finished) -> Replied {
-    let session = SessionView::of_generation(&finished.generation, finished.is_persisted);
-    let log = LogFields { database_ms: Some(finished.database_ms), ..log_fields(&finished.generation) };
-    in_mode(session, log, ResponseMode::Sync, None)
 }
 
 /// The reply with a session of the database.

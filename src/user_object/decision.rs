@@ -6,7 +6,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::reply::Reply;
-use super::run::Run;
+use super::run::{Role, Run};
 use super::{UserObject, UserObjectHost};
 use crate::auth::credentials::Credentials;
 use crate::config::LogLevel;
@@ -51,26 +51,46 @@ impl<H: UserObjectHost> Reserved<H> {
     }
 }
 
-/// A run that counts as running from the decision on, so that no other decision starts it too. Removed when it is dropped
-/// before its start.
+/// A run that counts as running from the decision on, so that no other decision starts it too. Dropped before its start, it is
+/// removed, or followed again.
 struct ReservedRun<H: UserObjectHost> {
     object: UserObject<H>,
     run: Rc<Run>,
     generation: Option<Generation>,
+    /// With the credentials of the request that follows it.
+    reserved: ReservedAs,
+}
+
+enum ReservedAs {
+    Driver,
+    /// A follower that becomes the driver.
+    NextDriver,
+    Follower(Credentials),
 }
 
 impl<H: UserObjectHost> ReservedRun<H> {
     fn start(mut self) {
-        if let Some(generation) = self.generation.take() {
-            self.object.start(Rc::clone(&self.run), generation);
+        let Some(generation) = self.generation.take() else { return };
+        let run = Rc::clone(&self.run);
+        match &self.reserved {
+            ReservedAs::Driver => self.object.start(run, generation),
+            ReservedAs::NextDriver => {
+                run.set_stored(&generation.candidates);
+                self.object.start(run, generation);
+            }
+            ReservedAs::Follower(credentials) => self.object.follow(run, generation, credentials.clone()),
         }
     }
 }
 
 impl<H: UserObjectHost> Drop for ReservedRun<H> {
     fn drop(&mut self) {
-        if self.generation.is_some() {
-            self.object.0.runs.borrow_mut().retain(|run| !Rc::ptr_eq(run, &self.run));
+        if self.generation.is_none() {
+            return;
+        }
+        match self.reserved {
+            ReservedAs::NextDriver => self.run.set_role(Role::Follower),
+            ReservedAs::Driver | ReservedAs::Follower(_) => self.object.remove(&self.run),
         }
     }
 }
@@ -130,22 +150,48 @@ impl<'a, H: UserObjectHost> Decision<'a, H> {
         has_abandoned
     }
 
-    /// Reserves a run of that generation.
+    /// Reserves a run of that generation, which this object drives.
     pub(super) fn reserve_run(&mut self, id: Uuid) -> Option<Rc<Run>> {
-        let generation = self.state.find(id)?.clone();
-        let run = Rc::new(Run::new(&generation));
+        let writes = self.state.lease(id);
+        self.writes.extend(writes);
+        let number = self.state.find(id)?.accepted.run;
+        let followed = self.object.run_of(id).filter(|run| run.number == number);
+        match followed {
+            Some(run) => {
+                run.set_role(Role::Driver);
+                self.reserve(run, ReservedAs::NextDriver)
+            }
+            None => self.reserve_new(id, Role::Driver, ReservedAs::Driver),
+        }
+    }
+
+    fn reserve_new(&mut self, id: Uuid, role: Role, reserved: ReservedAs) -> Option<Rc<Run>> {
+        let run = Rc::new(Run::new(self.state.find(id)?, role));
         self.object.0.runs.borrow_mut().push(Rc::clone(&run));
-        let reserved =
-            ReservedRun { object: self.object.clone(), run: Rc::clone(&run), generation: Some(generation) };
-        self.reserved.runs.push(reserved);
+        self.reserve(run, reserved)
+    }
+
+    fn reserve(&mut self, run: Rc<Run>, reserved: ReservedAs) -> Option<Rc<Run>> {
+        let generation = Some(self.state.find(run.id)?.clone());
+        let object = self.object.clone();
+        self.reserved.runs.push(ReservedRun { object, run: Rc::clone(&run), generation, reserved });
         Some(run)
+    }
+
+    /// The run of that generation; follows it where another isolate drives it.
+    pub(super) fn run_or_follow(&mut self, id: Uuid, credentials: &Credentials) -> Option<Rc<Run>> {
+        let run = self.object.run_of(id);
+        if run.is_some() || !self.state.find(id)?.is_driven_elsewhere() {
+            return run;
+        }
+        self.reserve_new(id, Role::Follower, ReservedAs::Follower(credentials.clone()))
     }
 
     /// The run of that generation; reserves one to persist it where it has none. `None` when as many as allowed are persisted
     /// now: then it is left to a later job.
-    pub(super) fn run_or_persist(&mut self, id: Uuid) -> Option<Rc<Run>> {
+    pub(super) fn run_or_persist(&mut self, id: Uuid, credentials: &Credentials) -> Option<Rc<Run>> {
         let object = self.object;
-        let run = object.run_of(id);
+        let run = self.run_or_follow(id, credentials);
         if run.is_some() || self.state.writes_left(|id| object.is_running(id)) == 0 {
             return run;
         }

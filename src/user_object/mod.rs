@@ -12,6 +12,7 @@
 mod admit;
 pub mod command;
 mod decision;
+mod follow;
 pub mod generate;
 pub mod reply;
 mod run;
@@ -36,7 +37,7 @@ use crate::user_state::{UserState, WriteSet};
 use command::{Command, Operation};
 use decision::Decision;
 use reply::{Cause, Executed, Failure, LogFields, Reply};
-use run::Run;
+use run::{Role, Run, RunResult};
 use session_view::SessionView;
 use subscription::{SUBSCRIBERS_PER_SESSION_MAX, SUBSCRIBERS_PER_USER_MAX, Subscription};
 
@@ -52,13 +53,15 @@ pub struct UserObject<H>(Rc<Inner<H>>);
 struct Inner<H> {
     host: H,
     config: Rc<Config>,
-    /// The generations that are driven now: `concurrent` ones, and endings that are being persisted.
+    /// The generations that are driven now: `concurrent` ones, and endings that are being persisted; and those that are followed.
     runs: RefCell<Vec<Rc<Run>>>,
     /// The moment of the alarm, where it is known.
     alarm_ms: Cell<Option<u64>>,
     /// Locked from a decision until its commit, so that no other decision joins a run that is reserved and may be dropped; and
     /// while the state is deleted.
     deciding: Mutex<()>,
+    /// Whether the isolate ends soon: its leases are released.
+    is_retiring: Cell<bool>,
 }
 
 impl<H> Clone for UserObject<H> {
@@ -94,8 +97,14 @@ impl<H: UserObjectHost> UserObject<H> {
     /// The object of one user, whose state the host stores.
     #[must_use]
     pub fn new(host: H, config: Rc<Config>) -> Self {
-        let (runs, alarm_ms) = (RefCell::default(), Cell::default());
-        Self(Rc::new(Inner { host, config, runs, alarm_ms, deciding: Mutex::new(()) }))
+        Self(Rc::new(Inner {
+            host,
+            config,
+            runs: RefCell::default(),
+            alarm_ms: Cell::default(),
+            deciding: Mutex::new(()),
+            is_retiring: Cell::default(),
+        }))
     }
 
     /// The host.
@@ -166,18 +175,23 @@ impl<H: UserObjectHost> UserObject<H> {
         let found = self.decide(Some(&command.credentials), |decision| {
             decision.resume_pending_work(&command.credentials, Some(id), None);
             let generation = decision.state.find(id).cloned()?;
-            let run = self.run_of(id).filter(|_| generation.ending.is_some());
+            let has_ended = generation.ending.is_some();
+            let run = has_ended.then(|| decision.run_or_follow(id, &command.credentials)).flatten();
             Some((generation, run))
         });
         let Some((generation, run)) = found.await? else { return Ok(Replied::bare(Reply::NotFound)) };
         // An ending is being persisted.
-        let finished = match run {
+        let result = match run {
             Some(run) => run.finished().await,
             None => None,
         };
-        let generation = finished.map_or(generation, |finished| finished.generation.clone());
-        let session = SessionView::of_generation(&generation, false);
-        Ok(Replied::new(Reply::Session(session.document()), log_fields(&generation)))
+        let (session, log) = match result {
+            Some(result) => {
+                (result.session.document(), LogFields { database_ms: None, ..result.log.clone() })
+            }
+            None => (SessionView::of_generation(&generation, false).document(), log_fields(&generation)),
+        };
+        Ok(Replied::new(Reply::Session(session), log))
     }
 
     async fn subscribe(&self, command: &Command, id: Uuid, after: Option<EventId>) -> Result<Replied, Cause> {
@@ -189,7 +203,7 @@ impl<H: UserObjectHost> UserObject<H> {
             if !self.may_subscribe(id) {
                 return Replied::bare(Reply::LimitExceeded(Refusal::by_concurrent()));
             }
-            let subscription = match decision.run_or_persist(id) {
+            let subscription = match decision.run_or_persist(id, &command.credentials) {
                 Some(run) => Subscription::to_run(generation.accepted.run, after, &run),
                 None => Subscription::to_ended(SessionView::of_generation(&generation, false), after),
             };
@@ -201,7 +215,8 @@ impl<H: UserObjectHost> UserObject<H> {
     async fn stop(&self, command: &Command, id: Uuid) -> Result<Replied, Cause> {
         let found = self.decide(Some(&command.credentials), |decision| {
             decision.resume_pending_work(&command.credentials, Some(id), None);
-            decision.state.find(id).cloned().map(|generation| (generation, self.run_of(id)))
+            let run = decision.run_or_follow(id, &command.credentials);
+            decision.state.find(id).cloned().map(|generation| (generation, run))
         });
         let Some((generation, run)) = found.await? else { return Ok(Replied::bare(Reply::NotFound)) };
         let log = log_fields(&generation);
@@ -287,6 +302,10 @@ impl<H: UserObjectHost> UserObject<H> {
     }
 
     fn next_alarm_ms(&self, state: &UserState) -> Option<u64> {
+        // A run of a shared state is resumed by the isolate that gets the owner's next request; its end sets the next alarm.
+        if self.0.host.is_shared() && !self.0.runs.borrow().is_empty() {
+            return None;
+        }
         state.alarm_ms(|id| self.is_running(id), self.0.host.now_ms())
     }
 
@@ -321,10 +340,32 @@ impl<H: UserObjectHost> UserObject<H> {
     /// Drives a generation to its end, in a task of its own.
     fn start(&self, run: Rc<Run>, generation: Generation) {
         let object = self.clone();
+        if self.0.host.is_shared() {
+            self.keep_lease(&run, &generation);
+        }
         self.0.host.spawn(async move {
-            let finished = generate::run(&object, &run, generation).await.ok().flatten();
+            let result = match generate::run(&object, &run, generation.clone()).await {
+                Ok(Some(finished)) => Some(RunResult {
+                    session: SessionView::of_generation(&finished.generation, finished.is_persisted),
+                    log: LogFields {
+                        database_ms: Some(finished.database_ms),
+                        ..log_fields(&finished.generation)
+                    },
+                }),
+                // The storage failed, or another isolate has taken the generation over.
+                Ok(None) | Err(StoreError) if object.0.host.is_shared() => {
+                    run.set_role(Role::Follower);
+                    let credentials = generation.accepted.credentials.clone();
+                    let result = object.follow_to_end(&run, generation, &credentials).await;
+                    if run.is_driver() {
+                        return; // the new task of the driver ends the run
+                    }
+                    result
+                }
+                Ok(None) | Err(StoreError) => None,
+            };
             object.remove(&run);
-            run.end(finished);
+            run.end(result);
             // An ending that is not yet persisted has a time of its own, which may be sooner than the heartbeat. A storage that
             // fails still has the alarm before.
             let next_ms = object.peek(|state| object.next_alarm_ms(state)).await;
@@ -341,7 +382,7 @@ impl<H: UserObjectHost> UserObject<H> {
     }
 
     fn is_running(&self, id: Uuid) -> bool {
-        self.0.runs.borrow().iter().any(|run| run.id == id)
+        self.0.runs.borrow().iter().any(|run| run.id == id && run.is_driver())
     }
 
     /// Whether another stream of that generation is within the limits.

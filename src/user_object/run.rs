@@ -1,4 +1,5 @@
-//! A run: a generation that this object drives now, with the tasks that wait for it. All tasks of one object share one thread.
+//! A run: a generation that this object drives or follows now, with the tasks that wait for it. All tasks of one object share one
+//! thread.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -7,21 +8,25 @@ use std::task::{Context, Poll, Waker};
 
 use uuid::Uuid;
 
-use crate::user_state::generation::{Finished, Generation, SessionCandidate};
+use super::reply::LogFields;
+use super::session_view::SessionView;
+use crate::user_state::generation::{Generation, SessionCandidate};
 
-/// A generation that is driven now, until its ending is persisted or left to a later job.
+/// A generation that is driven now, until its ending is persisted or left to a later job; or one that another isolate drives,
+/// and that this one follows.
 #[derive(Debug)]
 pub(super) struct Run {
     pub(super) id: Uuid,
     /// The 1-based number of the session's run.
     pub(super) number: u32,
+    role: Cell<Role>,
     /// The candidates that are stored: a subscriber receives no other, so that a crash loses none of them.
     stored: RefCell<Vec<Rc<SessionCandidate>>>,
-    finished: RefCell<Option<Rc<Finished>>>,
+    result: RefCell<Option<Rc<RunResult>>>,
     has_ended: Cell<bool>,
     is_stopped: Cell<bool>,
     subscribers: Cell<usize>,
-    /// The task that drives the run, while it waits.
+    /// The task that drives or follows the run, while it waits.
     driver: RefCell<Option<Waker>>,
     /// The tasks that wait for an update.
     wakers: RefCell<Vec<Waker>>,
@@ -29,13 +34,32 @@ pub(super) struct Run {
     wakes: Cell<u64>,
 }
 
+/// The part of this object in a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// It drives the run.
+    Driver,
+    /// It polls what the driver, in another isolate, has stored.
+    Follower,
+}
+
+/// The result of a run.
+#[derive(Debug)]
+pub(super) struct RunResult {
+    /// The session with its end.
+    pub(super) session: SessionView,
+    /// The log fields of a request that has waited for the end.
+    pub(super) log: LogFields,
+}
+
 impl Run {
-    pub(super) fn new(generation: &Generation) -> Self {
+    pub(super) fn new(generation: &Generation, role: Role) -> Self {
         Self {
             id: generation.accepted.id,
             number: generation.accepted.run,
+            role: Cell::new(role),
             stored: RefCell::new(generation.candidates.clone()),
-            finished: RefCell::default(),
+            result: RefCell::default(),
             has_ended: Cell::default(),
             is_stopped: Cell::default(),
             subscribers: Cell::default(),
@@ -56,20 +80,39 @@ impl Run {
         self.stored.borrow().get(position..).unwrap_or_default().to_vec()
     }
 
+    /// Replaces the candidates by all that are stored: a follower that becomes the driver may have received fewer.
+    pub(super) fn set_stored(&self, candidates: &[Rc<SessionCandidate>]) {
+        *self.stored.borrow_mut() = candidates.to_vec();
+        self.wake_all();
+    }
+
+    /// The number of the stored candidates.
+    pub(super) fn stored_count(&self) -> usize {
+        self.stored.borrow().len()
+    }
+
+    pub(super) fn is_driver(&self) -> bool {
+        self.role.get() == Role::Driver
+    }
+
+    pub(super) fn set_role(&self, role: Role) {
+        self.role.set(role);
+    }
+
     /// Ends the run; without a result when the storage failed.
-    pub(super) fn end(&self, finished: Option<Finished>) {
-        *self.finished.borrow_mut() = finished.map(Rc::new);
+    pub(super) fn end(&self, result: Option<RunResult>) {
+        *self.result.borrow_mut() = result.map(Rc::new);
         self.has_ended.set(true);
         self.wake_all();
     }
 
     /// The result of the run: `None` before its end, `Some(None)` when the storage failed.
-    pub(super) fn result(&self) -> Option<Option<Rc<Finished>>> {
-        self.has_ended.get().then(|| self.finished.borrow().clone())
+    pub(super) fn result(&self) -> Option<Option<Rc<RunResult>>> {
+        self.has_ended.get().then(|| self.result.borrow().clone())
     }
 
     /// Waits for the end of the run.
-    pub(super) async fn finished(&self) -> Option<Rc<Finished>> {
+    pub(super) async fn finished(&self) -> Option<Rc<RunResult>> {
         self.until(|| self.result()).await
     }
 
@@ -85,7 +128,7 @@ impl Run {
         self.is_stopped.get()
     }
 
-    /// Waits for the stop, in the one task that drives the run.
+    /// Waits for the stop, in the one task that drives or follows the run.
     pub(super) fn poll_stop(&self, context: &Context<'_>) -> Poll<()> {
         if self.is_stopped() {
             return Poll::Ready(());

@@ -66,10 +66,7 @@ impl Subscription {
             Source::Run(run) => run,
         };
         run.until(|| match run.result() {
-            Some(Some(finished)) => {
-                let session = SessionView::of_generation(&finished.generation, finished.is_persisted);
-                Some(Update::Ended(Box::new(session)))
-            }
+            Some(Some(result)) => Some(Update::Ended(Box::new(result.session.clone()))),
             Some(None) => Some(Update::Lost),
             None => Some(run.stored_from(received)).filter(|new| !new.is_empty()).map(Update::Candidates),
         })

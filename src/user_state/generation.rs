@@ -293,6 +293,12 @@ impl Generation {
         matches!(self.driver, Driver::Other | Driver::Lapsed)
     }
 
+    /// Whether there is a token, expired or not.
+    #[must_use]
+    pub fn has_token(&self) -> bool {
+        !self.accepted.credentials.token.is_empty()
+    }
+
     /// Whether the user's token has not expired at that moment.
     #[must_use]
     pub const fn has_valid_token(&self, at_ms: u64) -> bool {

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::UserState;
-use super::generation::Ending;
+use super::generation::{Ending, Generation};
 use crate::http::problem::Code;
 use crate::keyed_hash::keyed_hash;
 
@@ -146,8 +146,9 @@ pub fn classify(
     let is_retryable = |outcome| matches!(outcome, Outcome::Failed(code) if code.retryable() == Some(true));
     let may_pass = record.outcome.is_some_and(is_retryable) && !record.is_final;
     let is_own_failure = is_repeated && key.request == record.request;
+    let is_driven = is_running(id) || state.find(id).is_some_and(Generation::is_driven_elsewhere);
     match record.outcome {
-        Some(_) if may_pass && !is_running(id) && !is_own_failure => {
+        Some(_) if may_pass && !is_driven && !is_own_failure => {
             Plan::StartAgain(id, record.run.saturating_add(1))
         }
         Some(_) if state.find(id).is_none() => Plan::ReadStored(id, record.is_final),
@@ -198,7 +199,7 @@ mod tests {
     use super::*;
     use crate::auth::credentials::Credentials;
     use crate::quota::{Quota, Window};
-    use crate::user_state::generation::{Accepted, Generation};
+    use crate::user_state::generation::Accepted;
 
     const T: u64 = 1_800_000_000_000;
 

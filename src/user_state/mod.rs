@@ -22,7 +22,7 @@ use crate::auth::claims::LEEWAY_S;
 use crate::auth::credentials::Credentials;
 use crate::http::problem::Code;
 use crate::quota::{ATTEMPTS, BURST, CONCURRENT, GENERATIONS, Ledger, Policies, Refusal};
-use generation::{Accepted, Ending, Generation, RowState, SessionCandidate};
+use generation::{Accepted, Driver, Ending, Generation, RowState, SessionCandidate};
 use idempotency::{IdempotencyRecord, Key, Outcome};
 pub use write_set::{Write, WriteSet};
 
@@ -147,9 +147,14 @@ impl UserState {
         }
         let reservation =
             self.ledger.reserve(policies, id, timeout_ms.saturating_add(LEASE_GRACE_MS), now_ms)?;
-        self.generations.retain(|generation| generation.accepted.id != id);
+        let mut writes = WriteSet::from([Write::Ledger]);
+        if self.find(id).is_some() {
+            // With the stop and the lease of the run before.
+            writes.add(Write::RemoveGeneration(id));
+            self.generations.retain(|generation| generation.accepted.id != id);
+        }
         self.generations.push(Generation::new(accepted, reservation, timeout_ms, now_ms));
-        let mut writes = WriteSet::from([Write::Ledger, Write::Generation(id)]);
+        writes.add(Write::Generation(id));
         if let Some(Key { key, fingerprint, request, .. }) = key {
             if self.records.iter().any(|record| !record.is_valid(now_ms)) {
                 writes.add(Write::RemoveIdempotencyRecords(now_ms));
@@ -179,10 +184,18 @@ impl UserState {
         self.generations.iter().find(|generation| generation.accepted.id == id)
     }
 
-    /// Whether that run of a session is the one in the state. A later run replaces an ended one.
+    /// Whether that run of a session is the one in the state, and this isolate may write it. A later run replaces an ended one.
     #[must_use]
     pub fn has_run(&self, id: Uuid, run: u32) -> bool {
-        self.find(id).is_some_and(|generation| generation.accepted.run == run)
+        self.find(id).is_some_and(|found| found.accepted.run == run && !found.is_taken_over())
+    }
+
+    /// Makes this isolate the driver of a generation.
+    pub fn lease(&mut self, id: Uuid) -> WriteSet {
+        let found = self.generations.iter_mut().find(|generation| generation.accepted.id == id);
+        let Some(generation) = found else { return WriteSet::none() };
+        generation.driver = Driver::Own;
+        WriteSet::from([Write::Lease(id)])
     }
 
     /// Counts a model call of a generation before it starts; `attempt` is its 1-based number. Whether it may start. The first
@@ -254,7 +267,7 @@ impl UserState {
             }
             Event::NotPersisted => {
                 generation.back_off(now_ms);
-                WriteSet::from([Write::Generation(id)])
+                WriteSet::from([Write::Generation(id), Write::Release(id)])
             }
             Event::Refused => {
                 generation.refusals = generation.refusals.saturating_add(1);
@@ -262,7 +275,7 @@ impl UserState {
                 if generation.refusals >= REFUSALS_MAX {
                     return self.abandon(id);
                 }
-                WriteSet::from([Write::Generation(id)])
+                WriteSet::from([Write::Generation(id), Write::Release(id)])
             }
         }
     }
@@ -311,7 +324,8 @@ impl UserState {
     ) -> (Vec<Uuid>, WriteSet) {
         let is_expired = |generation: &&Generation| {
             let id = generation.accepted.id;
-            generation.ending.is_some() && generation.keep_until_ms() <= now_ms && !is_running(id)
+            let is_driven = is_running(id) || generation.is_driven_elsewhere();
+            generation.ending.is_some() && generation.keep_until_ms() <= now_ms && !is_driven
         };
         let expired: Vec<Uuid> =
             self.generations.iter().filter(is_expired).map(|generation| generation.accepted.id).collect();
@@ -324,7 +338,8 @@ impl UserState {
 
     /// Uses the credentials of a request for the generations that could not be persisted with older ones, and makes one write
     /// due whatever its backoff: that of the session which the request names, if it is one of these, else the oldest. Other
-    /// credentials are stored, so that each later job has them, too; a due time alone is not.
+    /// credentials are stored, so that each later job has them, too; a due time alone is not. A store outside of the service has
+    /// no token: there, every generation gets the credentials.
     pub fn use_credentials(
         &mut self,
         credentials: &Credentials,
@@ -332,6 +347,13 @@ impl UserState {
         now_ms: u64,
     ) -> WriteSet {
         let mut writes = WriteSet::none();
+        for generation in self.generations.iter_mut().filter(|generation| !generation.has_token()) {
+            generation.accepted.credentials = Credentials {
+                traceparent: generation.accepted.credentials.traceparent.clone(),
+                ..credentials.clone()
+            };
+            generation.write_at_ms = generation.write_at_ms.min(now_ms);
+        }
         let mut ended = self.generations.iter().filter(|generation| generation.ending.is_some());
         let is_named = |generation: &&Generation| named == Some(generation.accepted.id);
         let hurried = ended.clone().find(is_named).or_else(|| ended.next());
@@ -360,11 +382,13 @@ impl UserState {
         let first = self.generations.iter().filter(is_named);
         for generation in first.chain(self.generations.iter().filter(|generation| !is_named(generation))) {
             let id = generation.accepted.id;
-            if is_running(id) {
+            if is_running(id) || generation.is_driven_elsewhere() {
                 continue;
             }
             if generation.ending.is_none() {
-                jobs.push(Job::Resume(id));
+                if generation.has_token() {
+                    jobs.push(Job::Resume(id));
+                }
             } else if writes_left > 0 && generation.can_be_written(now_ms) {
                 writes_left = writes_left.saturating_sub(1);
                 jobs.push(Job::Persist(id));
@@ -376,8 +400,10 @@ impl UserState {
     /// How many more endings may be written now.
     #[must_use]
     pub fn writes_left(&self, is_running: impl Fn(Uuid) -> bool) -> usize {
-        let is_written_now =
-            |generation: &&Generation| generation.ending.is_some() && is_running(generation.accepted.id);
+        let is_written_now = |generation: &&Generation| {
+            let is_driven = is_running(generation.accepted.id) || generation.is_driven_elsewhere();
+            generation.ending.is_some() && is_driven
+        };
         WRITES_MAX.saturating_sub(self.generations.iter().filter(is_written_now).count())
     }
 
@@ -389,21 +415,27 @@ impl UserState {
         let soonest_ms = now_ms.saturating_add(ALARM_MIN_MS);
         let can_write = self.writes_left(&is_running) > 0;
         let of_one = |generation: &Generation| {
-            if generation.ending.is_none() || is_running(generation.accepted.id) {
-                return heartbeat_ms;
+            let is_running = is_running(generation.accepted.id);
+            if generation.is_driven_elsewhere() || !is_running && !generation.has_token() {
+                return None; // the other isolate, or the owner's next request
+            }
+            if generation.ending.is_none() || is_running {
+                return Some(heartbeat_ms);
             }
             let write_at_ms = generation.write_at_ms.max(soonest_ms);
             let keep_until_ms = generation.keep_until_ms();
             // While two writes run, the end of one of them sets the next alarm.
             if can_write && generation.can_be_written(write_at_ms) {
-                return write_at_ms.min(keep_until_ms);
+                return Some(write_at_ms.min(keep_until_ms));
             }
-            keep_until_ms
+            Some(keep_until_ms)
         };
-        let next_ms = self.generations.iter().map(of_one).min();
+        if !self.generations.is_empty() {
+            let next_ms = self.generations.iter().filter_map(of_one).min();
+            return next_ms.map(|next_ms| next_ms.max(soonest_ms));
+        }
         // A millisecond later, because a window's last one still counts.
-        let next_ms = next_ms.or_else(|| (!self.is_empty()).then(|| self.idle_at_ms().saturating_add(1)));
-        next_ms.map(|next_ms| next_ms.max(soonest_ms))
+        (!self.is_empty()).then(|| self.idle_at_ms().saturating_add(1).max(soonest_ms))
     }
 
     /// The moment at which the state is no longer needed, if nothing happens before.

@@ -10,6 +10,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
+use ai_sessions::auth::credentials::Credentials;
 use ai_sessions::ports::{Clock, Lease, Polled, StoreError, Timer};
 use ai_sessions::user_state::generation::Driver;
 use ai_sessions::user_state::stored::{
@@ -78,6 +79,8 @@ struct Shared {
     rows: RefCell<Rows>,
     version: Cell<u64>,
     memory: RefCell<Option<UserState>>,
+    /// The credentials that an isolate has of a generation; the records have none in the mode [`Mode::Shared`].
+    credentials: RefCell<BTreeMap<(usize, Uuid), Credentials>>,
     /// By the number of the transaction.
     faults: RefCell<BTreeMap<usize, VecDeque<Fault>>>,
     has_failed: Cell<bool>,
@@ -89,7 +92,8 @@ struct Shared {
     delete_faults: Cell<usize>,
     /// Between the decision and its commit.
     delays_ms: RefCell<VecDeque<u64>>,
-    alarm_ms: Cell<Option<u64>>,
+    /// By the isolate that is to run it.
+    alarms_ms: RefCell<BTreeMap<usize, u64>>,
     /// Each alarm that was set: when, and for when.
     alarms: RefCell<Vec<(u64, u64)>>,
     deletions: Cell<usize>,
@@ -105,6 +109,7 @@ impl ScriptedStore {
                 rows: RefCell::default(),
                 version: Cell::default(),
                 memory: RefCell::default(),
+                credentials: RefCell::default(),
                 faults: RefCell::default(),
                 has_failed: Cell::default(),
                 is_down: Cell::default(),
@@ -114,7 +119,7 @@ impl ScriptedStore {
                 alarm_faults: Cell::default(),
                 delete_faults: Cell::default(),
                 delays_ms: RefCell::default(),
-                alarm_ms: Cell::default(),
+                alarms_ms: RefCell::default(),
                 alarms: RefCell::default(),
                 deletions: Cell::default(),
             }),
@@ -195,7 +200,7 @@ impl ScriptedStore {
 
     /// The moment of the alarm.
     pub(crate) fn alarm_ms(&self) -> Option<u64> {
-        self.0.alarm_ms.get()
+        self.0.alarms_ms.borrow().get(&self.1).copied()
     }
 
     /// Each alarm that was set: when, and for when.
@@ -205,24 +210,46 @@ impl ScriptedStore {
 
     /// The alarm goes off.
     pub(crate) fn take_alarm(&self) -> Option<u64> {
-        self.0.alarm_ms.take()
+        self.0.alarms_ms.borrow_mut().remove(&self.1)
     }
 
     /// Everything is lost.
     pub(crate) fn clear(&self) {
         self.0.rows.take();
         self.0.memory.take();
-        self.0.alarm_ms.set(None);
+        self.0.alarms_ms.take();
     }
 
-    /// The process ends, and with it the state in memory.
+    /// The process ends, and with it the state in memory, and an alarm that no platform keeps.
     pub(crate) fn forget(&self) {
         self.0.memory.take();
+        self.0.credentials.borrow_mut().retain(|(isolate, _), _| *isolate != self.1);
+        if self.is_shared() {
+            self.take_alarm();
+        }
+    }
+
+    /// The same store, for another isolate.
+    pub(crate) fn for_isolate(&self, isolate: usize) -> Self {
+        Self(Rc::clone(&self.0), isolate)
     }
 
     fn load(&self) -> UserState {
         let memory = if self.0.mode == Mode::Memory { self.0.memory.take() } else { None };
-        memory.unwrap_or_else(|| self.state())
+        let mut state = memory.unwrap_or_else(|| self.state());
+        for generation in state.generations.iter_mut().filter(|generation| !generation.has_token()) {
+            if let Some(known) = self.0.credentials.borrow().get(&(self.1, generation.accepted.id)) {
+                generation.accepted.credentials = known.clone();
+            }
+        }
+        state
+    }
+
+    fn remember(&self, state: &UserState) {
+        for generation in state.generations.iter().filter(|generation| generation.has_token()) {
+            let credentials = generation.accepted.credentials.clone();
+            self.0.credentials.borrow_mut().insert((self.1, generation.accepted.id), credentials);
+        }
     }
 
     fn fault(&self, number: usize) -> Option<Fault> {
@@ -272,6 +299,7 @@ impl ScriptedStore {
                 shared.version.set(version + 1);
                 *shared.rows.borrow_mut() = rows;
             }
+            self.remember(&state);
             *shared.memory.borrow_mut() = Some(state);
             return Ok(());
         }
@@ -293,7 +321,7 @@ impl ScriptedStore {
         if count_down(&self.0.alarm_faults) {
             return Err(StoreError);
         }
-        self.0.alarm_ms.set(Some(at_ms));
+        self.0.alarms_ms.borrow_mut().insert(self.1, at_ms);
         self.0.alarms.borrow_mut().push((now_ms, at_ms));
         Ok(())
     }
@@ -307,7 +335,7 @@ impl ScriptedStore {
         assert!(self.state().is_empty(), "only an empty state is deleted");
         shared.rows.take();
         shared.memory.take();
-        shared.alarm_ms.set(None);
+        shared.alarms_ms.take();
         shared.deletions.set(shared.deletions.get() + 1);
         Ok(())
     }

@@ -35,11 +35,13 @@ use ai_sessions::user_state::{UserState, WriteSet};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::scripted_client::{Client, ClientBody, ClientRequest, ClientResponse, ClientSink, Takes, USER};
+use crate::scripted_client::{
+    Client, ClientBody, ClientRequest, ClientResponse, ClientSink, Takes, USER, get_events,
+};
 use crate::scripted_database::ScriptedDatabase;
 use crate::scripted_host::{Reply, ScriptedHost, ScriptedIncoming, scripted_signature};
 use crate::scripted_model::answer;
-use crate::scripted_store::{Mode, ScriptedStore};
+use crate::scripted_store::{LEASE_MS, Mode, ScriptedStore};
 
 pub(crate) const START_MS: u64 = 1_800_000_000_000;
 const SUPABASE_URL: &str = "https://p.supabase.co";
@@ -48,6 +50,8 @@ const JWT_SECRET: &str = "the secret that the project signs with";
 const ALARM_AGAIN_MS: u64 = 60_000;
 /// The platform repeats an alarm whose handler crashed after this time.
 const ALARM_REPEATED_MS: u64 = 2_000;
+/// Isolates that replace ended ones are numbered from here.
+const FIRST_NEW_ISOLATE: usize = 100;
 
 /// A clone is the same world.
 #[derive(Clone)]
@@ -61,7 +65,12 @@ struct Shared {
     answers: Rc<RefCell<VecDeque<Reply>>>,
     model_calls: Rc<Cell<usize>>,
     model_requests: Rc<RefCell<Vec<Request>>>,
-    objects: RefCell<BTreeMap<Uuid, Slot>>,
+    stores: RefCell<BTreeMap<Uuid, ScriptedStore>>,
+    /// By user and isolate.
+    objects: RefCell<BTreeMap<(Uuid, usize), Slot>>,
+    /// The isolate that gets the next requests.
+    isolate: Cell<usize>,
+    isolates_begun: Cell<usize>,
     random: Rc<Cell<u128>>,
     log: Rc<RefCell<Vec<(LogLevel, String)>>>,
     points: RefCell<Vec<([String; 4], [f64; 9])>>,
@@ -512,7 +521,10 @@ impl World {
             answers,
             model_calls,
             model_requests,
+            stores: RefCell::default(),
             objects: RefCell::default(),
+            isolate: Cell::default(),
+            isolates_begun: Cell::default(),
             random: Rc::default(),
             log: Rc::default(),
             points: RefCell::default(),
@@ -547,27 +559,42 @@ impl World {
     }
 
     fn store_of(&self, user: Uuid) -> ScriptedStore {
-        self.with_slot(user, |slot| slot.store.clone())
+        self.with_slot((user, self.0.isolate.get()), |slot| slot.store.clone())
     }
 
-    fn with_slot<T>(&self, user: Uuid, look: impl FnOnce(&mut Slot) -> T) -> T {
+    /// Sends the next requests to that isolate, which shares the state with the others.
+    pub(crate) fn use_isolate(&self, isolate: usize) {
+        self.0.isolate.set(isolate);
+    }
+
+    fn with_slot<T>(&self, (user, isolate): (Uuid, usize), look: impl FnOnce(&mut Slot) -> T) -> T {
+        let mut stores = self.0.stores.borrow_mut();
+        let store = stores.entry(user).or_insert_with(|| ScriptedStore::new(&self.0.host, self.0.mode));
         let mut objects = self.0.objects.borrow_mut();
-        let slot = objects.entry(user).or_insert_with(|| {
-            let store = ScriptedStore::new(&self.0.host, self.0.mode);
-            Slot { store, running: None }
-        });
+        let slot = objects
+            .entry((user, isolate))
+            .or_insert_with(|| Slot { store: store.for_isolate(isolate), running: None });
         look(slot)
     }
 
     fn object(&self, user: Uuid) -> (UserObject<ObjectHost>, Rc<Process>) {
+        self.object_in(user, self.0.isolate.get())
+    }
+
+    fn object_in(&self, user: Uuid, isolate: usize) -> (UserObject<ObjectHost>, Rc<Process>) {
         let config = self.0.config.as_ref().expect("the settings are valid");
-        self.with_slot(user, |slot| {
+        self.with_slot((user, isolate), |slot| {
             if let Some((object, process)) = &slot.running
                 && !process.has_ended.get()
             {
                 return (object.clone(), Rc::clone(process));
             }
             slot.store.forget();
+            if slot.running.is_some() && slot.store.is_shared() {
+                // A new isolate in its place: the leases of the one before are not its own.
+                self.0.isolates_begun.set(self.0.isolates_begun.get() + 1);
+                slot.store = slot.store.for_isolate(FIRST_NEW_ISOLATE + self.0.isolates_begun.get());
+            }
             let was_crashed = Rc::clone(&self.0.was_crashed);
             let process = Rc::new(Process { was_crashed, ..Process::default() });
             process.crash_after.set(self.0.crash_after.take());
@@ -668,14 +695,26 @@ impl World {
 
     /// The process of the object ends.
     pub(crate) fn crash(&self) {
-        self.with_slot(USER, |slot| {
-            if let Some((_, process)) = slot.running.take() {
+        self.with_slot((USER, self.0.isolate.get()), |slot| {
+            if let Some((_, process)) = &slot.running {
                 process.end();
             }
             slot.store.forget();
         });
         // The tasks are dropped.
         while self.0.host.step(self.now_ms()) {}
+    }
+
+    /// The owner reads the events of each session that is not persisted, once the lease of an ended isolate has expired: without that, no isolate
+    /// resumes a generation of a shared state.
+    pub(crate) fn let_owner_return(&self) {
+        if self.0.mode != Mode::Shared {
+            return;
+        }
+        self.run_for(LEASE_MS);
+        for generation in self.store().state().generations {
+            self.request(get_events(generation.accepted.id));
+        }
     }
 
     /// A token of a user that expires after so long.
@@ -748,9 +787,9 @@ impl World {
         self.run_while(|| self.0.host.has_background() || self.next_alarm().is_some(), u64::MAX);
     }
 
-    fn next_alarm(&self) -> Option<(u64, Uuid)> {
+    fn next_alarm(&self) -> Option<(u64, (Uuid, usize))> {
         let objects = self.0.objects.borrow();
-        let alarms = objects.iter().filter_map(|(user, slot)| Some((slot.store.alarm_ms()?, *user)));
+        let alarms = objects.iter().filter_map(|(place, slot)| Some((slot.store.alarm_ms()?, *place)));
         alarms.min()
     }
 
@@ -760,10 +799,10 @@ impl World {
                 return;
             }
             let alarm = self.next_alarm();
-            if let Some((at_ms, user)) = alarm
+            if let Some((at_ms, place)) = alarm
                 && at_ms <= self.now_ms()
             {
-                self.fire_alarm(user);
+                self.fire_alarm_of(place);
                 continue;
             }
             let until_ms = alarm.map_or(end_ms, |(at_ms, _)| at_ms.min(end_ms));
@@ -781,9 +820,13 @@ impl World {
 
     /// The alarm goes off.
     pub(crate) fn fire_alarm(&self, user: Uuid) {
-        let store = self.store_of(user);
+        self.fire_alarm_of((user, self.0.isolate.get()));
+    }
+
+    fn fire_alarm_of(&self, (user, isolate): (Uuid, usize)) {
+        let store = self.with_slot((user, isolate), |slot| slot.store.clone());
         store.take_alarm();
-        let (object, _) = self.object(user);
+        let (object, _) = self.object_in(user, isolate);
         let host = object.host().clone();
         let handled =
             HandledAlarm { store: store.clone(), host: self.0.host.clone(), is_done: Cell::new(false) };

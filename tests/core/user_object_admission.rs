@@ -12,7 +12,7 @@ use crate::scripted_model::{answer, begun, model_error, slow_answer, stream};
 use crate::scripted_store::Mode;
 use crate::scripted_world::{Delivery, START_MS, World};
 
-const MODES: [Mode; 2] = [Mode::Rows, Mode::Memory];
+const MODES: [Mode; 3] = [Mode::Rows, Mode::Memory, Mode::Shared];
 
 /// The session of the key before the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -67,7 +67,7 @@ const SCENARIOS: &[Scenario] = &[
     },
 ];
 
-const MODES: [Mode; 2] = [Mode::Rows, Mode::Memory];
+const MODES: [Mode; 3] = [Mode::Rows, Mode::Memory, Mode::Shared];
 
 fn world(scenario: &Scenario, mode: Mode) -> World {
     let world = World::with(mode, &[("RATE_LIMIT_BURST", "10/86400"), ("RATE_LIMIT_CONCURRENT", "1")]);
@@ -103,6 +103,7 @@ fn a_crash_at_any_await_neither_loses_nor_repeats_a_bill() {
 
 /// What holds after the crash, once the alarms have done their work.
 fn check_rest(world: &World, scenario: &Scenario, first: &ClientResponse, note: &str) {
+    world.let_owner_return();
     world.run_for(60_000);
     let state = world.store().state();
     assert!(state.generations.is_empty(), "{note}: everything is persisted\n{}", world.log_text());
@@ -203,6 +204,7 @@ fn crashes_never_use_more_than_the_allowed_attempts() {
             world.run_for(11_000);
             world.crash();
         }
+        world.let_owner_return();
         world.run_for(120_000);
         assert!(world.model_calls() <= 3, "{}", world.model_calls());
         // Both deliveries of the command were lost.
@@ -244,6 +246,7 @@ fn a_crash_at_any_await_of_a_stop_leaves_an_ended_session() {
                 let stopped = world.request(delete(id));
                 let calls = world.model_calls();
                 let note = format!("{mode:?}, {candidates} candidates, crash after poll {polls}");
+                world.let_owner_return();
                 // A crash after the end was stored: it has ended, and the repeated command finds it so.
                 assert!([204, 409].contains(&stopped.status), "{note}: {}", stopped.status);
                 world.run_for(120_000);

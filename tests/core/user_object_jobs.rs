@@ -14,7 +14,9 @@ use crate::scripted_model::{answer, model_error, stream};
 use crate::scripted_store::Mode;
 use crate::scripted_world::{START_MS, World};
 
-const MODES: [Mode; 2] = [Mode::Rows, Mode::Memory];
+/// The modes of a host whose alarms outlive a crash.
+const WITH_ALARMS: [Mode; 2] = [Mode::Rows, Mode::Memory];
+const MODES: [Mode; 3] = [Mode::Rows, Mode::Memory, Mode::Shared];
 
 fn only_generation(world: &World) -> Uuid {
     let state = world.store().state();
@@ -35,7 +37,7 @@ fn lines<'a>(log: &'a [Value], message: &str) -> Vec<&'a Value> {
 
 #[test]
 fn the_alarm_resumes_a_generation_after_a_crash() {
-    for mode in MODES {
+    for mode in WITH_ALARMS {
         let world = World::new(mode);
         world.model(stream().hang());
         let id = world.request(post().respond_async()).session();
@@ -51,7 +53,7 @@ fn the_alarm_resumes_a_generation_after_a_crash() {
 
 #[test]
 fn a_resumed_generation_too_near_its_deadline_makes_no_call() {
-    for mode in MODES {
+    for mode in WITH_ALARMS {
         let world = World::with(mode, &[("AI_TIMEOUT_MS", "10500")]);
         world.model(stream().hang());
         let id = world.request(post().respond_async()).session();
@@ -82,6 +84,7 @@ fn a_request_resumes_a_generation_before_the_alarm_does() {
             world.crash();
             let resumed = world.request(request(id));
             assert!(resumed.status < 300, "{mode:?}: {}", resumed.status);
+            world.let_owner_return();
             world.run_for(100);
             assert_ne!(world.database().row(id).expect("a row").status, "generating");
         }
@@ -308,7 +311,7 @@ fn no_alarm_is_sooner_than_a_second_and_none_is_lost() {
 
 #[test]
 fn an_alarm_that_fails_is_repeated() {
-    for mode in MODES {
+    for mode in WITH_ALARMS {
         let world = World::new(mode);
         world.model(stream().hang());
         let id = world.request(post().respond_async()).session();
@@ -351,7 +354,7 @@ fn an_idle_object_is_usable_again() {
 
 #[test]
 fn a_generation_that_runs_is_not_resumed_by_its_heartbeats() {
-    for mode in MODES {
+    for mode in WITH_ALARMS {
         let world = World::new(mode);
         world.model(crate::scripted_model::slow_answer(5, 10_000));
         assert_eq!(world.request(post()).candidates(), 5);

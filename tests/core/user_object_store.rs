@@ -8,7 +8,9 @@ use crate::scripted_model::{answer, slow_answer, stream};
 use crate::scripted_store::{Fault, Mode};
 use crate::scripted_world::{START_MS, World};
 
-const MODES: [Mode; 2] = [Mode::Rows, Mode::Memory];
+/// The modes of a host whose alarms outlive a crash.
+const WITH_ALARMS: [Mode; 2] = [Mode::Rows, Mode::Memory];
+const MODES: [Mode; 3] = [Mode::Rows, Mode::Memory, Mode::Shared];
 
 fn world(mode: Mode) -> World {
     World::with(mode, &[("RATE_LIMIT_BURST", "10/86400")])
@@ -256,7 +258,7 @@ fn a_store_that_is_down_refuses_every_command() {
 
 #[test]
 fn a_store_that_fails_during_a_run_ends_it_and_the_alarm_resumes_it() {
-    for mode in MODES {
+    for mode in WITH_ALARMS {
         let world = world(mode);
         world.model(slow_answer(3, 1_000));
         world.model(answer(2));
@@ -276,7 +278,7 @@ fn a_store_that_fails_during_a_run_ends_it_and_the_alarm_resumes_it() {
 
 #[test]
 fn an_alarm_that_cannot_be_set_is_set_by_the_next_decision() {
-    for mode in MODES {
+    for mode in WITH_ALARMS {
         let world = world(mode);
         world.model(stream().hang());
         world.store().fail_alarms(99);
@@ -295,7 +297,7 @@ fn an_alarm_that_cannot_be_set_is_set_by_the_next_decision() {
 
 #[test]
 fn a_stop_that_is_not_stored_is_not_confirmed() {
-    for mode in MODES {
+    for mode in WITH_ALARMS {
         let world = world(mode);
         world.model(stream().hang());
         let id = world.request(post().respond_async()).session();

@@ -12,7 +12,7 @@ use crate::scripted_model::{answer, begun, model_error, slow_answer, stream};
 use crate::scripted_store::Mode;
 use crate::scripted_world::{START_MS, World};
 
-const MODES: [Mode; 2] = [Mode::Rows, Mode::Memory];
+const MODES: [Mode; 3] = [Mode::Rows, Mode::Memory, Mode::Shared];
 /// What a stream of three candidates has.
 const WHOLE: [&str; 5] = ["session", "candidate", "candidate", "candidate", "done"];
 
@@ -228,7 +228,7 @@ fn a_user_has_32_subscribers_in_all() {
 
 #[test]
 fn a_stream_is_cut_when_the_storage_fails_and_can_be_resumed() {
-    for mode in MODES {
+    for mode in [Mode::Rows, Mode::Memory] {
         let world = World::new(mode);
         world.model(slow_answer(3, 1_000));
         world.model(answer(3));

@@ -62,10 +62,11 @@ pub(super) async fn run<H: UserObjectHost>(
         writes.extend(state.advance(id, Event::Ended(ending.clone()), now_ms));
         (state.find(id).cloned(), writes)
     });
-    match ended.await? {
-        Some(generation) => persist(object, generation).await.map(Some),
-        None => Ok(None),
+    let Some(mut ended) = ended.await? else { return Ok(None) };
+    if !ended.has_token() {
+        ended.accepted.credentials = generation.accepted.credentials;
     }
+    persist(object, ended).await.map(Some)
 }
 
 /// The connection to the model API.

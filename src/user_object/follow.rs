@@ -1,0 +1,184 @@
+//! The runs of a state that several isolates share: leases, and runs that another isolate drives.
+//!
+//! ```text
+//! driver    renews its lease, and polls for a stop
+//! follower  polls candidates and the ending; requests a stop; becomes the driver when the lease has expired
+//! ```
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::rc::Rc;
+
+use futures_util::future::select;
+
+use super::reply::LogFields;
+use super::run::{Run, RunResult};
+use super::session_view::{GENERATING, SessionView};
+use super::stored_session::{find, view_of};
+use super::{UserObject, UserObjectHost, log_fields};
+use crate::auth::credentials::Credentials;
+use crate::ports::{Lease, Polled, StoreError};
+use crate::user_state::generation::{Driver, Ending, Generation};
+use crate::user_state::{Write, WriteSet};
+
+/// A driver polls this often for a stop, and a follower for candidates: what one isolate stores, another has received within a
+/// second.
+const DRIVER_POLL_MS: u64 = 500;
+const FOLLOWER_POLL_MS: u64 = 300;
+/// Between two renewals of a lease: a third of the time for which it is valid.
+const RENEWAL_MS: u64 = 5_000;
+/// A follower gives up after so many polls in a row that failed, or after which it could not become the driver.
+const FAILURES_MAX: u32 = 20;
+
+/// The progress of a follower.
+enum Followed {
+    /// The driver continues.
+    Continues(Option<Ending>),
+    /// No isolate drives it.
+    Abandoned(Option<Ending>),
+    /// It is not in the state any more.
+    Removed,
+}
+
+impl<H: UserObjectHost> UserObject<H> {
+    /// Releases the leases of all runs, because the isolate ends soon. The runs continue, until another isolate takes them over.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then the leases expire.
+    pub async fn release_leases(&self) -> Result<(), StoreError> {
+        self.0.is_retiring.set(true);
+        let is_driven = |generation: &&Generation| self.is_running(generation.accepted.id);
+        self.transact(|state| {
+            let mut writes = WriteSet::none();
+            for generation in
+                state.generations.iter().filter(is_driven).filter(|found| !found.is_taken_over())
+            {
+                writes.add(Write::Release(generation.accepted.id));
+            }
+            ((), writes)
+        })
+        .await
+    }
+
+    /// Renews the lease of a run until it ends, and stops the run when another isolate requests it.
+    pub(super) fn keep_lease(&self, run: &Rc<Run>, generation: &Generation) {
+        if generation.is_stop_requested {
+            run.stop();
+        }
+        let (object, run) = (self.clone(), Rc::clone(run));
+        self.0.host.spawn(async move {
+            let mut renewed_ms = object.0.host.now_ms();
+            loop {
+                object.0.host.sleep(DRIVER_POLL_MS).await;
+                if run.result().is_some() {
+                    return;
+                }
+                let now_ms = object.0.host.now_ms();
+                let is_due = now_ms.saturating_sub(renewed_ms) >= RENEWAL_MS && !object.0.is_retiring.get();
+                let is_stop_requested = if is_due {
+                    match object.0.host.renew(run.id).await {
+                        Ok(Lease::Lost) => return, // the run notices it at its next write
+                        Ok(Lease::Renewed { is_stop_requested }) => {
+                            renewed_ms = now_ms;
+                            is_stop_requested
+                        }
+                        Err(StoreError) => false,
+                    }
+                } else {
+                    let polled = object.0.host.poll(run.id, usize::MAX).await;
+                    polled.is_ok_and(|polled| polled.is_some_and(|polled| polled.is_stop_requested))
+                };
+                if is_stop_requested && !run.is_stopped() {
+                    run.stop();
+                }
+            }
+        });
+    }
+
+    /// Follows a run of another isolate in a task of its own, with the credentials of the request that joins it.
+    pub(super) fn follow(&self, run: Rc<Run>, generation: Generation, credentials: Credentials) {
+        let object = self.clone();
+        self.0.host.spawn(async move {
+            let result = object.follow_to_end(&run, generation, &credentials).await;
+            // The driver's task ends the run.
+            if !run.is_driver() {
+                object.remove(&run);
+                run.end(result);
+            }
+        });
+    }
+
+    /// The result of a run that another isolate drives; `None` as well when this one becomes the driver.
+    pub(super) async fn follow_to_end(
+        &self,
+        run: &Rc<Run>,
+        mut generation: Generation,
+        credentials: &Credentials,
+    ) -> Option<RunResult> {
+        let (mut failures, mut is_stop_sent) = (0_u32, false);
+        // Besides this task, the list of runs alone has a reference when no client waits any more.
+        while failures < FAILURES_MAX && Rc::strong_count(run) > 2 {
+            if run.is_stopped() && !is_stop_sent {
+                let requested = self.0.host.request_stop(run.id, generation.started_ms).await;
+                is_stop_sent = requested.is_ok();
+            }
+            match self.0.host.poll(run.id, run.stored_count()).await.map(|polled| followed(run, polled)) {
+                Ok(Followed::Removed) => return self.stored_result(&generation, credentials).await,
+                Ok(Followed::Continues(ending)) => (generation.ending, failures) = (ending, 0),
+                Ok(Followed::Abandoned(ending)) => {
+                    generation.ending = ending;
+                    let resumed = self.decide(Some(credentials), |decision| {
+                        decision.resume_pending_work(credentials, Some(run.id), None);
+                    });
+                    if resumed.await.is_ok() && run.is_driver() {
+                        return None;
+                    }
+                    failures = failures.saturating_add(1);
+                }
+                Err(StoreError) => failures = failures.saturating_add(1),
+            }
+            let wait = pin!(self.0.host.sleep(FOLLOWER_POLL_MS));
+            if is_stop_sent {
+                wait.await;
+            } else {
+                select(wait, pin!(poll_fn(|context| run.poll_stop(context)))).await;
+            }
+        }
+        // It has ended, and cannot be persisted now.
+        generation.candidates = run.stored_from(0);
+        let session = generation.ending.is_some().then(|| SessionView::of_generation(&generation, false))?;
+        Some(RunResult { session, log: log_fields(&generation) })
+    }
+
+    /// The result of a run whose generation is not in the state any more: the database has it.
+    async fn stored_result(&self, generation: &Generation, credentials: &Credentials) -> Option<RunResult> {
+        let found =
+            find(&self.0.host, &self.0.config, credentials, generation.accepted.id).await.ok().flatten();
+        let row = found.filter(|row| row.status != GENERATING)?;
+        let log = log_fields(generation);
+        let session = view_of(row);
+        let code = session.failure;
+        // The row has no time of a retry, and does not say whether a firewall has refused it.
+        let ending = generation.ending.as_ref();
+        let session = SessionView {
+            retry_after_s: ending.and_then(|ending| ending.retry_after_s),
+            was_reused: ending.and_then(|ending| ending.was_reused),
+            is_blocked: ending.is_some_and(|ending| ending.is_blocked),
+            ..session
+        };
+        Some(RunResult { log: LogFields { code, usage: session.usage, ..log }, session })
+    }
+}
+
+/// Adds what the driver has stored.
+fn followed(run: &Run, polled: Option<Polled>) -> Followed {
+    let Some(polled) = polled else { return Followed::Removed };
+    if !polled.candidates.is_empty() {
+        run.add_stored(polled.candidates);
+    }
+    if polled.driver == Driver::Other {
+        Followed::Continues(polled.ending)
+    } else {
+        Followed::Abandoned(polled.ending)
+    }
+}
