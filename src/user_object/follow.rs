@@ -21,10 +21,12 @@ use crate::ports::{Lease, Polled, StoreError};
 use crate::user_state::generation::{Driver, Ending, Generation};
 use crate::user_state::{Write, WriteSet};
 
-/// A driver polls this often for a stop, and a follower for candidates: what one isolate stores, another has received within a
-/// second.
-const DRIVER_POLL_MS: u64 = 500;
-const FOLLOWER_POLL_MS: u64 = 300;
+/// Between two polls of a driver for a stop, and of a follower for candidates and the end: what one isolate stores or requests,
+/// another has received within a second, the database's time included.
+const DRIVER_POLL_MS: u64 = 400;
+const FOLLOWER_POLL_MS: u64 = 250;
+/// Between two polls of a follower that has requested a stop.
+const STOPPED_POLL_MS: u64 = 100;
 /// Between two renewals of a lease: a third of the time for which it is valid.
 const RENEWAL_MS: u64 = 5_000;
 /// A follower gives up after so many polls in a row that failed, or after which it could not become the driver.
@@ -137,10 +139,10 @@ impl<H: UserObjectHost> UserObject<H> {
                 }
                 Err(StoreError) => failures = failures.saturating_add(1),
             }
-            let wait = pin!(self.0.host.sleep(FOLLOWER_POLL_MS));
             if is_stop_sent {
-                wait.await;
+                self.0.host.sleep(STOPPED_POLL_MS).await;
             } else {
+                let wait = pin!(self.0.host.sleep(FOLLOWER_POLL_MS));
                 select(wait, pin!(poll_fn(|context| run.poll_stop(context)))).await;
             }
         }

@@ -7,7 +7,7 @@
 #![expect(clippy::expect_used, reason = "a record that cannot be written or read fails the test")]
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
 use ai_sessions::auth::credentials::Credentials;
@@ -85,6 +85,7 @@ struct Shared {
     faults: RefCell<BTreeMap<usize, VecDeque<Fault>>>,
     has_failed: Cell<bool>,
     is_down: Cell<bool>,
+    cut_off: RefCell<BTreeSet<usize>>,
     transactions: Cell<usize>,
     decisions: Cell<usize>,
     peek_faults: Cell<usize>,
@@ -113,6 +114,7 @@ impl ScriptedStore {
                 faults: RefCell::default(),
                 has_failed: Cell::default(),
                 is_down: Cell::default(),
+                cut_off: RefCell::default(),
                 transactions: Cell::default(),
                 decisions: Cell::default(),
                 peek_faults: Cell::default(),
@@ -136,6 +138,25 @@ impl ScriptedStore {
     /// Every transaction and every read fails, or none.
     pub(crate) fn set_down(&self, is_down: bool) {
         self.0.is_down.set(is_down);
+    }
+
+    /// This isolate alone cannot reach the store, or can again.
+    pub(crate) fn set_cut_off(&self, is_cut_off: bool) {
+        let mut cut_off = self.0.cut_off.borrow_mut();
+        if is_cut_off {
+            cut_off.insert(self.1)
+        } else {
+            cut_off.remove(&self.1)
+        };
+    }
+
+    fn is_down(&self) -> bool {
+        self.0.is_down.get() || self.0.cut_off.borrow().contains(&self.1)
+    }
+
+    /// Everything that is stored, as text.
+    pub(crate) fn text(&self) -> String {
+        format!("{:?}", self.0.rows.borrow())
     }
 
     /// So many of the next reads fail.
@@ -268,7 +289,7 @@ impl ScriptedStore {
         let delay_ms = shared.delays_ms.borrow_mut().pop_front().unwrap_or(0);
         loop {
             let fault = self.fault(number);
-            if fault == Some(Fault::BeforeDecision) || shared.is_down.get() {
+            if fault == Some(Fault::BeforeDecision) || self.is_down() {
                 shared.memory.take();
                 return Err(StoreError);
             }
@@ -307,7 +328,7 @@ impl ScriptedStore {
 
     /// As [`ai_sessions::ports::UserStore::peek`].
     pub(crate) fn peek(&self, look: &mut dyn FnMut(&UserState)) -> Result<(), StoreError> {
-        if count_down(&self.0.peek_faults) || self.0.is_down.get() {
+        if count_down(&self.0.peek_faults) || self.is_down() {
             return Err(StoreError);
         }
         let state = self.load();
@@ -349,7 +370,7 @@ impl ScriptedStore {
 
     /// As [`ai_sessions::ports::UserStore::renew`].
     pub(crate) fn renew(&self, id: Uuid) -> Result<Lease, StoreError> {
-        if self.0.is_down.get() {
+        if self.is_down() {
             return Err(StoreError);
         }
         let now_ms = self.0.host.now_ms();
@@ -364,7 +385,7 @@ impl ScriptedStore {
 
     /// As [`ai_sessions::ports::UserStore::poll`].
     pub(crate) fn poll(&self, id: Uuid, from: usize) -> Result<Option<Polled>, StoreError> {
-        if self.0.is_down.get() {
+        if self.is_down() {
             return Err(StoreError);
         }
         let rows = self.0.rows.borrow();
@@ -381,7 +402,7 @@ impl ScriptedStore {
 
     /// As [`ai_sessions::ports::UserStore::request_stop`].
     pub(crate) fn request_stop(&self, id: Uuid, started_ms: u64) -> Result<bool, StoreError> {
-        if self.0.is_down.get() {
+        if self.is_down() {
             return Err(StoreError);
         }
         let state = self.state();

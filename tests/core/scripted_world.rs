@@ -53,9 +53,9 @@ const ALARM_REPEATED_MS: u64 = 2_000;
 /// Isolates that replace ended ones are numbered from here.
 const FIRST_NEW_ISOLATE: usize = 100;
 
-/// A clone is the same world.
+/// A clone is the same world; with a number, it is the isolate that handles a request.
 #[derive(Clone)]
-pub(crate) struct World(Rc<Shared>);
+pub(crate) struct World(Rc<Shared>, Option<usize>);
 
 struct Shared {
     host: ScriptedHost,
@@ -513,29 +513,36 @@ impl World {
             queue.borrow_mut().pop_front().unwrap_or_else(|| answer(3))
         });
         let database = ScriptedDatabase::on(&host);
-        Self(Rc::new(Shared {
-            host,
-            mode,
-            config: config.map(Rc::new),
-            database,
-            answers,
-            model_calls,
-            model_requests,
-            stores: RefCell::default(),
-            objects: RefCell::default(),
-            isolate: Cell::default(),
-            isolates_begun: Cell::default(),
-            random: Rc::default(),
-            log: Rc::default(),
-            points: RefCell::default(),
-            deliveries: RefCell::default(),
-            commands: Cell::default(),
-            clients: RefCell::default(),
-            assets: RefCell::default(),
-            has_yields: Cell::default(),
-            crash_after: Cell::default(),
-            was_crashed: Rc::default(),
-        }))
+        Self(
+            Rc::new(Shared {
+                host,
+                mode,
+                config: config.map(Rc::new),
+                database,
+                answers,
+                model_calls,
+                model_requests,
+                stores: RefCell::default(),
+                objects: RefCell::default(),
+                isolate: Cell::default(),
+                isolates_begun: Cell::default(),
+                random: Rc::default(),
+                log: Rc::default(),
+                points: RefCell::default(),
+                deliveries: RefCell::default(),
+                commands: Cell::default(),
+                clients: RefCell::default(),
+                assets: RefCell::default(),
+                has_yields: Cell::default(),
+                crash_after: Cell::default(),
+                was_crashed: Rc::default(),
+            }),
+            None,
+        )
+    }
+
+    fn isolate(&self) -> usize {
+        self.1.unwrap_or_else(|| self.0.isolate.get())
     }
 
     /// The time.
@@ -559,7 +566,7 @@ impl World {
     }
 
     fn store_of(&self, user: Uuid) -> ScriptedStore {
-        self.with_slot((user, self.0.isolate.get()), |slot| slot.store.clone())
+        self.with_slot((user, self.isolate()), |slot| slot.store.clone())
     }
 
     /// Sends the next requests to that isolate, which shares the state with the others.
@@ -578,7 +585,7 @@ impl World {
     }
 
     fn object(&self, user: Uuid) -> (UserObject<ObjectHost>, Rc<Process>) {
-        self.object_in(user, self.0.isolate.get())
+        self.object_in(user, self.isolate())
     }
 
     fn object_in(&self, user: Uuid, isolate: usize) -> (UserObject<ObjectHost>, Rc<Process>) {
@@ -684,6 +691,13 @@ impl World {
         self.0.was_crashed.get()
     }
 
+    /// The isolate releases its leases, as before its end.
+    pub(crate) fn release_leases(&self) {
+        let (object, _) = self.object(USER);
+        self.0.host.spawn(async move { object.release_leases().await.expect("the store is up") });
+        self.run_for(0);
+    }
+
     /// What is used of `burst`, `generations` and `attempts`.
     pub(crate) fn used(&self, state: &UserState) -> [u32; 3] {
         let policies = &self.0.config.as_ref().expect("the settings are valid").rate_limit;
@@ -695,7 +709,7 @@ impl World {
 
     /// The process of the object ends.
     pub(crate) fn crash(&self) {
-        self.with_slot((USER, self.0.isolate.get()), |slot| {
+        self.with_slot((USER, self.isolate()), |slot| {
             if let Some((_, process)) = &slot.running {
                 process.end();
             }
@@ -743,7 +757,7 @@ impl World {
             request = request.with("authorization", &["Bearer ", &token].concat());
         }
         let call = Call(Rc::default());
-        let (world, slot) = (self.clone(), Rc::clone(&call.0));
+        let (world, slot) = (Self(Rc::clone(&self.0), Some(self.isolate())), Rc::clone(&call.0));
         self.0.host.spawn(async move {
             let outgoing = handle(&world, &world.0.config, request).await;
             let (response, body) = match outgoing {
@@ -820,7 +834,7 @@ impl World {
 
     /// The alarm goes off.
     pub(crate) fn fire_alarm(&self, user: Uuid) {
-        self.fire_alarm_of((user, self.0.isolate.get()));
+        self.fire_alarm_of((user, self.isolate()));
     }
 
     fn fire_alarm_of(&self, (user, isolate): (Uuid, usize)) {
