@@ -19,11 +19,11 @@ use super::{UserObject, UserObjectHost, log_fields};
 use crate::auth::credentials::Credentials;
 use crate::ports::{Lease, Polled, StoreError};
 use crate::user_state::generation::{Driver, Ending, Generation};
-use crate::user_state::{Write, WriteSet};
+use crate::user_state::{UserState, Write, WriteSet};
 
 /// Between two polls of a driver for a stop, and of a follower for candidates and the end: what one isolate stores or requests,
 /// another has received within a second, the database's time included.
-const DRIVER_POLL_MS: u64 = 400;
+const DRIVER_POLL_MS: u64 = 600;
 const FOLLOWER_POLL_MS: u64 = 250;
 /// Between two polls of a follower that has requested a stop.
 const STOPPED_POLL_MS: u64 = 100;
@@ -68,14 +68,20 @@ impl<H: UserObjectHost> UserObject<H> {
             run.stop();
         }
         let (object, run) = (self.clone(), Rc::clone(run));
+        let mut renewed_ms = self.0.host.now_ms();
+        run.set_checked_ms(renewed_ms);
         self.0.host.spawn(async move {
-            let mut renewed_ms = object.0.host.now_ms();
             loop {
-                object.0.host.sleep(DRIVER_POLL_MS).await;
-                if run.result().is_some() {
+                let next_ms = run.checked_ms().saturating_add(DRIVER_POLL_MS);
+                object.0.host.sleep(next_ms.saturating_sub(object.0.host.now_ms())).await;
+                if run.result().is_some() || !run.is_driver() {
                     return;
                 }
                 let now_ms = object.0.host.now_ms();
+                if run.checked_ms().saturating_add(DRIVER_POLL_MS) > now_ms {
+                    continue; // a store has found no stop meanwhile
+                }
+                run.set_checked_ms(now_ms);
                 let is_due = now_ms.saturating_sub(renewed_ms) >= RENEWAL_MS && !object.0.is_retiring.get();
                 let is_stop_requested = if is_due {
                     match object.0.host.renew(run.id).await {
@@ -90,11 +96,21 @@ impl<H: UserObjectHost> UserObject<H> {
                     let polled = object.0.host.poll(run.id, usize::MAX).await;
                     polled.is_ok_and(|polled| polled.is_some_and(|polled| polled.is_stop_requested))
                 };
-                if is_stop_requested && !run.is_stopped() {
+                if is_stop_requested {
                     run.stop();
                 }
             }
         });
+    }
+
+    /// Stops the run if the last store has found a stop that another isolate has requested.
+    pub(super) async fn check_stop(&self, run: &Run) {
+        run.set_checked_ms(self.0.host.now_ms());
+        let is_stop_requested =
+            |state: &UserState| state.find(run.id).is_some_and(|found| found.is_stop_requested);
+        if self.peek(is_stop_requested).await.is_ok_and(|is_stop_requested| is_stop_requested) {
+            run.stop();
+        }
     }
 
     /// Follows a run of another isolate in a task of its own, with the credentials of the request that joins it.

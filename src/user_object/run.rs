@@ -26,6 +26,8 @@ pub(super) struct Run {
     has_ended: Cell<bool>,
     is_stopped: Cell<bool>,
     subscribers: Cell<usize>,
+    /// When the store last said whether another isolate has requested a stop.
+    checked_ms: Cell<u64>,
     /// The task that drives or follows the run, while it waits.
     driver: RefCell<Option<Waker>>,
     /// The tasks that wait for an update.
@@ -63,6 +65,7 @@ impl Run {
             has_ended: Cell::default(),
             is_stopped: Cell::default(),
             subscribers: Cell::default(),
+            checked_ms: Cell::default(),
             driver: RefCell::default(),
             wakers: RefCell::default(),
             wakes: Cell::default(),
@@ -138,6 +141,14 @@ impl Run {
             *driver = Some(context.waker().clone());
         }
         Poll::Pending
+    }
+
+    pub(super) const fn checked_ms(&self) -> u64 {
+        self.checked_ms.get()
+    }
+
+    pub(super) fn set_checked_ms(&self, now_ms: u64) {
+        self.checked_ms.set(now_ms);
     }
 
     pub(super) const fn subscribers(&self) -> usize {

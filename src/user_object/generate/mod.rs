@@ -306,6 +306,9 @@ async fn store<H: UserObjectHost>(
         return Err(StoreError); // another run has replaced this one, which ends without a result
     }
     run.add_stored(candidates);
+    if host.is_shared() {
+        object.check_stop(run).await;
+    }
     Ok(())
 }
 
