@@ -2,8 +2,20 @@
 //!
 //! A value never appears in an error, because it may be a secret under a wrong name.
 
+use serde::de::IgnoredAny;
+
+use crate::json::{Cursor, Value};
 use crate::keyed_hash::{hex, keyed_hash};
 use crate::quota::{Policies, Quota};
+
+/// The platform of a deployment: some variables, defaults and bounds differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Platform {
+    /// Cloudflare Workers.
+    Cloudflare,
+    /// Supabase Edge Functions.
+    SupabaseEdge,
+}
 
 /// The deployment's settings. A test compares them with `docs/configuration.md`.
 #[derive(Debug, Clone, PartialEq)]
@@ -12,6 +24,12 @@ pub struct Config {
     pub supabase: Supabase,
     /// The model API.
     pub model_api: ModelApi,
+    /// The URL under which clients reach the service, without a slash at the end; its path is the base path of every route.
+    /// `None`: the origin of each request. Always set on Supabase Edge.
+    pub public_url: Option<String>,
+    /// The key that proves to the database that a request for user state comes from this service: 32 to 512 visible ASCII
+    /// characters. Only on Supabase Edge, and required there.
+    pub user_state_key: Option<String>,
     /// The key of every keyed hash: pseudonyms, delimiters, session ids. At least [`SECRET_CHARS_MIN`] characters.
     pub service_secret: String,
     /// The quotas of one user.
@@ -35,6 +53,8 @@ pub struct Supabase {
     pub anon_key: String,
     /// Only for projects that still sign with HS256.
     pub jwt_secret: Option<String>,
+    /// The key set of the sign-in service, where the platform provides it: an object with the list `keys`.
+    pub jwks: Option<String>,
 }
 
 /// The model API: OpenRouter, or a compatible server.
@@ -48,7 +68,8 @@ pub struct ModelApi {
     pub allowed_models: Vec<String>,
     /// Whether the other allowed models are sent as fallbacks.
     pub fallback: bool,
-    /// For a whole generation, retries included; 1000 to 600000, default 60000.
+    /// For a whole generation, retries included; 1000 to 600000, default 60000. On Supabase Edge the default is 55000, which is
+    /// also the most on the free plan; 180000 on the paid one.
     pub timeout_ms: u64,
     /// Between two reads; 100 to 600000, default 15000.
     pub idle_timeout_ms: u64,
@@ -112,8 +133,11 @@ pub struct ConfigError {
 pub const VARIABLES: &[&str] = &[
     "SUPABASE_URL",
     "SUPABASE_ANON_KEY",
+    "SUPABASE_PUBLISHABLE_KEYS",
+    "SUPABASE_JWKS",
     "SUPABASE_JWT_SECRET",
     "SERVICE_SECRET",
+    "PUBLIC_URL",
     "OPENROUTER_API_KEY",
     "OPENROUTER_BASE_URL",
     "ALLOWED_MODELS",
@@ -133,6 +157,9 @@ pub const VARIABLES: &[&str] = &[
     "AI_ZDR",
     "ALLOW_ANONYMOUS_USERS",
     "LOG_LEVEL",
+    "USER_STATE_KEY",
+    "JWT_SECRET",
+    "EDGE_PLAN",
 ];
 
 const DEFAULT_BASE_URL: &str = "https://openrouter.ai/api/v1";
@@ -145,11 +172,70 @@ pub const SECRET_CHARS_MIN: usize = 32;
 /// Separates this hash: no other hash is keyed with the API key itself, and none leaves this service.
 const SECRET_LABEL: &[u8] = b"ai-sessions/service-secret\0";
 
-const SECRET_EXPECTED: &str = "must have at least 32 characters; `openssl rand -hex 32` makes one, `wrangler secret put SERVICE_SECRET` sets it";
-const SECRET_MISSING: &str = "must be set, because OPENROUTER_API_KEY has fewer than 32 characters and can be guessed; \
-     `openssl rand -hex 32` makes one, `wrangler secret put SERVICE_SECRET` sets it";
+/// The least and the most characters of [`Config::user_state_key`]; the migration that stores the key has the same.
+const USER_STATE_KEY_CHARS: std::ops::RangeInclusive<usize> = SECRET_CHARS_MIN..=512;
+
+/// The texts about secrets that differ between the platforms: each names the command that sets the secret.
+struct SecretTexts {
+    expected: &'static str,
+    missing: &'static str,
+}
+
+impl SecretTexts {
+    const fn of(platform: Platform) -> Self {
+        match platform {
+            Platform::Cloudflare => Self {
+                expected: "must have at least 32 characters; `openssl rand -hex 32` makes one, \
+                    `wrangler secret put SERVICE_SECRET` sets it",
+                missing: "must be set, because OPENROUTER_API_KEY has fewer than 32 characters and can be guessed; \
+                    `openssl rand -hex 32` makes one, `wrangler secret put SERVICE_SECRET` sets it",
+            },
+            Platform::SupabaseEdge => Self {
+                expected: "must have at least 32 characters; \
+                    `supabase secrets set SERVICE_SECRET=$(openssl rand -hex 32)` makes and sets one",
+                missing: "must be set, because OPENROUTER_API_KEY has fewer than 32 characters and can be guessed; \
+                    `supabase secrets set SERVICE_SECRET=$(openssl rand -hex 32)` makes and sets one",
+            },
+        }
+    }
+}
+
+/// The bound and the default of `AI_TIMEOUT_MS`, in milliseconds.
+struct TimeoutLimits {
+    max: u64,
+    default: u64,
+    expected: &'static str,
+}
+
+impl TimeoutLimits {
+    const CLOUDFLARE: Self = Self { max: 600_000, default: 60_000, expected: "must be 1000 to 600000" };
+    /// An isolate lives 150 s, and gets new requests during the first half: the last one has 75 s for the database, the
+    /// generation and the end of the response.
+    const FREE: Self = Self {
+        max: 55_000,
+        default: 55_000,
+        expected: "must be 1000 to 55000 with EDGE_PLAN=free: an isolate of the free plan can end 75 s after a request comes in",
+    };
+    /// The same with 400 s.
+    const PAID: Self = Self {
+        max: 180_000,
+        default: 55_000,
+        expected: "must be 1000 to 180000 with EDGE_PLAN=paid: an isolate of the paid plan can end 200 s after a request comes in",
+    };
+}
+
+const USER_STATE_KEY_EXPECTED: &str = "must be the 32 to 512 visible ASCII characters that `select ai_sessions.set_service_key('…')` \
+    has set in the database; `openssl rand -hex 32` makes them, `supabase secrets set USER_STATE_KEY=…` sets them here";
+const KEYS_EXPECTED: &str = "must be a JSON object whose `default` is a publishable key";
+const JWKS_EXPECTED: &str = "must be a JSON Web Key Set: an object with the list `keys`, or that list";
 const URL_EXPECTED: &str = "must be an absolute http(s) URL";
+const PUBLIC_URL_EXPECTED: &str = "must be an absolute http(s) URL of visible ASCII characters without query, whose path does not begin with a route";
 const SET_EXPECTED: &str = "must be set";
+
+/// The path under which Supabase's gateway serves this function.
+const FUNCTION_PATH: &str = "/functions/v1/flashcards";
+/// The first segments of all routes. A base path that begins with one is ambiguous: a proxy may have removed it already.
+const ROUTES: &[&str] = &["ai-sessions", "models", "health", "openapi.json", "docs"];
 
 impl Config {
     /// Reads the settings through `variable`, which returns the text of a variable, or `None` where it is not set.
@@ -157,20 +243,55 @@ impl Config {
     ///
     /// # Errors
     /// All missing or invalid variables.
-    pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, Vec<ConfigError>> {
-        let mut reader = Reader { variable, errors: Vec::new() };
-        let config = Self {
+    pub fn read(
+        platform: Platform,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, Vec<ConfigError>> {
+        Reader { platform, variable: &variable, errors: Vec::new() }.config()
+    }
+
+    /// The path of [`public_url`](Self::public_url), without a slash at the end; empty where there is none.
+    #[must_use]
+    pub fn base_path(&self) -> &str {
+        self.public_url.as_deref().map_or("", path_of)
+    }
+}
+
+struct Reader<'a> {
+    platform: Platform,
+    /// One type for the callers of all platforms: the code of this reader is in the module once.
+    variable: &'a dyn Fn(&str) -> Option<String>,
+    errors: Vec<ConfigError>,
+}
+
+impl Reader<'_> {
+    fn config(mut self) -> Result<Config, Vec<ConfigError>> {
+        let reader = &mut self;
+        let is_edge = reader.platform == Platform::SupabaseEdge;
+        let timeout = reader.timeout_limits();
+        let url = reader.url("SUPABASE_URL", None);
+        let config = Config {
+            public_url: reader.public_url(&url),
+            user_state_key: is_edge.then(|| reader.user_state_key()),
             supabase: Supabase {
-                url: reader.url("SUPABASE_URL", None),
-                anon_key: reader.key("SUPABASE_ANON_KEY"),
-                jwt_secret: reader.text("SUPABASE_JWT_SECRET"),
+                url,
+                anon_key: reader.anon_key(),
+                // There, the platform reserves all names with its prefix.
+                jwt_secret: reader.text(if is_edge { "JWT_SECRET" } else { "SUPABASE_JWT_SECRET" }),
+                jwks: reader.jwks(),
             },
             model_api: ModelApi {
                 base_url: reader.url("OPENROUTER_BASE_URL", Some(DEFAULT_BASE_URL)),
                 api_key: reader.key("OPENROUTER_API_KEY"),
                 allowed_models: reader.models(),
                 fallback: reader.switch("AI_FALLBACK"),
-                timeout_ms: reader.number("AI_TIMEOUT_MS", 1000, 600_000, 60_000, "must be 1000 to 600000"),
+                timeout_ms: reader.number(
+                    "AI_TIMEOUT_MS",
+                    1000,
+                    timeout.max,
+                    timeout.default,
+                    timeout.expected,
+                ),
                 idle_timeout_ms: reader.number(
                     "AI_IDLE_TIMEOUT_MS",
                     100,
@@ -200,16 +321,9 @@ impl Config {
             allow_anonymous_users: reader.switch("ALLOW_ANONYMOUS_USERS"),
             log_level: reader.log_level(),
         };
-        if reader.errors.is_empty() { Ok(config) } else { Err(reader.errors) }
+        if self.errors.is_empty() { Ok(config) } else { Err(self.errors) }
     }
-}
 
-struct Reader<V> {
-    variable: V,
-    errors: Vec<ConfigError>,
-}
-
-impl<V: Fn(&str) -> Option<String>> Reader<V> {
     fn reject(&mut self, variable: &'static str, expected: &'static str) {
         self.errors.push(ConfigError { variable, expected });
     }
@@ -223,10 +337,72 @@ impl<V: Fn(&str) -> Option<String>> Reader<V> {
     /// Reads a value that is sent in a header.
     fn key(&mut self, variable: &'static str) -> String {
         let key = self.required(variable);
-        if !key.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ') {
+        if !fits_into_a_header(&key) {
             self.reject(variable, "must be one line of ASCII characters");
         }
         key
+    }
+
+    /// Reads the project's key: the default publishable key where the platform provides one, else the anon key.
+    fn anon_key(&mut self) -> String {
+        const VARIABLE: &str = "SUPABASE_PUBLISHABLE_KEYS";
+        match self.text(VARIABLE).map(|text| default_key(&text)) {
+            Some(Ok(Some(key))) => return key,
+            Some(Err(NotValid)) => {
+                self.reject(VARIABLE, KEYS_EXPECTED);
+                return String::new();
+            }
+            None | Some(Ok(None)) => {}
+        }
+        self.key("SUPABASE_ANON_KEY")
+    }
+
+    fn jwks(&mut self) -> Option<String> {
+        const VARIABLE: &str = "SUPABASE_JWKS";
+        match key_set(self.text(VARIABLE)?) {
+            Ok(document) => Some(document),
+            Err(NotValid) => {
+                self.reject(VARIABLE, JWKS_EXPECTED);
+                None
+            }
+        }
+    }
+
+    fn user_state_key(&mut self) -> String {
+        const VARIABLE: &str = "USER_STATE_KEY";
+        let key = self.text(VARIABLE).unwrap_or_default();
+        if !USER_STATE_KEY_CHARS.contains(&key.len()) || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+            self.reject(VARIABLE, USER_STATE_KEY_EXPECTED);
+        }
+        key
+    }
+
+    /// Reads the service's own URL; that of the function on Supabase Edge by default.
+    fn public_url(&mut self, supabase_url: &str) -> Option<String> {
+        const VARIABLE: &str = "PUBLIC_URL";
+        let Some(text) = self.text(VARIABLE) else {
+            let is_edge = self.platform == Platform::SupabaseEdge;
+            return is_edge.then(|| [supabase_url, FUNCTION_PATH].concat());
+        };
+        let text = text.trim_end_matches('/').to_owned();
+        // The URL is sent in a header, and is a part of JSON documents.
+        let is_plain = text.bytes().all(|byte| byte.is_ascii_graphic() && !br#""\<>"#.contains(&byte));
+        let path = path_of(&text);
+        let first = path.split('/').nth(1).unwrap_or_default();
+        if !is_url(&text) || !is_plain || path.contains("//") || ROUTES.contains(&first) {
+            self.reject(VARIABLE, PUBLIC_URL_EXPECTED);
+        }
+        Some(text)
+    }
+
+    fn timeout_limits(&mut self) -> TimeoutLimits {
+        match self.platform {
+            Platform::Cloudflare => TimeoutLimits::CLOUDFLARE,
+            Platform::SupabaseEdge => {
+                let is_paid = self.one_of("EDGE_PLAN", ["free", "paid"], "must be free or paid");
+                if is_paid { TimeoutLimits::PAID } else { TimeoutLimits::FREE }
+            }
+        }
     }
 
     fn required(&mut self, variable: &'static str) -> String {
@@ -239,14 +415,15 @@ impl<V: Fn(&str) -> Option<String>> Reader<V> {
     /// Reads the secret, or derives it from an API key of sufficient length.
     fn secret(&mut self) -> String {
         const VARIABLE: &str = "SERVICE_SECRET";
+        let texts = SecretTexts::of(self.platform);
         let is_long = |secret: &String| secret.chars().count() >= SECRET_CHARS_MIN;
         match (self.text(VARIABLE), self.text("OPENROUTER_API_KEY")) {
             (Some(secret), _) if is_long(&secret) => return secret,
-            (Some(_), _) => self.reject(VARIABLE, SECRET_EXPECTED),
+            (Some(_), _) => self.reject(VARIABLE, texts.expected),
             (None, Some(api_key)) if is_long(&api_key) => {
                 return hex(&keyed_hash(&api_key, &[SECRET_LABEL]));
             }
-            (None, Some(_)) => self.reject(VARIABLE, SECRET_MISSING),
+            (None, Some(_)) => self.reject(VARIABLE, texts.missing),
             // The missing API key is reported already.
             (None, None) => {}
         }
@@ -259,9 +436,7 @@ impl<V: Fn(&str) -> Option<String>> Reader<V> {
             return String::new();
         };
         let text = text.trim_end_matches('/').to_owned();
-        let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
-        if rest.is_none_or(|host| host.is_empty() || host.starts_with('/') || host.contains([' ', '?', '#']))
-        {
+        if !is_url(&text) {
             self.reject(variable, URL_EXPECTED);
         }
         text
@@ -367,6 +542,67 @@ impl<V: Fn(&str) -> Option<String>> Reader<V> {
     }
 }
 
+/// A variable's value is not valid.
+struct NotValid;
+
+/// Whether the text can be the value of a header.
+fn fits_into_a_header(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ')
+}
+
+fn is_url(text: &str) -> bool {
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    rest.is_some_and(|host| !host.is_empty() && !host.starts_with('/') && !host.contains([' ', '?', '#']))
+}
+
+/// `https://host/base` → `/base`; empty for an origin.
+fn path_of(url: &str) -> &str {
+    let (_, rest) = url.split_once("://").unwrap_or(("", url));
+    rest.find('/').and_then(|at| rest.get(at..)).unwrap_or_default()
+}
+
+/// The default key of `{"default":"sb_publishable_…"}`; `None` where the project has none.
+fn default_key(text: &str) -> Result<Option<String>, NotValid> {
+    let mut default = Value::Missing;
+    for_each_member(text, &mut |name, value| {
+        if name == b"default" {
+            default = value;
+        }
+    })?;
+    match default {
+        Value::Missing | Value::Bare(b"null") => Ok(None),
+        value => {
+            let key = value.as_str().map(bare).filter(|key| !key.is_empty() && fits_into_a_header(key));
+            key.map(|key| Some(key.to_owned())).ok_or(NotValid)
+        }
+    }
+}
+
+/// A key set as an object with the list `keys`. Supabase's own library also reads the list alone.
+fn key_set(text: String) -> Result<String, NotValid> {
+    if text.starts_with('[') {
+        serde_json::from_str::<IgnoredAny>(&text).map_err(|_| NotValid)?;
+        return Ok(["{\"keys\":", &text, "}"].concat());
+    }
+    let mut lists = 0_u32;
+    for_each_member(&text, &mut |name, value| {
+        let is_list = name == b"keys" && matches!(value, Value::List(_));
+        lists = lists.saturating_add(u32::from(is_list));
+    })?;
+    if lists == 1 { Ok(text) } else { Err(NotValid) }
+}
+
+/// Reads the members of a JSON object.
+fn for_each_member<'a>(text: &'a str, on: &mut dyn FnMut(&'a [u8], Value<'a>)) -> Result<(), NotValid> {
+    // The cursor alone accepts what careless servers send.
+    serde_json::from_str::<IgnoredAny>(text).map_err(|_| NotValid)?;
+    if !text.starts_with('{') {
+        return Err(NotValid);
+    }
+    Cursor::new(text.as_bytes()).object(&mut |name, cursor| on(name, cursor.value()));
+    Ok(())
+}
+
 /// Schemes whose documents have no origin: browsers send `null` for them, or no header.
 const WITHOUT_ORIGIN: &[&str] = &["about", "blob", "data", "file", "javascript", "vbscript", "view-source"];
 
@@ -409,14 +645,31 @@ mod tests {
     /// The shortest key from which the secret is derived.
     const API_KEY: &str = "sk-or-v1-0123456789abcdef0123456";
 
+    /// The shortest key.
+    const STATE_KEY: &str = "0123456789abcdef0123456789abcde!";
+
     fn read(more: &[(&str, &str)]) -> Result<Config, Vec<ConfigError>> {
-        Config::read(|name| {
+        read_on(Platform::Cloudflare, more)
+    }
+
+    /// Reads the settings of a Supabase Edge Function with a key of the user state.
+    fn read_edge(more: &[(&str, &str)]) -> Result<Config, Vec<ConfigError>> {
+        read_on(Platform::SupabaseEdge, &[more, &[("USER_STATE_KEY", STATE_KEY)]].concat())
+    }
+
+    fn read_on(platform: Platform, more: &[(&str, &str)]) -> Result<Config, Vec<ConfigError>> {
+        Config::read(platform, |name| {
             more.iter().chain(LEAST).find(|(known, _)| *known == name).map(|(_, text)| (*text).to_owned())
         })
     }
 
     fn is_rejected(variable: &'static str, text: &str) -> bool {
-        read(&[(variable, text)]).is_err_and(|errors| errors.iter().all(|error| error.variable == variable))
+        names_alone(variable, read(&[(variable, text)]))
+    }
+
+    /// Whether there are errors, all of them of that variable.
+    fn names_alone(variable: &str, read: Result<Config, Vec<ConfigError>>) -> bool {
+        read.is_err_and(|errors| errors.iter().all(|error| error.variable == variable))
     }
 
     #[test]
@@ -434,9 +687,18 @@ mod tests {
 
     #[test]
     fn all_missing_variables_are_reported_at_once() {
-        let errors = Config::read(|_| None).expect_err("nothing is set");
-        let variables: Vec<_> = errors.iter().map(|error| error.variable).collect();
-        assert_eq!(variables, ["SUPABASE_URL", "SUPABASE_ANON_KEY", "OPENROUTER_API_KEY"]);
+        let missing = |platform| -> Vec<_> {
+            let errors = Config::read(platform, |_| None).expect_err("nothing is set");
+            errors.iter().map(|error| error.variable).collect()
+        };
+        assert_eq!(
+            missing(Platform::Cloudflare),
+            ["SUPABASE_URL", "SUPABASE_ANON_KEY", "OPENROUTER_API_KEY"]
+        );
+        assert_eq!(
+            missing(Platform::SupabaseEdge),
+            ["SUPABASE_URL", "USER_STATE_KEY", "SUPABASE_ANON_KEY", "OPENROUTER_API_KEY"]
+        );
     }
 
     #[test]
@@ -447,6 +709,56 @@ mod tests {
                 &["project.supabase.co", "https://", "ftp://a", "https://a b", "https://a?b"][..],
             ),
             ("OPENROUTER_BASE_URL", &["openrouter.ai"]),
+            (
+                "PUBLIC_URL",
+                &[
+                    "cards.example",
+                    "/functions/v1/flashcards",
+                    "https://",
+                    "https:///base",
+                    "https://a?b",
+                    "https://a/b#c",
+                    "https://a/b c",
+                    "https://a/b\"c",
+                    "https://a/b\\c",
+                    "https://a/ü",
+                    "https://a//b",
+                    "https://a/ai-sessions",
+                    "https://a/docs/b",
+                ],
+            ),
+            (
+                "SUPABASE_PUBLISHABLE_KEYS",
+                &[
+                    "sb_publishable_1",
+                    "\"sb_publishable_1\"",
+                    "[\"sb_publishable_1\"]",
+                    "{\"default\":\"sb_publishable_1\"",
+                    "{\"default\":1}",
+                    "{\"default\":\"\"}",
+                    "{\"default\":{}}",
+                    "{\"default\":\"sb\u{fc}\"}",
+                    "{\"default\":\"a\\nb\"}",
+                    "{\"default\":NaN}",
+                    "null",
+                ],
+            ),
+            (
+                "SUPABASE_JWKS",
+                &[
+                    "https://a/jwks.json",
+                    "{}",
+                    "{\"keys\":null}",
+                    "{\"keys\":{}}",
+                    "{\"keys\":[}",
+                    "{\"keys\":[]",
+                    "{\"keys\":[],\"keys\":[]}",
+                    "[",
+                    "[{]",
+                    "null",
+                    "\"a\"",
+                ],
+            ),
             (
                 "SERVICE_SECRET",
                 &["secret", "0123456789abcdef0123456789abcde", " 0123456789abcdef0123456789abcde\n"],
@@ -540,6 +852,155 @@ mod tests {
             assert_eq!(error.variable, "SERVICE_SECRET");
             assert!(error.expected.contains("OPENROUTER_API_KEY") && error.expected.contains("openssl rand"));
         }
+    }
+
+    #[test]
+    fn the_error_of_a_secret_has_the_command_of_the_platform() {
+        for (platform, command, other) in [
+            (Platform::Cloudflare, "`wrangler secret put SERVICE_SECRET`", "supabase"),
+            (Platform::SupabaseEdge, "`supabase secrets set SERVICE_SECRET=", "wrangler"),
+        ] {
+            for more in [("SERVICE_SECRET", "short"), ("OPENROUTER_API_KEY", "ollama")] {
+                let errors =
+                    read_on(platform, &[more, ("USER_STATE_KEY", STATE_KEY)]).expect_err("it is weak");
+                let [error] = errors.as_slice() else { panic!("{errors:?}") };
+                assert_eq!(error.variable, "SERVICE_SECRET");
+                assert!(error.expected.contains(command), "{}", error.expected);
+                assert!(!error.expected.contains(other), "{}", error.expected);
+            }
+        }
+    }
+
+    #[test]
+    fn the_public_url_has_a_base_path() {
+        for (text, url, base) in [
+            (
+                "https://cards.example/functions/v1/flashcards/\n",
+                "https://cards.example/functions/v1/flashcards",
+                "/functions/v1/flashcards",
+            ),
+            ("http://127.0.0.1:8787/base", "http://127.0.0.1:8787/base", "/base"),
+            ("https://cards.example//", "https://cards.example", ""),
+            ("https://cards.example/docs-and-more", "https://cards.example/docs-and-more", "/docs-and-more"),
+        ] {
+            for read in [read, read_edge] {
+                let config = read(&[("PUBLIC_URL", text)]).expect("it is a URL");
+                assert_eq!((config.public_url.as_deref(), config.base_path()), (Some(url), base));
+            }
+        }
+        let config = read(&[]).expect("the least is enough");
+        assert_eq!((config.public_url.as_deref(), config.base_path()), (None, ""));
+        let config = read_edge(&[]).expect("the least is enough");
+        assert_eq!(config.public_url.as_deref(), Some("https://project.supabase.co/functions/v1/flashcards"));
+        assert_eq!(config.base_path(), "/functions/v1/flashcards");
+    }
+
+    #[test]
+    fn the_key_of_the_user_state_has_32_to_512_visible_characters() {
+        let read = |key: &str| {
+            let read = read_on(Platform::SupabaseEdge, &[("USER_STATE_KEY", key)]);
+            read.map(|config| config.user_state_key)
+        };
+        for key in [STATE_KEY.to_owned(), "~".repeat(512)] {
+            assert_eq!(read(&key), Ok(Some(key.clone())));
+            assert_eq!(read(&[&key, "\n"].concat()), Ok(Some(key)));
+        }
+        let with_space = STATE_KEY.replace('!', " 1");
+        for key in [
+            "",
+            " ",
+            &"a".repeat(31),
+            &"a".repeat(513),
+            &with_space,
+            &"\u{e9}".repeat(32),
+            &"a\u{7f}".repeat(20),
+        ] {
+            let errors = read(key).expect_err("it is no key");
+            let [error] = errors.as_slice() else { panic!("{errors:?}") };
+            assert_eq!(error.variable, "USER_STATE_KEY");
+            assert!(error.expected.contains("ai_sessions.set_service_key"));
+        }
+    }
+
+    #[test]
+    fn variables_of_supabase_edge_are_not_read_on_cloudflare() {
+        let edge = [("USER_STATE_KEY", "short"), ("JWT_SECRET", "s"), ("EDGE_PLAN", "x")];
+        assert_eq!(read(&edge), read(&[]));
+        assert_eq!(read(&[]).map(|config| config.user_state_key), Ok(None));
+    }
+
+    #[test]
+    fn the_shared_secret_has_another_name_on_supabase_edge() {
+        let both = [("SUPABASE_JWT_SECRET", "one"), ("JWT_SECRET", "two")];
+        let secret = |config: Config| config.supabase.jwt_secret;
+        assert_eq!(read(&both).map(secret), Ok(Some("one".to_owned())));
+        assert_eq!(read_edge(&both).map(secret), Ok(Some("two".to_owned())));
+        assert_eq!(read_edge(&[("SUPABASE_JWT_SECRET", "one")]).map(secret), Ok(None));
+    }
+
+    #[test]
+    fn the_life_of_an_isolate_bounds_the_timeout() {
+        let timeout_ms = |more: &[(&str, &str)]| read_edge(more).map(|config| config.model_api.timeout_ms);
+        assert_eq!(timeout_ms(&[]), Ok(55_000));
+        assert_eq!(timeout_ms(&[("EDGE_PLAN", "paid")]), Ok(55_000));
+        assert_eq!(read(&[]).map(|config| config.model_api.timeout_ms), Ok(60_000));
+        assert_eq!(
+            read(&[("AI_TIMEOUT_MS", "600000")]).map(|config| config.model_api.timeout_ms),
+            Ok(600_000)
+        );
+        for (plan, max_ms, rest) in [("free", 55_000, "75 s"), ("paid", 180_000, "200 s")] {
+            let with = |timeout_ms: u64| {
+                read_edge(&[("EDGE_PLAN", plan), ("AI_TIMEOUT_MS", &timeout_ms.to_string())])
+                    .map(|config| config.model_api.timeout_ms)
+            };
+            assert_eq!((with(1000), with(max_ms)), (Ok(1000), Ok(max_ms)));
+            for timeout_ms in [999, max_ms + 1] {
+                let errors = with(timeout_ms).expect_err("it is outside the limits");
+                let [error] = errors.as_slice() else { panic!("{errors:?}") };
+                assert_eq!(error.variable, "AI_TIMEOUT_MS");
+                assert!(error.expected.contains(rest) && error.expected.contains(&max_ms.to_string()));
+            }
+        }
+        for plan in ["pro", "Free", "1"] {
+            assert!(names_alone("EDGE_PLAN", read_edge(&[("EDGE_PLAN", plan)])), "{plan}");
+        }
+    }
+
+    #[test]
+    fn a_publishable_key_precedes_the_anon_key() {
+        let key = |text: &str| {
+            let read = [read, read_edge].map(|read| read(&[("SUPABASE_PUBLISHABLE_KEYS", text)]));
+            read.map(|read| read.map(|config| config.supabase.anon_key))
+        };
+        let both = |key: &str| [Ok(key.to_owned()), Ok(key.to_owned())];
+        assert_eq!(
+            key(r#"{"web":"sb_publishable_2","default":"sb_publishable_1"}"#),
+            both("sb_publishable_1")
+        );
+        assert_eq!(key(" {\"default\" : \"sb_publishable_1 \"}\n"), both("sb_publishable_1"));
+        for without in ["", "{}", r#"{"default":null}"#, r#"{"web":"sb_publishable_2"}"#] {
+            assert_eq!(key(without), both("anon"), "{without}");
+        }
+        let keys = ("SUPABASE_PUBLISHABLE_KEYS", r#"{"default":"sb_publishable_1"}"#);
+        assert!(read(&[keys, ("SUPABASE_ANON_KEY", "")]).is_ok(), "the anon key is not required beside it");
+        assert!(names_alone(
+            "SUPABASE_ANON_KEY",
+            read(&[("SUPABASE_PUBLISHABLE_KEYS", "{}"), ("SUPABASE_ANON_KEY", "")])
+        ));
+    }
+
+    #[test]
+    fn a_key_set_is_an_object_or_a_list() {
+        let jwks = |text: &str| read(&[("SUPABASE_JWKS", text)]).map(|config| config.supabase.jwks);
+        for (text, expected) in [
+            (r#"{"keys":[{"kid":"a"}],"more":{}}"#, r#"{"keys":[{"kid":"a"}],"more":{}}"#),
+            ("{\"keys\":[]}\n", "{\"keys\":[]}"),
+            (r#"[{"kid":"a"}]"#, r#"{"keys":[{"kid":"a"}]}"#),
+            ("[]", "{\"keys\":[]}"),
+        ] {
+            assert_eq!(jwks(text), Ok(Some(expected.to_owned())));
+        }
+        assert_eq!(jwks(" "), Ok(None));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use js_sys::{JSON, Reflect};
 use wasm_bindgen::JsValue;
 use worker::{Delay, Env};
 
-use crate::config::Config;
+use crate::config::{Config, Platform};
 use crate::ports::Timer;
 use crate::web::{Settings, WebHost};
 
@@ -19,7 +19,8 @@ thread_local! {
 /// Reads the settings, once in an isolate's life: a new deployment gets new isolates.
 pub(super) fn settings(env: &Env) -> Settings {
     let read = || {
-        let config = Config::read(|name| text_of(&Reflect::get(env, &name.into()).ok()?));
+        let config =
+            Config::read(Platform::Cloudflare, |name| text_of(&Reflect::get(env, &name.into()).ok()?));
         Rc::new(config.map(Rc::new))
     };
     SETTINGS.with(|cell| Rc::clone(cell.get_or_init(read)))

@@ -35,7 +35,7 @@ const PURE_FILES: &[&str] = &[
 fn allowed(module: &str) -> Option<Vec<&'static str>> {
     let layers: &[&[&'static str]] = match module {
         // The settings are of the stages' own types.
-        "config" => &[&["keyed_hash", "quota"]],
+        "config" => &[&["json", "keyed_hash", "quota"]],
         "http" => &[&["config", "json", "quota"]],
         "ids" | "json" | "keyed_hash" => &[],
         "readiness" => &[&["http"]],

@@ -22,7 +22,12 @@ fn not_yet_valid() -> Reply {
 }
 
 fn supabase() -> Supabase {
-    Supabase { url: "https://p.supabase.co".to_owned(), anon_key: "anon".to_owned(), jwt_secret: None }
+    Supabase {
+        url: "https://p.supabase.co".to_owned(),
+        anon_key: "anon".to_owned(),
+        jwt_secret: None,
+        jwks: None,
+    }
 }
 
 /// Opens a session while the model call runs until `model_ends_ms`.

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use ai_sessions::config::VARIABLES;
+use ai_sessions::config::{Config, Platform, VARIABLES};
 use ai_sessions::edge::routes::TABLE;
 use ai_sessions::http::problem::Code;
 
@@ -64,39 +64,67 @@ fn cell(row: &[String], index: usize) -> String {
     row.get(index).cloned().unwrap_or_default()
 }
 
+/// The chapter of all variables, and the one of those that differ on Supabase Edge Functions.
+const VARIABLE_CHAPTERS: [&str; 2] = ["## Variables", "## On Supabase Edge Functions"];
+
+/// The name and the default of each variable of a chapter.
+fn variables(chapter_name: &str) -> Vec<(String, String)> {
+    let rows = rows(&chapter("docs/configuration.md", chapter_name));
+    rows.iter().map(|row| (cell(row, 0), cell(row, 1))).collect()
+}
+
 #[test]
 fn every_variable_is_in_the_table_and_no_other() {
-    let documented: Vec<String> =
-        rows(&chapter("docs/configuration.md", "## Variables")).iter().map(|row| cell(row, 0)).collect();
+    let [on_both, on_edge] = VARIABLE_CHAPTERS.map(variables);
+    let others = on_edge.iter().filter(|(name, _)| !on_both.iter().any(|(known, _)| known == name));
+    let documented: Vec<&str> = on_both.iter().chain(others).map(|(name, _)| name.as_str()).collect();
     assert_eq!(documented, VARIABLES);
 }
 
 #[test]
 fn every_default_in_the_table_is_true() {
-    use ai_sessions::config::Config;
     let api_key = "b".repeat(32);
     let least = [
         ("SUPABASE_URL", "https://a.example"),
         ("SUPABASE_ANON_KEY", "a"),
         ("OPENROUTER_API_KEY", api_key.as_str()),
+        ("USER_STATE_KEY", api_key.as_str()),
     ];
-    let with = |more: &[(String, String)]| {
+    let with = |platform, more: &[(String, String)]| {
         let set = more.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         let set: Vec<(&str, &str)> = set.chain(least).collect();
-        Config::read(|name| {
+        Config::read(platform, |name| {
             set.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
         })
     };
-    let defaults: Vec<(String, String)> = rows(&chapter("docs/configuration.md", "## Variables"))
-        .iter()
-        .map(|row| (cell(row, 0), cell(row, 1)))
-        .filter(|(_, default)| {
+    let defaults = |chapter_name| -> Vec<(String, String)> {
+        let documented = variables(chapter_name).into_iter().filter(|(_, default)| {
             !["required", "none", "derived", "four small models"].contains(&default.as_str())
-        })
-        .collect();
-    assert!(defaults.len() > 8, "the table was not read");
-    assert_eq!(with(&defaults), with(&[]), "the documented defaults and those of the code");
-    assert_eq!(with(&[]).expect("the least is enough").model_api.allowed_models.len(), 4);
+        });
+        documented
+            .map(|(name, default)| (name, default.replace("${SUPABASE_URL}", "https://a.example")))
+            .collect()
+    };
+    let [on_both, on_edge] = VARIABLE_CHAPTERS.map(defaults);
+    assert!(on_both.len() > 8 && on_edge.len() > 2, "the tables were not read");
+    let on_edge = [on_edge, on_both.clone()].concat();
+    for (platform, defaults) in [(Platform::Cloudflare, on_both), (Platform::SupabaseEdge, on_edge)] {
+        let read = with(platform, &[]);
+        assert_eq!(with(platform, &defaults), read, "the documented defaults and those of the code");
+        assert_eq!(read.expect("the least is enough").model_api.allowed_models.len(), 4);
+    }
+}
+
+#[test]
+fn a_base_path_that_begins_with_a_route_is_refused() {
+    for (_, pattern, _) in TABLE {
+        let public_url = ["https://a.example", pattern].concat();
+        let read = Config::read(Platform::Cloudflare, |name| {
+            Some(if name == "PUBLIC_URL" { public_url.clone() } else { String::new() })
+        });
+        let errors = read.expect_err("nothing else is set");
+        assert!(errors.iter().any(|error| error.variable == "PUBLIC_URL"), "{pattern}");
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@
 use ai_sessions::auth::bearer::BearerToken;
 use ai_sessions::auth::jwk::read_key_set;
 use ai_sessions::auth::{Refused, User};
-use ai_sessions::config::Config;
+use ai_sessions::config::{Config, Platform};
 use ai_sessions::edge::authenticate::authenticate;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -118,7 +118,7 @@ fn published(kid: &str) -> String {
 }
 
 pub(crate) fn config(with_the_secret: bool) -> Config {
-    Config::read(|name| {
+    Config::read(Platform::Cloudflare, |name| {
         let value = match name {
             "SUPABASE_URL" => SUPABASE_URL,
             "SUPABASE_ANON_KEY" => ANON_KEY,

@@ -12,7 +12,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use ai_sessions::config::{AllowedOrigins, Config, LogLevel};
+use ai_sessions::config::{AllowedOrigins, Config, LogLevel, Platform};
 use ai_sessions::edge::documents::{Check, Health, Model, Models, Ready, Sessions};
 use ai_sessions::edge::endpoints::docs::docs;
 use ai_sessions::edge::endpoints::openapi::openapi;
@@ -376,7 +376,7 @@ fn every_limit_is_that_of_the_code() {
 }
 
 fn config() -> Config {
-    let config = Config::read(|name| {
+    let config = Config::read(Platform::Cloudflare, |name| {
         ["SUPABASE_URL", "SUPABASE_ANON_KEY", "OPENROUTER_API_KEY"]
             .contains(&name)
             .then(|| "https://a.example/of/32/characters".to_owned())

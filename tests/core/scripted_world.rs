@@ -17,7 +17,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use ai_sessions::config::{Config, ConfigError, LogLevel};
+use ai_sessions::config::{Config, ConfigError, LogLevel, Platform};
 use ai_sessions::edge::events::write_events;
 use ai_sessions::edge::execute::{Received, UserObjectError, UserObjects};
 use ai_sessions::edge::handle::handle;
@@ -486,7 +486,7 @@ impl World {
 
     /// A world with these variables.
     pub(crate) fn with(mode: Mode, variables: &[(&str, &str)]) -> Self {
-        let config = Config::read(|name| {
+        let config = Config::read(Platform::Cloudflare, |name| {
             let set = variables.iter().find(|(known, _)| *known == name).map(|(_, value)| *value);
             let value = set.or(match name {
                 "SUPABASE_URL" => Some(SUPABASE_URL),

@@ -15,7 +15,12 @@ use crate::scripted_host::{Reply, ScriptedHost};
 const SESSION: Uuid = Uuid::from_u128(7);
 
 fn supabase() -> Supabase {
-    Supabase { url: "https://project.example".to_owned(), anon_key: "anon".to_owned(), jwt_secret: None }
+    Supabase {
+        url: "https://project.example".to_owned(),
+        anon_key: "anon".to_owned(),
+        jwt_secret: None,
+        jwks: None,
+    }
 }
 
 fn credentials() -> Credentials {
