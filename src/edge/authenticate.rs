@@ -8,7 +8,7 @@ use crate::auth::token::UnverifiedToken;
 use crate::auth::{Refused, User};
 use crate::config::Config;
 use crate::ports::{Background, Clock, Fetch, IsolateMemory, SharedCache, Timer, VerifyKey, VerifySignature};
-use crate::supabase::keys;
+use crate::supabase::keys::{self, DatedKeys};
 
 /// Everything that authentication needs of its host.
 pub trait AuthHost:
@@ -21,7 +21,7 @@ impl<H: Fetch + Timer + Clock + SharedCache + VerifySignature + IsolateMemory + 
 }
 
 /// Verifies the caller. The signature is checked first; the claims of an unverified token only decide which key checks it.
-/// `origin` is the service's own.
+/// `origin` is that of the request.
 ///
 /// # Errors
 /// [`Refused`].
@@ -70,11 +70,17 @@ async fn find_verifier(
     token: &UnverifiedToken<'_>,
 ) -> Result<Verifier, Refused> {
     let (key_id, algorithm) = (token.key_id(), token.algorithm());
-    if key_id.is_some()
-        && host.with_memory(|memory| memory.keys.is_cold())
-        && let Some(known) = keys::from_cache(host, &config.supabase, origin).await
-    {
-        host.with_memory(|memory| memory.keys.store(known.keys, known.fetched_ms));
+    if key_id.is_some() && host.with_memory(|memory| memory.keys.is_cold()) {
+        // The platform provides its current keys to a new isolate, so they are as new as fetched ones.
+        let configured =
+            keys::configured(&config.supabase).map(|keys| DatedKeys { keys, fetched_ms: host.now_ms() });
+        let known = match configured {
+            Some(configured) => Some(configured),
+            None => keys::from_cache(host, &config.supabase, origin).await,
+        };
+        if let Some(known) = known {
+            host.with_memory(|memory| memory.keys.store(known.keys, known.fetched_ms));
+        }
     }
     loop {
         match host.with_memory(|memory| memory.keys.look_up(key_id, algorithm, host.now_ms())) {

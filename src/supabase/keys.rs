@@ -1,4 +1,4 @@
-//! The key set of the sign-in service, from `{SUPABASE_URL}/auth/v1/.well-known/jwks.json` or a cache of it.
+//! The key set of the sign-in service, from `{SUPABASE_URL}/auth/v1/.well-known/jwks.json`, a cache of it, or the settings.
 
 use uuid::Uuid;
 
@@ -41,7 +41,13 @@ fn read(supabase: &Supabase, document: &[u8], fetched_ms: u64) -> Option<DatedKe
     (!keys.is_empty() || supabase.jwt_secret.is_some()).then_some(DatedKeys { keys, fetched_ms })
 }
 
-/// Returns the cache URL of the key set: on the service's own host (`origin`) but no route, so that it never contains another
+/// Returns the keys that the deployment's settings have; `None` without a usable one.
+#[must_use]
+pub fn configured(supabase: &Supabase) -> Option<Vec<PublicKey>> {
+    read_key_set(supabase.jwks.as_deref()?.as_bytes()).filter(|keys| !keys.is_empty())
+}
+
+/// Returns the cache URL of the key set: on the host that the request was sent to (`origin`) but no route, so that it never contains another
 /// response. It names the project, because deployments of several projects may share a host.
 fn cache_url(supabase: &Supabase, origin: &str) -> String {
     let project = Uuid::new_v5(&Uuid::NAMESPACE_URL, url(supabase).as_bytes());

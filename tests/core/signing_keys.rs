@@ -8,6 +8,7 @@ use std::pin::pin;
 use ai_sessions::auth::Refused;
 use ai_sessions::auth::bearer::BearerToken;
 use ai_sessions::auth::key_cache::{COOL_DOWN_MS, FRESH_MS, STALE_MS};
+use ai_sessions::config::Config;
 use ai_sessions::edge::authenticate::authenticate;
 use ai_sessions::ports::Clock as _;
 use futures_util::future::{join_all, select};
@@ -268,6 +269,91 @@ fn a_rejected_token_is_not_cached() {
     let forged = [&good[..good.len() - 2], if good.ends_with("AA") { "BB" } else { "AA" }].concat();
     assert!(authenticate_with(&host, &config, Some(&good)).is_ok());
     assert_eq!(authenticate_with(&host, &config, Some(&forged)), Err(Refused::Invalid));
+}
+
+/// The settings of a platform that provides this key set.
+fn configured(document: &str) -> Config {
+    let mut config = config(false);
+    config.supabase.jwks = Some(document.to_owned());
+    config
+}
+
+/// Authenticates a token with these settings, and runs its background work to the end.
+fn send_with(host: &ScriptedHost, config: &Config, header: &str) -> Result<(), Refused> {
+    let outcome = authenticate_with(host, config, Some(header)).map(|_| ());
+    host.run_background();
+    outcome
+}
+
+#[test]
+fn keys_of_the_settings_are_used_without_a_fetch() {
+    let config = configured(&key_set(&["a"]));
+    let host = host_at(NOW_MS);
+    host.always(JWKS, Reply::unreachable());
+    for age_ms in [0, FRESH_MS] {
+        host.set_now_ms(NOW_MS + age_ms);
+        assert_eq!(send_with(&host, &config, &genuine_until("a", NOW_MS / 1000 + 7200 + age_ms)), Ok(()));
+    }
+    assert_eq!((fetches(&host), host.cached_urls().len()), (0, 0));
+    host.replace_isolate();
+    assert_eq!(send_with(&host, &config, &genuine("a")), Ok(()));
+    assert_eq!(fetches(&host), 0);
+}
+
+#[test]
+fn a_key_that_the_settings_lack_is_fetched_once_in_thirty_seconds() {
+    let config = configured(&key_set(&["a"]));
+    let host = host_at(NOW_MS);
+    publish(&host, &["b", "a"]);
+    assert_eq!(send_with(&host, &config, &genuine("a")), Ok(()));
+    assert_eq!(send_with(&host, &config, &genuine("b")), Ok(()), "a rotation needs no new settings");
+    assert_eq!(fetches(&host), 1);
+    for number in 0..20 {
+        let unknown = genuine(&format!("unknown-{number}"));
+        assert_eq!(send_with(&host, &config, &unknown), Err(Refused::Invalid));
+    }
+    assert_eq!(fetches(&host), 1, "the fetch of the new key has started the cool-down");
+    host.set_now_ms(host.now_ms() + COOL_DOWN_MS);
+    assert_eq!(send_with(&host, &config, &genuine("unknown")), Err(Refused::Invalid));
+    assert_eq!(send_with(&host, &config, &genuine("unknown-again")), Err(Refused::Invalid));
+    assert_eq!(fetches(&host), 2);
+    assert_eq!(send_with(&host, &config, &genuine_until("a", NOW_MS / 1000 + 7000)), Ok(()));
+}
+
+#[test]
+fn keys_of_the_settings_survive_a_failed_fetch_of_another_key() {
+    let config = configured(&key_set(&["a"]));
+    for (what, answer) in no_keys() {
+        let host = host_at(NOW_MS);
+        host.always(JWKS, answer);
+        assert_eq!(send_with(&host, &config, &genuine("unknown")), Err(Refused::Invalid), "{what}");
+        assert_eq!(send_with(&host, &config, &genuine("a")), Ok(()), "{what}");
+    }
+}
+
+#[test]
+fn keys_of_the_settings_are_refreshed_like_fetched_ones() {
+    let config = configured(&key_set(&["a"]));
+    let host = host_at(NOW_MS);
+    publish(&host, &["b"]);
+    let sent = |after_ms: u64| {
+        host.set_now_ms(NOW_MS + after_ms);
+        send_with(&host, &config, &genuine_until("a", NOW_MS / 1000 + 7200 + after_ms))
+    };
+    assert_eq!(sent(0), Ok(()));
+    assert_eq!(sent(FRESH_MS + 1), Ok(()), "the refresh runs in the background");
+    assert_eq!(fetches(&host), 1);
+    assert_eq!(sent(FRESH_MS + 2), Err(Refused::Invalid), "its key has left the published set");
+}
+
+#[test]
+fn settings_without_a_usable_key_cause_a_fetch() {
+    for document in ["{\"keys\":[]}", r#"{"keys":[{"kty":"oct","kid":"a","k":"AA"},5]}"#] {
+        let host = host_at(NOW_MS);
+        publish(&host, &["a"]);
+        assert_eq!(send_with(&host, &configured(document), &genuine("a")), Ok(()));
+        assert_eq!(fetches(&host), 1, "{document}");
+    }
 }
 
 /// Authenticates a token again, and runs its background work to the end.
