@@ -72,7 +72,7 @@ function internal(request, env, error) {
   const request_id = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(sent) ? sent.toLowerCase() : uuidV7();
   console.error(JSON.stringify({ level: 'error', message: 'trap_guard', request_id, error: String(error?.name ?? 'trap') }));
   const problem = {
-    type: `${new URL(request.url).origin}/docs#internal`,
+    type: `${publicUrl(env) || new URL(request.url).origin}/docs#internal`,
     title: 'Something here is broken',
     status: 500,
     detail: 'the request was lost; try again',
@@ -93,6 +93,11 @@ function internal(request, env, error) {
   if (allowed.includes('*')) headers.set('access-control-allow-origin', '*');
   else if (origin !== null && allowed.includes(origin)) headers.set('access-control-allow-origin', origin);
   return new Response(JSON.stringify(problem), { status: 500, headers });
+}
+
+/** `PUBLIC_URL` as `config.rs` reads it; empty where it is not set. */
+function publicUrl(env) {
+  return String(env.PUBLIC_URL ?? '').trim().replace(/\/+$/, '');
 }
 
 /** RFC 9562, section 5.7. */

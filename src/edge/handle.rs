@@ -41,8 +41,11 @@ pub async fn handle<H: EdgeHost>(
     inbound: impl Inbound,
 ) -> Outgoing<H::Body> {
     let began_ms = host.now_ms();
+    let public_url = config.as_ref().ok().and_then(|config| config.public_url.as_deref());
+    let base_path = config.as_ref().map_or("", |config| config.base_path());
     let (origin, path) = split_url(inbound.url());
-    let (origin, path) = (origin.to_owned(), path.to_owned());
+    let origin = public_url.unwrap_or(origin).to_owned();
+    let path = without_base(path, base_path).to_owned();
     let request_id = request_id(inbound.header("x-request-id"), began_ms, host);
     let traceparent = inbound.header("traceparent").filter(|field| traceparent::is_valid(field));
     let page = inbound.header("origin");
@@ -66,6 +69,9 @@ pub async fn handle<H: EdgeHost>(
         ("total", Some(duration_ms)),
     ];
     let response = outgoing.response_mut();
+    for (_, value) in response.headers.iter_mut().filter(|(name, _)| *name == "location") {
+        value.insert_str(0, base_path);
+    }
     response.headers.push(("x-request-id", context.request_id.clone()));
     response.headers.extend(cors::headers(allowed, page.as_deref()));
     if let Some(timing) = cors::server_timing(&timing) {
@@ -110,7 +116,10 @@ async fn route<H: EdgeHost>(
     // Endpoints without authentication. All but the last work without a configuration.
     match (route, config) {
         (Route::Health, _) => return complete(health::health()),
-        (Route::Openapi, _) => return complete(openapi::openapi(host).boxed_local().await?),
+        (Route::Openapi, config) => {
+            let public_url = config.as_ref().ok().and_then(|config| config.public_url.as_deref());
+            return complete(openapi::openapi(host, public_url).boxed_local().await?);
+        }
         (Route::Docs, _) => return complete(docs::docs(host).boxed_local().await?),
         (Route::Ready, config) => return complete(ready::ready(host, config).boxed_local().await),
         (Route::Models, Ok(config)) => return complete(models::models(config)),
@@ -133,7 +142,8 @@ async fn authenticated<H: EdgeHost>(
     let header = request.inbound.header("authorization");
     let authenticated = async {
         let token = BearerToken::read(header.as_deref())?;
-        let user = authenticate(host, config, &request.context.origin, token).await?;
+        let (origin, _) = split_url(request.inbound.url());
+        let user = authenticate(host, config, origin, token).await?;
         Ok((user, Rc::from(token.as_str())))
     };
     let (user, token) = authenticated.await.map_err(Refused::to_problem)?;
@@ -170,6 +180,15 @@ fn method_not_allowed<B>(request: &Request<impl Inbound>, methods: &[&'static st
     let allow = [&methods.join(", "), ", OPTIONS"].concat();
     let response = problem.to_response(&request.context).with("allow", allow);
     Ok((Outgoing::Complete(response), LogFields { code: Some(problem.code), ..LogFields::default() }))
+}
+
+/// A path without the base path, unless a proxy has removed that already.
+fn without_base<'a>(path: &'a str, base_path: &str) -> &'a str {
+    match path.strip_prefix(base_path) {
+        Some(rest) if rest.starts_with('/') => rest,
+        Some("") => "/",
+        _ => path,
+    }
 }
 
 /// Logs the invalid variables; the caller receives only that some are.

@@ -34,7 +34,7 @@ pub struct Request<I> {
     pub inbound: I,
     /// The start of the request, in milliseconds since the Unix epoch.
     pub began_ms: u64,
-    /// The context of a problem document: the service's own origin and the request's id.
+    /// The context of a problem document: the service's own URL and the request's id.
     pub context: ProblemContext,
     /// W3C Trace Context, when the caller sent a valid one.
     pub traceparent: Option<Rc<str>>,

@@ -130,7 +130,7 @@ pub struct Problem {
 /// The context of a problem document.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ProblemContext {
-    /// The service's own origin (`https://host`), where `/docs` explains the codes.
+    /// The service's own URL, where `/docs` explains the codes: `PUBLIC_URL`, or the origin of the request (`https://host`).
     pub origin: String,
     /// `X-Request-Id` of the request.
     pub request_id: String,

@@ -46,7 +46,7 @@ pub struct ModelRequest<'a> {
     pub no_cache: bool,
     /// W3C Trace Context, forwarded.
     pub traceparent: Option<&'a str>,
-    /// The service's own origin; empty: not sent.
+    /// The service's own URL; empty: not sent.
     pub referer: &'a str,
 }
 

@@ -331,6 +331,85 @@ fn a_token_that_expires_before_the_read_is_reported_as_expired() {
     }
 }
 
+// The base path.
+
+const PUBLIC_URL: &str = "https://p.supabase.co/functions/v1/flashcards";
+const BASE_PATH: &str = "/functions/v1/flashcards";
+
+fn world_with_base_path() -> World {
+    World::with(Mode::Memory, &[("PUBLIC_URL", PUBLIC_URL)])
+}
+
+#[test]
+fn a_route_is_found_under_the_base_path_and_without_it() {
+    for (path, status) in [
+        ("/functions/v1/flashcards/health", 200),
+        ("/health", 200),
+        ("/functions/v1/flashcards/models", 200),
+        ("/functions/v1/flashcards", 404),
+        ("/functions/v1/flashcards/", 404),
+        ("/functions/v1/flashcardshealth", 404),
+        ("/functions/v1/flashcards//health", 404),
+        ("/functions/v1/flashcards/functions/v1/flashcards/health", 404),
+        ("/functions/v1/health", 404),
+        ("/flashcards/health", 404),
+        ("/Functions/v1/flashcards/health", 404),
+    ] {
+        let response = world_with_base_path().request(anonymous("GET", path));
+        assert_eq!(response.status, status, "{path}");
+    }
+    assert_eq!(world().request(anonymous("GET", "/functions/v1/flashcards/health")).status, 404);
+}
+
+#[test]
+fn the_location_of_a_session_has_the_base_path() {
+    let world = world_with_base_path();
+    for posted in [post(), post().respond_async(), post().stream()] {
+        let created = world.request(posted);
+        let location = created.header("location").expect("it has a Location").to_owned();
+        assert_eq!(location, format!("{BASE_PATH}/ai-sessions/{}", created.session()));
+        world.run_tasks();
+        let found = world.request(request("GET", &location));
+        assert_eq!(found.json()["id"], json!(created.session()));
+        let events = world.request(request("GET", &[&location, "/events"].concat()));
+        assert_eq!(events.header("location"), Some(location.as_str()));
+    }
+    let page = world.request(request("GET", &format!("{BASE_PATH}/ai-sessions?limit=2")));
+    let before = page.json()["next"].as_str().expect("there is another page").to_owned();
+    let rest = world.request(request("GET", &format!("{BASE_PATH}/ai-sessions?before={before}")));
+    assert_eq!(rest.json()["sessions"].as_array().map(Vec::len), Some(1));
+}
+
+#[test]
+fn a_problem_links_to_the_page_under_the_base_path() {
+    let world = world_with_base_path();
+    let not_found = world.request(anonymous("GET", "/functions/v1/flashcards/nothing"));
+    assert_eq!(not_found.json()["type"], [PUBLIC_URL, "/docs#not_found"].concat());
+    let id = Uuid::from_u128(9);
+    world.database().insert(id, row_written_past_the_service());
+    let failed = world.request(get_events(id));
+    let events = String::from_utf8_lossy(failed.bytes());
+    assert!(events.contains(&[PUBLIC_URL, "/docs#internal"].concat()), "{events}");
+}
+
+#[test]
+fn a_model_call_has_the_public_url_as_referer() {
+    let world = world_with_base_path();
+    world.request(post());
+    let requests = world.model_requests();
+    let referer =
+        requests.iter().flat_map(|request| &request.headers).find(|(name, _)| *name == "http-referer");
+    assert_eq!(referer.map(|(_, value)| value.as_str()), Some(PUBLIC_URL));
+}
+
+#[test]
+fn the_key_cache_is_on_the_host_of_the_request() {
+    let world = world_with_base_path();
+    world.request(request("GET", "/ai-sessions"));
+    let urls = world.host().cached_urls();
+    assert!(urls.iter().all(|url| url.starts_with(&[ORIGIN, "/.well-known/"].concat())), "{urls:?}");
+}
+
 // `POST /ai-sessions`.
 
 #[test]

@@ -87,7 +87,7 @@ fn the_documents_version_is_that_of_the_crate() {
 
 /// A deployment with these assets, or without any.
 struct Deployment {
-    assets: &'static [(&'static str, &'static str)],
+    assets: Vec<(&'static str, String)>,
     logged: RefCell<Vec<String>>,
 }
 
@@ -105,22 +105,39 @@ impl Log for Deployment {
     }
 }
 
-fn deployed(assets: &'static [(&'static str, &'static str)]) -> Deployment {
+fn deployed(assets: &[(&'static str, &str)]) -> Deployment {
+    let assets = assets.iter().map(|(name, text)| (*name, (*text).to_owned())).collect();
     Deployment { assets, logged: RefCell::default() }
 }
 
 #[test]
 fn the_two_documents_are_the_assets_of_the_deployment() {
     let host = deployed(&[("openapi.json", "{}"), ("docs.html", "<p>")]);
-    assert_eq!(block_on(openapi(&host)).map(|response| response.body), Ok(b"{}".to_vec()));
+    assert_eq!(block_on(openapi(&host, None)).map(|response| response.body), Ok(b"{}".to_vec()));
     assert_eq!(block_on(docs(&host)).map(|response| response.body), Ok(b"<p>".to_vec()));
     assert!(host.logged.borrow().is_empty());
 }
 
 #[test]
+fn the_server_of_the_document_is_the_public_url() {
+    let served = |public_url| {
+        // Without white space, as `npm run build` makes it.
+        let host = deployed(&[("openapi.json", &document().to_string())]);
+        let response = block_on(openapi(&host, public_url)).expect("the asset is there");
+        serde_json::from_slice::<Value>(&response.body).expect("it is JSON")
+    };
+    assert!(served(None) == document(), "the asset has its own server");
+    for public_url in ["https://cards.example", "https://p.supabase.co/functions/v1/flashcards"] {
+        let mut expected = document();
+        expected["servers"][0]["url"] = json!(public_url);
+        assert!(served(Some(public_url)) == expected, "{public_url}");
+    }
+}
+
+#[test]
 fn a_missing_asset_is_internal_and_logged() {
     let host = deployed(&[]);
-    assert_eq!(block_on(openapi(&host)).map_err(|problem| problem.code), Err(Code::Internal));
+    assert_eq!(block_on(openapi(&host, None)).map_err(|problem| problem.code), Err(Code::Internal));
     assert_eq!(block_on(docs(&host)).map_err(|problem| problem.code), Err(Code::Internal));
     let line = |asset: &str| json!({ "level": "error", "message": "asset missing", "asset": asset });
     let logged: Vec<Value> = host.logged.borrow().iter().map(|line| written(line.as_bytes())).collect();

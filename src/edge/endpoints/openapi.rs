@@ -10,13 +10,29 @@ use crate::ports::{Assets, Log, log_line};
 /// The asset: `src/edge/openapi.json` without its white space.
 const DOCUMENT: &str = "openapi.json";
 
-/// The document.
+/// The URL of the asset's one server.
+const SERVER: &str = r#""url":"/""#;
+
+/// The document. Its server is `public_url`, where that is set.
 ///
 /// # Errors
 /// `internal` when the deployment has no such asset.
-pub async fn openapi(host: &(impl Assets + Log)) -> Result<Response, Problem> {
-    let document = asset(host, DOCUMENT).await?;
+pub async fn openapi(host: &(impl Assets + Log), public_url: Option<&str>) -> Result<Response, Problem> {
+    let mut document = asset(host, DOCUMENT).await?;
+    if let Some(url) = public_url {
+        document = with_server(document, url);
+    }
     Ok(Response::new(200, JSON, document).with("cache-control", "public, max-age=300"))
+}
+
+/// The document with another server. INVARIANT of the settings: the URL has no character that JSON escapes.
+fn with_server(mut document: Vec<u8>, url: &str) -> Vec<u8> {
+    let at = document.windows(SERVER.len()).position(|window| window == SERVER.as_bytes());
+    if let Some(at) = at {
+        let end = at.saturating_add(SERVER.len());
+        document.splice(at..end, [r#""url":""#, url, "\""].concat().into_bytes());
+    }
+    document
 }
 
 /// The bytes of an asset; a missing one is logged.
