@@ -129,6 +129,16 @@ pub struct ConfigError {
     pub expected: &'static str,
 }
 
+/// A deployment with missing or invalid variables.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Misconfigured {
+    /// All of them; never empty.
+    pub errors: Vec<ConfigError>,
+    /// As in [`Config::public_url`], where its own variable is valid: the errors of the service, and the endpoints that work
+    /// without a configuration, are under the same URL.
+    pub public_url: Option<String>,
+}
+
 /// The names of all variables, for the test that compares them with `docs/configuration.md`.
 pub const VARIABLES: &[&str] = &[
     "SUPABASE_URL",
@@ -242,18 +252,12 @@ impl Config {
     /// A variable of white space alone counts as not set.
     ///
     /// # Errors
-    /// All missing or invalid variables.
+    /// [`Misconfigured`] with all missing or invalid variables.
     pub fn read(
         platform: Platform,
         variable: impl Fn(&str) -> Option<String>,
-    ) -> Result<Self, Vec<ConfigError>> {
+    ) -> Result<Self, Misconfigured> {
         Reader { platform, variable: &variable, errors: Vec::new() }.config()
-    }
-
-    /// The path of [`public_url`](Self::public_url), without a slash at the end; empty where there is none.
-    #[must_use]
-    pub fn base_path(&self) -> &str {
-        self.public_url.as_deref().map_or("", path_of)
     }
 }
 
@@ -265,7 +269,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn config(mut self) -> Result<Config, Vec<ConfigError>> {
+    fn config(mut self) -> Result<Config, Misconfigured> {
         let reader = &mut self;
         let is_edge = reader.platform == Platform::SupabaseEdge;
         let timeout = reader.timeout_limits();
@@ -321,7 +325,10 @@ impl Reader<'_> {
             allow_anonymous_users: reader.switch("ALLOW_ANONYMOUS_USERS"),
             log_level: reader.log_level(),
         };
-        if self.errors.is_empty() { Ok(config) } else { Err(self.errors) }
+        if self.errors.is_empty() {
+            return Ok(config);
+        }
+        Err(Misconfigured { errors: self.errors, public_url: config.public_url })
     }
 
     fn reject(&mut self, variable: &'static str, expected: &'static str) {
@@ -382,15 +389,16 @@ impl Reader<'_> {
         const VARIABLE: &str = "PUBLIC_URL";
         let Some(text) = self.text(VARIABLE) else {
             let is_edge = self.platform == Platform::SupabaseEdge;
-            return is_edge.then(|| [supabase_url, FUNCTION_PATH].concat());
+            return (is_edge && is_url(supabase_url)).then(|| [supabase_url, FUNCTION_PATH].concat());
         };
         let text = text.trim_end_matches('/').to_owned();
         // The URL is sent in a header, and is a part of JSON documents.
         let is_plain = text.bytes().all(|byte| byte.is_ascii_graphic() && !br#""\<>"#.contains(&byte));
-        let path = path_of(&text);
+        let path = base_path(&text);
         let first = path.split('/').nth(1).unwrap_or_default();
         if !is_url(&text) || !is_plain || path.contains("//") || ROUTES.contains(&first) {
             self.reject(VARIABLE, PUBLIC_URL_EXPECTED);
+            return None;
         }
         Some(text)
     }
@@ -555,8 +563,9 @@ fn is_url(text: &str) -> bool {
     rest.is_some_and(|host| !host.is_empty() && !host.starts_with('/') && !host.contains([' ', '?', '#']))
 }
 
-/// `https://host/base` → `/base`; empty for an origin.
-fn path_of(url: &str) -> &str {
+/// The base path of a public URL: `https://host/base` → `/base`; empty for an origin.
+#[must_use]
+pub fn base_path(url: &str) -> &str {
     let (_, rest) = url.split_once("://").unwrap_or(("", url));
     rest.find('/').and_then(|at| rest.get(at..)).unwrap_or_default()
 }
@@ -658,6 +667,10 @@ mod tests {
     }
 
     fn read_on(platform: Platform, more: &[(&str, &str)]) -> Result<Config, Vec<ConfigError>> {
+        read_whole(platform, more).map_err(|misconfigured| misconfigured.errors)
+    }
+
+    fn read_whole(platform: Platform, more: &[(&str, &str)]) -> Result<Config, Misconfigured> {
         Config::read(platform, |name| {
             more.iter().chain(LEAST).find(|(known, _)| *known == name).map(|(_, text)| (*text).to_owned())
         })
@@ -688,8 +701,9 @@ mod tests {
     #[test]
     fn all_missing_variables_are_reported_at_once() {
         let missing = |platform| -> Vec<_> {
-            let errors = Config::read(platform, |_| None).expect_err("nothing is set");
-            errors.iter().map(|error| error.variable).collect()
+            let misconfigured = Config::read(platform, |_| None).expect_err("nothing is set");
+            assert_eq!(misconfigured.public_url, None);
+            misconfigured.errors.iter().map(|error| error.variable).collect()
         };
         assert_eq!(
             missing(Platform::Cloudflare),
@@ -885,14 +899,34 @@ mod tests {
         ] {
             for read in [read, read_edge] {
                 let config = read(&[("PUBLIC_URL", text)]).expect("it is a URL");
-                assert_eq!((config.public_url.as_deref(), config.base_path()), (Some(url), base));
+                assert_eq!(
+                    (config.public_url.as_deref(), config.public_url.as_deref().map_or("", base_path)),
+                    (Some(url), base)
+                );
             }
         }
         let config = read(&[]).expect("the least is enough");
-        assert_eq!((config.public_url.as_deref(), config.base_path()), (None, ""));
+        assert_eq!(
+            (config.public_url.as_deref(), config.public_url.as_deref().map_or("", base_path)),
+            (None, "")
+        );
         let config = read_edge(&[]).expect("the least is enough");
         assert_eq!(config.public_url.as_deref(), Some("https://project.supabase.co/functions/v1/flashcards"));
-        assert_eq!(config.base_path(), "/functions/v1/flashcards");
+    }
+
+    #[test]
+    fn the_public_url_is_known_although_another_variable_is_invalid() {
+        let public_url = |platform, more: &[(&str, &str)]| {
+            let misconfigured = read_whole(platform, &[more, &[("LOG_LEVEL", "loud")]].concat());
+            misconfigured.expect_err("one variable is invalid").public_url
+        };
+        let (url, default) = ("https://a/b", "https://project.supabase.co/functions/v1/flashcards");
+        for (platform, default) in [(Platform::Cloudflare, None), (Platform::SupabaseEdge, Some(default))] {
+            assert_eq!(public_url(platform, &[]).as_deref(), default);
+            assert_eq!(public_url(platform, &[("PUBLIC_URL", url)]).as_deref(), Some(url));
+            assert_eq!(public_url(platform, &[("PUBLIC_URL", "b")]), None);
+        }
+        assert_eq!(public_url(Platform::SupabaseEdge, &[("SUPABASE_URL", "project")]), None);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use super::{Caller, EdgeHost, Request};
 use crate::auth::bearer::BearerToken;
 use crate::auth::credentials::Credentials;
 use crate::auth::{Refused, User};
-use crate::config::{AllowedOrigins, Config, ConfigError};
+use crate::config::{AllowedOrigins, Config, ConfigError, Misconfigured, base_path};
 use crate::http::problem::{Code, Problem, ProblemContext};
 use crate::http::url::split_url;
 use crate::http::{cors, traceparent};
@@ -37,12 +37,12 @@ struct Progress {
 /// Handles a request.
 pub async fn handle<H: EdgeHost>(
     host: &H,
-    config: &Result<Rc<Config>, Vec<ConfigError>>,
+    config: &Result<Rc<Config>, Misconfigured>,
     inbound: impl Inbound,
 ) -> Outgoing<H::Body> {
     let began_ms = host.now_ms();
-    let public_url = config.as_ref().ok().and_then(|config| config.public_url.as_deref());
-    let base_path = config.as_ref().map_or("", |config| config.base_path());
+    let public_url = public_url(config);
+    let base_path = public_url.map_or("", base_path);
     let (origin, path) = split_url(inbound.url());
     let origin = public_url.unwrap_or(origin).to_owned();
     let path = without_base(path, base_path).to_owned();
@@ -96,7 +96,7 @@ pub async fn handle<H: EdgeHost>(
 
 async fn route<H: EdgeHost>(
     host: &H,
-    config: &Result<Rc<Config>, Vec<ConfigError>>,
+    config: &Result<Rc<Config>, Misconfigured>,
     request: &mut Request<impl Inbound>,
     path: &str,
     progress: &mut Progress,
@@ -117,15 +117,14 @@ async fn route<H: EdgeHost>(
     match (route, config) {
         (Route::Health, _) => return complete(health::health()),
         (Route::Openapi, config) => {
-            let public_url = config.as_ref().ok().and_then(|config| config.public_url.as_deref());
-            return complete(openapi::openapi(host, public_url).boxed_local().await?);
+            return complete(openapi::openapi(host, public_url(config)).boxed_local().await?);
         }
         (Route::Docs, _) => return complete(docs::docs(host).boxed_local().await?),
         (Route::Ready, config) => return complete(ready::ready(host, config).boxed_local().await),
         (Route::Models, Ok(config)) => return complete(models::models(config)),
         _ => {}
     }
-    let config = config.as_ref().map_err(|errors| misconfigured(host, errors))?;
+    let config = config.as_ref().map_err(|invalid| misconfigured(host, &invalid.errors))?;
     authenticated(host, config, request, (route, id), progress).boxed_local().await
 }
 
@@ -180,6 +179,11 @@ fn method_not_allowed<B>(request: &Request<impl Inbound>, methods: &[&'static st
     let allow = [&methods.join(", "), ", OPTIONS"].concat();
     let response = problem.to_response(&request.context).with("allow", allow);
     Ok((Outgoing::Complete(response), LogFields { code: Some(problem.code), ..LogFields::default() }))
+}
+
+fn public_url(config: &Result<Rc<Config>, Misconfigured>) -> Option<&str> {
+    let public_url = config.as_ref().map_or_else(|invalid| &invalid.public_url, |config| &config.public_url);
+    public_url.as_deref()
 }
 
 /// A path without the base path, unless a proxy has removed that already.

@@ -9,10 +9,10 @@ pub(crate) mod response;
 
 use std::rc::Rc;
 
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, Misconfigured};
 
 /// The settings, or the variables that are missing or invalid.
-pub(crate) type Settings = Rc<Result<Rc<Config>, Vec<ConfigError>>>;
+pub(crate) type Settings = Rc<Result<Rc<Config>, Misconfigured>>;
 
 /// Marks the hosts of a web-standard runtime: they get the ports of this folder.
 pub(crate) trait WebHost {

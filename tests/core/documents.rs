@@ -122,8 +122,8 @@ fn a_base_path_that_begins_with_a_route_is_refused() {
         let read = Config::read(Platform::Cloudflare, |name| {
             Some(if name == "PUBLIC_URL" { public_url.clone() } else { String::new() })
         });
-        let errors = read.expect_err("nothing else is set");
-        assert!(errors.iter().any(|error| error.variable == "PUBLIC_URL"), "{pattern}");
+        let misconfigured = read.expect_err("nothing else is set");
+        assert!(misconfigured.errors.iter().any(|error| error.variable == "PUBLIC_URL"), "{pattern}");
     }
 }
 

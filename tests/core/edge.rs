@@ -362,6 +362,14 @@ fn a_route_is_found_under_the_base_path_and_without_it() {
 }
 
 #[test]
+fn a_misconfigured_service_is_under_the_base_path_too() {
+    let world = World::with(Mode::Memory, &[("PUBLIC_URL", PUBLIC_URL), ("LOG_LEVEL", "loud")]);
+    assert_eq!(world.request(anonymous("GET", "/functions/v1/flashcards/health")).status, 200);
+    let failed = world.request(request("GET", "/functions/v1/flashcards/ai-sessions"));
+    assert_eq!(failed.json()["type"], [PUBLIC_URL, "/docs#internal"].concat());
+}
+
+#[test]
 fn the_location_of_a_session_has_the_base_path() {
     let world = world_with_base_path();
     for posted in [post(), post().respond_async(), post().stream()] {

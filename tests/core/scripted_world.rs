@@ -17,7 +17,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use ai_sessions::config::{Config, ConfigError, LogLevel, Platform};
+use ai_sessions::config::{Config, LogLevel, Misconfigured, Platform};
 use ai_sessions::edge::events::write_events;
 use ai_sessions::edge::execute::{Received, UserObjectError, UserObjects};
 use ai_sessions::edge::handle::handle;
@@ -60,7 +60,7 @@ pub(crate) struct World(Rc<Shared>, Option<usize>);
 struct Shared {
     host: ScriptedHost,
     mode: Mode,
-    config: Result<Rc<Config>, Vec<ConfigError>>,
+    config: Result<Rc<Config>, Misconfigured>,
     database: ScriptedDatabase,
     answers: Rc<RefCell<VecDeque<Reply>>>,
     model_calls: Rc<Cell<usize>>,

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use futures_util::future::join3;
 
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, Misconfigured};
 use crate::edge::documents::{Check, Ready};
 use crate::http::{JSON, Response, to_json};
 use crate::ports::{Background, Clock, Fetch, IsolateMemory, Timer, within};
@@ -18,7 +18,7 @@ const POLL_MS: u64 = 20;
 
 /// 200 when all dependencies are available, else 503. The check is a task of its own, which continues when the client leaves: a
 /// client that disconnects must not make the next one check the dependencies again.
-pub async fn ready(host: &impl ReadyHost, config: &Result<Rc<Config>, Vec<ConfigError>>) -> Response {
+pub async fn ready(host: &impl ReadyHost, config: &Result<Rc<Config>, Misconfigured>) -> Response {
     loop {
         match host.with_memory(|memory| memory.readiness.next(host.now_ms())) {
             Next::Send(response) => return response,
@@ -38,13 +38,10 @@ pub async fn ready(host: &impl ReadyHost, config: &Result<Rc<Config>, Vec<Config
 pub trait ReadyHost: Fetch + Timer + Clock + IsolateMemory + Background + 'static {}
 impl<H: Fetch + Timer + Clock + IsolateMemory + Background + 'static> ReadyHost for H {}
 
-async fn check(
-    host: &(impl Fetch + Timer + Clock),
-    config: &Result<Rc<Config>, Vec<ConfigError>>,
-) -> Response {
+async fn check(host: &(impl Fetch + Timer + Clock), config: &Result<Rc<Config>, Misconfigured>) -> Response {
     let checks = match config {
         Ok(config) => check_all(host, config).await,
-        Err(errors) => errors.iter().map(misconfigured).collect(),
+        Err(Misconfigured { errors, .. }) => errors.iter().map(misconfigured).collect(),
     };
     let (status, name) = if checks.iter().all(|check| check.ok) { (200, "ok") } else { (503, "unavailable") };
     Response::new(status, JSON, to_json(&Ready { status: name, checks: &checks }))
