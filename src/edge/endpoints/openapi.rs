@@ -18,21 +18,20 @@ const SERVER: &str = r#""url":"/""#;
 /// # Errors
 /// `internal` when the deployment has no such asset.
 pub async fn openapi(host: &(impl Assets + Log), public_url: Option<&str>) -> Result<Response, Problem> {
-    let mut document = asset(host, DOCUMENT).await?;
-    if let Some(url) = public_url {
-        document = with_server(document, url);
-    }
+    let document = asset(host, DOCUMENT).await?;
+    let document = match public_url {
+        Some(url) => with_server(document, url),
+        None => document,
+    };
     Ok(Response::new(200, JSON, document).with("cache-control", "public, max-age=300"))
 }
 
 /// The document with another server. INVARIANT of the settings: the URL has no character that JSON escapes.
-fn with_server(mut document: Vec<u8>, url: &str) -> Vec<u8> {
+fn with_server(document: Vec<u8>, url: &str) -> Vec<u8> {
     let at = document.windows(SERVER.len()).position(|window| window == SERVER.as_bytes());
-    if let Some(at) = at {
-        let end = at.saturating_add(SERVER.len());
-        document.splice(at..end, [r#""url":""#, url, "\""].concat().into_bytes());
-    }
-    document
+    let Some((before, rest)) = at.and_then(|at| document.split_at_checked(at)) else { return document };
+    let after = rest.get(SERVER.len()..).unwrap_or_default();
+    [before, br#""url":""#, url.as_bytes(), b"\"", after].concat()
 }
 
 /// The bytes of an asset; a missing one is logged.
