@@ -1,4 +1,5 @@
-// A proxy between the browser and the service: it can cut a response, be down, and delay responses.
+// A proxy between the browser and the service: it can cut a response, be down, and delay responses. Like the gateway of
+// Supabase, it can serve the service under a base path.
 
 import { request as httpRequest } from 'node:http';
 import { pipeline } from 'node:stream';
@@ -10,12 +11,16 @@ export type NetworkProxy = LoopbackServer & {
   hold(gate: Gate): void;
 };
 
-/** `to` returns the current URL of the service. */
-export async function startNetworkProxy(to: () => string): Promise<NetworkProxy> {
+/** `to` returns the current URL of the service. The base path is required in each request, and removed from it. */
+export async function startNetworkProxy(to: () => string, basePath = ''): Promise<NetworkProxy> {
   let gate: Gate | undefined;
   const server = await startLoopbackServer((incoming, outgoing) => {
     const { method, headers, url = '/' } = incoming;
-    const onward = httpRequest(to() + url, { method, headers, agent: false }, async (answer) => {
+    if (!url.startsWith(`${basePath}/`)) {
+      outgoing.writeHead(404).end();
+      return;
+    }
+    const onward = httpRequest(to() + url.slice(basePath.length), { method, headers, agent: false }, async (answer) => {
       if (method !== 'OPTIONS') await gate?.pass();
       // The client may have left meanwhile.
       if (outgoing.destroyed) {

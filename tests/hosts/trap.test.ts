@@ -56,6 +56,18 @@ describe('a trap', () => {
     assert.equal(trapped.body.type, `${service.url}/docs#internal`);
   });
 
+  it('the type of the problem has the public URL', async () => {
+    const under = await startAfter(prelude, { PUBLIC_URL: ' https://cards.example/base/ \n' });
+    try {
+      const trapped = await sendRequest(under, 'GET', '/models', { headers: { 'x-trap': '1' } });
+      assert.deepEqual([trapped.status, trapped.body.type], [500, 'https://cards.example/base/docs#internal']);
+      const unknown = await sendRequest(under, 'GET', '/nothing');
+      assert.equal(unknown.body.type, 'https://cards.example/base/docs#not_found');
+    } finally {
+      await under.close();
+    }
+  });
+
   it('other waiting requests get a 500, and their generation is resumed', async () => {
     const { token, id: user_id } = await signIn(service);
     const gate = createGate();

@@ -8,6 +8,7 @@ import type { ModelRequest } from '../support/model_request.ts';
 import {
   create,
   lesson,
+  pathOf,
   read,
   remaining,
   rowsOf,
@@ -32,7 +33,7 @@ function withDefaults(start: StartService): void {
     assert.equal(created.status, 201, created.text);
     assert.equal(created.headers.get('content-type'), 'application/json');
     assert.equal(created.headers.get('cache-control'), 'no-store');
-    assert.equal(created.headers.get('location'), `/ai-sessions/${created.body.id}`);
+    assert.equal(created.headers.get('location'), pathOf(service(), created.body.id));
     assert.deepEqual(Object.keys(created.body).sort(), ['candidates', 'id', 'partial']);
     assert.match(created.body.id, UUID_V7);
     assert.equal(created.body.partial, false);

@@ -72,12 +72,12 @@ export function tests(start: StartService): void {
     const { openrouter } = service().world;
     const user = await signIn(service());
     openrouter.reset();
-    const { hostname, port } = new URL(service().url);
+    const { hostname, port, pathname } = new URL(`${service().url}/ai-sessions`);
     const socket = connect(Number(port), hostname);
     await once(socket, 'connect');
     const body = JSON.stringify({ input_text: lesson(), model: 'test/first' });
     socket.write(
-      `POST /ai-sessions HTTP/1.1\r\nHost: ${hostname}\r\nAuthorization: Bearer ${user.token}\r\n` +
+      `POST ${pathname} HTTP/1.1\r\nHost: ${hostname}\r\nAuthorization: Bearer ${user.token}\r\n` +
         `Content-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body.slice(0, -1)}`,
     );
     socket.destroySoon();

@@ -5,7 +5,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { createGate } from '../support/gate.ts';
 import { answer, cutByLength, gated, httpError, type ModelBehaviour, refusal } from '../support/model_behaviour.ts';
-import { type Answer, create, eventually, expectProblem, lesson, read, remaining, rowsOf, type Service, signIn, type SignedIn, started, type StartService } from './service.ts';
+import { type Answer, create, eventually, expectProblem, lesson, pathOf, read, remaining, rowsOf, type Service, type SignedIn, signIn, started, type StartService } from './service.ts';
 
 export function tests(start: StartService): void {
   const service = started(start);
@@ -17,7 +17,7 @@ export function tests(start: StartService): void {
     const accepted = await later(service(), user);
     assert.equal(accepted.status, 202, accepted.text);
     const { id } = accepted.body;
-    assert.equal(accepted.headers.get('location'), `/ai-sessions/${id}`);
+    assert.equal(accepted.headers.get('location'), pathOf(service(), id));
     assert.equal(accepted.headers.get('preference-applied'), 'respond-async');
     assert.equal(accepted.headers.get('content-type'), 'application/json');
     assert.equal(accepted.headers.get('cache-control'), 'no-store');

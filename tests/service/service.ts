@@ -11,7 +11,7 @@ import type { User, World } from '../support/world.ts';
 
 /** A running service in a local world of its own. */
 export type Service = {
-  /** Without a slash at the end. */
+  /** The URL for clients, perhaps with a base path; without a slash at the end. */
   readonly url: string;
   readonly world: World;
   /** Every line that the host has written. */
@@ -94,6 +94,9 @@ export async function openStream(service: Service, method: string, path: string,
   if (!isStream) throw new NoStream(await readWhole(response));
   return new EventSubscriber(response, leaving);
 }
+
+/** The path of a session on the service's host, as its `Location`. */
+export const pathOf = (service: Service, id: unknown): string => new URL(`${service.url}/ai-sessions/${id}`).pathname;
 
 /** A valid text of exactly that many characters. */
 export function textOf(characters: number, seed = 'The water of the sea rises as vapour and comes back as rain. '): string {

@@ -28,6 +28,7 @@ import {
   expectList,
   expectProblem,
   lesson,
+  pathOf,
   read,
   remaining,
   rowsOf,
@@ -116,7 +117,7 @@ function asItComes(start: StartService): void {
     assert.equal(headers.get('cache-control'), 'no-store, no-transform');
     assert.equal(headers.get('content-encoding'), null);
     assert.equal(headers.get('content-length'), null);
-    assert.equal(headers.get('location'), `/ai-sessions/${session?.data.id}`);
+    assert.equal(headers.get('location'), pathOf(service(), session?.data.id));
     assert.equal(headers.get('x-request-id'), request_id);
     assert.equal(headers.get('access-control-allow-origin'), 'https://cards.example');
     assert.match(headers.get('access-control-expose-headers') ?? '', /Location.*X-Request-Id|X-Request-Id.*Location/i);
