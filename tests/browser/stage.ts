@@ -34,8 +34,8 @@ export type Stage = {
   person(options?: BrowserContextOptions): Promise<BrowserContext>;
 };
 
-/** Starts one stage for all tests of the file. */
-export function staged(variables: Record<string, string> = {}): () => Stage {
+/** Starts one stage for all tests of the file; the proxy serves the service under the base path. */
+export function staged(variables: Record<string, string> = {}, basePath = ''): () => Stage {
   let stage: Stage | undefined;
   const closers: (() => Promise<unknown>)[] = [];
   /** Uncaught errors of the page, and refusals of its Content-Security-Policy. */
@@ -43,12 +43,14 @@ export function staged(variables: Record<string, string> = {}): () => Stage {
   before(async () => {
     const pages = await startPageServer();
     closers.push(pages.close);
-    const [service, browser] = await Promise.all([startOnWorkerd({ ALLOWED_ORIGINS: pages.url, ...variables }), launchBrowser()]);
-    closers.push(service.close, () => browser.close());
-    const proxy = await startNetworkProxy(() => service.url);
+    const proxy: NetworkProxy = await startNetworkProxy(() => service.url, basePath);
     closers.push(proxy.close);
+    const aiSessionsUrl = proxy.url + basePath;
+    const publicUrl: Record<string, string> = basePath === '' ? {} : { PUBLIC_URL: aiSessionsUrl };
+    const [service, browser] = await Promise.all([startOnWorkerd({ ALLOWED_ORIGINS: pages.url, ...publicUrl, ...variables }), launchBrowser()]);
+    closers.push(service.close, () => browser.close());
     const { supabaseUrl, anonKey } = service.world;
-    pages.serve({ aiSessionsUrl: proxy.url, supabaseUrl, supabaseAnonKey: anonKey });
+    pages.serve({ aiSessionsUrl, supabaseUrl, supabaseAnonKey: anonKey });
     const person = async (options: BrowserContextOptions = {}) => {
       const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, ...options });
       context.setDefaultTimeout(WAIT_MS);

@@ -33,6 +33,34 @@ test('create sends text, model, token and a key, and returns the candidates', as
   assert.notEqual(first?.headers.get('idempotency-key'), second?.headers.get('idempotency-key'));
 });
 
+for (const slash of ['', '/', '//']) {
+  test(`every path is under the base path of the service, with "${slash}" at its end`, async () => {
+    const running = { id: 's-1', status: 'generating' };
+    const service = scripted(
+      json({ models: [] }),
+      json({ id: 's-1' }, 201),
+      json(running, 202, { location: '/functions/v1/flashcards/ai-sessions/s-1' }),
+      events(whole),
+      events(whole),
+      json(running),
+      json({ ...running, status: 'completed' }),
+      json({ sessions: [], next: null }),
+      new Response(null, { status: 204 }),
+    );
+    const client = connect({ ...service, url: `${service.url}/functions/v1/flashcards${slash}` });
+    await client.models();
+    await client.create(request);
+    await client.createAsync(request);
+    await all(client.stream(request));
+    await all(client.subscribe('s-1'));
+    await client.ended('s-1');
+    await client.list({ limit: 2, before: 'a' });
+    await client.cancel('s-1');
+    const paths = ['/models', '/ai-sessions', '/ai-sessions', '/ai-sessions', '/ai-sessions/s-1/events', '/ai-sessions/s-1', '/ai-sessions/s-1', '/ai-sessions?limit=2&before=a', '/ai-sessions/s-1'];
+    assert.deepEqual(service.sent.map(({ path }) => path), paths.map((path) => `/functions/v1/flashcards${path}`));
+  });
+}
+
 test('a signed-out user sends no token', async () => {
   const service = scripted(problem(401, 'missing_token'));
   const client = connect({ ...service, accessToken: async () => undefined });

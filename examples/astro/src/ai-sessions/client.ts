@@ -13,7 +13,7 @@ import { openLine, type Pause, pause as realPause } from './line.ts';
 import { type Quota, readQuota } from './quota.ts';
 
 export interface ConnectOptions {
-  /** The URL of the service, without a slash at the end. */
+  /** The URL of the service, perhaps with a base path; slashes at its end are ignored. */
   url: string;
   /** The user's access token; `renew`: the service has rejected the last one as expired. Undefined: signed out. */
   accessToken: (renew: boolean) => Promise<string | undefined>;
@@ -76,7 +76,9 @@ const LOOK_AGAIN_S = 2;
 type Outgoing = { method?: string; headers?: Record<string, string>; body?: NewSession; signal?: AbortSignal | undefined };
 type Opening = { place: StreamPlace; headers: Record<string, string>; signal: AbortSignal };
 
-export function connect({ url, accessToken, onQuota, fetch: doFetch = (...request) => fetch(...request), pause = realPause }: ConnectOptions): AiSessions {
+export function connect({ url: publicUrl, accessToken, onQuota, fetch: doFetch = (...request) => fetch(...request), pause = realPause }: ConnectOptions): AiSessions {
+  const url = publicUrl.replace(/\/+$/, '');
+
   /** Sends a request; throws an error response. */
   async function send(path: string, request: Outgoing = {}, renew = false): Promise<Response> {
     const { method = 'GET', headers = {}, body, signal = null } = request;

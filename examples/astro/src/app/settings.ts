@@ -13,5 +13,5 @@ export function readSettings(): Settings {
 function meta(name: string): string {
   const content = document.querySelector<HTMLMetaElement>(`meta[name="${name}"]`)?.content;
   if (!content) throw new Error(`the page was built without ${name}: see .env.example`);
-  return content.replace(/\/$/, '');
+  return content.replace(/\/+$/, '');
 }
