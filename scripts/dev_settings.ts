@@ -26,6 +26,9 @@ const fromEnvironment = [
   'ACCESS_TOKEN',
 ];
 
+/** Of a Supabase project: with them, the local world would accept the tokens of another project, or refuse its own key. */
+const ofAProject = ['SUPABASE_JWT_SECRET', 'SUPABASE_JWKS', 'SUPABASE_PUBLISHABLE_KEYS'];
+
 /** The environment precedes the file. */
 export async function readDevSettings(): Promise<DevSettings> {
   const file = parseEnv(await readFile(join(root, '.dev.vars'), 'utf8').catch(() => ''));
@@ -34,8 +37,7 @@ export async function readDevSettings(): Promise<DevSettings> {
   const { ACCESS_TOKEN: accessToken, ...vars } = Object.fromEntries(given) as Record<string, string>;
 
   const realSupabase = togetherOrNot(vars, 'SUPABASE_URL', 'SUPABASE_ANON_KEY');
-  // With the secret of another project, the local world would accept its tokens.
-  if (!realSupabase) delete vars['SUPABASE_JWT_SECRET'];
+  if (!realSupabase) for (const name of ofAProject) delete vars[name];
   const realModel = vars['OPENROUTER_API_KEY'] !== undefined;
   if (!realModel && vars['OPENROUTER_BASE_URL'] !== undefined) {
     throw new Failure('OPENROUTER_BASE_URL is set without OPENROUTER_API_KEY: set both (a model server of your own takes any key), or neither.');

@@ -34,7 +34,7 @@ test('create sends text, model, token and a key, and returns the candidates', as
 });
 
 for (const slash of ['', '/', '//']) {
-  test(`every path is under the base path of the service, with "${slash}" at its end`, async () => {
+  test(`every path is under the base path of a URL that ends with "${slash}"`, async () => {
     const running = { id: 's-1', status: 'generating' };
     const service = scripted(
       json({ models: [] }),

@@ -62,6 +62,37 @@ describe('values with line ends around them', () => {
   });
 });
 
+describe('keys as JSON, as Supabase sets them', () => {
+  const service = started(startOnWorkerd, (world) => ({
+    SUPABASE_ANON_KEY: '',
+    SUPABASE_PUBLISHABLE_KEYS: JSON.stringify({ default: world.anonKey }),
+    SUPABASE_JWKS: JSON.stringify(world.auth.jwks),
+  }));
+
+  it('a token is verified without a fetch, until another key signs', async () => {
+    const { auth } = service().world;
+    const created = await create(service(), (await signIn(service())).token);
+    assert.equal(created.status, 201, created.text);
+    assert.equal(auth.jwksRequests, 0);
+    await auth.rotate();
+    const afterwards = await create(service(), (await signIn(service())).token);
+    assert.equal(afterwards.status, 201, afterwards.text);
+    assert.equal(auth.jwksRequests, 1);
+  });
+});
+
+it('keys that are no JSON are reported by name', async () => {
+  const service = await startAfter('', { SUPABASE_PUBLISHABLE_KEYS: 'sb_publishable_1', SUPABASE_JWKS: '{}', PUBLIC_URL: '/cards' });
+  try {
+    const { status, body } = await sendRequest(service, 'GET', '/health/ready');
+    assert.equal(status, 503);
+    const wrong = (body.checks as { detail: string }[]).map(({ detail }) => detail.split(' ')[0]);
+    assert.deepEqual(wrong, ['PUBLIC_URL', 'SUPABASE_PUBLISHABLE_KEYS', 'SUPABASE_JWKS']);
+  } finally {
+    await service.close();
+  }
+});
+
 describe('localhost', () => {
   const service = started(startOnWorkerd, ({ openrouter }) => ({ OPENROUTER_BASE_URL: openrouter.url.replace('127.0.0.1', 'localhost') }));
 
