@@ -142,6 +142,15 @@ describe('the user state in Postgres', () => {
     assert.deepEqual(withoutClock(await read(owner)), { ...empty, version: 2 });
   });
 
+  it('a store that removes everything keeps its own ledger', async () => {
+    const owner = await newOwner();
+    const id = one();
+    await store(owner, 0, [generation(id), candidates(id, 0), idempotencyRecord(id, T)], { ledger: record(), wake_at_ms: T });
+    const ledger = record({ commits: ['00000000000000f1'] });
+    await store(owner, 1, [{ write: 'remove_all' }], { ledger });
+    assert.deepEqual(withoutClock(await read(owner)), { ...empty, version: 2, ledger });
+  });
+
   it('a refused write rolls the whole store back', async () => {
     const owner = await newOwner();
     const [id = '', missing = ''] = ids(2);
