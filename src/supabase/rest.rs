@@ -142,7 +142,7 @@ struct ErrorBody {
 /// PostgREST's code for invalid claims.
 const CLAIMS_REFUSED: &str = "PGRST303";
 
-fn code_of(body: &[u8]) -> Option<String> {
+pub(super) fn code_of(body: &[u8]) -> Option<String> {
     serde_json::from_slice(body).ok().and_then(|body: ErrorBody| body.code)
 }
 
@@ -168,34 +168,54 @@ pub async fn send(
     request: Request,
     bytes_max: usize,
 ) -> Result<Vec<u8>, RestError> {
-    let answered = within(host, TIMEOUT_MS, async {
+    exchange(host, request, bytes_max).await.and_then(|(status, body)| accept(status, body))
+}
+
+/// Sends a request once, and reads the status and a body of at most so many bytes.
+///
+/// # Errors
+/// [`RestError::Unavailable`].
+pub(super) async fn exchange(
+    host: &(impl Fetch + Timer),
+    request: Request,
+    bytes_max: usize,
+) -> Result<(u16, Vec<u8>), RestError> {
+    let exchanged = within(host, TIMEOUT_MS, async {
         let mut answer = host.fetch(request).await.map_err(|_| RestError::Unavailable)?;
         let status = answer.status();
         if status >= 500 {
             return Err(RestError::Unavailable);
         }
         let body = read_whole(&mut answer, bytes_max).await.map_err(|_| RestError::Unavailable)?;
-        match status {
-            200..=299 => Ok(body),
-            // The rate limit of the gateway, and a request that arrived too slowly.
-            408 | 429 => Err(RestError::Unavailable),
-            // With another status, such a body is from a gateway with a transient failure.
-            401 | 403 | 406 if !is_document(&body) => Err(RestError::Firewall { status }),
-            401 if is_not_yet_valid(&body) => Err(RestError::NotYetValid),
-            401 => Err(RestError::Unauthorized),
-            _ => {
-                let is_code =
-                    |code: &String| code.len() <= 16 && code.bytes().all(|byte| byte.is_ascii_alphanumeric());
-                Err(RestError::Refused { status, sqlstate: code_of(&body).filter(is_code) })
-            }
-        }
+        Ok((status, body))
     });
-    answered.await.unwrap_or(Err(RestError::Unavailable))
+    exchanged.await.unwrap_or(Err(RestError::Unavailable))
+}
+
+/// The body of a response that confirms its request.
+///
+/// # Errors
+/// [`RestError`].
+pub(super) fn accept(status: u16, body: Vec<u8>) -> Result<Vec<u8>, RestError> {
+    match status {
+        200..=299 => Ok(body),
+        // The rate limit of the gateway, and a request that arrived too slowly.
+        408 | 429 => Err(RestError::Unavailable),
+        // With another status, such a body is from a gateway with a transient failure.
+        401 | 403 | 406 if !is_document(&body) => Err(RestError::Firewall { status }),
+        401 if is_not_yet_valid(&body) => Err(RestError::NotYetValid),
+        401 => Err(RestError::Unauthorized),
+        _ => {
+            let is_code =
+                |code: &String| code.len() <= 16 && code.bytes().all(|byte| byte.is_ascii_alphanumeric());
+            Err(RestError::Refused { status, sqlstate: code_of(&body).filter(is_code) })
+        }
+    }
 }
 
 /// The waits before the second and the third attempt. Short, because a caller waits, and a failed write is repeated later by
 /// the user object.
-const BACKOFF_MS: [u64; 2] = [100, 400];
+pub(super) const BACKOFF_MS: [u64; 2] = [100, 400];
 
 /// The first and the longest wait between attempts with a token that is not valid yet; each is twice the one before.
 const VALID_WAIT_MS: RangeInclusive<u64> = 100..=1000;
@@ -269,7 +289,7 @@ pub async fn probe(host: &(impl Fetch + Timer), supabase: &Supabase) -> Result<(
 }
 
 /// Postgres' code for a request without the necessary rights, such as one without a user.
-const INSUFFICIENT_PRIVILEGE: &str = "42501";
+pub(super) const INSUFFICIENT_PRIVILEGE: &str = "42501";
 
 #[cfg(test)]
 mod tests {

@@ -25,4 +25,6 @@ mod user_object_isolates;
 mod user_object_jobs;
 mod user_object_store;
 mod user_object_streams;
+mod user_state_requests;
+mod user_store;
 mod vocabulary;

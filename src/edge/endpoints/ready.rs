@@ -56,12 +56,20 @@ fn misconfigured(error: &ConfigError) -> Check {
 async fn check_all(host: &(impl Fetch + Timer + Clock), config: &Config) -> Vec<Check> {
     let (auth_keys, database, model_api) = join3(
         check_one(host, "auth_keys", supabase::keys::probe(host, &config.supabase)),
-        check_one(host, "database", supabase::rest::probe(host, &config.supabase)),
+        check_one(host, "database", check_database(host, config)),
         check_one(host, "model_api", openrouter::probe::probe(host, &config.model_api)),
     )
     .await;
     let configuration = Check { name: "configuration", ok: true, latency_ms: 0, detail: None };
     vec![configuration, auth_keys, database, model_api]
+}
+
+/// Where the database has the user state too, the check of its key is the one request: its function is created after the tables.
+async fn check_database(host: &(impl Fetch + Clock + Timer), config: &Config) -> Result<(), String> {
+    match &config.user_state_key {
+        Some(_) => supabase::user_store::check(host, config).await,
+        None => supabase::rest::probe(host, &config.supabase).await,
+    }
 }
 
 async fn check_one(
