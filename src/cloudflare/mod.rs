@@ -1,10 +1,8 @@
-//! Cloudflare Workers: provides the ports, makes no decision. Only this folder and `web` name `worker` or `wasm-bindgen`.
+//! Cloudflare Workers: the parts of the hosts that differ from other platforms. Provides ports, makes no decision. Only the host
+//! folders name `wasm-bindgen`, and only this one `worker`.
 
-mod edge_host;
+mod edge_platform;
 mod fetch_event;
-mod object_host;
+mod object_platform;
 mod object_storage;
-mod pipe;
-mod platform;
-mod stream_body;
 mod user_sessions_do;

@@ -3,21 +3,16 @@
 use std::cell::OnceCell;
 use std::rc::Rc;
 
-use wasm_bindgen_futures::spawn_local;
-use web_sys::ReadableStream;
 use worker::{DurableObject, Env, Request, Response, State, durable_object};
 
-use super::edge_host::REPLY_HEADER;
-use super::object_host::ObjectHost;
-use super::pipe::pipe;
+use super::edge_platform::REPLY_HEADER;
+use super::object_platform::DurableObjectState;
 use crate::config::LogLevel;
-use crate::edge::events::write_events;
 use crate::edge::wire::{read_command, write_reply};
-use crate::http::problem::ProblemContext;
 use crate::ports::{Clock, Log, StoreError, UserStore};
 use crate::user_object::UserObject;
-use crate::user_object::subscription::Subscription;
 use crate::web::WebHost;
+use crate::web::object_host::ObjectHost;
 use crate::web::response::{OutgoingBody, response};
 
 /// A failed alarm is set again after this time.
@@ -37,22 +32,12 @@ impl UserSessions {
         let config = settings.map_err(|_| worker::Error::from("not configured"))?;
         Ok(self.object.get_or_init(|| UserObject::new(self.host.clone(), Rc::clone(config))))
     }
-
-    /// A body that is written in a task of its own, which continues after the head of the response.
-    fn stream(&self, subscription: Subscription, context: ProblemContext) -> worker::Result<ReadableStream> {
-        let (sink, body) = pipe()?;
-        let host = self.host.clone();
-        spawn_local(async move {
-            // The client has left.
-            let _ = write_events(&host, &subscription, &context, sink).await;
-        });
-        Ok(body)
-    }
 }
 
 impl DurableObject for UserSessions {
     fn new(state: State, env: Env) -> Self {
-        Self { host: ObjectHost::new(state, &env), object: OnceCell::new() }
+        let host = ObjectHost::new(Rc::new(DurableObjectState::new(state, &env)));
+        Self { host, object: OnceCell::new() }
     }
 
     async fn fetch(&self, mut request: Request) -> worker::Result<Response> {
@@ -61,7 +46,7 @@ impl DurableObject for UserSessions {
         let (mut executed, subscription) = self.object()?.execute(&command).await;
         let (reply, document) = write_reply(&mut executed);
         let body = match subscription {
-            Some(subscription) => OutgoingBody::Stream(Some(self.stream(subscription, context)?)),
+            Some(subscription) => OutgoingBody::Stream(Some(self.host.stream(subscription, context)?)),
             None => OutgoingBody::Bytes(document),
         };
         Ok(response(200, &[(REPLY_HEADER, reply)], body)?.into())

@@ -3,15 +3,20 @@
 use super::WebHost;
 use crate::ports::{Clock, Random};
 
+/// Milliseconds since the Unix epoch.
+#[expect(
+    clippy::as_conversions,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "JavaScript's clock gives whole milliseconds since 1970 as a float"
+)]
+pub(crate) fn now_ms() -> u64 {
+    js_sys::Date::now() as u64
+}
+
 impl<T: WebHost> Clock for T {
-    #[expect(
-        clippy::as_conversions,
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "JavaScript's clock gives whole milliseconds since 1970 as a float"
-    )]
     fn now_ms(&self) -> u64 {
-        js_sys::Date::now() as u64
+        now_ms()
     }
 }
 

@@ -45,7 +45,7 @@ fn allowed(module: &str) -> Option<Vec<&'static str>> {
         vendor if VENDORS.contains(&vendor) => &[SHARED, PURE, &["ports"]],
         "user_object" => &[SHARED, PURE, &["ports"], VENDORS],
         "edge" => &[SHARED, PURE, &["ports"], VENDORS, &["user_object"]],
-        "web" => &[SHARED, PURE, &["ports"]],
+        "web" => &[SHARED, PURE, &["ports", "user_object", "edge"]],
         "cloudflare" => &[SHARED, PURE, &["ports"], VENDORS, &["user_object", "edge", "web"]],
         _ => return None,
     };

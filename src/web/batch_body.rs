@@ -1,4 +1,4 @@
-//! Requests and upstream responses: their heads, and their bodies in batches.
+//! Bodies in batches, which workerd gathers.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -7,14 +7,12 @@ use std::task::{Context, Poll, ready};
 
 use js_sys::{ArrayBuffer, Uint8Array};
 use wasm_bindgen::prelude::*;
-use wasm_bindgen_futures::{JsFuture, spawn_local};
-use web_sys::{Headers, ReadableStream, ReadableStreamGetReaderOptions, ReadableStreamReaderMode};
+use wasm_bindgen_futures::JsFuture;
+use web_sys::{ReadableStream, ReadableStreamGetReaderOptions, ReadableStreamReaderMode};
 
-use super::pipe::IdentityTransformStream;
-use crate::http::Request;
-use crate::ports::{Body, Fetch, Head, Inbound, Incoming, Unreachable};
-use crate::web::WebHost;
-use crate::web::fetch::{Connection, send};
+use super::forget;
+use super::pipe::transform;
+use crate::ports::{Body, Unreachable};
 
 #[wasm_bindgen]
 extern "C" {
@@ -49,12 +47,12 @@ thread_local! {
 /// The most changes of a body from batches to single chunks: each costs another copy of the rest.
 const SPLITS_MAX: u32 = 8;
 
-/// A body that is being received.
+/// A body that is being received on workerd.
 ///
 /// workerd returns a whole batch or nothing: the bytes of an unfilled batch are lost when the connection is cut, or when the read
 /// is cancelled. So the stream is split in two before the first batch. Batches are read from one branch, through a pipe; the
 /// other keeps, natively, a copy of the bytes, and is read when a batch has failed.
-pub(super) struct StreamBody {
+pub(super) struct BatchBody {
     stream: Option<ReadableStream>,
     reader: Option<BatchReader>,
     /// The other branch, while batches are read.
@@ -68,7 +66,7 @@ pub(super) struct StreamBody {
     reading: Option<(u32, JsFuture<Batch>)>,
 }
 
-impl StreamBody {
+impl BatchBody {
     pub(super) const fn new(stream: Option<ReadableStream>) -> Self {
         Self { stream, reader: None, spare: None, splits: 0, taken: 0, to_skip: 0, reading: None }
     }
@@ -81,7 +79,7 @@ impl StreamBody {
         }
         let branches = stream.tee();
         let (batches, spare) = (branches.get(0).unchecked_into(), branches.get(1).unchecked_into());
-        let pipe = IdentityTransformStream::new()?;
+        let pipe = transform()?;
         // A cut stream is noticed where it is read.
         forget(ReadableStream::pipe_to(&batches, &pipe.writable()));
         (self.stream, self.spare, self.taken) = (Some(pipe.readable()), Some(spare), 0);
@@ -133,12 +131,12 @@ impl StreamBody {
     }
 
     /// Whether all of it was read.
-    const fn is_over(&self) -> bool {
+    pub(super) const fn is_over(&self) -> bool {
         self.stream.is_none()
     }
 }
 
-impl Drop for StreamBody {
+impl Drop for BatchBody {
     fn drop(&mut self) {
         // It would keep all bytes until it is collected.
         if let Some(spare) = self.spare.take() {
@@ -147,12 +145,7 @@ impl Drop for StreamBody {
     }
 }
 
-/// Detaches the promise.
-pub(super) fn forget(promise: js_sys::Promise) {
-    spawn_local(async move { drop(JsFuture::from(promise).await) });
-}
-
-impl Body for StreamBody {
+impl Body for BatchBody {
     fn poll_next(
         &mut self,
         at_least: usize,
@@ -189,108 +182,5 @@ impl Body for StreamBody {
 
     async fn next_of_whole(&mut self) -> Result<Option<Vec<u8>>, Unreachable> {
         poll_fn(|context| self.poll_read(BUFFER_BYTES, context)).await
-    }
-}
-
-/// The request of a client.
-pub(super) struct InboundRequest {
-    method: String,
-    url: String,
-    headers: Headers,
-    request: web_sys::Request,
-    body: Option<StreamBody>,
-}
-
-impl InboundRequest {
-    pub(super) fn new(request: web_sys::Request) -> Self {
-        Self { method: request.method(), url: request.url(), headers: request.headers(), request, body: None }
-    }
-}
-
-impl Head for InboundRequest {
-    fn header(&self, name: &str) -> Option<String> {
-        self.headers.get(name).ok().flatten()
-    }
-}
-
-impl Body for InboundRequest {
-    fn poll_next(
-        &mut self,
-        at_least: usize,
-        context: &mut Context<'_>,
-    ) -> Poll<Result<Option<Vec<u8>>, Unreachable>> {
-        let request = &self.request;
-        self.body.get_or_insert_with(|| StreamBody::new(request.body())).poll_next(at_least, context)
-    }
-
-    async fn next_of_whole(&mut self) -> Result<Option<Vec<u8>>, Unreachable> {
-        let request = &self.request;
-        self.body.get_or_insert_with(|| StreamBody::new(request.body())).next_of_whole().await
-    }
-}
-
-impl Inbound for InboundRequest {
-    fn method(&self) -> &str {
-        &self.method
-    }
-
-    fn url(&self) -> &str {
-        &self.url
-    }
-}
-
-/// The response of an upstream.
-pub struct IncomingResponse {
-    status: u16,
-    headers: Headers,
-    body: StreamBody,
-    connection: Connection,
-}
-
-impl<T: WebHost> Fetch for T {
-    type Incoming = IncomingResponse;
-
-    async fn fetch(&self, request: Request) -> Result<IncomingResponse, Unreachable> {
-        let (response, connection) = send(request).await?;
-        Ok(IncomingResponse {
-            status: response.status(),
-            headers: response.headers(),
-            body: StreamBody::new(response.body()),
-            connection,
-        })
-    }
-}
-
-impl Head for IncomingResponse {
-    fn header(&self, name: &str) -> Option<String> {
-        self.headers.get(name).ok().flatten()
-    }
-}
-
-impl Body for IncomingResponse {
-    fn poll_next(
-        &mut self,
-        at_least: usize,
-        context: &mut Context<'_>,
-    ) -> Poll<Result<Option<Vec<u8>>, Unreachable>> {
-        let batch = self.body.poll_next(at_least, context);
-        if matches!(batch, Poll::Ready(Ok(None))) {
-            self.connection.end();
-        }
-        batch
-    }
-
-    async fn next_of_whole(&mut self) -> Result<Option<Vec<u8>>, Unreachable> {
-        let batch = self.body.next_of_whole().await;
-        if batch.is_ok() && self.body.is_over() {
-            self.connection.end();
-        }
-        batch
-    }
-}
-
-impl Incoming for IncomingResponse {
-    fn status(&self) -> u16 {
-        self.status
     }
 }

@@ -1,11 +1,11 @@
-//! Bodies that are written chunk by chunk, through workerd's own pipe.
+//! Bodies that are written chunk by chunk, through a pipe.
 
-use js_sys::Uint8Array;
+use js_sys::{Reflect, Uint8Array};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
 use web_sys::{ReadableStream, TransformStream, WritableStreamDefaultWriter};
 
-use super::stream_body::forget;
+use super::forget;
 use crate::ports::{EventSink, Unreachable};
 
 #[wasm_bindgen]
@@ -13,21 +13,38 @@ extern "C" {
     /// workerd's own pipe: it forwards bytes without JavaScript, and a write ends when the client has received it:
     /// <https://developers.cloudflare.com/workers/runtime-apis/streams/transformstream/#identitytransformstream>
     #[wasm_bindgen(extends = TransformStream)]
-    pub(super) type IdentityTransformStream;
+    type IdentityTransformStream;
 
     #[wasm_bindgen(constructor, catch)]
-    pub(super) fn new() -> Result<IdentityTransformStream, JsValue>;
+    fn new() -> Result<IdentityTransformStream, JsValue>;
+}
+
+thread_local! {
+    /// Whether the runtime has workerd's streams.
+    static HAS_IDENTITY: bool =
+        Reflect::has(&js_sys::global(), &"IdentityTransformStream".into()).unwrap_or(false);
+}
+
+/// Whether the runtime has workerd's streams, which forward and gather bytes natively.
+pub(super) fn has_native_streams() -> bool {
+    HAS_IDENTITY.with(|has| *has)
+}
+
+/// A stream that forwards what is written to it. The standard one has room for no chunk at its readable end: a write ends when the
+/// reader requests the next chunk, so that a client that does not read holds the writer up.
+pub(super) fn transform() -> Result<TransformStream, JsValue> {
+    if has_native_streams() { Ok(IdentityTransformStream::new()?.into()) } else { TransformStream::new() }
 }
 
 /// The end of a pipe that is written to.
-pub(super) struct PipeSink {
+pub(crate) struct PipeSink {
     writer: WritableStreamDefaultWriter,
     is_closed: bool,
 }
 
 /// A pipe: the end that is written to, and the body.
-pub(super) fn pipe() -> Result<(PipeSink, ReadableStream), JsValue> {
-    let pipe = IdentityTransformStream::new()?;
+pub(crate) fn pipe() -> Result<(PipeSink, ReadableStream), JsValue> {
+    let pipe = transform()?;
     Ok((PipeSink { writer: pipe.writable().get_writer()?, is_closed: false }, pipe.readable()))
 }
 

@@ -1,33 +1,31 @@
-//! The settings and the timer of every host here.
+//! The settings, from the environment object of the platform.
 
 use std::cell::OnceCell;
 use std::rc::Rc;
-use std::time::Duration;
 
 use js_sys::{JSON, Reflect};
 use wasm_bindgen::JsValue;
-use worker::{Delay, Env};
 
-use crate::config::{Config, Platform};
-use crate::ports::Timer;
-use crate::web::{Settings, WebHost};
+use crate::config::{Config, Misconfigured, Platform};
+
+/// The settings, or the variables that are missing or invalid.
+pub(crate) type Settings = Rc<Result<Rc<Config>, Misconfigured>>;
 
 thread_local! {
     static SETTINGS: OnceCell<Settings> = const { OnceCell::new() };
 }
 
 /// Reads the settings, once in an isolate's life: a new deployment gets new isolates.
-pub(super) fn settings(env: &Env) -> Settings {
+pub(crate) fn settings(platform: Platform, environment: &JsValue) -> Settings {
     let read = || {
-        let config =
-            Config::read(Platform::Cloudflare, |name| text_of(&Reflect::get(env, &name.into()).ok()?));
+        let config = Config::read(platform, |name| text_of(&Reflect::get(environment, &name.into()).ok()?));
         Rc::new(config.map(Rc::new))
     };
     SETTINGS.with(|cell| Rc::clone(cell.get_or_init(read)))
 }
 
-/// A variable as text. `wrangler.toml` also has numbers and booleans, which must not count as variables that are not set; any
-/// other value becomes a text that no variable may have.
+/// A variable as text. The file of a deployment may also have numbers and booleans, which must not count as variables that are not
+/// set; any other value becomes a text that no variable may have.
 fn text_of(value: &JsValue) -> Option<String> {
     if value.is_undefined() || value.is_null() {
         return None;
@@ -38,10 +36,4 @@ fn text_of(value: &JsValue) -> Option<String> {
         None => value.as_f64().and_then(|_| JSON::stringify(value).ok()?.as_string()),
     });
     Some(plain.unwrap_or_else(|| "\u{0}".to_owned()))
-}
-
-impl<T: WebHost> Timer for T {
-    async fn sleep(&self, ms: u64) {
-        Delay::from(Duration::from_millis(ms)).await;
-    }
 }

@@ -1,0 +1,120 @@
+//! A user object on Workers: its state in memory and in the storage of a Durable Object, and its alarm.
+
+use std::cell::{Cell, RefCell};
+use std::future::ready;
+use std::time::Duration;
+
+use futures_util::future::LocalBoxFuture;
+use uuid::Uuid;
+use wasm_bindgen_futures::spawn_local;
+use worker::{Env, State};
+
+use super::object_storage::{load, store};
+use crate::config::Platform;
+use crate::ports::{Lease, Polled, StoreError};
+use crate::user_state::{UserState, WriteSet};
+use crate::web::clock::now_ms;
+use crate::web::object_host::ObjectPlatform;
+use crate::web::settings::{Settings, settings};
+
+pub(super) struct DurableObjectState {
+    state: State,
+    settings: Settings,
+    /// INVARIANT: `None`, or the state that is stored: dropped as soon as a write fails.
+    memory: RefCell<Option<UserState>>,
+    /// Whether this object has created its tables.
+    has_tables: Cell<bool>,
+}
+
+impl DurableObjectState {
+    pub(super) fn new(state: State, env: &Env) -> Self {
+        Self {
+            state,
+            settings: settings(Platform::Cloudflare, env),
+            memory: RefCell::default(),
+            has_tables: Cell::default(),
+        }
+    }
+
+    fn load(&self, memory: Option<UserState>) -> Result<UserState, StoreError> {
+        match memory {
+            Some(state) => Ok(state),
+            None => load(&self.state.storage().sql()).map_err(|()| StoreError),
+        }
+    }
+
+    fn transact(&self, decide: &mut dyn FnMut(&mut UserState) -> WriteSet) -> Result<(), StoreError> {
+        let mut memory = self.memory.borrow_mut();
+        let mut state = self.load(memory.take())?;
+        let writes = decide(&mut state);
+        if !writes.is_empty() && store(&self.state, &state, &writes, &self.has_tables).is_err() {
+            self.has_tables.set(false);
+            return Err(StoreError);
+        }
+        *memory = Some(state);
+        Ok(())
+    }
+
+    fn peek(&self, look: &mut dyn FnMut(&UserState)) -> Result<(), StoreError> {
+        let mut memory = self.memory.borrow_mut();
+        let state = self.load(memory.take())?;
+        look(&state);
+        *memory = Some(state);
+        Ok(())
+    }
+}
+
+/// The object is the only one that changes its state, and its storage is synchronous: a decision runs once, and completes at once.
+/// The output gate delays everything that is sent after a write until the write is stored
+/// (<https://developers.cloudflare.com/durable-objects/reference/in-memory-state/>).
+impl ObjectPlatform for DurableObjectState {
+    fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    fn spawn(&self, task: LocalBoxFuture<'static, ()>) {
+        spawn_local(task);
+    }
+
+    fn transact<'a>(
+        &'a self,
+        decide: &'a mut dyn FnMut(&mut UserState) -> WriteSet,
+    ) -> LocalBoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(async { self.transact(decide) })
+    }
+
+    fn peek<'a>(&'a self, look: &'a mut dyn FnMut(&UserState)) -> LocalBoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(async { self.peek(look) })
+    }
+
+    fn set_alarm(&self, at_ms: u64) -> LocalBoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move {
+            let after = Duration::from_millis(at_ms.saturating_sub(now_ms()));
+            self.state.storage().set_alarm(after).await.map_err(|_| StoreError)
+        })
+    }
+
+    fn delete(&self) -> LocalBoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async {
+            self.memory.take();
+            self.has_tables.set(false);
+            self.state.storage().delete_all().await.map_err(|_| StoreError)
+        })
+    }
+
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    fn renew(&self, _: Uuid) -> LocalBoxFuture<'_, Result<Lease, StoreError>> {
+        Box::pin(ready(Err(StoreError)))
+    }
+
+    fn poll(&self, _: Uuid, _: usize) -> LocalBoxFuture<'_, Result<Option<Polled>, StoreError>> {
+        Box::pin(ready(Err(StoreError)))
+    }
+
+    fn request_stop(&self, _: Uuid, _: u64) -> LocalBoxFuture<'_, Result<bool, StoreError>> {
+        Box::pin(ready(Err(StoreError)))
+    }
+}

@@ -1,0 +1,118 @@
+//! The host of a user object, on any platform.
+
+use std::rc::Rc;
+
+use futures_util::future::LocalBoxFuture;
+use uuid::Uuid;
+use wasm_bindgen::JsValue;
+use web_sys::ReadableStream;
+
+use super::WebHost;
+use super::pipe::pipe;
+use super::settings::Settings;
+use crate::edge::events::write_events;
+use crate::http::problem::ProblemContext;
+use crate::ports::{Lease, Polled, Spawn, StoreError, UserStore};
+use crate::user_object::subscription::Subscription;
+use crate::user_state::{UserState, WriteSet};
+
+/// Everything about a user object in which platforms differ: its tasks, and its store with the functions of [`UserStore`].
+pub(crate) trait ObjectPlatform {
+    /// The settings of the deployment.
+    fn settings(&self) -> &Settings;
+    /// Runs a task to its end.
+    fn spawn(&self, task: LocalBoxFuture<'static, ()>);
+    /// [`UserStore::transact`].
+    fn transact<'a>(
+        &'a self,
+        decide: &'a mut dyn FnMut(&mut UserState) -> WriteSet,
+    ) -> LocalBoxFuture<'a, Result<(), StoreError>>;
+    /// [`UserStore::peek`].
+    fn peek<'a>(&'a self, look: &'a mut dyn FnMut(&UserState)) -> LocalBoxFuture<'a, Result<(), StoreError>>;
+    /// [`UserStore::set_alarm`].
+    fn set_alarm(&self, at_ms: u64) -> LocalBoxFuture<'_, Result<(), StoreError>>;
+    /// [`UserStore::delete`].
+    fn delete(&self) -> LocalBoxFuture<'_, Result<(), StoreError>>;
+    /// [`UserStore::is_shared`].
+    fn is_shared(&self) -> bool;
+    /// [`UserStore::renew`].
+    fn renew(&self, id: Uuid) -> LocalBoxFuture<'_, Result<Lease, StoreError>>;
+    /// [`UserStore::poll`].
+    fn poll(&self, id: Uuid, from: usize) -> LocalBoxFuture<'_, Result<Option<Polled>, StoreError>>;
+    /// [`UserStore::request_stop`].
+    fn request_stop(&self, id: Uuid, started_ms: u64) -> LocalBoxFuture<'_, Result<bool, StoreError>>;
+}
+
+/// A clone is the same host.
+#[derive(Clone)]
+pub(crate) struct ObjectHost(Rc<dyn ObjectPlatform>);
+
+impl ObjectHost {
+    pub(crate) fn new(platform: Rc<dyn ObjectPlatform>) -> Self {
+        Self(platform)
+    }
+
+    /// Makes a body of the events of a subscription, which are written in a task that continues after the head of the response.
+    ///
+    /// # Errors
+    /// An exception of the platform.
+    pub(crate) fn stream(
+        &self,
+        subscription: Subscription,
+        context: ProblemContext,
+    ) -> Result<ReadableStream, JsValue> {
+        let (sink, body) = pipe()?;
+        let host = self.clone();
+        self.spawn(async move {
+            // The client has left.
+            let _ = write_events(&host, &subscription, &context, sink).await;
+        });
+        Ok(body)
+    }
+}
+
+impl WebHost for ObjectHost {
+    fn settings(&self) -> &Settings {
+        self.0.settings()
+    }
+}
+
+impl Spawn for ObjectHost {
+    fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        self.0.spawn(Box::pin(task));
+    }
+}
+
+impl UserStore for ObjectHost {
+    async fn transact(&self, decide: &mut dyn FnMut(&mut UserState) -> WriteSet) -> Result<(), StoreError> {
+        self.0.transact(decide).await
+    }
+
+    async fn peek(&self, look: &mut dyn FnMut(&UserState)) -> Result<(), StoreError> {
+        self.0.peek(look).await
+    }
+
+    async fn set_alarm(&self, at_ms: u64) -> Result<(), StoreError> {
+        self.0.set_alarm(at_ms).await
+    }
+
+    async fn delete(&self) -> Result<(), StoreError> {
+        self.0.delete().await
+    }
+
+    fn is_shared(&self) -> bool {
+        self.0.is_shared()
+    }
+
+    async fn renew(&self, id: Uuid) -> Result<Lease, StoreError> {
+        self.0.renew(id).await
+    }
+
+    async fn poll(&self, id: Uuid, from: usize) -> Result<Option<Polled>, StoreError> {
+        self.0.poll(id, from).await
+    }
+
+    async fn request_stop(&self, id: Uuid, started_ms: u64) -> Result<bool, StoreError> {
+        self.0.request_stop(id, started_ms).await
+    }
+}
