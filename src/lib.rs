@@ -2,7 +2,7 @@
 //!
 //! One `POST /ai-sessions`, walked through the modules:
 //!
-//! 1. `cloudflare` (Wasm only) receives the request, and calls [`edge::handle`] with the [`ports`] of the platform. The settings
+//! 1. `cloudflare` or `supabase_edge` (Wasm only) receives the request, and `web` calls [`edge::handle`] with the [`ports`] of the platform. The settings
 //!    are one typed value ([`config`]).
 //! 2. [`auth`] turns the `Authorization` header into a user, with keys from [`supabase`]`::keys`.
 //! 3. [`input`] turns the body into a [`input::new_session::NewSession`].
@@ -22,6 +22,7 @@ pub mod http;
 pub mod ids;
 pub mod json;
 pub mod keyed_hash;
+pub mod least_recently_used;
 pub mod ports;
 pub mod pseudonym;
 pub mod readiness;
@@ -41,5 +42,7 @@ pub mod edge;
 
 #[cfg(target_arch = "wasm32")]
 mod cloudflare;
+#[cfg(target_arch = "wasm32")]
+mod supabase_edge;
 #[cfg(target_arch = "wasm32")]
 mod web;

@@ -18,6 +18,16 @@ pub fn query_of(url: &str) -> &str {
     url.split_once('?').map_or("", |(_, query)| query)
 }
 
+/// `https://host/first/path?query` → `https://host/path?query`: a URL as it is under the base path `/first`.
+#[must_use]
+pub fn without_first_segment(url: &str) -> String {
+    let (origin, path) = split_url(url);
+    let rest = url.get(origin.len()..).unwrap_or_default();
+    let segment = path.strip_prefix('/').and_then(|path| path.split('/').next()).unwrap_or_default();
+    let rest = rest.strip_prefix('/').and_then(|rest| rest.strip_prefix(segment)).unwrap_or(rest);
+    [origin, if rest.starts_with('/') { "" } else { "/" }, rest].concat()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -44,6 +54,24 @@ mod tests {
             ("https://a.example/b", ""),
         ] {
             assert_eq!(query_of(url), query, "{url}");
+        }
+    }
+
+    #[test]
+    fn the_first_segment_is_removed_and_the_query_kept() {
+        for (url, without) in [
+            ("https://a.example/slug/ai-sessions?b=c/d", "https://a.example/ai-sessions?b=c/d"),
+            ("https://a.example/slug/ai-sessions/1/events", "https://a.example/ai-sessions/1/events"),
+            ("https://a.example/slug/", "https://a.example/"),
+            ("https://a.example/slug", "https://a.example/"),
+            ("https://a.example/slug?b=/c", "https://a.example/?b=/c"),
+            ("https://a.example//slug/b", "https://a.example/slug/b"),
+            ("https://a.example/", "https://a.example/"),
+            ("https://a.example", "https://a.example/"),
+            ("https://a.example/sl%2Fug/b", "https://a.example/b"),
+            ("", "/"),
+        ] {
+            assert_eq!(without_first_segment(url), without, "{url}");
         }
     }
 }

@@ -52,7 +52,7 @@ const SPLITS_MAX: u32 = 8;
 /// workerd returns a whole batch or nothing: the bytes of an unfilled batch are lost when the connection is cut, or when the read
 /// is cancelled. So the stream is split in two before the first batch. Batches are read from one branch, through a pipe; the
 /// other keeps, natively, a copy of the bytes, and is read when a batch has failed.
-pub(super) struct BatchBody {
+pub(crate) struct BatchBody {
     stream: Option<ReadableStream>,
     reader: Option<BatchReader>,
     /// The other branch, while batches are read.

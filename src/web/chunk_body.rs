@@ -34,7 +34,7 @@ extern "C" {
 }
 
 /// A body that is being received. The chunks are gathered here until there are enough bytes.
-pub(super) struct ChunkBody {
+pub(crate) struct ChunkBody {
     /// `None` after the end.
     reader: Option<ChunkReader>,
     /// The read in progress; it continues while nothing polls it.

@@ -17,8 +17,8 @@ pub(crate) mod object_host;
 pub(crate) mod pipe;
 pub(crate) mod response;
 pub(crate) mod settings;
-mod stream_body;
-mod timer;
+pub(crate) mod stream_body;
+pub(crate) mod timer;
 
 use wasm_bindgen_futures::{JsFuture, spawn_local};
 

@@ -48,7 +48,7 @@ pub(crate) trait ObjectPlatform {
 pub(crate) struct ObjectHost(Rc<dyn ObjectPlatform>);
 
 impl ObjectHost {
-    pub(crate) fn new(platform: Rc<dyn ObjectPlatform>) -> Self {
+    pub(crate) fn new(platform: Rc<impl ObjectPlatform + 'static>) -> Self {
         Self(platform)
     }
 

@@ -35,7 +35,7 @@ impl StreamBody {
     }
 
     /// Ends the sender's work, where an aborted connection does not.
-    pub(super) fn cancel(&mut self) {
+    pub(crate) fn cancel(&mut self) {
         if let Self::Chunks(body) = self {
             body.cancel();
         }

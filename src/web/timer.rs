@@ -14,8 +14,13 @@ use crate::ports::Timer;
 
 impl<T: WebHost> Timer for T {
     async fn sleep(&self, ms: u64) {
-        Sleep { ms, timeout: None, state: Rc::default() }.await;
+        sleep(ms).await;
     }
+}
+
+/// Ends after `ms` milliseconds, never before.
+pub(crate) fn sleep(ms: u64) -> impl Future<Output = ()> {
+    Sleep { ms, timeout: None, state: Rc::default() }
 }
 
 #[derive(Default)]

@@ -1,5 +1,5 @@
-//! The import rules: shared and pure ← ports ← vendors ← `user_object` ← `edge` ← `web` ← `cloudflare`. Read from the source
-//! files, so that a new file is checked too.
+//! The import rules: shared and pure ← ports ← vendors ← `user_object` ← `edge` ← `web` ← `cloudflare` and `supabase_edge`,
+//! which do not import each other. Read from the source files, so that a new file is checked too.
 
 #![expect(clippy::expect_used, reason = "a source tree that cannot be read fails the test")]
 
@@ -8,10 +8,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Values of every layer.
-const SHARED: &[&str] = &["config", "http", "ids", "json", "keyed_hash", "pseudonym", "readiness"];
+const SHARED: &[&str] =
+    &["config", "http", "ids", "json", "keyed_hash", "least_recently_used", "pseudonym", "readiness"];
 const PURE: &[&str] = &["auth", "generation", "input", "quota", "user_state"];
 const VENDORS: &[&str] = &["openrouter", "supabase"];
-const HOSTS: &[&str] = &["web", "cloudflare"];
+const HOSTS: &[&str] = &["web", "cloudflare", "supabase_edge"];
 /// The pure files of the other layers.
 const PURE_FILES: &[&str] = &[
     "edge/documents.rs",
@@ -37,7 +38,7 @@ fn allowed(module: &str) -> Option<Vec<&'static str>> {
         // The settings are of the stages' own types.
         "config" => &[&["json", "keyed_hash", "quota"]],
         "http" => &[&["config", "json", "quota"]],
-        "ids" | "json" | "keyed_hash" => &[],
+        "ids" | "json" | "keyed_hash" | "least_recently_used" => &[],
         "readiness" => &[&["http"]],
         "pseudonym" => &[&["keyed_hash"]],
         pure if PURE.contains(&pure) => &[SHARED, PURE],
@@ -46,7 +47,9 @@ fn allowed(module: &str) -> Option<Vec<&'static str>> {
         "user_object" => &[SHARED, PURE, &["ports"], VENDORS],
         "edge" => &[SHARED, PURE, &["ports"], VENDORS, &["user_object"]],
         "web" => &[SHARED, PURE, &["ports", "user_object", "edge"]],
-        "cloudflare" => &[SHARED, PURE, &["ports"], VENDORS, &["user_object", "edge", "web"]],
+        "cloudflare" | "supabase_edge" => {
+            &[SHARED, PURE, &["ports"], VENDORS, &["user_object", "edge", "web"]]
+        }
         _ => return None,
     };
     Some(layers.concat())
@@ -236,14 +239,16 @@ fn only_the_host_modules_are_compiled_for_wasm_alone() {
             _ => None,
         })
         .collect();
-    assert_eq!(conditional, ["mod cloudflare;", "mod web;"]);
+    assert_eq!(conditional, ["mod cloudflare;", "mod supabase_edge;", "mod web;"]);
     assert_eq!(lib.matches("target_").count(), conditional.len());
 }
 
 #[test]
 fn the_web_host_names_no_platform_of_a_vendor() {
     for Source { path, code, .. } in sources().into_iter().filter(|file| file.module == "web") {
-        assert!(!code.contains("worker::") && !code.to_lowercase().contains("cloudflare"), "{path}");
+        assert!(!code.contains("worker::"), "{path}");
+        let code = code.to_lowercase();
+        assert!(!code.contains("cloudflare") && !code.contains("deno"), "{path}");
     }
 }
 

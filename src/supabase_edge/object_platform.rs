@@ -1,0 +1,139 @@
+//! A user object: its tasks, its alarm and its store.
+
+use std::cell::{Cell, RefCell};
+use std::future::ready;
+use std::rc::Rc;
+
+use futures_util::future::{AbortHandle, LocalBoxFuture, abortable};
+use uuid::Uuid;
+
+use super::{background, objects};
+use crate::config::LogLevel;
+use crate::ports::{Lease, Log, Polled, StoreError, UserStore};
+use crate::user_state::{UserState, WriteSet};
+use crate::web::clock::now_ms;
+use crate::web::object_host::ObjectPlatform;
+use crate::web::settings::Settings;
+use crate::web::timer::sleep;
+
+/// A later alarm is not set, because a waiting timer keeps the isolate: the owner's next request runs the due jobs.
+const ALARM_WAIT_MS_MAX: u64 = 60_000;
+/// A failed alarm is set again after this time.
+const ALARM_AGAIN_MS: u64 = 30_000;
+
+pub(super) struct IsolateObject {
+    user_id: Uuid,
+    settings: Settings,
+    memory: RefCell<UserState>,
+    /// The commands and tasks in progress.
+    in_progress: Rc<Cell<usize>>,
+    /// The timer of the alarm.
+    alarm: RefCell<Option<AbortHandle>>,
+}
+
+/// A command or a task in progress.
+pub(super) struct Busy(Rc<Cell<usize>>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.set(self.0.get().saturating_sub(1));
+    }
+}
+
+impl IsolateObject {
+    pub(super) fn new(user_id: Uuid, settings: &Settings) -> Self {
+        Self {
+            user_id,
+            settings: Rc::clone(settings),
+            memory: RefCell::default(),
+            in_progress: Rc::default(),
+            alarm: RefCell::default(),
+        }
+    }
+
+    /// Marks the object as busy, for as long as the value exists.
+    pub(super) fn busy(&self) -> Busy {
+        self.in_progress.set(self.in_progress.get().saturating_add(1));
+        Busy(Rc::clone(&self.in_progress))
+    }
+
+    pub(super) fn is_busy(&self) -> bool {
+        self.in_progress.get() > 0
+    }
+}
+
+/// Runs the due jobs of a user, unless the object was removed.
+async fn run_alarm(user_id: Uuid) {
+    let Some(object) = objects::find(user_id) else { return };
+    if object.run_alarm().await.is_err() {
+        let host = object.host();
+        host.log(LogLevel::Error, r#"{"level":"error","message":"alarm failed"}"#);
+        // Setting a timer does not fail.
+        let _ = host.set_alarm(now_ms().saturating_add(ALARM_AGAIN_MS)).await;
+    }
+}
+
+impl ObjectPlatform for IsolateObject {
+    fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    fn spawn(&self, task: LocalBoxFuture<'static, ()>) {
+        let busy = self.busy();
+        background::spawn(Box::pin(async move {
+            task.await;
+            drop(busy);
+        }));
+    }
+
+    fn transact<'a>(
+        &'a self,
+        decide: &'a mut dyn FnMut(&mut UserState) -> WriteSet,
+    ) -> LocalBoxFuture<'a, Result<(), StoreError>> {
+        decide(&mut self.memory.borrow_mut());
+        Box::pin(ready(Ok(())))
+    }
+
+    fn peek<'a>(&'a self, look: &'a mut dyn FnMut(&UserState)) -> LocalBoxFuture<'a, Result<(), StoreError>> {
+        look(&self.memory.borrow());
+        Box::pin(ready(Ok(())))
+    }
+
+    fn set_alarm(&self, at_ms: u64) -> LocalBoxFuture<'_, Result<(), StoreError>> {
+        let wait_ms = at_ms.saturating_sub(now_ms());
+        if wait_ms <= ALARM_WAIT_MS_MAX {
+            let (waiting, handle) = abortable(sleep(wait_ms));
+            if let Some(before) = self.alarm.replace(Some(handle)) {
+                before.abort();
+            }
+            let user_id = self.user_id;
+            background::spawn(Box::pin(async move {
+                if waiting.await.is_ok() {
+                    run_alarm(user_id).await;
+                }
+            }));
+        }
+        Box::pin(ready(Ok(())))
+    }
+
+    fn delete(&self) -> LocalBoxFuture<'_, Result<(), StoreError>> {
+        self.memory.take();
+        Box::pin(ready(Ok(())))
+    }
+
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    fn renew(&self, _: Uuid) -> LocalBoxFuture<'_, Result<Lease, StoreError>> {
+        Box::pin(ready(Err(StoreError)))
+    }
+
+    fn poll(&self, _: Uuid, _: usize) -> LocalBoxFuture<'_, Result<Option<Polled>, StoreError>> {
+        Box::pin(ready(Err(StoreError)))
+    }
+
+    fn request_stop(&self, _: Uuid, _: u64) -> LocalBoxFuture<'_, Result<bool, StoreError>> {
+        Box::pin(ready(Err(StoreError)))
+    }
+}
