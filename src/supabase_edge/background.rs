@@ -1,12 +1,12 @@
 //! Tasks that continue after the response. The isolate is kept until each of them has ended, or until its own end.
 
 use std::cell::RefCell;
-use std::panic::AssertUnwindSafe;
 
 use futures_util::future::LocalBoxFuture;
 use js_sys::{Function, Promise};
 use wasm_bindgen::JsValue;
-use wasm_bindgen_futures::future_to_promise;
+
+use crate::web::promise_of;
 
 thread_local! {
     /// The function of the latest request: a task that no request owns uses it too.
@@ -29,7 +29,7 @@ pub(super) fn keep_until(work: &Promise) {
 
 /// Runs a task to its end.
 pub(super) fn spawn(task: LocalBoxFuture<'static, ()>) {
-    keep_until(&future_to_promise(AssertUnwindSafe(async {
+    keep_until(&promise_of(Box::pin(async {
         task.await;
         Ok(JsValue::UNDEFINED)
     })));

@@ -2,11 +2,8 @@
 
 #![expect(unreachable_pub, reason = "wasm-bindgen exports public functions only")]
 
-use std::panic::AssertUnwindSafe;
-
 use js_sys::{Function, Promise};
 use wasm_bindgen::prelude::*;
-use wasm_bindgen_futures::future_to_promise;
 use web_sys::Request;
 
 use super::edge_platform::FunctionRequest;
@@ -14,13 +11,14 @@ use super::{background, objects, unread_body};
 use crate::http::url::without_first_segment;
 use crate::web::edge_host::EdgeHost;
 use crate::web::messages::InboundRequest;
+use crate::web::promise_of;
 
 /// Responds to a request. `environment`: an object with the variables, and `ASSETS`, which has a `fetch(url)` that serves
 /// `openapi.json` and `docs.html`. `wait_until(promise)` keeps the isolate until the promise is settled.
 #[wasm_bindgen]
 pub fn handle_request(request: Request, environment: JsValue, wait_until: Function) -> Promise {
     background::set_wait_until(wait_until);
-    let responding = future_to_promise(AssertUnwindSafe(async move {
+    let responding = promise_of(Box::pin(async move {
         let host = EdgeHost::new(FunctionRequest::new(environment));
         // The first segment is the function's name.
         let url = without_first_segment(&request.url());

@@ -1,13 +1,11 @@
 //! The user objects of this isolate.
 
 use std::cell::RefCell;
-use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 
 use js_sys::{Array, Promise};
 use uuid::Uuid;
 use wasm_bindgen::JsValue;
-use wasm_bindgen_futures::future_to_promise;
 
 use super::object_platform::IsolateObject;
 use crate::edge::execute::{Received, UserObjectError};
@@ -18,6 +16,7 @@ use crate::user_object::command::Command;
 use crate::user_object::reply::Reply;
 use crate::web::edge_host::Execution;
 use crate::web::object_host::ObjectHost;
+use crate::web::promise_of;
 use crate::web::response::OutgoingBody;
 use crate::web::settings::Settings;
 
@@ -78,7 +77,7 @@ pub(super) fn release_leases() -> Promise {
     OBJECTS.with_borrow(|objects| {
         for entry in objects.values().filter(|entry| entry.platform.is_busy()) {
             let object = entry.object.clone();
-            releasing.push(&future_to_promise(AssertUnwindSafe(async move {
+            releasing.push(&promise_of(Box::pin(async move {
                 // A lease that is not released expires.
                 let _ = object.release_leases().await;
                 Ok(JsValue::UNDEFINED)

@@ -20,7 +20,11 @@ pub(crate) mod settings;
 pub(crate) mod stream_body;
 pub(crate) mod timer;
 
-use wasm_bindgen_futures::{JsFuture, spawn_local};
+use std::panic::AssertUnwindSafe;
+
+use futures_util::future::LocalBoxFuture;
+use wasm_bindgen::JsValue;
+use wasm_bindgen_futures::{JsFuture, future_to_promise, spawn_local};
 
 use settings::Settings;
 
@@ -28,6 +32,11 @@ use settings::Settings;
 pub(crate) trait WebHost {
     /// The settings of the deployment.
     fn settings(&self) -> &Settings;
+}
+
+/// Starts a future. Not generic: the code that connects a future with a promise is long.
+pub(crate) fn promise_of(future: LocalBoxFuture<'static, Result<JsValue, JsValue>>) -> js_sys::Promise {
+    future_to_promise(AssertUnwindSafe(future))
 }
 
 /// Detaches the promise.
