@@ -13,6 +13,7 @@ use crate::edge::wire::{read_reply, write_command};
 use crate::http::problem::ProblemContext;
 use crate::ports::Point;
 use crate::user_object::command::Command;
+use crate::web::clock::now_ms;
 use crate::web::edge_host::{EdgePlatform, Execution, bytes_of};
 use crate::web::response::{OutgoingBody, response};
 use crate::web::settings::{Settings, settings};
@@ -88,6 +89,10 @@ impl EdgePlatform for WorkerRequest {
 
     fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    fn now_ms(&self) -> u64 {
+        now_ms()
     }
 
     fn after_response(&self, task: LocalBoxFuture<'static, ()>) {

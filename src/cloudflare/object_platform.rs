@@ -14,7 +14,7 @@ use crate::config::Platform;
 use crate::ports::{Lease, Polled, StoreError};
 use crate::user_state::{UserState, WriteSet};
 use crate::web::clock::now_ms;
-use crate::web::object_host::ObjectPlatform;
+use crate::web::object_host::{ObjectHost, ObjectPlatform};
 use crate::web::settings::{Settings, settings};
 
 pub(super) struct DurableObjectState {
@@ -72,18 +72,27 @@ impl ObjectPlatform for DurableObjectState {
         &self.settings
     }
 
+    fn now_ms(&self) -> u64 {
+        now_ms()
+    }
+
     fn spawn(&self, task: LocalBoxFuture<'static, ()>) {
         spawn_local(task);
     }
 
     fn transact<'a>(
         &'a self,
+        _: &'a ObjectHost,
         decide: &'a mut dyn FnMut(&mut UserState) -> WriteSet,
     ) -> LocalBoxFuture<'a, Result<(), StoreError>> {
         Box::pin(async { self.transact(decide) })
     }
 
-    fn peek<'a>(&'a self, look: &'a mut dyn FnMut(&UserState)) -> LocalBoxFuture<'a, Result<(), StoreError>> {
+    fn peek<'a>(
+        &'a self,
+        _: &'a ObjectHost,
+        look: &'a mut dyn FnMut(&UserState),
+    ) -> LocalBoxFuture<'a, Result<(), StoreError>> {
         Box::pin(async { self.peek(look) })
     }
 
@@ -106,15 +115,25 @@ impl ObjectPlatform for DurableObjectState {
         false
     }
 
-    fn renew(&self, _: Uuid) -> LocalBoxFuture<'_, Result<Lease, StoreError>> {
+    fn renew<'a>(&'a self, _: &'a ObjectHost, _: Uuid) -> LocalBoxFuture<'a, Result<Lease, StoreError>> {
         Box::pin(ready(Err(StoreError)))
     }
 
-    fn poll(&self, _: Uuid, _: usize) -> LocalBoxFuture<'_, Result<Option<Polled>, StoreError>> {
+    fn poll<'a>(
+        &'a self,
+        _: &'a ObjectHost,
+        _: Uuid,
+        _: usize,
+    ) -> LocalBoxFuture<'a, Result<Option<Polled>, StoreError>> {
         Box::pin(ready(Err(StoreError)))
     }
 
-    fn request_stop(&self, _: Uuid, _: u64) -> LocalBoxFuture<'_, Result<bool, StoreError>> {
+    fn request_stop<'a>(
+        &'a self,
+        _: &'a ObjectHost,
+        _: Uuid,
+        _: u64,
+    ) -> LocalBoxFuture<'a, Result<bool, StoreError>> {
         Box::pin(ready(Err(StoreError)))
     }
 }

@@ -9,6 +9,7 @@ use super::{background, objects};
 use crate::http::problem::ProblemContext;
 use crate::ports::Point;
 use crate::user_object::command::Command;
+use crate::web::clock::now_ms;
 use crate::web::edge_host::{EdgePlatform, Execution};
 use crate::web::settings::{Settings, settings};
 
@@ -31,6 +32,10 @@ impl EdgePlatform for FunctionRequest {
 
     fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    fn now_ms(&self) -> u64 {
+        now_ms()
     }
 
     fn after_response(&self, task: LocalBoxFuture<'static, ()>) {

@@ -12,7 +12,7 @@ use crate::config::LogLevel;
 use crate::ports::{Lease, Log, Polled, StoreError, UserStore};
 use crate::user_state::{UserState, WriteSet};
 use crate::web::clock::now_ms;
-use crate::web::object_host::ObjectPlatform;
+use crate::web::object_host::{ObjectHost, ObjectPlatform};
 use crate::web::settings::Settings;
 use crate::web::timer::sleep;
 
@@ -78,6 +78,10 @@ impl ObjectPlatform for IsolateObject {
         &self.settings
     }
 
+    fn now_ms(&self) -> u64 {
+        now_ms()
+    }
+
     fn spawn(&self, task: LocalBoxFuture<'static, ()>) {
         let busy = self.busy();
         background::spawn(Box::pin(async move {
@@ -88,13 +92,18 @@ impl ObjectPlatform for IsolateObject {
 
     fn transact<'a>(
         &'a self,
+        _: &'a ObjectHost,
         decide: &'a mut dyn FnMut(&mut UserState) -> WriteSet,
     ) -> LocalBoxFuture<'a, Result<(), StoreError>> {
         decide(&mut self.memory.borrow_mut());
         Box::pin(ready(Ok(())))
     }
 
-    fn peek<'a>(&'a self, look: &'a mut dyn FnMut(&UserState)) -> LocalBoxFuture<'a, Result<(), StoreError>> {
+    fn peek<'a>(
+        &'a self,
+        _: &'a ObjectHost,
+        look: &'a mut dyn FnMut(&UserState),
+    ) -> LocalBoxFuture<'a, Result<(), StoreError>> {
         look(&self.memory.borrow());
         Box::pin(ready(Ok(())))
     }
@@ -125,15 +134,25 @@ impl ObjectPlatform for IsolateObject {
         false
     }
 
-    fn renew(&self, _: Uuid) -> LocalBoxFuture<'_, Result<Lease, StoreError>> {
+    fn renew<'a>(&'a self, _: &'a ObjectHost, _: Uuid) -> LocalBoxFuture<'a, Result<Lease, StoreError>> {
         Box::pin(ready(Err(StoreError)))
     }
 
-    fn poll(&self, _: Uuid, _: usize) -> LocalBoxFuture<'_, Result<Option<Polled>, StoreError>> {
+    fn poll<'a>(
+        &'a self,
+        _: &'a ObjectHost,
+        _: Uuid,
+        _: usize,
+    ) -> LocalBoxFuture<'a, Result<Option<Polled>, StoreError>> {
         Box::pin(ready(Err(StoreError)))
     }
 
-    fn request_stop(&self, _: Uuid, _: u64) -> LocalBoxFuture<'_, Result<bool, StoreError>> {
+    fn request_stop<'a>(
+        &'a self,
+        _: &'a ObjectHost,
+        _: Uuid,
+        _: u64,
+    ) -> LocalBoxFuture<'a, Result<bool, StoreError>> {
         Box::pin(ready(Err(StoreError)))
     }
 }

@@ -17,7 +17,7 @@ use crate::edge::handle::handle;
 use crate::edge::render::Outgoing;
 use crate::http::problem::ProblemContext;
 use crate::ports::{
-    Assets, Background, IsolateMemory, Memory, Metrics, Point, SharedCache, VerifyKey, VerifySignature,
+    Assets, Background, Clock, IsolateMemory, Memory, Metrics, Point, SharedCache, VerifyKey, VerifySignature,
 };
 use crate::user_object::command::Command;
 
@@ -34,6 +34,8 @@ pub(crate) trait EdgePlatform {
     fn environment(&self) -> &JsValue;
     /// The settings of the deployment.
     fn settings(&self) -> &Settings;
+    /// The time by the clock of the user objects, in milliseconds since the Unix epoch.
+    fn now_ms(&self) -> u64;
     /// Runs a task to its end, whatever happens to the request.
     fn after_response(&self, task: LocalBoxFuture<'static, ()>);
     /// [`UserObjects::execute`].
@@ -78,6 +80,12 @@ impl EdgeHost {
 impl WebHost for EdgeHost {
     fn settings(&self) -> &Settings {
         self.0.settings()
+    }
+}
+
+impl Clock for EdgeHost {
+    fn now_ms(&self) -> u64 {
+        self.0.now_ms()
     }
 }
 

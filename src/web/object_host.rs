@@ -12,23 +12,31 @@ use super::pipe::pipe;
 use super::settings::Settings;
 use crate::edge::events::write_events;
 use crate::http::problem::ProblemContext;
-use crate::ports::{Lease, Polled, Spawn, StoreError, UserStore};
+use crate::ports::{Clock, Lease, Polled, Spawn, StoreError, UserStore};
 use crate::user_object::subscription::Subscription;
 use crate::user_state::{UserState, WriteSet};
 
-/// Everything about a user object in which platforms differ: its tasks, and its store with the functions of [`UserStore`].
+/// Everything about a user object in which platforms differ: its tasks, and its store with the functions of [`UserStore`]. `host`:
+/// the object's own, for stores that send requests.
 pub(crate) trait ObjectPlatform {
     /// The settings of the deployment.
     fn settings(&self) -> &Settings;
+    /// The time by the clock of the store, in milliseconds since the Unix epoch.
+    fn now_ms(&self) -> u64;
     /// Runs a task to its end.
     fn spawn(&self, task: LocalBoxFuture<'static, ()>);
     /// [`UserStore::transact`].
     fn transact<'a>(
         &'a self,
+        host: &'a ObjectHost,
         decide: &'a mut dyn FnMut(&mut UserState) -> WriteSet,
     ) -> LocalBoxFuture<'a, Result<(), StoreError>>;
     /// [`UserStore::peek`].
-    fn peek<'a>(&'a self, look: &'a mut dyn FnMut(&UserState)) -> LocalBoxFuture<'a, Result<(), StoreError>>;
+    fn peek<'a>(
+        &'a self,
+        host: &'a ObjectHost,
+        look: &'a mut dyn FnMut(&UserState),
+    ) -> LocalBoxFuture<'a, Result<(), StoreError>>;
     /// [`UserStore::set_alarm`].
     fn set_alarm(&self, at_ms: u64) -> LocalBoxFuture<'_, Result<(), StoreError>>;
     /// [`UserStore::delete`].
@@ -36,11 +44,21 @@ pub(crate) trait ObjectPlatform {
     /// [`UserStore::is_shared`].
     fn is_shared(&self) -> bool;
     /// [`UserStore::renew`].
-    fn renew(&self, id: Uuid) -> LocalBoxFuture<'_, Result<Lease, StoreError>>;
+    fn renew<'a>(&'a self, host: &'a ObjectHost, id: Uuid) -> LocalBoxFuture<'a, Result<Lease, StoreError>>;
     /// [`UserStore::poll`].
-    fn poll(&self, id: Uuid, from: usize) -> LocalBoxFuture<'_, Result<Option<Polled>, StoreError>>;
+    fn poll<'a>(
+        &'a self,
+        host: &'a ObjectHost,
+        id: Uuid,
+        from: usize,
+    ) -> LocalBoxFuture<'a, Result<Option<Polled>, StoreError>>;
     /// [`UserStore::request_stop`].
-    fn request_stop(&self, id: Uuid, started_ms: u64) -> LocalBoxFuture<'_, Result<bool, StoreError>>;
+    fn request_stop<'a>(
+        &'a self,
+        host: &'a ObjectHost,
+        id: Uuid,
+        started_ms: u64,
+    ) -> LocalBoxFuture<'a, Result<bool, StoreError>>;
 }
 
 /// A clone is the same host.
@@ -77,6 +95,12 @@ impl WebHost for ObjectHost {
     }
 }
 
+impl Clock for ObjectHost {
+    fn now_ms(&self) -> u64 {
+        self.0.now_ms()
+    }
+}
+
 impl Spawn for ObjectHost {
     fn spawn(&self, task: impl Future<Output = ()> + 'static) {
         self.0.spawn(Box::pin(task));
@@ -85,11 +109,11 @@ impl Spawn for ObjectHost {
 
 impl UserStore for ObjectHost {
     async fn transact(&self, decide: &mut dyn FnMut(&mut UserState) -> WriteSet) -> Result<(), StoreError> {
-        self.0.transact(decide).await
+        self.0.transact(self, decide).await
     }
 
     async fn peek(&self, look: &mut dyn FnMut(&UserState)) -> Result<(), StoreError> {
-        self.0.peek(look).await
+        self.0.peek(self, look).await
     }
 
     async fn set_alarm(&self, at_ms: u64) -> Result<(), StoreError> {
@@ -105,14 +129,14 @@ impl UserStore for ObjectHost {
     }
 
     async fn renew(&self, id: Uuid) -> Result<Lease, StoreError> {
-        self.0.renew(id).await
+        self.0.renew(self, id).await
     }
 
     async fn poll(&self, id: Uuid, from: usize) -> Result<Option<Polled>, StoreError> {
-        self.0.poll(id, from).await
+        self.0.poll(self, id, from).await
     }
 
     async fn request_stop(&self, id: Uuid, started_ms: u64) -> Result<bool, StoreError> {
-        self.0.request_stop(id, started_ms).await
+        self.0.request_stop(self, id, started_ms).await
     }
 }
