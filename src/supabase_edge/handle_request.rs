@@ -23,9 +23,7 @@ pub fn handle_request(request: Request, environment: JsValue, wait_until: Functi
         // The first segment is the function's name.
         let url = without_first_segment(&request.url());
         let response = host.respond(InboundRequest::new(Clone::clone(&request), url)).await?;
-        if let Some(unread) = unread_body::of(&request) {
-            background::spawn(Box::pin(unread_body::drain(unread)));
-        }
+        unread_body::drain(&request).await;
         Ok(response.into())
     }));
     // A command continues when its client leaves.

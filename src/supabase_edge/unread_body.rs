@@ -1,11 +1,13 @@
-//! Request bodies that were not read to their end: Deno may not send a response before it has received the whole request.
+//! Request bodies that were not read to their end. Deno closes a connection after such a response, and the client may then lose the
+//! response; so the rest of the body is received and discarded, up to a bound.
 
 use std::future::poll_fn;
 use std::pin::pin;
 
-use futures_util::future::select;
+use futures_util::future::{Either, select};
 use web_sys::{ReadableStream, Request};
 
+use super::background;
 use crate::ports::Body;
 use crate::web::stream_body::StreamBody;
 use crate::web::timer::sleep;
@@ -15,14 +17,20 @@ use crate::web::timer::sleep;
 const BYTES_MAX: usize = 1024 * 1024;
 /// For at most so long: a slower client may lose the response, too.
 const DRAIN_MS: u64 = 5_000;
+/// The response waits for so much of that time: a client that sends no end of its body gets it then.
+const RESPONSE_DELAY_MS: u64 = 1_000;
 
-/// The body, unless it was read to its end: then its reader still locks it.
-pub(super) fn of(request: &Request) -> Option<ReadableStream> {
-    request.body().filter(|stream| !stream.locked())
+/// Drains the body of a request, unless it was read to its end. Ends when the response can be sent.
+pub(super) async fn drain(request: &Request) {
+    // A stream that was read to its end is still locked by its reader.
+    let Some(stream) = request.body().filter(|stream| !stream.locked()) else { return };
+    let draining = Box::pin(drain_stream(stream));
+    if let Either::Right((_, draining)) = select(draining, pin!(sleep(RESPONSE_DELAY_MS))).await {
+        background::spawn(draining);
+    }
 }
 
-/// Receives and discards the rest of a body, up to a bound.
-pub(super) async fn drain(stream: ReadableStream) {
+async fn drain_stream(stream: ReadableStream) {
     let mut body = StreamBody::new(Some(stream));
     let reading = async {
         let mut received: usize = 0;
