@@ -1,14 +1,15 @@
 /**
- * `npm run build`: builds the parts of a deployment into build/: the release module (`index.js` and its `.wasm`, with
- * worker-build) and the static assets.
+ * `npm run build`: builds the parts of a deployment: the release module (the JavaScript of each host and one `.wasm`, with
+ * worker-build) and the static assets into build/, and from them the Edge Function into supabase/functions/.
  */
 import { createHash } from 'node:crypto';
 import { mkdir, readFile, readdir, rename, rm, stat, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { join, relative } from 'node:path';
 import { gzipSync } from 'node:zlib';
+import { build as bundle } from 'esbuild';
 import { type CargoTool, ensureBuildTools } from './cargo_tools.ts';
 import { docsPage } from './docs_page.ts';
-import { assetsFolder, buildFolder, cargoTool, npmPackage, root } from './paths.ts';
+import { assetsFolder, buildFolder, cargoTool, edgeFunctionFolder, npmPackage, root } from './paths.ts';
 import { run } from './run_program.ts';
 import { ensureRustToolchain } from './rust_toolchain.ts';
 import { Failure, messageOf, runScript, step } from './steps.ts';
@@ -19,10 +20,11 @@ const stampFile = join(buildFolder, '.built-from');
 /** The sources of the static assets. */
 const assetSources = { document: join(root, 'src/edge/openapi.json'), style: join(root, 'src/edge/docs.css') };
 
-/** Brings build/ up to date, in a fraction of a second if no input has changed. */
+/** Brings all parts up to date, in a fraction of a second if no input has changed. */
 export async function build(): Promise<void> {
   await buildModule();
   await buildAssets();
+  await assembleEdgeFunction();
 }
 
 /** Writes the assets: `openapi.json` without white space, and the page made from it. */
@@ -41,12 +43,28 @@ function parsedDocument(text: string): Parameters<typeof docsPage>[0] {
   }
 }
 
-/** Writes a changed asset only, whole: a running `wrangler dev` reloads at each write. */
-async function writeAsset(name: string, text: string): Promise<void> {
-  const file = join(assetsFolder, name);
-  if (text === (await readFile(file, 'utf8').catch(() => undefined))) return;
+const writeAsset = (name: string, text: string) => writeChanged(assetsFolder, name, Buffer.from(text));
+
+/** The files of the Edge Function beside its committed `index.ts`, and what they are made from. */
+const edgeFunctionFiles = {
+  'ai_sessions.js': join(buildFolder, 'ai_sessions.js'),
+  'ai_sessions_bg.wasm': join(buildFolder, 'index_bg.wasm'),
+  'docs.html': join(assetsFolder, 'docs.html'),
+  'openapi.json': join(assetsFolder, 'openapi.json'),
+};
+
+/** Completes the folder that `supabase functions deploy` uploads: it takes no file from outside of it. */
+async function assembleEdgeFunction(): Promise<void> {
+  for (const [name, source] of Object.entries(edgeFunctionFiles)) await writeChanged(edgeFunctionFolder, name, await readFile(source));
+}
+
+/** Writes a changed file only, whole: a running `wrangler dev` reloads at each write. */
+async function writeChanged(folder: string, name: string, bytes: Buffer): Promise<void> {
+  const file = join(folder, name);
+  const present = await readFile(file).catch(() => undefined);
+  if (present?.equals(bytes)) return;
   const unfinished = join(buildFolder, `.${name}`);
-  await writeFile(unfinished, text);
+  await writeFile(unfinished, bytes);
   await rename(unfinished, file);
 }
 
@@ -61,7 +79,8 @@ async function buildModule(): Promise<void> {
     const { ok, output } = await run(cargoTool('worker-build'), ['--release'], {
       // With all three set it downloads nothing.
       env: {
-        WASM_BINDGEN_BIN: cargoTool('wasm-bindgen'),
+        WASM_BINDGEN_BIN: join(root, 'scripts/wasm_bindgen.mjs'),
+        AI_SESSIONS_WASM_BINDGEN: cargoTool('wasm-bindgen'),
         WASM_OPT_BIN: npmPackage('binaryen', 'bin/wasm-opt'),
         ESBUILD_BIN: npmPackage('esbuild', 'bin/esbuild'),
         // Its own backtrace does not show an error in the crate.
@@ -75,10 +94,38 @@ async function buildModule(): Promise<void> {
       process.stderr.write(output);
       throw new Failure("The module could not be built: see the compiler's message above.");
     }
+    await bundleEdgeFunction();
     await wrapInTrapGuard();
     await stripNames();
     // A file that was saved while the compiler ran may not be in the module: then the next build compiles again.
     if (!(await changedSince(start))) await writeFile(stampFile, await fingerprint(tools));
+  });
+}
+
+/** Makes the JavaScript of Supabase Edge from the output of worker-build, which imports two things that only Cloudflare has. */
+async function bundleEdgeFunction(): Promise<void> {
+  const folder = join(root, 'src/supabase_edge');
+  const replaced = new Map([
+    ['worker-build', join(buildFolder, 'index.js')],
+    ['cloudflare:workers', join(folder, 'cloudflare_workers.js')],
+    ['./index_bg.wasm', join(folder, 'wasm_module.js')],
+  ]);
+  await bundle({
+    entryPoints: [join(folder, 'edge_function.js')],
+    inject: [join(folder, 'transform_stream.js')],
+    outfile: join(buildFolder, 'ai_sessions.js'),
+    bundle: true,
+    format: 'esm',
+    minify: true,
+    logLevel: 'error',
+    plugins: [
+      {
+        name: 'replaced',
+        setup: ({ onResolve }) => onResolve({ filter: /^(worker-build|cloudflare:workers|\.\/index_bg\.wasm)$/ }, ({ path }) => ({ path: replaced.get(path) ?? path })),
+      },
+    ],
+  }).catch(() => {
+    throw new Failure("The JavaScript of the Edge Function could not be built: see esbuild's message above.");
   });
 }
 
@@ -110,11 +157,11 @@ const unusedClasses = ['intounderlying', 'minifyconfig', 'r2range', 'containerst
 
 /**
  * Removes the names of functions: 30 KB gzipped that only a stack trace would use. A second pass for size may assume that no
- * data is in the first kilobyte: the linker puts the stack there.
+ * data is in the first kilobyte: the linker puts the stack there. Exception handling is not enabled: Deno 2.1 refuses it.
  */
 async function stripNames(): Promise<void> {
   const module = join(buildFolder, 'index_bg.wasm');
-  const features = ['mutable-globals', 'sign-ext', 'nontrapping-float-to-int', 'bulk-memory', 'multivalue', 'reference-types', 'exception-handling'].map((name) => `--enable-${name}`);
+  const features = ['mutable-globals', 'sign-ext', 'nontrapping-float-to-int', 'bulk-memory', 'multivalue', 'reference-types'].map((name) => `--enable-${name}`);
   const removals = unusedClasses.map((name) => `--remove-exports=*${name}*`);
   const { ok, output } = await run(npmPackage('binaryen', 'bin/wasm-opt'), [
     module,
@@ -153,7 +200,7 @@ async function inputs(): Promise<string[]> {
   const targetFolder = process.env['CARGO_TARGET_DIR'] ?? join(root, 'target');
   const listed = await readFile(join(targetFolder, 'wasm32-unknown-unknown/release/ai_sessions.d'), 'utf8').catch(() => '');
   const included = listed.split(/(?<!\\)\s+/).slice(1).map((file) => file.replaceAll('\\ ', ' '));
-  const settings = ['Cargo.toml', 'Cargo.lock', 'rust-toolchain.toml', 'tools/Cargo.lock', 'scripts/build.ts'].map((file) => join(root, file));
+  const settings = ['Cargo.toml', 'Cargo.lock', 'rust-toolchain.toml', 'tools/Cargo.lock', 'scripts/build.ts', 'scripts/wasm_bindgen.mjs'].map((file) => join(root, file));
   const npmTools = ['binaryen', 'esbuild'].map((name) => npmPackage(name, 'package.json'));
   const files = [...new Set([...sources, ...included.filter((file) => file !== ''), ...settings, ...npmTools])].sort();
   const present = await Promise.all(files.map((file) => stat(file).then(() => true, () => false)));
@@ -179,6 +226,6 @@ const kilobytes = (bytes: number) => `${(bytes / 1000).toFixed(1).padStart(7)} k
 if (import.meta.main) {
   await runScript(async () => {
     await build();
-    console.log(`build/ is up to date:\n${await sizes()}`);
+    console.log(`build/ and ${relative(root, edgeFunctionFolder)}/ are up to date:\n${await sizes()}`);
   });
 }

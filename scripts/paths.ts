@@ -10,6 +10,9 @@ export const buildFolder = join(root, 'build');
 /** The static assets that are built: `assets.directory` of wrangler.toml. */
 export const assetsFolder = join(buildFolder, 'assets');
 
+/** The Edge Function, in the layout of Supabase's tools. */
+export const edgeFunctionFolder = join(root, 'supabase/functions/flashcards');
+
 /** Cargo-installed tools of pinned versions; ignored by git. */
 export const toolsFolder = join(root, '.tools');
 

@@ -60,6 +60,7 @@ const FOLDERS: &[&str] = &[
     "src",
     "tests",
     "scripts",
+    "supabase",
     "bench",
     "examples/astro/src",
     "fuzz/targets",
