@@ -3,10 +3,11 @@
 import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { type Readable, Writable } from 'node:stream';
+import type { Readable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import { Miniflare, type MiniflareOptions, type WorkerOptions } from 'miniflare';
 import type { Service, Variables } from '../service/service.ts';
+import { eachLine } from '../support/log_lines.ts';
 import { startWorld } from '../support/world.ts';
 
 const build = fileURLToPath(new URL('../../build/', import.meta.url));
@@ -64,7 +65,7 @@ export async function startAfter(
     durableObjectsPersist: storage,
     unsafeRuntimeEnv: { [SERVES_FROM]: storage },
     handleRuntimeStdio: (stdout: Readable, stderr: Readable) => {
-      for (const stream of [stdout, stderr]) stream.pipe(collect(logs));
+      for (const stream of [stdout, stderr]) stream.pipe(eachLine((line) => logs.push(line)));
     },
   };
   let miniflare: Miniflare;
@@ -118,23 +119,6 @@ async function pidOf(storage: string): Promise<number> {
     if (environment.split('\0').includes(`${SERVES_FROM}=${storage}`)) return Number(pid);
   }
   throw new Error('no workerd serves from the storage of this service');
-}
-
-/** Collects whole lines. */
-function collect(lines: string[]): Writable {
-  let rest = '';
-  return new Writable({
-    write(chunk: Buffer, _encoding, done) {
-      const parts = (rest + chunk.toString('utf8')).split('\n');
-      rest = parts.pop() ?? '';
-      lines.push(...parts.filter((line) => line !== ''));
-      done();
-    },
-    final(done) {
-      if (rest !== '') lines.push(rest);
-      done();
-    },
-  });
 }
 
 /** The files of the module, for the tests that measure it. */
