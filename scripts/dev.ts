@@ -1,11 +1,16 @@
 /**
  * `npm run dev`: runs the whole service on this machine, with a generation from a sample text, and the example page; reloads
  * changed sources until Ctrl-C. `npm run dev -- --once` ends after the generation, with 0 if it succeeded.
+ * `npm run dev -- --host supabase` runs it as an Edge Function on Deno instead of a Worker in workerd.
  */
+import { mkdir } from 'node:fs/promises';
+import { parseArgs } from 'node:util';
+import { setServiceKey } from '../tests/support/service_key.ts';
 import { startWorld, type World } from '../tests/support/world.ts';
 import { build } from './build.ts';
 import { type DevSettings, readDevSettings } from './dev_settings.ts';
 import { launchExamplePage } from './example_page.ts';
+import { startLocalFunction } from './local_function.ts';
 import { folderOfPort, freePort, launchLocalWorker } from './local_worker.ts';
 import { keepRunning } from './restarts.ts';
 import { curlLine, makeSampleCandidates, writeSampleRequest } from './sample_candidates.ts';
@@ -16,11 +21,24 @@ const wantedPort = 8787;
 /** Astro's default. */
 const wantedPagePort = 4321;
 
+/** The service on one of its hosts. */
+interface LocalService {
+  url: string;
+  /** Takes over what was built; wrangler does that by itself. */
+  reload(): Promise<void>;
+  /** Settles when it has ended for good. */
+  finished: Promise<void>;
+}
+
+/** How each host is named to the user. */
+const hosts = { cloudflare: 'the Worker', supabase: 'the Edge Function' };
+type Host = keyof typeof hosts;
+
 /** The running parts, in the order of their start. */
 const open: (() => Promise<void> | void)[] = [];
 
 await runScript(async () => {
-  const session = runSession(process.argv.includes('--once'));
+  const session = runSession(readArguments());
   try {
     await Promise.race([session, interruption()]);
   } finally {
@@ -44,7 +62,18 @@ function interruption(): Promise<void> {
   return promise;
 }
 
-async function runSession(endAfterCandidates: boolean): Promise<void> {
+function readArguments(): { host: Host; once: boolean } {
+  // npm forwards a second `--`.
+  const args = process.argv.slice(2).filter((argument) => argument !== '--');
+  const { values } = parseArgs({ args, options: { host: { type: 'string', default: 'cloudflare' }, once: { type: 'boolean', default: false } } });
+  const { host, once } = values;
+  if (!isHost(host)) throw new Failure(`There is no host "${host}": take one of ${Object.keys(hosts).join(', ')}.`);
+  return { host, once };
+}
+
+const isHost = (name: string): name is Host => Object.hasOwn(hosts, name);
+
+async function runSession({ host, once }: { host: Host; once: boolean }): Promise<void> {
   const settings = await readDevSettings();
   await build();
   const world = await step('starting the local world', () => {
@@ -54,9 +83,39 @@ async function runSession(endAfterCandidates: boolean): Promise<void> {
   });
 
   const port = await freePort(wantedPort);
-  if (port !== wantedPort) console.log(`Port ${wantedPort} is taken: the Worker gets ${port}.`);
+  if (port !== wantedPort) console.log(`Port ${wantedPort} is taken: ${hosts[host]} gets ${port}.`);
   const pagePort = await freePort(wantedPagePort);
   const vars: Record<string, string> = { ...settings.vars, ...localVars(settings, world), ALLOWED_ORIGINS: allowedOrigins(settings, pagePort) };
+  const service = await (host === 'supabase' ? startFunction(port, vars, settings, world) : startWorker(port, vars));
+  console.log(`\n${whatIsReal(settings, world)}\n`);
+
+  const user = settings.realSupabase ? undefined : await world.auth.createUser();
+  const newToken = () => (user === undefined ? settings.accessToken : world.auth.token(user));
+  const candidates = showCandidates(service.url, folderOfPort(port), newToken);
+  if (once) return candidates;
+  await candidates.catch((error: unknown) => console.error(messageOf(error)));
+  if (!settings.realSupabase) console.log(`\nTo look into the database: psql '${world.databaseUrl}'`);
+
+  const page = await step(`starting the example page on port ${pagePort} (astro dev)`, async () => {
+    const { SUPABASE_URL: supabaseUrl = '', SUPABASE_ANON_KEY: supabaseAnonKey = '' } = vars;
+    const launched = await launchExamplePage(pagePort, { aiSessionsUrl: service.url, supabaseUrl, supabaseAnonKey });
+    open.push(launched.stop);
+    return launched;
+    // The service is usable without the page.
+  }).catch((error: unknown) => console.error(messageOf(error)));
+
+  const rebuild = () => build().then(service.reload);
+  const watch = watchSources(() => rebuild().catch((error: unknown) => console.error(`${messageOf(error)} ${capitalized(hosts[host])} before it stays up.`)));
+  open.push(watch.close);
+  const account = settings.realSupabase ? 'sign in as a user of your project' : 'create an account with any address and password';
+  if (page !== undefined) console.log(`\n${page.url} is the example page: ${account}.`);
+  console.log(`\n${service.url} is up and reloads on changes of src/. Ctrl-C ends it.`);
+  await service.finished;
+}
+
+const capitalized = (text: string) => text.charAt(0).toUpperCase() + text.slice(1);
+
+async function startWorker(port: number, vars: Record<string, string>): Promise<LocalService> {
   const worker = await step(`starting the Worker on port ${port} (wrangler dev)`, async () => {
     const launched = await launchLocalWorker(port, vars);
     open.push(launched.stop);
@@ -65,29 +124,19 @@ async function runSession(endAfterCandidates: boolean): Promise<void> {
   });
   const kept = keepRunning('wrangler dev', worker, () => launchLocalWorker(port, vars), console.error);
   open.push(kept.stop);
-  console.log(`\n${whatIsReal(settings, world)}\n`);
+  return { url: worker.url, reload: async () => {}, finished: kept.finished };
+}
 
-  const user = settings.realSupabase ? undefined : await world.auth.createUser();
-  const newToken = () => (user === undefined ? settings.accessToken : world.auth.token(user));
-  const candidates = showCandidates(worker.url, folderOfPort(port), newToken);
-  if (endAfterCandidates) return candidates;
-  await candidates.catch((error: unknown) => console.error(messageOf(error)));
-  if (!settings.realSupabase) console.log(`\nTo look into the database: psql '${world.databaseUrl}'`);
-
-  const page = await step(`starting the example page on port ${pagePort} (astro dev)`, async () => {
-    const { SUPABASE_URL: supabaseUrl = '', SUPABASE_ANON_KEY: supabaseAnonKey = '' } = vars;
-    const launched = await launchExamplePage(pagePort, { aiSessionsUrl: worker.url, supabaseUrl, supabaseAnonKey });
-    open.push(launched.stop);
-    return launched;
-    // The service is usable without the page.
-  }).catch((error: unknown) => console.error(messageOf(error)));
-
-  const watch = watchSources(() => build().catch((error: unknown) => console.error(`${messageOf(error)} The Worker before it stays up.`)));
-  open.push(watch.close);
-  const account = settings.realSupabase ? 'sign in as a user of your project' : 'create an account with any address and password';
-  if (page !== undefined) console.log(`\n${page.url} is the example page: ${account}.`);
-  console.log(`\n${worker.url} is up and reloads on changes of src/. Ctrl-C ends it.`);
-  await kept.finished;
+async function startFunction(port: number, vars: Record<string, string>, settings: DevSettings, world: World): Promise<LocalService> {
+  if (settings.realSupabase && vars['USER_STATE_KEY'] === undefined) {
+    throw new Failure('USER_STATE_KEY is not set: put the key into .dev.vars that `select ai_sessions.set_service_key(…)` has set in your database.');
+  }
+  const key = settings.realSupabase ? {} : { USER_STATE_KEY: await setServiceKey(world) };
+  const runtime = await step(`starting the Edge Function on port ${port} (deno)`, () => startLocalFunction(port, { ...vars, ...key }, console.log));
+  open.push(runtime.close);
+  await mkdir(folderOfPort(port), { recursive: true });
+  // It starts a new isolate when one ends.
+  return { url: runtime.url, reload: runtime.restart, finished: new Promise(() => {}) };
 }
 
 /** Makes cards once, then prints the command that repeats it. */

@@ -1,7 +1,7 @@
 /** Calls back when the crate's sources change, once for a burst of changes and never concurrently. */
 import { type FSWatcher, watch } from 'node:fs';
 import { join } from 'node:path';
-import { root } from './paths.ts';
+import { edgeFunctionFolder, root } from './paths.ts';
 
 /** Editors and git write several files at once. */
 const quietMs = 100;
@@ -31,6 +31,9 @@ export function watchSources(changed: () => Promise<void>): { close(): void } {
     // The folder, not the file: an editor that saves by renaming would leave the watch on the old file.
     watch(root, (_, name) => {
       if (name === 'Cargo.toml') soon();
+    }),
+    watch(edgeFunctionFolder, (_, name) => {
+      if (name === 'index.ts') soon();
     }),
   ];
   return {

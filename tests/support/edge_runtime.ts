@@ -20,8 +20,8 @@ import { within } from './within.ts';
 export type EdgeRuntimeOptions = {
   /** The folder of the function, with its `index.ts`; its name is the slug. */
   folder: string;
-  /** The only variables that the function can read. */
-  environment: Record<string, string>;
+  /** The only variables that the function can read; a function where they depend on the URL of the function. */
+  environment: Record<string, string> | ((url: string) => Record<string, string>);
   /** The isolates to start at once; default 1. */
   isolates?: number;
   /** The life of an isolate, in milliseconds; default: that of the free plan. */
@@ -30,6 +30,8 @@ export type EdgeRuntimeOptions = {
   drop_idle?: boolean;
   /** Default: a free one. */
   port?: number;
+  /** Receives every line that the isolates write, besides `logs`. */
+  log?: (line: string) => void;
 };
 
 export type Isolate = {
@@ -97,7 +99,7 @@ export async function startEdgeRuntime(options: EdgeRuntimeOptions): Promise<Edg
   let turn = 0;
 
   async function start(): Promise<StartedIsolate> {
-    const isolate = new StartedIsolate(created, options, logs, () => (isolates = isolates.filter((each) => each !== isolate)));
+    const isolate = new StartedIsolate(created, options, environment(), logs, () => (isolates = isolates.filter((each) => each !== isolate)));
     created += 1;
     isolates.push(isolate);
     await isolate.listening();
@@ -137,8 +139,10 @@ export async function startEdgeRuntime(options: EdgeRuntimeOptions): Promise<Edg
     await Promise.all(Array.from({ length: options.isolates ?? 1 }, start));
   };
   const killAll = async () => void (await Promise.all(isolates.map((isolate) => isolate.kill())));
+  const url = server.url + base;
+  const environment = () => (typeof options.environment === 'function' ? options.environment(url) : options.environment);
   const runtime: EdgeRuntime = {
-    url: server.url + base,
+    url,
     get isolates() {
       return isolates;
     },
@@ -177,20 +181,24 @@ class StartedIsolate implements Isolate {
   readonly #timers: NodeJS.Timeout[];
   #unloading = Promise.withResolvers<void>();
 
-  constructor(number: number, options: EdgeRuntimeOptions, logs: string[], removed: () => void) {
+  constructor(number: number, options: EdgeRuntimeOptions, environment: Record<string, string>, logs: string[], removed: () => void) {
+    const log = (line: string) => {
+      logs.push(line);
+      options.log?.(line);
+    };
     this.number = number;
     this.#drop_idle = options.drop_idle ?? false;
     // Random, so that no line of the function can be taken for a report.
     const mark = `${randomUUID()} `;
-    this.#process = spawnDeno(options, mark);
+    this.#process = spawnDeno(options.folder, environment, mark);
     const isNamed = `isolate ${number} of ${basename(options.folder)}`;
     this.#process.stdout?.pipe(
       eachLine((line) => {
         if (line.startsWith(mark)) this.#received(JSON.parse(line.slice(mark.length)) as IsolateReport);
-        else logs.push(line);
+        else log(line);
       }),
     );
-    this.#process.stderr?.pipe(eachLine((line) => logs.push(line)));
+    this.#process.stderr?.pipe(eachLine(log));
     // An order to a process that has just ended.
     this.#process.stdin?.on('error', () => {});
     this.#process.once('error', (error) => this.#listening.reject(error));
@@ -258,7 +266,7 @@ class StartedIsolate implements Isolate {
 }
 
 /** Starts the function with the permissions and the variables that it has on the platform. */
-function spawnDeno({ folder, environment }: EdgeRuntimeOptions, mark: string): ChildProcess {
+function spawnDeno(folder: string, environment: Record<string, string>, mark: string): ChildProcess {
   const own: Record<string, string> = {
     DENO_DIR: npmPackage('.cache', 'deno'),
     DENO_NO_PACKAGE_JSON: '1',
