@@ -14,6 +14,8 @@ use crate::model::{Answer, Answers};
 struct Request {
     /// Method and path, without the query.
     call: String,
+    /// Empty without one.
+    authorization: String,
     body: Vec<u8>,
 }
 
@@ -40,6 +42,10 @@ pub async fn serve(mut socket: TcpStream, state: &RefCell<State>) -> Result<()> 
             _ => {
                 state.borrow_mut().log.count(call);
                 answer(&mut socket, state, &request).await?;
+                let mut state = state.borrow_mut();
+                if state.settings.record {
+                    state.log.answered.push(request.call);
+                }
             }
         }
     }
@@ -51,6 +57,7 @@ async fn answer(socket: &mut TcpStream, state: &RefCell<State>, request: &Reques
     match request.call.split_once(' ') {
         Some(("GET", "/auth/v1/.well-known/jwks.json")) => reply(socket, "200 OK", &settings.key_set).await,
         Some(("POST", "/api/v1/chat/completions")) => {
+            state.borrow_mut().log.model_called();
             let found = state.borrow_mut().answers.find(&settings, &request.body);
             let answer = found.ok_or(Error::from(ErrorKind::InvalidData))?;
             // A sleep of zero would wait for the timer's next tick.
@@ -75,6 +82,15 @@ async fn answer(socket: &mut TcpStream, state: &RefCell<State>, request: &Reques
                 sleep(settings.database_delay()).await;
             }
             match method {
+                _ if path == "/rest/v1/rpc/transact_ai_user_state" => {
+                    let result = state.borrow_mut().user_states.transact(&request.body);
+                    reply_result(socket, result).await
+                }
+                _ if path == "/rest/v1/rpc/take_request" => {
+                    let result =
+                        state.borrow_mut().requests_of_users.take(&request.authorization, &request.body);
+                    reply_result(socket, result).await
+                }
                 _ if path.starts_with("/rest/v1/rpc/") => reply(socket, "200 OK", "\"completed\"").await,
                 "POST" => reply(socket, "201 Created", "").await,
                 _ => reply(socket, "204 No Content", "").await,
@@ -118,6 +134,14 @@ async fn reply(socket: &mut TcpStream, status: &str, body: &str) -> Result<()> {
     reply_bytes(socket, status, body.as_bytes()).await
 }
 
+/// The result of a function of the database.
+async fn reply_result(socket: &mut TcpStream, result: Option<serde_json::Value>) -> Result<()> {
+    match result {
+        Some(result) => reply(socket, "200 OK", &result.to_string()).await,
+        None => reply(socket, "400 Bad Request", "{}").await,
+    }
+}
+
 async fn reply_bytes(socket: &mut TcpStream, status: &str, body: &[u8]) -> Result<()> {
     // RFC 9110, section 8.6: no Content-Length with 204.
     let length =
@@ -145,6 +169,8 @@ async fn read(socket: &mut TcpStream, received: &mut Vec<u8>) -> Result<Option<R
                 }
                 None => 0,
             };
+            let authorization = field("authorization").and_then(|field| str::from_utf8(field.value).ok());
+            let authorization = authorization.unwrap_or_default().to_owned();
             let path = head.path.unwrap_or_default().split('?').next().unwrap_or_default();
             let call = format!("{} {path}", head.method.unwrap_or_default());
             while received.len() < head_bytes + length {
@@ -154,7 +180,7 @@ async fn read(socket: &mut TcpStream, received: &mut Vec<u8>) -> Result<Option<R
             }
             let body = received[head_bytes..head_bytes + length].to_vec();
             received.drain(..head_bytes + length);
-            return Ok(Some(Request { call, body }));
+            return Ok(Some(Request { call, authorization, body }));
         }
         if socket.read_buf(received).await? == 0 {
             return Ok(None);

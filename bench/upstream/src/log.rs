@@ -16,6 +16,10 @@ pub struct Log {
     /// The times at which each card's last byte of the last stream was written: `CLOCK_MONOTONIC` in milliseconds, the clock of
     /// `process.hrtime` in Node.js.
     pub closed_ms: Vec<f64>,
+    /// The requests whose answers were sent, in that order; only with [`crate::settings::Settings::record`].
+    pub answered: Vec<String>,
+    /// Those of `answered` that were sent before the last call of the model arrived.
+    pub awaited: Vec<String>,
     /// The writes to the database, in order; only with [`crate::settings::Settings::record`].
     pub writes: Vec<Write>,
 }
@@ -33,6 +37,11 @@ impl Log {
             Some(count) => *count += 1,
             None => drop(self.calls.insert(call.to_owned(), 1)),
         }
+    }
+
+    /// With a delay of the database, requests that run beside the call are not answered yet.
+    pub fn model_called(&mut self) {
+        self.awaited.clone_from(&self.answered);
     }
 
     pub fn record(&mut self, call: &str, body: &[u8]) {

@@ -1,9 +1,12 @@
 //! The one upstream of all benchmarked workers: key set, PostgREST and model, with settable delays and chunk sizes. One
-//! thread; every answer is composed before the first request that gets it, so that serving one costs its system calls.
+//! thread; an answer without a state is composed before the first request that gets it, so that serving one costs its system
+//! calls.
 //!
 //! ```text
 //! GET  /auth/v1/.well-known/jwks.json        the key set
 //! any  /rest/v1/…                            PostgREST's response to `return=minimal`, and to the completing function
+//! POST /rest/v1/rpc/transact_ai_user_state   the user state of the Edge Function
+//! POST /rest/v1/rpc/take_request             the limiter of the peer's Edge Function
 //! POST /api/v1/chat/completions              a stream of chunks, or one completion, as requested
 //! PUT  /bench/settings   GET /bench/log      for the benchmark itself: delays and sizes; the requests so far
 //! ```
@@ -13,7 +16,9 @@
 mod connection;
 mod log;
 mod model;
+mod requests_of_users;
 mod settings;
+mod user_states;
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -29,6 +34,8 @@ struct State {
     settings: settings::Settings,
     log: log::Log,
     answers: model::Answers,
+    user_states: user_states::UserStates,
+    requests_of_users: requests_of_users::RequestsOfUsers,
 }
 
 fn main() -> std::io::Result<()> {

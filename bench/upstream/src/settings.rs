@@ -20,7 +20,7 @@ pub struct Settings {
     pub model_delay_ms: u64,
     /// Milliseconds before an answer of the database.
     pub database_delay_ms: u64,
-    /// Whether the log keeps the bodies of requests to the database.
+    /// Whether the log keeps the bodies of requests to the database, and the order of the answers.
     pub record: bool,
 }
 
