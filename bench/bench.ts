@@ -1,5 +1,6 @@
 /** The common arguments of all measures. */
 import type { Traffic } from './traffic.ts';
+import type { FunctionName } from './edge_functions.ts';
 import type { Figures } from './figures.ts';
 import type { Target, TargetName } from './targets.ts';
 import type { Upstream } from './upstream.ts';
@@ -13,6 +14,9 @@ export type Bench = {
   targets: Record<TargetName, Target>;
   /** The targets with a limit that the first request of a user reaches. */
   limited: Record<Contender, Target>;
+  /** The Edge Functions, without and with such a limit. */
+  functions: Record<FunctionName, Target>;
+  limitedFunctions: Record<FunctionName, Target>;
 };
 
 /** The complete targets; the other floors differ only in how they read the model's answer. */

@@ -2,13 +2,15 @@
 import { Agent } from 'node:http';
 import { setTimeout as pause } from 'node:timers/promises';
 import { type Answer, type HttpRequest, monotonicMs, send } from './client.ts';
-import { cpuMs, machineCpuMs } from './processes.ts';
+import { cpuMs, firstThreadCpuMs, machineCpuMs } from './processes.ts';
 import type { Target } from './targets.ts';
 import type { Upstream } from './upstream.ts';
 
 export type Load = {
-  /** CPU of the workerd process, per request. */
+  /** CPU of the target's process, per request. */
   cpu_ms: number;
+  /** Of it, that of the first thread. */
+  firstThread_ms: number;
   perSecond: number;
   latencies_ms: number[];
 };
@@ -44,15 +46,21 @@ export async function load(target: Target, upstream: Upstream, requests: HttpReq
   await pause(AFTERWARDS_MS);
   const after = await spent(target, upstream);
   count(before, after);
-  return { cpu_ms: (after.target_ms - before.target_ms) / requests.length, perSecond: (requests.length / wall_ms) * 1000, latencies_ms };
+  return {
+    cpu_ms: (after.target_ms - before.target_ms) / requests.length,
+    firstThread_ms: (after.firstThread_ms - before.firstThread_ms) / requests.length,
+    perSecond: (requests.length / wall_ms) * 1000,
+    latencies_ms,
+  };
 }
 
-type Spent = { at_ms: number; target_ms: number; upstream_ms: number; client_ms: number; machine_ms: number };
+type Spent = { at_ms: number; target_ms: number; firstThread_ms: number; upstream_ms: number; client_ms: number; machine_ms: number };
 
 async function spent(target: Target, upstream: Upstream): Promise<Spent> {
-  const [target_ms, upstream_ms, machine_ms] = await Promise.all([cpuMs(target.pid), cpuMs(upstream.pid), machineCpuMs()]);
+  const readings = [cpuMs(target.pid), firstThreadCpuMs(target.pid), cpuMs(upstream.pid), machineCpuMs()] as const;
+  const [target_ms, firstThread_ms, upstream_ms, machine_ms] = await Promise.all(readings);
   const { user, system } = process.cpuUsage();
-  return { at_ms: monotonicMs(), target_ms, upstream_ms, client_ms: (user + system) / 1000, machine_ms };
+  return { at_ms: monotonicMs(), target_ms, firstThread_ms, upstream_ms, client_ms: (user + system) / 1000, machine_ms };
 }
 
 function count(before: Spent, after: Spent): void {

@@ -16,11 +16,14 @@ export async function installPeer(): Promise<void> {
   must(await run('npm', args), "The peer's packages could not be installed: see npm's message above.");
 }
 
-/** Bundles the peer as `wrangler deploy --minify` uploads it. */
+/** Bundles the Worker as `wrangler deploy --minify` uploads it, and the Edge Function by the same tool with the same options. */
 export async function bundlePeer(): Promise<void> {
   must(await run(process.execPath, [npmPackage('typescript', 'bin/tsc'), '-p', peer]), "The peer's types do not agree: see above.");
   const args = ['deploy', '--dry-run', '--minify', '--config', join(peer, 'wrangler.toml'), '--outdir', peerBundle];
   must(await wrangler(args), "The peer could not be bundled: see wrangler's message above.");
+  const bundled = ['--bundle', '--minify', '--format=esm', '--platform=browser', '--conditions=deno,worker', '--log-level=warning'];
+  const files = [join(peer, 'edge_function.ts'), `--outfile=${join(peerBundle, 'edge_function.js')}`];
+  must(await run(npmPackage('esbuild', 'bin/esbuild'), [...bundled, ...files]), "The peer's Edge Function could not be bundled: see esbuild's message above.");
 }
 
 function must({ ok, output }: Ended, sentence: string): void {

@@ -1,17 +1,33 @@
 /** CPU time and resident memory of a process, from /proc. */
 import { readdir, readFile } from 'node:fs/promises';
 
+/** Nanoseconds of each thread at its last reading: Deno ends threads that are idle for 10 s. */
+const seen = new Map<number, Map<string, number>>();
+
 /**
- * Milliseconds of CPU that the threads of a process have used, to the nanosecond. Threads that have ended are not in it;
- * those of workerd and of the upstream live as long as their process.
+ * Milliseconds of CPU that the threads of a process have used, to the nanosecond. Threads that have ended count with their last
+ * reading.
  */
 export async function cpuMs(pid: number): Promise<number> {
-  const threads = await readdir(`/proc/${pid}/task`);
-  const spent_ns = threads.map(async (thread) => {
-    const [onCpu_ns] = (await readFile(`/proc/${pid}/task/${thread}/schedstat`, 'utf8')).split(' ');
-    return Number(onCpu_ns);
-  });
-  return (await Promise.all(spent_ns)).reduce((sum, ns) => sum + ns, 0) / 1e6;
+  const threads = seen.get(pid) ?? new Map<string, number>();
+  seen.set(pid, threads);
+  const read = async (thread: string) => {
+    const used_ns = await threadNs(pid, thread).catch(() => undefined); // ended meanwhile
+    if (used_ns !== undefined) threads.set(thread, used_ns);
+  };
+  await Promise.all((await readdir(`/proc/${pid}/task`)).map(read));
+  return [...threads.values()].reduce((sum, ns) => sum + ns, 0) / 1e6;
+}
+
+/** Forgets the threads of a process that has ended: its number can be another's later. */
+export const forgetCpu = (pid: number): void => void seen.delete(pid);
+
+/** Milliseconds of CPU of a process's first thread: that of the isolate in Deno. */
+export const firstThreadCpuMs = async (pid: number): Promise<number> => (await threadNs(pid, String(pid))) / 1e6;
+
+async function threadNs(pid: number, thread: string): Promise<number> {
+  const [onCpu_ns] = (await readFile(`/proc/${pid}/task/${thread}/schedstat`, 'utf8')).split(' ');
+  return Number(onCpu_ns);
 }
 
 /** Milliseconds of CPU that all programs of this machine have used, to a hundredth of a second. */

@@ -6,16 +6,22 @@ import { judge, median, type Row } from './figures.ts';
 import { use } from './load.ts';
 
 export async function resultsOf(rows: Row[], rounds: number): Promise<object> {
-  const { version: workerd } = JSON.parse(await readFile(npmPackage('workerd', 'package.json'), 'utf8')) as { version: string };
+  const [workerd, deno] = await Promise.all([versionOf('workerd'), versionOf('deno')]);
   return {
     date: new Date().toISOString().slice(0, 10),
     machine: { cpu: cpus()[0]?.model, cores: availableParallelism(), platform: `${platform()} ${arch()}` },
     workerd,
+    deno,
     node: process.versions.node,
     rounds,
     use,
     rows: rows.map((row) => ({ ...row, samples: summaries(row), ...judge(row) })),
   };
+}
+
+async function versionOf(npmName: string): Promise<string> {
+  const { version } = JSON.parse(await readFile(npmPackage(npmName, 'package.json'), 'utf8')) as { version: string };
+  return version;
 }
 
 function summaries({ samples }: Row): object {

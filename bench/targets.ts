@@ -1,4 +1,4 @@
-/** The targets: this project, a peer, and a floor. Each runs in its own workerd, started by miniflare, except for cold starts. */
+/** The targets on Cloudflare: this project, a peer, and a floor. Each runs in its own workerd, started by miniflare, except for cold starts. */
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -17,13 +17,19 @@ export const MODEL = 'bench/model';
 const ANON_KEY = 'bench-anon-key';
 const MODEL_KEY = 'bench-model-key-of-32-characters';
 /** More than any user of a run sends. */
-const MANY = 1_000_000;
+export const MANY = 1_000_000;
 
 type Script = {
   modules: { type: 'ESModule' | 'CompiledWasm'; path: string; contents: string | Buffer }[];
   durableObjects?: Record<string, { className: string; useSQLite: true }>;
   gzippedBytes: number;
 };
+
+/** The limits of each user; `limit`: admitted requests in a minute. */
+export const limitsOf = (name: 'ours' | 'peer', limit: number): Record<string, string> =>
+  name === 'peer'
+    ? { RATE_LIMIT: String(limit) }
+    : { RATE_LIMIT_BURST: `${limit}/60`, RATE_LIMIT_GENERATIONS: `${MANY}/86400`, RATE_LIMIT_CONCURRENT: '100', MAX_CANDIDATES: '2000' };
 
 /** `limit`: admitted requests of each user in a minute. */
 type Definition = { script(): Promise<Script>; bindings(limit: number): Record<string, string> };
@@ -50,19 +56,14 @@ const definitions: Record<TargetName | 'empty', Definition> = {
         gzippedBytes: gzipped(index) + gzipped(wasm),
       };
     },
-    bindings: (limit) => ({
-      RATE_LIMIT_BURST: `${limit}/60`,
-      RATE_LIMIT_GENERATIONS: `${MANY}/86400`,
-      RATE_LIMIT_CONCURRENT: '100',
-      MAX_CANDIDATES: '2000',
-    }),
+    bindings: (limit) => limitsOf('ours', limit),
   },
   peer: {
     async script() {
       const contents = await readFile(join(peerBundle, 'worker.js'), 'utf8');
       return { ...oneModule(contents), durableObjects: { LIMITER: { className: 'Limiter', useSQLite: true } } };
     },
-    bindings: (limit) => ({ RATE_LIMIT: String(limit) }),
+    bindings: (limit) => limitsOf('peer', limit),
   },
   floor: floor('whole'),
   'floor in batches': floor('batches'),
@@ -73,7 +74,7 @@ const definitions: Record<TargetName | 'empty', Definition> = {
   },
 };
 
-const gzipped = (bytes: Buffer | string) => gzipSync(bytes, { level: 9 }).length;
+export const gzipped = (bytes: Buffer | string) => gzipSync(bytes, { level: 9 }).length;
 
 const oneModule = (contents: string) => ({
   modules: [{ type: 'ESModule' as const, path: 'worker.js', contents }],
@@ -83,10 +84,20 @@ const oneModule = (contents: string) => ({
 export const gzippedKb = async (name: TargetName): Promise<number> => (await definitions[name].script()).gzippedBytes / 1000;
 
 /** A running target. */
-export type Target = { name: TargetName | 'empty'; url: string; pid: number; close(): Promise<void> };
+export type Target = { name: string; url: string; pid: number; close(): Promise<void> };
 
 /** An environment variable that identifies one workerd. */
 const SERVES_FROM = 'BENCH_STORAGE';
+
+/** The variables of all targets on every host. */
+export const commonVariables = (upstreamUrl: string): Record<string, string> => ({
+  SUPABASE_URL: upstreamUrl,
+  SUPABASE_ANON_KEY: ANON_KEY,
+  OPENROUTER_API_KEY: MODEL_KEY,
+  OPENROUTER_BASE_URL: `${upstreamUrl}/api/v1`,
+  ALLOWED_MODELS: MODEL,
+  ALLOWED_ORIGINS: 'https://cards.example',
+});
 
 /** The script and bindings of a target. */
 export async function workerOf(name: TargetName | 'empty', upstreamUrl: string, limit = MANY) {
@@ -95,15 +106,7 @@ export async function workerOf(name: TargetName | 'empty', upstreamUrl: string, 
     ...script,
     compatibilityDate: '2026-07-01',
     compatibilityFlags: ['enable_request_signal'],
-    bindings: {
-      SUPABASE_URL: upstreamUrl,
-      SUPABASE_ANON_KEY: ANON_KEY,
-      OPENROUTER_API_KEY: MODEL_KEY,
-      OPENROUTER_BASE_URL: `${upstreamUrl}/api/v1`,
-      ALLOWED_MODELS: MODEL,
-      ALLOWED_ORIGINS: 'https://cards.example',
-      ...definitions[name].bindings(limit),
-    },
+    bindings: { ...commonVariables(upstreamUrl), ...definitions[name].bindings(limit) },
   };
 }
 

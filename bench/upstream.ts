@@ -29,12 +29,15 @@ export type Log = {
   connections: number;
   /** Of the last stream: the time of each candidate's last byte, on the clock of `process.hrtime`. */
   closed_ms: number[];
+  /** With `record`: the requests that were answered before the last call of the model arrived. */
+  awaited: string[];
   writes: { call: string; body: unknown }[];
 };
 
 export type Upstream = {
   url: string;
   pid: number;
+  keySet: object;
   /** Default: 8 candidates in chunks of 20 bytes, without delay. */
   set(settings?: Partial<Settings>): Promise<void>;
   /** The requests since the last call. */
@@ -65,6 +68,7 @@ export async function startUpstream(keySet: object): Promise<Upstream> {
   const upstream: Upstream = {
     url,
     pid: Number(child.pid),
+    keySet,
     async set(settings = {}) {
       await call('PUT', '/bench/settings', { ...PLAIN, ...settings, key_set: JSON.stringify(keySet) });
     },

@@ -1,6 +1,7 @@
 /**
  * `npm run bench`: the cost of a request of this service, of a peer in TypeScript, and of the floor; bench/README.md describes
- * the measurement. Ten minutes; `npm run bench -- --quick` takes two. `npm run bench -- micro` times the pure stages alone.
+ * the measurement. Thirteen minutes; `npm run bench -- --quick` takes three. `npm run bench -- supabase` measures one host, and
+ * keeps no results. `npm run bench -- micro` times the pure stages alone.
  */
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -24,15 +25,18 @@ const BUSY_SHARE = 0.2;
 await runScript(async () => {
   const { values, positionals } = parseArgs({ options: { quick: { type: 'boolean', default: false } }, allowPositionals: true });
   if (positionals.length === 1 && positionals[0] === 'micro') return micro();
-  if (positionals.length > 0) throw new Failure(`There is no benchmark "${positionals.join(' ')}": take "micro", or none for all that is measured over HTTP.`);
+  const [host] = positionals;
+  if (positionals.length > 1 || !(host === undefined || host === 'cloudflare' || host === 'supabase')) {
+    throw new Failure(`There is no benchmark "${positionals.join(' ')}": take "cloudflare", "supabase" or "micro", or none for all that is measured over HTTP.`);
+  }
   if (process.platform !== 'linux') throw new Failure('The benchmark reads CPU time from /proc, which only Linux has.');
   await build();
   await step('building the upstream', buildUpstream);
   await step("installing the peer's packages", installPeer);
   await step('bundling the peer', bundlePeer);
   const rounds = values.quick ? 3 : 7;
-  const { rows } = await runAll(rounds, values.quick);
-  await keep(values.quick ? 'quick' : 'latest', await resultsOf(rows, rounds), picture(rows));
+  const { rows } = await runAll(rounds, values.quick, host === undefined ? ['cloudflare', 'supabase'] : [host]);
+  if (host === undefined) await keep(values.quick ? 'quick' : 'latest', await resultsOf(rows, rounds), picture(rows));
   console.log(`\n${table(rows)}\n`);
   for (const sentence of sentences()) console.log(sentence);
 });

@@ -1,5 +1,5 @@
-/** The bindings of the peer, and the context of its requests. */
-import type { Limiter } from './limiter.ts';
+/** The bindings of the peer on each host, and the context of its requests. */
+import type { SupabaseClient } from '@supabase/supabase-js';
 
 export type Environment = {
   SUPABASE_URL: string;
@@ -10,10 +10,9 @@ export type Environment = {
   ALLOWED_ORIGINS: string;
   /** Requests of one user in a minute. */
   RATE_LIMIT: string;
-  LIMITER: DurableObjectNamespace<Limiter>;
 };
 
 export type AppContext = {
   Bindings: Environment;
-  Variables: { requestId: string; userId: string; token: string };
+  Variables: { requestId: string; userId: string; token: string; database?: SupabaseClient };
 };

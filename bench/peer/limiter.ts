@@ -1,10 +1,9 @@
 /** One Durable Object per user: a sliding window over the requests of the last minute. */
 import { DurableObject } from 'cloudflare:workers';
 import type { Environment } from './environment.ts';
+import type { Verdict } from './limit.ts';
 
 const WINDOW_MS = 60_000;
-
-export type Verdict = { allowed: boolean; limit: number; remaining: number; resetSeconds: number };
 
 export class Limiter extends DurableObject<Environment> {
   constructor(state: DurableObjectState, environment: Environment) {

@@ -1,16 +1,23 @@
 /** The user's rows, written with the user's own token, step by step. */
 import { createClient, type SupabaseClient } from '@supabase/supabase-js';
-import type { Environment } from './environment.ts';
+import type { Context } from 'hono';
+import type { AppContext, Environment } from './environment.ts';
 import type { Card, Usage } from './model.ts';
 
 export type KeptCard = Card & { id: string };
 
-export function databaseOf(environment: Environment, token: string): SupabaseClient {
-  return createClient(environment.SUPABASE_URL, environment.SUPABASE_ANON_KEY, {
+/** One client for each request, with the user's token. */
+export function databaseOf(c: Context<AppContext>): SupabaseClient {
+  const database = c.get('database') ?? createUserClient(c.env, c.get('token'));
+  c.set('database', database);
+  return database;
+}
+
+const createUserClient = (environment: Environment, token: string): SupabaseClient =>
+  createClient(environment.SUPABASE_URL, environment.SUPABASE_ANON_KEY, {
     global: { headers: { Authorization: `Bearer ${token}` } },
     auth: { persistSession: false, autoRefreshToken: false, detectSessionInUrl: false },
   });
-}
 
 export async function openSession(database: SupabaseClient, id: string, model: string, input_text: string): Promise<void> {
   const { error } = await database.from('ai_generation_sessions').insert({ id, model, input_text });

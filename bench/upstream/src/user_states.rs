@@ -176,14 +176,15 @@ impl UserState {
             return whole;
         }
         self.version += 1;
+        for write in writes {
+            self.apply(write);
+        }
+        // After the writes: one that removes everything keeps these of its own request.
         if let Some(ledger) = members.get("ledger") {
             self.ledger = ledger.clone();
         }
         if let Some(wake_at_ms) = members.get("wake_at_ms") {
             self.wake_at_ms = wake_at_ms.clone();
-        }
-        for write in writes {
-            self.apply(write);
         }
         let stops: Vec<&String> =
             self.generations.iter().filter(|each| each.stop).map(|each| &each.id).collect();

@@ -1,0 +1,2 @@
+/** The function to which cold starts are compared. */
+Deno.serve(() => new Response('ok'));
