@@ -28,7 +28,8 @@ export async function checkFunctions(bench: Bench): Promise<void> {
   for (const name of FUNCTIONS) {
     await checkPlain(bench, bench.functions[name]);
     await checkStream(bench, bench.functions[name]);
-    await checkRefusals(bench, bench.functions[name], bench.limitedFunctions[name]);
+    const calls = await checkRefusals(bench, bench.functions[name], bench.limitedFunctions[name]);
+    assert.ok(COUNTERS.some((call) => calls[call] !== undefined), `${name} counts requests in the database, which all isolates share`);
   }
 }
 
@@ -83,17 +84,19 @@ function checkRows(log: Log, request: HttpRequest, id: string, candidates: Row[]
   assert.ok(finished?.event ?? bodies('POST /rest/v1/event_logs')[0], `${name} writes an event`);
 }
 
-async function checkRefusals({ traffic, upstream }: Bench, target: Target, limited: Target): Promise<void> {
+/** Returns the requests to the upstream that a refused one makes. */
+async function checkRefusals({ traffic, upstream }: Bench, target: Target, limited: Target): Promise<Log['calls']> {
   const user = randomUUID();
   await upstream.log();
   const status = async (request: HttpRequest, from = target) => (await send(from.url, request)).status;
   assert.equal(await status(traffic.forged(user)), 401, target.name);
   assert.equal(await status(traffic.tooShort(user)), 400, target.name);
   assert.equal(await status(traffic.health()), 200, target.name);
-  const writes = (await upstream.log()).writes.filter(({ call }) => !COUNTERS.includes(call));
-  assert.deepEqual(writes, [], `${target.name} writes nothing for refused requests`);
+  const { calls, writes } = await upstream.log();
+  assert.deepEqual(writes.filter(({ call }) => !COUNTERS.includes(call)), [], `${target.name} writes nothing for refused requests`);
   // Two Edge Functions have one database: the requests above count for their user.
   const other = randomUUID();
   assert.equal(await status(traffic.plain(other), limited), 201, target.name);
   assert.equal(await status(traffic.plain(other), limited), 429, target.name);
+  return calls;
 }
