@@ -799,3 +799,49 @@ fn ready_checks_the_key_in_place_of_the_tables() {
         assert_eq!(names_it, status == 503, "{check}");
     }
 }
+
+/// Numbers from 0 on, by a linear congruential generator.
+fn pick(seed: &mut u64, count: usize) -> usize {
+    *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    usize::try_from(*seed >> 33).expect("it has 31 bits") % count
+}
+
+#[test]
+fn random_faults_never_lose_or_repeat_a_transaction() {
+    const FAULTS: [Option<Fault>; 10] = [
+        None,
+        None,
+        None,
+        Some(Fault::Unreachable),
+        Some(Fault::LostReply),
+        Some(Fault::LostBehind(502)),
+        Some(Fault::Page),
+        Some(Fault::Slow(6_000)),
+        Some(Fault::Others(1)),
+        Some(Fault::Refused(503, "PGRST002")),
+    ];
+    let (mut confirmed, mut failed) = (0, 0);
+    for number in 0..100 {
+        let (mut seed, world) = (number, World::new());
+        let isolates = [world.isolate(1), world.isolate(2), world.isolate(3)];
+        world.fail(&std::array::from_fn::<_, 40, _>(|_| FAULTS[pick(&mut seed, FAULTS.len())]));
+        let (mut added, mut unknown) = (0, 0);
+        for _ in 0..12 {
+            let isolate = &isolates[pick(&mut seed, isolates.len())];
+            if pick(&mut seed, 4) == 0 {
+                let _ = isolate.read();
+            } else if isolate.add().is_ok() {
+                added += 1;
+            } else {
+                unknown += 1;
+            }
+        }
+        let sum = world.sum() % 1000;
+        assert!((added..=added + unknown).contains(&sum), "seed {number}: {sum} of {added} and {unknown}");
+        (confirmed, failed) = (confirmed + added, failed + unknown);
+        world.fail(&[]);
+        let all = world.sum();
+        assert!(isolates.iter().all(|isolate| isolate.read().map(|(sum, _)| sum) == Ok(all)));
+    }
+    assert!(confirmed > 300 && failed > 15, "{confirmed} and {failed}");
+}
