@@ -10,7 +10,6 @@
 //!
 //! Not for: when to send which request (`user_store`).
 
-use serde::Deserialize;
 use uuid::Uuid;
 
 use crate::config::Supabase;
@@ -201,12 +200,12 @@ fn text(id: Uuid) -> String {
 }
 
 /// A reply to a signed request: the members of all of them.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default)]
 pub struct Reply {
     /// The database's clock, in milliseconds since the Unix epoch.
     pub clock_ms: u64,
     version: Option<u64>,
-    conflict: Option<bool>,
+    has_conflict: bool,
     ledger: Option<String>,
     generations: Option<Vec<GenerationRow>>,
     candidates: Option<Vec<CandidatesRow>>,
@@ -216,20 +215,101 @@ pub struct Reply {
     found: Option<bool>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default)]
 struct GenerationRow {
     id: Option<Uuid>,
     record: Option<String>,
     ending: Option<String>,
     runner: Option<Uuid>,
-    is_leased: Option<bool>,
-    stop: bool,
+    is_leased: bool,
+    is_stop_requested: bool,
+    /// Whether it has the members beside the record.
+    has_beside: bool,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default)]
 struct CandidatesRow {
     id: Option<String>,
-    record: String,
+    record: Option<String>,
+}
+
+/// Reads values, and notes one of another kind than expected. Without types for serde, which make the module larger.
+#[derive(Default)]
+struct Reader {
+    is_broken: bool,
+}
+
+impl Reader {
+    fn expect<T>(&mut self, value: Option<T>) -> Option<T> {
+        self.is_broken |= value.is_none();
+        value
+    }
+
+    fn number(&mut self, value: Value<'_>) -> Option<u64> {
+        let number = match value {
+            Value::Bare(digits) => std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok()),
+            _ => None,
+        };
+        self.expect(number)
+    }
+
+    /// Reads a text or null.
+    fn text(&mut self, value: Value<'_>) -> Option<String> {
+        match value {
+            Value::Bare(b"null") => None,
+            Value::Text(text) => {
+                let text = serde_json::from_slice(&[b"\"", text, b"\""].concat()).ok();
+                self.expect(text)
+            }
+            _ => self.expect(None),
+        }
+    }
+
+    /// Reads an id or null.
+    fn id(&mut self, value: Value<'_>) -> Option<Uuid> {
+        let id = self.text(value)?;
+        self.expect(Uuid::try_parse(&id).ok())
+    }
+
+    fn switch(&mut self, value: Value<'_>) -> bool {
+        let is_true = value == Value::Bare(b"true");
+        self.is_broken |= !is_true && value != Value::Bare(b"false");
+        is_true
+    }
+
+    fn list(&mut self, value: Value<'_>, on_item: &mut dyn FnMut(&mut Self, &mut Cursor<'_>)) {
+        let Value::List(list) = value else {
+            self.is_broken = true;
+            return;
+        };
+        let mut cursor = Cursor::new(list);
+        cursor.list(&mut |cursor| on_item(self, cursor));
+        self.is_broken |= cursor.rest().is_none();
+    }
+
+    fn generation(&mut self, cursor: &mut Cursor<'_>) -> GenerationRow {
+        let mut row = GenerationRow::default();
+        cursor.object(&mut |name, cursor| match (name, cursor.value()) {
+            (b"id", value) => row.id = self.id(value),
+            (b"record", value) => row.record = self.text(value),
+            (b"ending", value) => row.ending = self.text(value),
+            (b"runner", value) => row.runner = self.id(value),
+            (b"is_leased", value) => row.is_leased = self.switch(value),
+            (b"stop", value) => (row.is_stop_requested, row.has_beside) = (self.switch(value), true),
+            _ => {}
+        });
+        row
+    }
+
+    fn candidates(&mut self, cursor: &mut Cursor<'_>) -> CandidatesRow {
+        let mut row = CandidatesRow::default();
+        cursor.object(&mut |name, cursor| match (name, cursor.value()) {
+            (b"id", value) => row.id = self.text(value),
+            (b"record", value) => row.record = self.text(value),
+            _ => {}
+        });
+        row
+    }
 }
 
 /// A state as it is stored.
@@ -263,7 +343,41 @@ impl Reply {
     /// # Errors
     /// [`NotReadable`].
     pub fn read(body: &[u8]) -> Result<Self, NotReadable> {
-        serde_json::from_slice(body).map_err(|_| NotReadable)
+        let (mut reply, mut reader, mut clock_ms) = (Self::default(), Reader::default(), None);
+        let mut cursor = Cursor::new(body);
+        cursor.object(&mut |name, cursor| match name {
+            b"clock_ms" => clock_ms = reader.number(cursor.value()),
+            b"version" => reply.version = reader.number(cursor.value()),
+            b"conflict" => reply.has_conflict = reader.switch(cursor.value()),
+            b"ledger" => reply.ledger = reader.text(cursor.value()),
+            b"found" => reply.found = Some(reader.switch(cursor.value())),
+            b"generations" => {
+                let rows = reply.generations.insert(Vec::new());
+                reader.list(cursor.value(), &mut |reader, cursor| rows.push(reader.generation(cursor)));
+            }
+            b"candidates" => {
+                let rows = reply.candidates.insert(Vec::new());
+                reader.list(cursor.value(), &mut |reader, cursor| rows.push(reader.candidates(cursor)));
+            }
+            b"idempotency_records" => {
+                let records = reply.idempotency_records.insert(Vec::new());
+                reader
+                    .list(cursor.value(), &mut |reader, cursor| records.extend(reader.text(cursor.value())));
+            }
+            b"stops" => {
+                let stops = reply.stops.insert(Vec::new());
+                reader.list(cursor.value(), &mut |reader, cursor| stops.extend(reader.id(cursor.value())));
+            }
+            b"generation" => {
+                // Null, or a row, whose members are never all missing.
+                let row = reader.generation(cursor);
+                reply.generation = row.has_beside.then_some(row);
+            }
+            _ => drop(cursor.value()),
+        });
+        let is_whole = cursor.rest().is_some_and(|rest| rest.trim_ascii().is_empty());
+        reply.clock_ms = clock_ms.filter(|_| is_whole && !reader.is_broken).ok_or(NotReadable)?;
+        Ok(reply)
     }
 
     /// The reply to [`read`], for the isolate of that id.
@@ -283,11 +397,11 @@ impl Reply {
                 driver: row.driver(runner),
                 record: row.record.ok_or(NotReadable)?,
                 ending: row.ending,
-                is_stop_requested: row.stop,
+                is_stop_requested: row.is_stop_requested,
             });
         }
         for row in self.candidates.ok_or(NotReadable)? {
-            rows.candidates.push((row.id.ok_or(NotReadable)?, row.record));
+            rows.candidates.push((row.id.ok_or(NotReadable)?, row.record.ok_or(NotReadable)?));
         }
         Ok(Stored { state: load(&rows)?, version, commits })
     }
@@ -297,7 +411,7 @@ impl Reply {
     /// # Errors
     /// [`NotReadable`].
     pub fn into_result(self, runner: Uuid) -> Result<StoreResult, NotReadable> {
-        if self.conflict == Some(true) {
+        if self.has_conflict {
             return self.into_state(runner).map(|stored| StoreResult::Conflict(Box::new(stored)));
         }
         let version = self.version.ok_or(NotReadable)?;
@@ -313,12 +427,12 @@ impl Reply {
         let Some(row) = self.generation else { return Ok(None) };
         let mut candidates = Vec::new();
         for row in rows {
-            candidates.extend(read_batch(&row.record)?);
+            candidates.extend(read_batch(&row.record.ok_or(NotReadable)?)?);
         }
         Ok(Some(Polled {
             driver: row.driver(runner),
             ending: row.ending.as_deref().map(read_ending).transpose()?,
-            is_stop_requested: row.stop,
+            is_stop_requested: row.is_stop_requested,
             candidates,
         }))
     }
@@ -330,7 +444,7 @@ impl Reply {
     pub fn into_lease(self, id: Uuid) -> Result<Lease, NotReadable> {
         let rows = self.generations.ok_or(NotReadable)?;
         let found = rows.iter().find(|row| row.id == Some(id));
-        Ok(found.map_or(Lease::Lost, |row| Lease::Renewed { is_stop_requested: row.stop }))
+        Ok(found.map_or(Lease::Lost, |row| Lease::Renewed { is_stop_requested: row.is_stop_requested }))
     }
 
     /// The reply to [`stop`]: whether the run is in progress.
@@ -347,7 +461,7 @@ impl GenerationRow {
         match self.runner {
             None => Driver::None,
             Some(own) if own == runner => Driver::Own,
-            Some(_) if self.is_leased == Some(true) => Driver::Other,
+            Some(_) if self.is_leased => Driver::Other,
             Some(_) => Driver::Lapsed,
         }
     }
