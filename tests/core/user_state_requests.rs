@@ -230,8 +230,24 @@ fn a_reply_without_its_members_is_not_read() {
     assert!(bare().into_state(RUNNER).is_err() && bare().into_result(RUNNER).is_err());
     assert!(bare().into_polled(RUNNER).is_err() && bare().into_lease(ONE).is_err());
     assert!(bare().into_found().is_err());
-    for text in ["", "null", "[]", "{}", "<html>", "{\"clock_ms\":-1}", "{\"clock_ms\":1,\"generations\":{}}"]
-    {
+    for text in [
+        "",
+        "null",
+        "[]",
+        "{}",
+        "<html>",
+        "{\"clock_ms\":-1}",
+        "{\"clock_ms\":1",
+        "{\"clock_ms\":1}<",
+        "{\"clock_ms\":1,\"version\":\"2\"}",
+        "{\"clock_ms\":1,\"ledger\":7}",
+        "{\"clock_ms\":1,\"conflict\":1}",
+        "{\"clock_ms\":1,\"generations\":{}}",
+        "{\"clock_ms\":1,\"generations\":[{\"stop\":null}]}",
+        "{\"clock_ms\":1,\"generation\":{\"runner\":\"no id\",\"stop\":true}}",
+        "{\"clock_ms\":1,\"stops\":[\"no id\"]}",
+        "{\"clock_ms\":1,\"idempotency_records\":[{}]}",
+    ] {
         assert!(Reply::read(text.as_bytes()).is_err(), "{text}");
     }
 }
