@@ -6,7 +6,7 @@ import { after, before, describe, it } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { type EdgeRuntime, type EdgeRuntimeOptions, type Isolate, startEdgeRuntime } from './edge_runtime.ts';
-import { within } from './within.ts';
+import { WAIT_MS, within } from './within.ts';
 
 const fixture = (name: string) => fileURLToPath(new URL(`../fixtures/${name}`, import.meta.url));
 
@@ -23,8 +23,9 @@ function started(options: Partial<EdgeRuntimeOptions> = {}): () => EdgeRuntime {
 }
 
 /** Waits for a state that has no signal. */
-const until = (what: string, isSo: () => boolean) =>
-  within((async () => { while (!isSo()) await pause(5); })(), what);
+async function until(what: string, isSo: () => boolean): Promise<void> {
+  for (const end_ms = Date.now() + WAIT_MS; !isSo(); await pause(5)) assert.ok(Date.now() < end_ms, `${what}: not within ${WAIT_MS} ms`);
+}
 
 const only = (runtime: EdgeRuntime): Isolate => {
   assert.equal(runtime.isolates.length, 1);
@@ -228,6 +229,21 @@ describe('the life of an isolate', () => {
     await until('it is warned', () => runtime.logs.includes('beforeunload: wall_clock'));
     assert.equal(isolate.state, 'retired');
     await ended;
+    await until('it has ended', () => isolate.state === 'ended');
+  });
+
+  life('half of the limit of CPU time retires it', { cpu_ms: 1_000 }, async () => {
+    const isolate = only(runtime);
+    // By the clock: other processes may use the processor meanwhile.
+    while (isolate.state === 'live') assert.equal((await fetch(`${runtime.url}/spin?50`)).status, 200);
+    assert.equal(isolate.state, 'retired');
+    assert.equal((await fetch(`${runtime.url}/spin?1`)).status, 200);
+    assert.deepEqual(runtime.isolates.map(({ number, state }) => [number, state]), [[0, 'retired'], [1, 'live']]);
+  });
+
+  life('a request that needs more CPU time than the limit is 546', { cpu_ms: 500 }, async () => {
+    const isolate = only(runtime);
+    assert.equal((await fetch(`${runtime.url}/spin?5000`)).status, 546);
     await until('it has ended', () => isolate.state === 'ended');
   });
 

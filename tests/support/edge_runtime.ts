@@ -1,11 +1,13 @@
 // A stand-in for Supabase's edge runtime, with the gateway before it: serves one Edge Function under `/functions/v1/<slug>`, each
 // isolate in a process of Deno 2.1.4, the engine of that runtime. Like there, an isolate has a wall clock from its creation: at
-// half of it, it gets no more requests; at 90 %, `beforeunload`; at its end, it is killed with everything in flight.
+// half of it, it gets no more requests; at 90 %, `beforeunload`; at its end, it is killed with everything in flight. CPU time
+// accumulates over its life, and has a limit with the same effects where a test sets one.
 //
-// Not imitated: the limit of CPU time, the limit of memory, compression.
+// Not imitated: the limit of memory, and `beforeunload` before the limit of CPU time.
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
 import { Agent, type IncomingMessage, request as httpRequest, type ServerResponse } from 'node:http';
 import { basename, join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
@@ -26,6 +28,8 @@ export type EdgeRuntimeOptions = {
   isolates?: number;
   /** The life of an isolate, in milliseconds; default: that of the free plan. */
   wall_clock_ms?: number;
+  /** The CPU time of an isolate since it listens, in milliseconds; 2000 on the platform. Default: no limit. Only on Linux. */
+  cpu_ms?: number;
   /** Ends a retired isolate as soon as it has no request and no pending work. Default false. */
   drop_idle?: boolean;
   /** Default: a free one. */
@@ -43,6 +47,8 @@ export type Isolate = {
   readonly requests: number;
   /** Promises given to `EdgeRuntime.waitUntil` that are pending. */
   readonly pending_work: number;
+  /** The CPU time of the process, its start included, in milliseconds; accurate to 10. Only on Linux. */
+  cpu_ms(): Promise<number>;
   /** Sends it no more requests. */
   retire(): void;
   /** Dispatches `beforeunload`; resolves when its listeners have returned. */
@@ -77,6 +83,10 @@ export const ISOLATE_HEADER = 'x-isolate';
 /** https://supabase.com/docs/guides/functions/limits, the free plan. */
 const WALL_CLOCK_MS = 150_000;
 const START_MS = 30_000;
+/** How often the CPU time is compared with its limit. */
+const CPU_CHECK_MS = 50;
+/** The unit of CPU times in /proc on every Linux. */
+const TICK_MS = 10;
 
 /** Headers that belong to one connection, not to the message (RFC 9110 7.6.1). */
 const HOP_BY_HOP = new Set(['connection', 'keep-alive', 'transfer-encoding', 'te', 'trailer', 'upgrade']);
@@ -215,7 +225,7 @@ class StartedIsolate implements Isolate {
       this.#unloading.resolve();
       this.#listening.reject(new Error(`${isNamed} ended (${code ?? signal}): ${logs.slice(-20).join('\n')}`));
     });
-    this.#listening.promise.catch(() => {});
+    this.#listening.promise.then(() => this.#limitCpu(options.cpu_ms)).catch(() => {});
   }
 
   get pid(): number {
@@ -247,6 +257,25 @@ class StartedIsolate implements Isolate {
     await ended(this.#process);
     // Not only ended: its output has been read.
     if (this.state !== 'ended') await new Promise((resolve) => this.#process.once('close', resolve));
+  }
+
+  async cpu_ms(): Promise<number> {
+    const stat = await readFile(`/proc/${this.pid}/stat`, 'utf8');
+    // proc(5): utime and stime, the 14th and 15th field; the second is a name in parentheses.
+    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+    return (Number(fields[11]) + Number(fields[12])) * TICK_MS;
+  }
+
+  async #limitCpu(limit_ms: number | undefined): Promise<void> {
+    if (limit_ms === undefined) return;
+    const begin_ms = await this.cpu_ms();
+    const check = async () => {
+      const used_ms = (await this.cpu_ms()) - begin_ms;
+      if (used_ms >= limit_ms / 2) this.retire();
+      if (used_ms >= limit_ms) await this.kill();
+    };
+    // The process may end between two checks.
+    this.#timers.push(setInterval(() => void check().catch(() => {}), CPU_CHECK_MS).unref());
   }
 
   dropIfIdle(): void {
