@@ -5,11 +5,12 @@ use std::future::ready;
 use futures_util::future::LocalBoxFuture;
 use wasm_bindgen::JsValue;
 
+use super::isolate::now_ms;
 use super::{background, objects};
+use crate::config::Platform;
 use crate::http::problem::ProblemContext;
 use crate::ports::Point;
 use crate::user_object::command::Command;
-use crate::web::clock::now_ms;
 use crate::web::edge_host::{EdgePlatform, Execution};
 use crate::web::settings::{Settings, settings};
 
@@ -20,7 +21,7 @@ pub(super) struct FunctionRequest {
 
 impl FunctionRequest {
     pub(super) fn new(environment: JsValue) -> Self {
-        let settings = settings(&environment);
+        let settings = settings(Platform::SupabaseEdge, &environment);
         Self { environment, settings }
     }
 }

@@ -5,6 +5,7 @@
 mod background;
 mod edge_platform;
 mod handle_request;
+mod isolate;
 mod object_platform;
 mod objects;
 mod unread_body;

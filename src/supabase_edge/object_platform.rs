@@ -1,4 +1,4 @@
-//! A user object: its tasks, its alarm and its store.
+//! A user object: its tasks, its alarm, and its state in Postgres, which other isolates share.
 
 use std::cell::{Cell, RefCell};
 use std::future::ready;
@@ -7,11 +7,12 @@ use std::rc::Rc;
 use futures_util::future::{AbortHandle, LocalBoxFuture, abortable};
 use uuid::Uuid;
 
+use super::isolate::{isolate, now_ms};
 use super::{background, objects};
-use crate::config::LogLevel;
+use crate::config::{Config, LogLevel};
 use crate::ports::{Lease, Log, Polled, StoreError, UserStore};
+use crate::supabase::user_store::UserStateStore;
 use crate::user_state::{UserState, WriteSet};
-use crate::web::clock::now_ms;
 use crate::web::object_host::{ObjectHost, ObjectPlatform};
 use crate::web::settings::Settings;
 use crate::web::timer::sleep;
@@ -24,7 +25,7 @@ const ALARM_AGAIN_MS: u64 = 30_000;
 pub(super) struct IsolateObject {
     user_id: Uuid,
     settings: Settings,
-    memory: RefCell<UserState>,
+    store: UserStateStore,
     /// The commands and tasks in progress.
     in_progress: Rc<Cell<usize>>,
     /// The timer of the alarm.
@@ -41,11 +42,11 @@ impl Drop for Busy {
 }
 
 impl IsolateObject {
-    pub(super) fn new(user_id: Uuid, settings: &Settings) -> Self {
+    pub(super) fn new(user_id: Uuid, settings: &Settings, config: &Rc<Config>) -> Self {
         Self {
             user_id,
             settings: Rc::clone(settings),
-            memory: RefCell::default(),
+            store: UserStateStore::new(Rc::clone(config), isolate(), user_id),
             in_progress: Rc::default(),
             alarm: RefCell::default(),
         }
@@ -92,20 +93,18 @@ impl ObjectPlatform for IsolateObject {
 
     fn transact<'a>(
         &'a self,
-        _: &'a ObjectHost,
+        host: &'a ObjectHost,
         decide: &'a mut dyn FnMut(&mut UserState) -> WriteSet,
     ) -> LocalBoxFuture<'a, Result<(), StoreError>> {
-        decide(&mut self.memory.borrow_mut());
-        Box::pin(ready(Ok(())))
+        Box::pin(self.store.transact(host, decide))
     }
 
     fn peek<'a>(
         &'a self,
-        _: &'a ObjectHost,
+        host: &'a ObjectHost,
         look: &'a mut dyn FnMut(&UserState),
     ) -> LocalBoxFuture<'a, Result<(), StoreError>> {
-        look(&self.memory.borrow());
-        Box::pin(ready(Ok(())))
+        Box::pin(self.store.peek(host, look))
     }
 
     fn set_alarm(&self, at_ms: u64) -> LocalBoxFuture<'_, Result<(), StoreError>> {
@@ -126,33 +125,35 @@ impl ObjectPlatform for IsolateObject {
     }
 
     fn delete(&self) -> LocalBoxFuture<'_, Result<(), StoreError>> {
-        self.memory.take();
-        Box::pin(ready(Ok(())))
+        Box::pin(async {
+            self.store.delete().await;
+            Ok(())
+        })
     }
 
     fn is_shared(&self) -> bool {
-        false
+        true
     }
 
-    fn renew<'a>(&'a self, _: &'a ObjectHost, _: Uuid) -> LocalBoxFuture<'a, Result<Lease, StoreError>> {
-        Box::pin(ready(Err(StoreError)))
+    fn renew<'a>(&'a self, host: &'a ObjectHost, id: Uuid) -> LocalBoxFuture<'a, Result<Lease, StoreError>> {
+        Box::pin(self.store.renew(host, id))
     }
 
     fn poll<'a>(
         &'a self,
-        _: &'a ObjectHost,
-        _: Uuid,
-        _: usize,
+        host: &'a ObjectHost,
+        id: Uuid,
+        from: usize,
     ) -> LocalBoxFuture<'a, Result<Option<Polled>, StoreError>> {
-        Box::pin(ready(Err(StoreError)))
+        Box::pin(self.store.poll(host, id, from))
     }
 
     fn request_stop<'a>(
         &'a self,
-        _: &'a ObjectHost,
-        _: Uuid,
-        _: u64,
+        host: &'a ObjectHost,
+        id: Uuid,
+        started_ms: u64,
     ) -> LocalBoxFuture<'a, Result<bool, StoreError>> {
-        Box::pin(ready(Err(StoreError)))
+        Box::pin(self.store.request_stop(host, id, started_ms))
     }
 }

@@ -56,7 +56,7 @@ fn find_or_insert(settings: &Settings, user_id: Uuid) -> Result<Rc<Entry>, UserO
     // The edge handles an invalid configuration before it sends a command.
     let config = settings.as_ref().as_ref().map_err(|_| UserObjectError::Unreachable)?;
     let make = || {
-        let platform = Rc::new(IsolateObject::new(user_id, settings));
+        let platform = Rc::new(IsolateObject::new(user_id, settings, config));
         let object = UserObject::new(ObjectHost::new(Rc::clone(&platform)), Rc::clone(config));
         Rc::new(Entry { object, platform })
     };
