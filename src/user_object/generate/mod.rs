@@ -134,6 +134,8 @@ async fn generate<H: UserObjectHost>(
                 let has_quota = object.peek(|state| state.ledger.has_attempt(policies, now_ms)).await?;
                 Input::QuotaChecked { has_quota, random_bits: host.random_bits() }
             }
+            // The admission has counted it; a transaction without a write would be one more round trip before the call.
+            Action::CountAttempt(1) if host.is_shared() => Input::AttemptCounted(true),
             Action::CountAttempt(attempt) => {
                 let count =
                     object.transact(|state| state.begin_attempt(policies, id, attempt, host.now_ms()));
