@@ -14,7 +14,7 @@ use crate::web::messages::InboundRequest;
 use crate::web::promise_of;
 
 /// Responds to a request. `environment`: an object with the variables, and `ASSETS`, which has a `fetch(url)` that serves
-/// `openapi.json` and `docs.html`. `wait_until(promise)` keeps the isolate until the promise is settled.
+/// `openapi.json` and `docs.html`. `wait_until(promise)` keeps the isolate until the promise has ended.
 #[wasm_bindgen]
 pub fn handle_request(request: Request, environment: JsValue, wait_until: Function) -> Promise {
     background::set_wait_until(wait_until);
