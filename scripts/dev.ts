@@ -71,7 +71,9 @@ function readArguments(): { host: Host; once: boolean } {
   return { host, once };
 }
 
-const isHost = (name: string): name is Host => Object.hasOwn(hosts, name);
+function isHost(name: string): name is Host {
+  return Object.hasOwn(hosts, name);
+}
 
 async function runSession({ host, once }: { host: Host; once: boolean }): Promise<void> {
   const settings = await readDevSettings();
@@ -113,7 +115,9 @@ async function runSession({ host, once }: { host: Host; once: boolean }): Promis
   await service.finished;
 }
 
-const capitalized = (text: string) => text.charAt(0).toUpperCase() + text.slice(1);
+function capitalized(text: string): string {
+  return text.charAt(0).toUpperCase() + text.slice(1);
+}
 
 async function startWorker(port: number, vars: Record<string, string>): Promise<LocalService> {
   const worker = await step(`starting the Worker on port ${port} (wrangler dev)`, async () => {

@@ -15,9 +15,12 @@ export type LoopbackServer = {
 /** Ten minutes: a client's kept connections must not be closed as idle. */
 const KEEP_ALIVE_MS = 600_000;
 
+/** Node's default of 16 KiB is less than any platform allows. */
+const HEADER_BYTES_MAX = 128 * 1024;
+
 /** `port` 0 takes a free one. */
 export async function startLoopbackServer(listener: RequestListener, port = 0): Promise<LoopbackServer> {
-  const server = createServer({ keepAliveTimeout: KEEP_ALIVE_MS, requestTimeout: 0, noDelay: true }, listener);
+  const server = createServer({ keepAliveTimeout: KEEP_ALIVE_MS, maxHeaderSize: HEADER_BYTES_MAX, requestTimeout: 0, noDelay: true }, listener);
   const sockets = new Set<Socket>();
   let isDown = false;
   server.on('connection', (socket) => {
