@@ -1,5 +1,8 @@
 // Starts the Edge Function in the stand-in for Supabase's edge runtime, in a local world. Contains no assertion.
 
+import { cp, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { basename, join } from 'node:path';
 import { namesOnSupabase } from '../../scripts/local_function.ts';
 import { edgeFunctionFolder } from '../../scripts/paths.ts';
 import type { Service, Variables } from '../service/service.ts';
@@ -14,6 +17,23 @@ export type EdgeService = Service & {
 
 /** Starts a new world and an Edge Function in it. */
 export const startOnSupabaseEdge = (variables?: Variables): Promise<EdgeService> => startInIsolates({}, variables);
+
+/** Starts it with JavaScript that runs before the entry, for tests that break the platform. */
+export async function startAfter(prelude: string, variables?: Variables): Promise<EdgeService> {
+  const temporary = await mkdtemp(join(tmpdir(), 'ai-sessions-function-'));
+  const folder = join(temporary, basename(edgeFunctionFolder));
+  await cp(edgeFunctionFolder, folder, { recursive: true });
+  const entry = join(folder, 'index.ts');
+  await writeFile(entry, prelude + (await readFile(entry, 'utf8')));
+  const service = await startInIsolates({ folder }, variables);
+  return {
+    ...service,
+    async close() {
+      await service.close();
+      await rm(temporary, { recursive: true });
+    },
+  };
+}
 
 /** Starts it with other options of the runtime. */
 export async function startInIsolates(
