@@ -12,7 +12,7 @@ function run(exceptions: Exception[]): Promise<{ ok: boolean; output: string }> 
   const module = new URL('../hosts/listed_exceptions.ts', import.meta.url);
   const folder = new URL('../fixtures/service_tests/', import.meta.url);
   const code = `import { serviceTests } from ${JSON.stringify(module)};
-    await serviceTests(() => {}, ${JSON.stringify(exceptions)}, new URL(${JSON.stringify(folder)}));`;
+    await serviceTests(() => {}, ${JSON.stringify(exceptions)}, undefined, new URL(${JSON.stringify(folder)}));`;
   // A runner inside a runner would report to the outer one.
   const { NODE_TEST_CONTEXT: _, ...env } = process.env;
   return new Promise((resolve) => {
