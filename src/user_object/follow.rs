@@ -27,6 +27,8 @@ const DRIVER_POLL_MS: u64 = 600;
 const FOLLOWER_POLL_MS: u64 = 250;
 /// Between two polls of a follower that has requested a stop.
 const STOPPED_POLL_MS: u64 = 100;
+/// The position from which a driver polls, so that it receives no candidates: the greatest that the database can read.
+const AFTER_ALL: usize = 0x7FFF_FFFF;
 /// Between two renewals of a lease: a third of the time for which it is valid.
 const RENEWAL_MS: u64 = 5_000;
 /// A follower gives up after so many polls in a row that failed, or after which it could not become the driver.
@@ -93,7 +95,7 @@ impl<H: UserObjectHost> UserObject<H> {
                         Err(StoreError) => false,
                     }
                 } else {
-                    let polled = object.0.host.poll(run.id, usize::MAX).await;
+                    let polled = object.0.host.poll(run.id, AFTER_ALL).await;
                     polled.is_ok_and(|polled| polled.is_some_and(|polled| polled.is_stop_requested))
                 };
                 if is_stop_requested {
