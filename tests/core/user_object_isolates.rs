@@ -211,6 +211,29 @@ fn a_released_lease_is_taken_at_once() {
 }
 
 #[test]
+fn a_short_outage_of_the_store_costs_no_paid_candidate() {
+    for stream in [false, true] {
+        let world = world();
+        world.model(slow_answer(3, 1_000));
+        let request = if stream { post().stream() } else { post() };
+        let call = world.send(request.key("k"));
+        world.run_for(1_500);
+        world.store().set_down(true);
+        world.run_for(8_000);
+        world.store().set_down(false);
+        let created = world.wait(&call);
+        world.run_tasks();
+        let rows = world.database().rows();
+        assert_eq!((rows.len(), rows[0].1.candidates.len(), world.model_calls()), (1, 3, 1));
+        if stream {
+            assert_eq!(created.stream().names(), ["session", "candidate", "candidate", "candidate", "done"]);
+        } else {
+            assert_eq!((created.status, created.candidates()), (201, 3));
+        }
+    }
+}
+
+#[test]
 fn no_token_is_stored() {
     let world = world();
     world.model(stream().hang());

@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { createGate } from '../support/gate.ts';
-import { type Fault, FINISH_PATH, type GatewayRequest, SESSIONS_PATH } from '../support/gateway.ts';
+import { concernsRows, type Fault, FINISH_PATH, SESSIONS_PATH } from '../support/gateway.ts';
 import { gated } from '../support/model_behaviour.ts';
 import { expectStoredOnce } from '../support/stored_session.ts';
 import {
@@ -45,7 +45,6 @@ const refusal = (status: number, code: string, message: string): Fault => ({
 });
 const issuedAtFuture = refusal(401, 'PGRST303', 'JWT issued at future');
 
-const ofDatabase = ({ path }: GatewayRequest) => path.startsWith('/rest/v1/');
 const withKey = (service: Service, user: SignedIn, key: string) => create(service, user.token, undefined, { 'idempotency-key': key });
 
 /** Expects one stored session, after one model call. */
@@ -60,7 +59,7 @@ function notYetValid(service: () => Service): void {
     it(`a token not yet valid is sent again after ${refusals} refusals`, async () => {
       const user = await signIn(service());
       service().world.openrouter.reset();
-      const set = service().world.gateway.fail(ofDatabase, issuedAtFuture, refusals);
+      const set = service().world.gateway.fail(concernsRows, issuedAtFuture, refusals);
       const created = await create(service(), user.token);
       assert.equal(created.status, 201, created.text);
       assert.equal(set.hits, refusals);
@@ -90,7 +89,7 @@ function notYetValid(service: () => Service): void {
     const user = await signIn(service());
     const key = crypto.randomUUID();
     openrouter.reset();
-    const set = gateway.fail(ofDatabase, issuedAtFuture);
+    const set = gateway.fail(concernsRows, issuedAtFuture);
     const failed = await withKey(service(), user, key);
     assert.equal(expectProblem(failed, 500, 'database_error').retryable, true);
     set.clear();
@@ -147,7 +146,7 @@ function firewall(service: () => Service): void {
       const [gate, key] = [createGate(), crypto.randomUUID()];
       openrouter.reset();
       openrouter.next(gated(gate));
-      const set = gateway.fail(ofDatabase, fault);
+      const set = gateway.fail(concernsRows, fault);
       const failed = await withKey(service(), user, key);
       const problem = expectProblem(failed, 500, 'database_error');
       assert.equal(problem.retryable, false);
@@ -174,7 +173,7 @@ function firewall(service: () => Service): void {
     const gate = createGate();
     openrouter.reset();
     openrouter.next(gated(gate));
-    const set = gateway.fail(ofDatabase, page(403, 'Blocked'));
+    const set = gateway.fail(concernsRows, page(403, 'Blocked'));
     const events = await (await createStream(service(), user.token)).whole();
     set.clear();
     gate.open();
@@ -203,7 +202,7 @@ function firewall(service: () => Service): void {
   it('a firewall that refuses a read is named', async () => {
     const user = await signIn(service());
     const { body } = await create(service(), user.token);
-    const set = service().world.gateway.fail(ofDatabase, page(403, 'Blocked'));
+    const set = service().world.gateway.fail(concernsRows, page(403, 'Blocked'));
     const failed = [await read(service(), user.token, body.id), await sendRequest(service(), 'GET', '/ai-sessions', { token: user.token })];
     set.clear();
     for (const answer of failed) {
@@ -217,8 +216,8 @@ function firewall(service: () => Service): void {
 function notReady(service: () => Service): void {
   const faults: [name: string, matches: Parameters<Service['world']['gateway']['fail']>[0], fault: Fault][] = [
     ['without its function in the schema cache', FINISH_PATH, refusal(404, 'PGRST202', 'Could not find the function in the schema cache')],
-    ['behind a gateway that answers 522 with a page', ofDatabase, page(522, '522: Connection timed out')],
-    ['behind a page with status 200', ofDatabase, page(200, 'Checking your browser')],
+    ['behind a gateway that answers 522 with a page', concernsRows, page(522, '522: Connection timed out')],
+    ['behind a page with status 200', concernsRows, page(200, 'Checking your browser')],
   ];
   for (const [name, matches, fault] of faults) {
     it(`a database ${name} loses no candidates`, async () => {

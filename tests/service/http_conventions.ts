@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { createGate } from '../support/gate.ts';
+import { concernsRows } from '../support/gateway.ts';
 import { gated, httpError } from '../support/model_behaviour.ts';
 import {
   type Answer,
@@ -240,7 +241,7 @@ function trace(service: () => Service): void {
     const { status, body } = await create(service(), token, undefined, { traceparent });
     assert.equal(status, 201);
     await sendRequest(service(), 'GET', `/ai-sessions/${body.id}`, { token, headers: { traceparent } });
-    const sent = [...gateway.requests.recent, ...openrouter.requests.recent];
+    const sent = [...gateway.requests.where(concernsRows), ...openrouter.requests.recent];
     assert.equal(sent.length, 4);
     return sent.map(({ headers }) => headers['traceparent']);
   };
@@ -325,7 +326,7 @@ function log(service: () => Service): void {
         openrouter.reset();
         openrouter.next(gated(gate));
         const { token } = await signIn(service());
-        const set = gateway.fail('/rest/v1/', { kind: 'answer', status: 503 });
+        const set = gateway.fail(concernsRows, { kind: 'answer', status: 503 });
         const answer = await create(service(), token);
         set.clear();
         gate.open();

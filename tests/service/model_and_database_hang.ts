@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { it } from 'node:test';
+import { concernsRows } from '../support/gateway.ts';
 import { silence } from '../support/model_behaviour.ts';
 import { create, expectProblem, remaining, signIn, started, type StartService } from './service.ts';
 
@@ -17,7 +18,7 @@ export function tests(start: StartService): void {
       const user = await signIn(service());
       assert.equal((await create(service(), user.token, '{')).status, 400, 'the signing keys are cached');
       openrouter.always(silence({ headers }));
-      const silent = gateway.fail((request) => request.path.startsWith('/rest/v1/'), { kind: 'hang' });
+      const silent = gateway.fail(concernsRows, { kind: 'hang' });
       const began_ms = performance.now();
       const failed = await create(service(), user.token);
       const took_ms = performance.now() - began_ms;

@@ -13,6 +13,12 @@ export const SESSIONS_PATH = '/rest/v1/ai_generation_sessions';
 /** Sessions are completed here. */
 export const FINISH_PATH = '/rest/v1/rpc/finish_ai_session';
 
+/** The user state is read and stored here, on a host that keeps it in Postgres. */
+export const USER_STATE_PATH = '/rest/v1/rpc/transact_ai_user_state';
+
+/** Whether a request concerns the rows of sessions and events: all requests to the database but those for the user state. */
+export const concernsRows = ({ path }: GatewayRequest) => path.startsWith('/rest/v1/') && !path.startsWith(USER_STATE_PATH);
+
 export type GatewayRequest = RecordedRequest & {
   /** The status of the response; missing while the client waits. */
   status?: number;

@@ -29,10 +29,16 @@ use crate::ports::{Incoming, StoreError, Unreachable};
 use crate::supabase::rest::RestError;
 use crate::supabase::sessions::{self, NewRow};
 use crate::user_state::generation::{Ending, Finished, Generation, RowState, SessionCandidate};
-use crate::user_state::{Event, WriteSet};
+use crate::user_state::{Event, UserState, WriteSet};
 use log::{Note, log_ending, log_rest};
 use persist::persist;
 use step::{Action, Ended, Input, ModelEnd, ModelHead, Step, StepSettings};
+
+/// A transaction of paid output is repeated for so long after its begin. A client that waits has its response within the
+/// contract's time.
+const REPEAT_MS: u64 = 12_000;
+/// Between two repetitions.
+const REPEAT_PAUSE_MS: u64 = 500;
 
 /// Drives a generation to its end, from wherever it is. `None` when the state does not have it any more.
 ///
@@ -53,7 +59,7 @@ pub(super) async fn run<H: UserObjectHost>(
     let (ending, note, row) = generate(object, run, &generation).await?;
     // (3) Store the ending.
     log_ending(object.host(), &generation, &ending, &note);
-    let ended = object.transact(|state| {
+    let ended = in_time(object, |state| {
         if !state.has_run(id, run.number) {
             return (None, WriteSet::none());
         }
@@ -236,6 +242,22 @@ fn head_of(response: &impl Incoming) -> ModelHead {
     }
 }
 
+/// Repeats a transaction of paid output for a short time, where the store of a shared state cannot be reached.
+async fn in_time<H: UserObjectHost, T>(
+    object: &UserObject<H>,
+    mut decide: impl FnMut(&mut UserState) -> (T, WriteSet),
+) -> Result<T, StoreError> {
+    let host = object.host();
+    let until_ms = host.now_ms().saturating_add(REPEAT_MS);
+    loop {
+        let transacted = object.transact(&mut decide).await;
+        if transacted.is_ok() || !host.is_shared() || host.now_ms() >= until_ms {
+            return transacted;
+        }
+        host.sleep(REPEAT_PAUSE_MS).await;
+    }
+}
+
 /// (1) Opens the session's row. Whether the database has confirmed it.
 async fn open_row<H: UserObjectHost>(
     object: &UserObject<H>,
@@ -297,10 +319,14 @@ async fn store<H: UserObjectHost>(
     let now_ms = host.now_ms();
     let with_id = |candidate| Rc::new(SessionCandidate::new(new_id(now_ms, host.random_bits()), candidate));
     let candidates: Vec<Rc<SessionCandidate>> = candidates.into_iter().map(with_id).collect();
-    let stored = object.transact(|state| {
-        let is_current = state.find(run.id).is_some_and(|found| found.ending.is_none());
-        if !is_current || !state.has_run(run.id, run.number) {
+    let from = run.stored_count();
+    let stored = in_time(object, |state| {
+        let current = state.find(run.id).filter(|found| found.ending.is_none());
+        let Some(current) = current.filter(|_| state.has_run(run.id, run.number)) else {
             return (false, WriteSet::none());
+        };
+        if current.candidates.len() > from {
+            return (true, WriteSet::none()); // by a transaction whose reply was lost
         }
         (true, state.advance(run.id, Event::Candidates(candidates.clone()), now_ms))
     });
