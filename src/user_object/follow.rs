@@ -21,9 +21,10 @@ use crate::ports::{Lease, Polled, StoreError};
 use crate::user_state::generation::{Driver, Ending, Generation};
 use crate::user_state::{UserState, Write, WriteSet};
 
-/// Between two polls of a driver for a stop, and of a follower for candidates and the end: what one isolate stores or requests,
-/// another has received within a second, the database's time included.
-const DRIVER_POLL_MS: u64 = 600;
+/// Between two polls of a driver for a stop. A stopped generation reads for up to [`super::generate::step::STOP_MS`] more, so
+/// that the stop takes effect within a second, the database's time and the follower's poll included.
+const DRIVER_POLL_MS: u64 = 300;
+/// Between two polls of a follower for candidates and the end: what the driver stores, it has received within a second.
 const FOLLOWER_POLL_MS: u64 = 250;
 /// Between two polls of a follower that has requested a stop.
 const STOPPED_POLL_MS: u64 = 100;

@@ -385,7 +385,8 @@ impl ScriptedStore {
 
     /// As [`ai_sessions::ports::UserStore::poll`].
     pub(crate) fn poll(&self, id: Uuid, from: usize) -> Result<Option<Polled>, StoreError> {
-        if self.is_down() {
+        // The database reads a position as `integer`.
+        if self.is_down() || i32::try_from(from).is_err() {
             return Err(StoreError);
         }
         let rows = self.0.rows.borrow();

@@ -97,11 +97,15 @@ fn a_stream_resumes_in_another_isolate_after_each_event() {
 
 #[test]
 fn a_stop_in_another_isolate_takes_effect_within_a_second() {
-    for (candidates, status) in [(0, 499), (2, 201)] {
+    // At any time between two polls, and between two renewals of the lease.
+    let times_ms = (3_000..8_500).step_by(190);
+    for (candidates, status, after_ms) in
+        times_ms.flat_map(|after_ms| [(0, 499, after_ms), (2, 201, after_ms)])
+    {
         let world = world();
         world.model(begun(candidates, 100).hang());
         let first = world.send(post().key("k"));
-        world.run_for(5_000);
+        world.run_for(after_ms);
         world.use_isolate(1);
         let id = world.store().state().generations[0].accepted.id;
         let (before_ms, stopped) = (world.host_now(), world.request(delete(id)));
