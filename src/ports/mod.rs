@@ -287,6 +287,8 @@ pub enum Lease {
 /// A generation as another isolate has stored it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Polled {
+    /// When its run was accepted, which identifies the run, in milliseconds since the Unix epoch.
+    pub started_ms: u64,
     /// The ending, which is not yet persisted.
     pub ending: Option<Ending>,
     /// The isolate that drives it.

@@ -218,6 +218,7 @@ pub struct Reply {
 #[derive(Debug, Default)]
 struct GenerationRow {
     id: Option<Uuid>,
+    started_ms: Option<u64>,
     record: Option<String>,
     ending: Option<String>,
     runner: Option<Uuid>,
@@ -291,6 +292,7 @@ impl Reader {
         let mut row = GenerationRow::default();
         cursor.object(&mut |name, cursor| match (name, cursor.value()) {
             (b"id", value) => row.id = self.id(value),
+            (b"started_ms", value) => row.started_ms = self.number(value),
             (b"record", value) => row.record = self.text(value),
             (b"ending", value) => row.ending = self.text(value),
             (b"runner", value) => row.runner = self.id(value),
@@ -430,6 +432,7 @@ impl Reply {
             candidates.extend(read_batch(&row.record.ok_or(NotReadable)?)?);
         }
         Ok(Some(Polled {
+            started_ms: row.started_ms.ok_or(NotReadable)?,
             driver: row.driver(runner),
             ending: row.ending.as_deref().map(read_ending).transpose()?,
             is_stop_requested: row.is_stop_requested,

@@ -394,6 +394,7 @@ impl ScriptedStore {
         let batches = rows.candidates.range((id, from)..=(id, usize::MAX));
         let candidates = batches.flat_map(|(_, batch)| read_batch(batch).expect("a batch is readable"));
         Ok(Some(Polled {
+            started_ms: row.started_ms(),
             ending: row.ending.as_deref().map(|ending| read_ending(ending).expect("an ending is readable")),
             driver: row.driver(self.1, self.0.host.now_ms()),
             is_stop_requested: row.is_stop_requested,
@@ -424,6 +425,11 @@ fn count_down(count: &Cell<usize>) -> bool {
 }
 
 impl GenerationRow {
+    fn started_ms(&self) -> u64 {
+        let record: Value = serde_json::from_str(&self.record).expect("a record is JSON");
+        record.get("started_ms").and_then(Value::as_u64).expect("a record has the start of its run")
+    }
+
     fn driver(&self, isolate: usize, now_ms: u64) -> Driver {
         match self.runner {
             None => Driver::None,
@@ -445,17 +451,12 @@ impl GenerationRow {
 
 impl Rows {
     fn load(&self, isolate: usize, now_ms: u64) -> UserState {
-        let started_ms = |record: &str| {
-            let record: Value = serde_json::from_str(record).expect("a record is JSON");
-            record.get("started_ms").and_then(Value::as_u64)
-        };
-        let mut generations: Vec<StoredGeneration> =
-            self.generations.values().map(|row| row.stored(isolate, now_ms)).collect();
-        generations.sort_by_key(|stored| started_ms(&stored.record));
+        let mut generations: Vec<&GenerationRow> = self.generations.values().collect();
+        generations.sort_by_key(|row| row.started_ms());
         let candidates = self.candidates.iter().map(|((id, _), batch)| (id.to_string(), batch.clone()));
         let rows = StoredRows {
             ledger: self.ledger.clone(),
-            generations,
+            generations: generations.into_iter().map(|row| row.stored(isolate, now_ms)).collect(),
             candidates: candidates.collect(),
             idempotency_records: self.idempotency.values().map(|(_, record)| record.clone()).collect(),
         };

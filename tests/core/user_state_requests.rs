@@ -206,6 +206,7 @@ fn a_store_has_its_version_or_the_state_of_a_conflict() {
 fn a_poll_has_the_generation_and_its_candidates() {
     assert_eq!(reply("poll nothing").into_polled(RUNNER), Ok(None));
     let expected = Polled {
+        started_ms: T + 1,
         ending: Some(ending()),
         driver: Driver::Own,
         is_stop_requested: true,
@@ -245,6 +246,7 @@ fn a_reply_without_its_members_is_not_read() {
         "{\"clock_ms\":1,\"generations\":{}}",
         "{\"clock_ms\":1,\"generations\":[{\"stop\":null}]}",
         "{\"clock_ms\":1,\"generation\":{\"runner\":\"no id\",\"stop\":true}}",
+        "{\"clock_ms\":1,\"generation\":{\"started_ms\":\"1\",\"stop\":true}}",
         "{\"clock_ms\":1,\"stops\":[\"no id\"]}",
         "{\"clock_ms\":1,\"idempotency_records\":[{}]}",
     ] {

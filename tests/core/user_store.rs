@@ -245,7 +245,10 @@ impl Rows {
 impl Row {
     fn beside(&self, now_ms: u64) -> Value {
         let is_leased = self.runner.is_some() && self.lease_until_ms > now_ms;
-        json!({ "ending": self.ending, "runner": self.runner, "is_leased": is_leased, "stop": self.stop })
+        json!({
+            "started_ms": self.started_ms, "ending": self.ending, "runner": self.runner, "is_leased": is_leased,
+            "stop": self.stop,
+        })
     }
 }
 
@@ -692,6 +695,7 @@ fn a_poll_reads_the_candidates_from_a_position_on() {
     let polled = poll(0).expect("the database responds").expect("it is stored");
     assert_eq!(polled.candidates, [11, 12, 13].map(candidate));
     assert_eq!((polled.ending, polled.driver, polled.is_stop_requested), (None, Driver::Other, false));
+    assert_eq!(polled.started_ms, T);
     let polled = poll(2).expect("the database responds").expect("it is stored");
     assert_eq!(polled.candidates, [candidate(13)]);
 

@@ -411,7 +411,7 @@ describe('the user state in Postgres', () => {
       assert.equal(renewed.length, 2);
       assert.deepEqual((await store(owner, 1, [generation(id, { record: 'sealed again' })]))['stops'], [id]);
       const { generation: polled } = await transact(owner, { purpose: 'poll', id });
-      assert.deepEqual(polled, { ending: null, runner: RUNNER, is_leased: true, stop: true });
+      assert.deepEqual(polled, { started_ms: T, ending: null, runner: RUNNER, is_leased: true, stop: true });
     });
 
     it('a stop is for one run, and for one that is in progress', async () => {
@@ -421,6 +421,7 @@ describe('the user state in Postgres', () => {
       await transact(owner, { purpose: 'stop', id, started_ms: T });
       // The next run of the session.
       assert.deepEqual((await store(owner, 1, [generation(id, { started_ms: T + 1 })]))['stops'], []);
+      assert.equal(((await transact(owner, { purpose: 'poll', id }))['generation'] as Members)['started_ms'], T + 1);
       for (const [session, started_ms] of [[id, T], [id, null], [one(), T + 1]] as const) {
         assert.equal((await transact(owner, { purpose: 'stop', id: session, started_ms }))['found'], false);
       }

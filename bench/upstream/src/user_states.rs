@@ -239,7 +239,11 @@ impl UserState {
     }
 
     fn poll(&self, id: &str, from: u64) -> Value {
-        let generation = self.generations.iter().find(|each| each.id == id).map(Generation::standing);
+        let generation = self.generations.iter().find(|each| each.id == id).map(|each| {
+            let mut standing = each.standing();
+            standing["started_ms"] = json!(each.started_ms);
+            standing
+        });
         let candidates: Vec<Value> = self
             .candidates
             .iter()
