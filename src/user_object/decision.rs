@@ -75,7 +75,9 @@ impl<H: UserObjectHost> ReservedRun<H> {
         match &self.reserved {
             ReservedAs::Driver => self.object.start(run, generation),
             ReservedAs::NextDriver => {
+                run.set_role(Role::Driver);
                 run.set_stored(&generation.candidates);
+                run.set_reserved(false);
                 self.object.start(run, generation);
             }
             ReservedAs::Follower(credentials) => self.object.follow(run, generation, credentials.clone()),
@@ -89,7 +91,7 @@ impl<H: UserObjectHost> Drop for ReservedRun<H> {
             return;
         }
         match self.reserved {
-            ReservedAs::NextDriver => self.run.set_role(Role::Follower),
+            ReservedAs::NextDriver => self.run.set_reserved(false),
             ReservedAs::Driver | ReservedAs::Follower(_) => self.object.remove(&self.run),
         }
     }
@@ -152,13 +154,14 @@ impl<'a, H: UserObjectHost> Decision<'a, H> {
 
     /// Reserves a run of that generation, which this object drives.
     pub(super) fn reserve_run(&mut self, id: Uuid) -> Option<Rc<Run>> {
-        let writes = self.state.lease(id);
-        self.writes.extend(writes);
+        if self.object.host().is_shared() {
+            let writes = self.state.lease(id);
+            self.writes.extend(writes);
+        }
         let number = self.state.find(id)?.accepted.run;
-        let followed = self.object.run_of(id).filter(|run| run.number == number);
-        match followed {
+        match self.object.run_of(id, number) {
             Some(run) => {
-                run.set_role(Role::Driver);
+                run.set_reserved(true);
                 self.reserve(run, ReservedAs::NextDriver)
             }
             None => self.reserve_new(id, Role::Driver, ReservedAs::Driver),
@@ -180,8 +183,9 @@ impl<'a, H: UserObjectHost> Decision<'a, H> {
 
     /// The run of that generation; follows it where another isolate drives it.
     pub(super) fn run_or_follow(&mut self, id: Uuid, credentials: &Credentials) -> Option<Rc<Run>> {
-        let run = self.object.run_of(id);
-        if run.is_some() || !self.state.find(id)?.is_driven_elsewhere() {
+        let generation = self.state.find(id)?;
+        let run = self.object.run_of(id, generation.accepted.run);
+        if run.is_some() || !generation.is_driven_elsewhere() {
             return run;
         }
         self.reserve_new(id, Role::Follower, ReservedAs::Follower(credentials.clone()))

@@ -17,13 +17,13 @@ use super::session_view::{GENERATING, SessionView};
 use super::stored_session::{find, view_of};
 use super::{UserObject, UserObjectHost, log_fields};
 use crate::auth::credentials::Credentials;
-use crate::ports::{Lease, Polled, StoreError};
+use crate::ports::{Lease, Polled, StoreError, within};
 use crate::user_state::generation::{Driver, Ending, Generation};
 use crate::user_state::{UserState, Write, WriteSet};
 
 /// Between two polls of a driver for a stop. A stopped generation reads for up to [`super::generate::step::STOP_MS`] more, so
 /// that the stop takes effect within a second, the database's time and the follower's poll included.
-const DRIVER_POLL_MS: u64 = 300;
+const DRIVER_POLL_MS: u64 = 400;
 /// Between two polls of a follower for candidates and the end: what the driver stores, it has received within a second.
 const FOLLOWER_POLL_MS: u64 = 250;
 /// Between two polls of a follower that has requested a stop.
@@ -32,6 +32,8 @@ const STOPPED_POLL_MS: u64 = 100;
 const AFTER_ALL: usize = 0x7FFF_FFFF;
 /// Between two renewals of a lease: a third of the time for which it is valid.
 const RENEWAL_MS: u64 = 5_000;
+/// A follower ends this long after the deadline: as late as a driver persists the ending.
+const GRACE_MS: u64 = 15_000;
 /// A follower gives up after so many polls in a row that failed, or after which it could not become the driver.
 const FAILURES_MAX: u32 = 20;
 
@@ -71,21 +73,21 @@ impl<H: UserObjectHost> UserObject<H> {
             run.stop();
         }
         let (object, run) = (self.clone(), Rc::clone(run));
-        let mut renewed_ms = self.0.host.now_ms();
+        let (drive, mut renewed_ms) = (run.count_drive(), self.0.host.now_ms());
         run.set_checked_ms(renewed_ms);
         self.0.host.spawn(async move {
             loop {
                 let next_ms = run.checked_ms().saturating_add(DRIVER_POLL_MS);
                 object.0.host.sleep(next_ms.saturating_sub(object.0.host.now_ms())).await;
-                if run.result().is_some() || !run.is_driver() {
+                if run.result().is_some() || !run.is_driver() || !run.is_last_drive(drive) {
                     return;
                 }
                 let now_ms = object.0.host.now_ms();
-                if run.checked_ms().saturating_add(DRIVER_POLL_MS) > now_ms {
+                let is_due = now_ms.saturating_sub(renewed_ms) >= RENEWAL_MS && !object.0.is_retiring.get();
+                if !is_due && run.checked_ms().saturating_add(DRIVER_POLL_MS) > now_ms {
                     continue; // a store has found no stop meanwhile
                 }
                 run.set_checked_ms(now_ms);
-                let is_due = now_ms.saturating_sub(renewed_ms) >= RENEWAL_MS && !object.0.is_retiring.get();
                 let is_stop_requested = if is_due {
                     match object.0.host.renew(run.id).await {
                         Ok(Lease::Lost) => return, // the run notices it at its next write
@@ -119,33 +121,51 @@ impl<H: UserObjectHost> UserObject<H> {
     /// Follows a run of another isolate in a task of its own, with the credentials of the request that joins it.
     pub(super) fn follow(&self, run: Rc<Run>, generation: Generation, credentials: Credentials) {
         let object = self.clone();
-        self.0.host.spawn(async move {
-            let result = object.follow_to_end(&run, generation, &credentials).await;
-            // The driver's task ends the run.
-            if !run.is_driver() {
-                object.remove(&run);
-                run.end(result);
-            }
-        });
+        self.0.host.spawn(async move { object.follow_to_end(&run, generation, &credentials).await });
     }
 
-    /// The result of a run that another isolate drives; `None` as well when this one becomes the driver.
+    /// Follows a run until it ends, or until this object drives it: then the task of the driver ends it.
     pub(super) async fn follow_to_end(
+        &self,
+        run: &Rc<Run>,
+        generation: Generation,
+        credentials: &Credentials,
+    ) {
+        let result = self.followed_result(run, generation, credentials).await;
+        // A decision may be making this object the driver.
+        run.until(|| (!run.is_reserved()).then_some(())).await;
+        if !run.is_driver() {
+            self.remove(run);
+            run.end(result);
+        }
+    }
+
+    async fn followed_result(
         &self,
         run: &Rc<Run>,
         mut generation: Generation,
         credentials: &Credentials,
     ) -> Option<RunResult> {
+        let host = &self.0.host;
+        let until_ms = generation.deadline_ms.saturating_add(GRACE_MS);
         let (mut failures, mut is_stop_sent) = (0_u32, false);
         // Besides this task, the list of runs alone has a reference when no client waits any more.
-        while failures < FAILURES_MAX && Rc::strong_count(run) > 2 {
+        while failures < FAILURES_MAX && host.now_ms() < until_ms && Rc::strong_count(run) > 2 {
             if run.is_stopped() && !is_stop_sent {
-                let requested = self.0.host.request_stop(run.id, generation.started_ms).await;
-                is_stop_sent = requested.is_ok();
+                is_stop_sent = host.request_stop(run.id, generation.started_ms).await.is_ok();
+                failures = failures.saturating_add(u32::from(!is_stop_sent));
             }
-            match self.0.host.poll(run.id, run.stored_count()).await.map(|polled| followed(run, polled)) {
-                Ok(Followed::Removed) => return self.stored_result(&generation, credentials).await,
-                Ok(Followed::Continues(ending)) => (generation.ending, failures) = (ending, 0),
+            let left_ms = until_ms.saturating_sub(host.now_ms());
+            let polled = within(host, left_ms, host.poll(run.id, run.stored_count())).await;
+            if run.is_driver() {
+                return None;
+            }
+            match polled.unwrap_or(Err(StoreError)).map(|polled| followed(run, &generation, polled)) {
+                Ok(Followed::Removed) => return self.stored_result(run, generation, credentials).await,
+                Ok(Followed::Continues(ending)) => {
+                    generation.ending = ending;
+                    failures = if is_stop_sent || !run.is_stopped() { 0 } else { failures };
+                }
                 Ok(Followed::Abandoned(ending)) => {
                     generation.ending = ending;
                     let resumed = self.decide(Some(credentials), |decision| {
@@ -158,41 +178,61 @@ impl<H: UserObjectHost> UserObject<H> {
                 }
                 Err(StoreError) => failures = failures.saturating_add(1),
             }
-            if is_stop_sent {
-                self.0.host.sleep(STOPPED_POLL_MS).await;
+            if run.is_stopped() {
+                host.sleep(STOPPED_POLL_MS).await;
             } else {
-                let wait = pin!(self.0.host.sleep(FOLLOWER_POLL_MS));
+                let wait = pin!(host.sleep(FOLLOWER_POLL_MS));
                 select(wait, pin!(poll_fn(|context| run.poll_stop(context)))).await;
             }
         }
-        // It has ended, and cannot be persisted now.
-        generation.candidates = run.stored_from(0);
-        let session = generation.ending.is_some().then(|| SessionView::of_generation(&generation, false))?;
-        Some(RunResult { session, log: log_fields(&generation) })
+        // Where it has ended, it cannot be persisted now.
+        result_of(run, generation, false)
     }
 
-    /// The result of a run whose generation is not in the state any more: the database has it.
-    async fn stored_result(&self, generation: &Generation, credentials: &Credentials) -> Option<RunResult> {
-        let found =
-            find(&self.0.host, &self.0.config, credentials, generation.accepted.id).await.ok().flatten();
-        let row = found.filter(|row| row.status != GENERATING)?;
-        let log = log_fields(generation);
-        let session = view_of(row);
-        let code = session.failure;
-        // The row has no time of a retry, and does not say whether a firewall has refused it.
-        let ending = generation.ending.as_ref();
-        let session = SessionView {
-            retry_after_s: ending.and_then(|ending| ending.retry_after_s),
-            was_reused: ending.and_then(|ending| ending.was_reused),
-            is_blocked: ending.is_some_and(|ending| ending.is_blocked),
-            ..session
-        };
-        Some(RunResult { log: LogFields { code, usage: session.usage, ..log }, session })
+    /// The result of a run whose generation is not in the state any more: the database has it, or its row was refused.
+    async fn stored_result(
+        &self,
+        run: &Run,
+        mut generation: Generation,
+        credentials: &Credentials,
+    ) -> Option<RunResult> {
+        let id = generation.accepted.id;
+        let found = find(&self.0.host, &self.0.config, credentials, id).await.ok().flatten();
+        // A later run may have begun.
+        let found = found.filter(|row| row.status != GENERATING && row.run == run.number);
+        if let Some(row) = found {
+            let (log, session) = (log_fields(&generation), view_of(row));
+            // The row has no time of a retry, and does not say whether a firewall has refused it.
+            let ending = generation.ending.as_ref();
+            let session = SessionView {
+                retry_after_s: ending.and_then(|ending| ending.retry_after_s),
+                was_reused: ending.and_then(|ending| ending.was_reused),
+                is_blocked: ending.is_some_and(|ending| ending.is_blocked),
+                ..session
+            };
+            let log = LogFields { code: session.failure, usage: session.usage, ..log };
+            return Some(RunResult { session, log });
+        }
+        if generation.ending.is_none() {
+            let failure = self.decide(None, |decision| decision.state.failure_of(id));
+            let now_ms = self.0.host.now_ms();
+            generation.ending = failure.await.ok().flatten().map(|code| Ending::failed(code, 0, now_ms));
+        }
+        result_of(run, generation, true)
     }
 }
 
+/// The result with the ending that was polled.
+fn result_of(run: &Run, mut generation: Generation, is_persisted: bool) -> Option<RunResult> {
+    generation.ending.as_ref()?;
+    generation.candidates = run.stored_from(0);
+    let session = SessionView::of_generation(&generation, is_persisted);
+    Some(RunResult { session, log: log_fields(&generation) })
+}
+
 /// Adds what the driver has stored.
-fn followed(run: &Run, polled: Option<Polled>) -> Followed {
+fn followed(run: &Run, generation: &Generation, polled: Option<Polled>) -> Followed {
+    let polled = polled.filter(|polled| polled.started_ms == generation.started_ms);
     let Some(polled) = polled else { return Followed::Removed };
     if !polled.candidates.is_empty() {
         run.add_stored(polled.candidates);

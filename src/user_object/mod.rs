@@ -356,11 +356,8 @@ impl<H: UserObjectHost> UserObject<H> {
                 Ok(None) | Err(StoreError) if object.0.host.is_shared() => {
                     run.set_role(Role::Follower);
                     let credentials = generation.accepted.credentials.clone();
-                    let result = object.follow_to_end(&run, generation, &credentials).await;
-                    if run.is_driver() {
-                        return; // the new task of the driver ends the run
-                    }
-                    result
+                    object.follow_to_end(&run, generation, &credentials).await;
+                    return;
                 }
                 Ok(None) | Err(StoreError) => None,
             };
@@ -377,19 +374,22 @@ impl<H: UserObjectHost> UserObject<H> {
         self.0.runs.borrow_mut().retain(|other| !Rc::ptr_eq(other, run));
     }
 
-    fn run_of(&self, id: Uuid) -> Option<Rc<Run>> {
-        self.0.runs.borrow().iter().find(|run| run.id == id).map(Rc::clone)
+    fn run_of(&self, id: Uuid, number: u32) -> Option<Rc<Run>> {
+        self.0.runs.borrow().iter().find(|run| run.id == id && run.number == number).map(Rc::clone)
     }
 
     fn is_running(&self, id: Uuid) -> bool {
-        self.0.runs.borrow().iter().any(|run| run.id == id && run.is_driver())
+        self.0.runs.borrow().iter().any(|run| run.id == id && (run.is_driver() || run.is_reserved()))
     }
 
     /// Whether another stream of that generation is within the limits.
     fn may_subscribe(&self, id: Uuid) -> bool {
         let runs = self.0.runs.borrow();
-        let of_session = runs.iter().find(|run| run.id == id).map_or(0, |run| run.subscribers());
-        let of_user = runs.iter().map(|run| run.subscribers()).fold(0, usize::saturating_add);
+        let sum = |of_session: bool| {
+            let counted = runs.iter().filter(|run| !of_session || run.id == id);
+            counted.map(|run| run.subscribers()).fold(0, usize::saturating_add)
+        };
+        let (of_session, of_user) = (sum(true), sum(false));
         of_session < SUBSCRIBERS_PER_SESSION_MAX && of_user < SUBSCRIBERS_PER_USER_MAX
     }
 

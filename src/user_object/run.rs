@@ -20,6 +20,10 @@ pub(super) struct Run {
     /// The 1-based number of the session's run.
     pub(super) number: u32,
     role: Cell<Role>,
+    /// Whether a decision that makes this object the driver is being stored.
+    is_reserved: Cell<bool>,
+    /// How often this object became the driver.
+    drives: Cell<u32>,
     /// The candidates that are stored: a subscriber receives no other, so that a crash loses none of them.
     stored: RefCell<Vec<Rc<SessionCandidate>>>,
     result: RefCell<Option<Rc<RunResult>>>,
@@ -60,6 +64,8 @@ impl Run {
             id: generation.accepted.id,
             number: generation.accepted.run,
             role: Cell::new(role),
+            is_reserved: Cell::default(),
+            drives: Cell::default(),
             stored: RefCell::new(generation.candidates.clone()),
             result: RefCell::default(),
             has_ended: Cell::default(),
@@ -100,6 +106,26 @@ impl Run {
 
     pub(super) fn set_role(&self, role: Role) {
         self.role.set(role);
+    }
+
+    pub(super) const fn is_reserved(&self) -> bool {
+        self.is_reserved.get()
+    }
+
+    pub(super) fn set_reserved(&self, is_reserved: bool) {
+        self.is_reserved.set(is_reserved);
+        self.wake_all();
+    }
+
+    /// Counts another start of the driver.
+    pub(super) fn count_drive(&self) -> u32 {
+        self.drives.set(self.drives.get().saturating_add(1));
+        self.drives.get()
+    }
+
+    /// Whether no later driver was started.
+    pub(super) fn is_last_drive(&self, drive: u32) -> bool {
+        self.drives.get() == drive
     }
 
     /// Ends the run; without a result when the storage failed.

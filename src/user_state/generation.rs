@@ -5,7 +5,7 @@ use std::rc::Rc;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{CALL_MS_MIN, KEEP_FAILURE_MS, KEEP_NOT_PERSISTED_MS, REWRITE_MS};
+use super::{CALL_MS_MIN, KEEP_FAILURE_MS, KEEP_NOT_PERSISTED_MS, REWRITE_MS, Write, WriteSet};
 use crate::auth::credentials::Credentials;
 use crate::generation::candidate::Candidate;
 use crate::generation::usage::Usage;
@@ -291,6 +291,15 @@ impl Generation {
     #[must_use]
     pub const fn is_taken_over(&self) -> bool {
         matches!(self.driver, Driver::Other | Driver::Lapsed)
+    }
+
+    /// Ends the lease of this isolate, where it has one.
+    pub(super) fn release(&mut self) -> WriteSet {
+        if self.driver != Driver::Own {
+            return WriteSet::none();
+        }
+        self.driver = Driver::None;
+        WriteSet::from([Write::Release(self.accepted.id)])
     }
 
     /// Whether there is a token, expired or not.

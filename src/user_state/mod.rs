@@ -267,7 +267,9 @@ impl UserState {
             }
             Event::NotPersisted => {
                 generation.back_off(now_ms);
-                WriteSet::from([Write::Generation(id), Write::Release(id)])
+                let mut writes = WriteSet::from([Write::Generation(id)]);
+                writes.extend(generation.release());
+                writes
             }
             Event::Refused => {
                 generation.refusals = generation.refusals.saturating_add(1);
@@ -275,7 +277,9 @@ impl UserState {
                 if generation.refusals >= REFUSALS_MAX {
                     return self.abandon(id);
                 }
-                WriteSet::from([Write::Generation(id), Write::Release(id)])
+                let mut writes = WriteSet::from([Write::Generation(id)]);
+                writes.extend(generation.release());
+                writes
             }
         }
     }

@@ -48,6 +48,8 @@ pub(crate) enum Fault {
     AfterDecision,
     /// The transaction fails after half of its writes.
     Halfway,
+    /// It is stored, and its reply is lost for good.
+    LostReply,
 }
 
 /// The row of a generation.
@@ -85,6 +87,10 @@ struct Shared {
     faults: RefCell<BTreeMap<usize, VecDeque<Fault>>>,
     has_failed: Cell<bool>,
     is_down: Cell<bool>,
+    is_read_only: Cell<bool>,
+    poll_delay_ms: Cell<u64>,
+    has_no_polls: Cell<bool>,
+    stop_requests: Cell<usize>,
     cut_off: RefCell<BTreeSet<usize>>,
     transactions: Cell<usize>,
     decisions: Cell<usize>,
@@ -114,6 +120,10 @@ impl ScriptedStore {
                 faults: RefCell::default(),
                 has_failed: Cell::default(),
                 is_down: Cell::default(),
+                is_read_only: Cell::default(),
+                has_no_polls: Cell::default(),
+                poll_delay_ms: Cell::default(),
+                stop_requests: Cell::default(),
                 cut_off: RefCell::default(),
                 transactions: Cell::default(),
                 decisions: Cell::default(),
@@ -138,6 +148,26 @@ impl ScriptedStore {
     /// Every transaction and every read fails, or none.
     pub(crate) fn set_down(&self, is_down: bool) {
         self.0.is_down.set(is_down);
+    }
+
+    /// The database is read-only, as Supabase makes it when the disk is full: every write is refused with 25006.
+    pub(crate) fn set_read_only(&self, is_read_only: bool) {
+        self.0.is_read_only.set(is_read_only);
+    }
+
+    /// Every poll fails, or none.
+    pub(crate) fn fail_polls(&self, fails: bool) {
+        self.0.has_no_polls.set(fails);
+    }
+
+    /// The reply to a poll takes so long.
+    pub(crate) fn set_poll_delay(&self, ms: u64) {
+        self.0.poll_delay_ms.set(ms);
+    }
+
+    /// As [`ScriptedStore::set_poll_delay`].
+    pub(crate) fn poll_delay_ms(&self) -> u64 {
+        self.0.poll_delay_ms.get()
     }
 
     /// This isolate alone cannot reach the store, or can again.
@@ -300,6 +330,10 @@ impl ScriptedStore {
             if delay_ms > 0 && shared.mode != Mode::Memory {
                 shared.host.sleep(delay_ms).await;
             }
+            if shared.is_read_only.get() && !writes.is_empty() {
+                shared.memory.take();
+                return Err(StoreError);
+            }
             if fault == Some(Fault::Conflict) || (shared.version.get() != version && !writes.is_empty()) {
                 shared.memory.take();
                 continue;
@@ -319,6 +353,10 @@ impl ScriptedStore {
             if !writes.is_empty() {
                 shared.version.set(version + 1);
                 *shared.rows.borrow_mut() = rows;
+            }
+            if fault == Some(Fault::LostReply) {
+                shared.memory.take();
+                return Err(StoreError);
             }
             self.remember(&state);
             *shared.memory.borrow_mut() = Some(state);
@@ -370,7 +408,7 @@ impl ScriptedStore {
 
     /// As [`ai_sessions::ports::UserStore::renew`].
     pub(crate) fn renew(&self, id: Uuid) -> Result<Lease, StoreError> {
-        if self.is_down() {
+        if self.is_down() || self.0.is_read_only.get() {
             return Err(StoreError);
         }
         let now_ms = self.0.host.now_ms();
@@ -386,7 +424,7 @@ impl ScriptedStore {
     /// As [`ai_sessions::ports::UserStore::poll`].
     pub(crate) fn poll(&self, id: Uuid, from: usize) -> Result<Option<Polled>, StoreError> {
         // The database reads a position as `integer`.
-        if self.is_down() || i32::try_from(from).is_err() {
+        if self.is_down() || self.0.has_no_polls.get() || i32::try_from(from).is_err() {
             return Err(StoreError);
         }
         let rows = self.0.rows.borrow();
@@ -404,7 +442,9 @@ impl ScriptedStore {
 
     /// As [`ai_sessions::ports::UserStore::request_stop`].
     pub(crate) fn request_stop(&self, id: Uuid, started_ms: u64) -> Result<bool, StoreError> {
-        if self.is_down() {
+        self.0.stop_requests.set(self.0.stop_requests.get() + 1);
+        assert!(self.0.stop_requests.get() < 1_000, "a thousand requests for a stop");
+        if self.is_down() || self.0.is_read_only.get() {
             return Err(StoreError);
         }
         let state = self.state();

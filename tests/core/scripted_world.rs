@@ -272,7 +272,11 @@ impl UserStore for ObjectHost {
 
     async fn poll(&self, id: Uuid, from: usize) -> Result<Option<Polled>, StoreError> {
         self.pause().await;
-        self.store.poll(id, from)
+        let polled = self.store.poll(id, from);
+        if self.store.poll_delay_ms() > 0 {
+            self.host.sleep(self.store.poll_delay_ms()).await;
+        }
+        polled
     }
 
     async fn request_stop(&self, id: Uuid, started_ms: u64) -> Result<bool, StoreError> {

@@ -248,3 +248,216 @@ fn no_token_is_stored() {
     assert!(text.contains("input_text"), "{text}");
     assert!(token.split('.').all(|part| !text.contains(part)), "{text}");
 }
+
+/// A runner that lost its lease stops at its next write: the count of another model call is one.
+#[test]
+fn a_zombie_starts_no_further_model_call() {
+    let world = World::with(Mode::Shared, &[("AI_IDLE_TIMEOUT_MS", "60000")]);
+    // The first isolate's call fails after 25 s; the second one's answers slowly.
+    world.model(crate::scripted_model::model_error(503).head_after(25_000));
+    world.model(slow_answer(1, 40_000));
+    world.model(answer(3));
+    let first = world.send(post().key("k"));
+    world.run_for(1_000);
+    let store = world.store();
+    store.set_cut_off(true);
+    world.run_for(LEASE_MS + 100);
+    world.use_isolate(1);
+    let second = world.send(post().key("k"));
+    world.run_for(1_000);
+    assert_eq!(world.model_calls(), 2, "the second isolate has taken it over");
+    store.set_cut_off(false);
+    world.run_for(20_000);
+    assert_eq!(world.model_calls(), 2, "the first isolate has lost its lease");
+    let (first, second) = (world.wait(&first), world.wait(&second));
+    assert_eq!((first.status, second.status), (201, 201));
+}
+
+/// A follower of run 1 is in the place of run 2 of the same session.
+#[test]
+fn a_request_that_starts_a_run_does_not_join_a_follower_of_the_run_before() {
+    let world = World::with(Mode::Shared, &[("AI_MAX_ATTEMPTS", "1")]);
+    world.model(crate::scripted_model::model_error(503).head_after(2_100));
+    world.model(slow_answer(3, 3_000));
+    let first = world.send(post().key("k"));
+    world.run_for(500);
+    world.use_isolate(1);
+    // It follows run 1, whose driver is isolate 0.
+    let joined = world.send(post().key("k"));
+    let failed = world.wait(&first);
+    assert_eq!(failed.status, 500, "{failed:?}");
+    // The client of the first isolate tries again at once, and comes to the second one.
+    let again = world.send(post().key("k"));
+    let (again, joined) = (world.wait(&again), world.wait(&joined));
+    world.run_tasks();
+    assert_eq!(world.model_calls(), 2);
+    assert_eq!((again.status, again.candidates()), (201, 3), "{:?} {:?}", again, joined);
+}
+
+/// A follower whose session has no row: the row was refused.
+#[test]
+fn a_follower_gets_the_failure_of_a_session_without_a_row() {
+    use crate::scripted_database::{Failure, Operation};
+    for joins in [false, true] {
+        let world = world();
+        world.database().fail_always(Operation::Open, Some(Failure::Refused(400, "23514")));
+        world.model(stream().hang());
+        let first = world.send(post().key("k"));
+        world.use_isolate(usize::from(joins));
+        let second = world.send(post().key("k"));
+        let (first, second) = (world.wait(&first), world.wait(&second));
+        assert_eq!((second.status, second.code()), (first.status, first.code()), "{joins}");
+    }
+}
+
+/// A stop that the database refuses is requested again without a wait.
+#[test]
+fn a_refused_stop_is_not_requested_without_a_wait() {
+    let world = world();
+    world.model(begun(1, 100).hang());
+    world.send(post().key("k"));
+    world.run_for(1_000);
+    let id = world.store().state().generations[0].accepted.id;
+    world.use_isolate(1);
+    let followed = world.send(post().key("k"));
+    world.run_for(500);
+    world.store().set_read_only(true);
+    let stopped = world.send(delete(id));
+    // A decision without a write still works.
+    world.run_for(1_000);
+    drop((followed, stopped));
+}
+
+/// A subscriber of run 1 in another isolate receives no event of run 2 as one of run 1.
+#[test]
+fn a_follower_of_a_run_receives_nothing_of_the_next_run() {
+    let world = World::with(Mode::Shared, &[("AI_MAX_ATTEMPTS", "1")]);
+    world.model(crate::scripted_model::model_error(503).head_after(2_100));
+    world.model(slow_answer(3, 3_000));
+    let first = world.send(post().key("k"));
+    world.run_for(500);
+    world.use_isolate(1);
+    let joined = streamed(&world.request(post().key("k").stream()));
+    world.use_isolate(0);
+    let failed = world.wait(&first);
+    assert_eq!(failed.status, 500);
+    // The client tries again at once: run 2, in the first isolate.
+    let again = streamed(&world.request(post().key("k").stream()));
+    world.run_tasks();
+    assert!(again.text().starts_with("id: 2.0"), "{}", again.text());
+    assert!(!joined.text().contains("event: candidate"), "{}", joined.text());
+}
+
+/// The reply to a poll arrives after the follower has become the driver.
+#[test]
+fn a_takeover_duplicates_no_candidate() {
+    for ms in (0..600).step_by(10) {
+        let world = world();
+        world.store().set_poll_delay(40);
+        let slow = crate::scripted_database::Failure::Slow(100);
+        world.database().fail_always(crate::scripted_database::Operation::Finish, Some(slow));
+        world.model(begun(5, 300).hang());
+        world.send(post().key("k").stream());
+        world.run_for(100);
+        world.use_isolate(1);
+        let second = world.send(post().key("k").stream());
+        world.run_for(ms);
+        let second = world.wait(&second).stream();
+        let id = world.store().state().generations[0].accepted.id;
+        world.use_isolate(0);
+        world.release_leases();
+        world.use_isolate(1);
+        world.send(get_events(id));
+        world.run_tasks();
+        let ids: Vec<_> = second
+            .events()
+            .iter()
+            .filter(|event| event.name == "candidate")
+            .map(|event| event.data["id"].to_string())
+            .collect();
+        let mut unique = ids.clone();
+        unique.dedup();
+        unique.sort();
+        unique.dedup();
+        assert_eq!(ids.len(), unique.len(), "after {ms}: {}", second.text());
+    }
+}
+
+/// `AI_TIMEOUT_MS` + 16 s, which section 8 of the contract does not except: a silent database makes each poll of a follower take
+/// three timeouts of 5 s and their backoff.
+#[test]
+fn a_waiting_client_has_a_response_in_time_when_the_store_is_silent() {
+    let world = world();
+    world.model(begun(1, 100).hang());
+    let first = world.send(post().key("k"));
+    world.run_for(1_000);
+    world.store().set_poll_delay(15_500);
+    world.store().set_down(true);
+    let response = world.wait(&first);
+    let waited_ms = world.host_now() - START_MS;
+    assert!(waited_ms <= 60_000 + 16_000, "{waited_ms} {}", response.status);
+}
+
+/// A stop that comes to an isolate with a follower of the run before.
+#[test]
+fn a_stop_reaches_the_next_run_behind_a_follower() {
+    let world = World::with(Mode::Shared, &[("AI_MAX_ATTEMPTS", "1")]);
+    world.model(crate::scripted_model::model_error(503).head_after(2_100));
+    world.model(slow_answer(10, 3_000));
+    let first = world.send(post().key("k"));
+    world.run_for(500);
+    world.use_isolate(1);
+    let joined = streamed(&world.request(post().key("k").stream()));
+    world.use_isolate(0);
+    let failed = world.wait(&first);
+    let again = streamed(&world.request(post().key("k").stream()));
+    world.run_for(4_000);
+    let id = world.store().state().generations[0].accepted.id;
+    world.use_isolate(1);
+    let before_ms = world.host_now();
+    let stopped = world.request(delete(id));
+    assert_eq!(stopped.status, 204);
+    assert!(world.host_now() - before_ms <= LATE_MS, "{} ms", world.host_now() - before_ms);
+    drop((joined, failed, again));
+}
+
+/// A follower gives up while the transaction of another command, which makes it the driver, is on its way; and that one fails.
+#[test]
+fn a_client_does_not_wait_for_ever_when_a_takeover_fails() {
+    let world = world();
+    world.model(begun(1, 100).hang());
+    world.send(post().key("k"));
+    world.run_for(1_000);
+    world.use_isolate(1);
+    let joined = world.send(post().key("k"));
+    world.run_for(1_000);
+    world.use_isolate(0);
+    world.crash();
+    world.use_isolate(1);
+    let id = world.store().state().generations[0].accepted.id;
+    // The database has trouble: polls fail. The follower gives up after 5 s; the lease expires before.
+    world.run_for(10_000);
+    world.store().fail_polls(true);
+    world.run_for(4_600);
+    assert!(!joined.is_answered());
+    world.store().delay(&[800]);
+    world.store().fail(0, &[crate::scripted_store::Fault::AfterDecision]);
+    let other = world.send(get_events(id));
+    world.run_for(60_000);
+    assert!(other.is_answered());
+    assert!(joined.is_answered(), "it waits for ever");
+}
+
+/// Stores more often than every 300 ms keep the driver from renewing its lease: a part of a billed answer is lost.
+#[test]
+fn a_busy_driver_keeps_its_lease_with_many_candidates() {
+    let world = World::with(Mode::Shared, &[("MAX_CANDIDATES", "60")]);
+    world.model(slow_answer(60, 280));
+    let first = world.send(post().key("k").stream());
+    world.run_for(2_000);
+    world.use_isolate(1);
+    let second = world.send(post().key("k"));
+    let second = world.wait(&second);
+    drop(first);
+    assert_eq!((second.candidates(), second.json()["partial"].as_bool()), (60, Some(false)));
+}

@@ -3,7 +3,7 @@
 import { within } from './within.ts';
 
 /** Enough for assertions on content; a load run only counts. */
-const KEPT = 1000;
+const KEPT = 5000;
 
 export type RecordedRequest = {
   /** 1 for the first request since the start or the last `clear`. */

@@ -25,7 +25,7 @@ use crate::ids::new_id;
 use crate::openrouter::call::{Answer, Extent};
 use crate::openrouter::request::{ModelRequest, allows_reuse, build};
 use crate::ports::reusable_timer::ReusableTimer;
-use crate::ports::{Incoming, StoreError, Unreachable};
+use crate::ports::{Incoming, StoreError, Unreachable, within};
 use crate::supabase::rest::RestError;
 use crate::supabase::sessions::{self, NewRow};
 use crate::user_state::generation::{Ending, Finished, Generation, RowState, SessionCandidate};
@@ -143,9 +143,15 @@ async fn generate<H: UserObjectHost>(
             // The admission has counted it; a transaction without a write would be one more round trip before the call.
             Action::CountAttempt(1) if host.is_shared() => Input::AttemptCounted(true),
             Action::CountAttempt(attempt) => {
-                let count =
-                    object.transact(|state| state.begin_attempt(policies, id, attempt, host.now_ms()));
-                Input::AttemptCounted(count.await?)
+                let count = object.transact(|state| {
+                    if !state.has_run(id, run.number) {
+                        return (None, WriteSet::none());
+                    }
+                    let (may_call, writes) = state.begin_attempt(policies, id, attempt, host.now_ms());
+                    (Some(may_call), writes)
+                });
+                // Another run has replaced this one, or another isolate drives it.
+                Input::AttemptCounted(count.await?.ok_or(StoreError)?)
             }
             Action::Send(may_reuse) => {
                 let request = build(&config.model_api, &request, may_reuse);
@@ -248,14 +254,19 @@ async fn in_time<H: UserObjectHost, T>(
     mut decide: impl FnMut(&mut UserState) -> (T, WriteSet),
 ) -> Result<T, StoreError> {
     let host = object.host();
-    let until_ms = host.now_ms().saturating_add(REPEAT_MS);
-    loop {
-        let transacted = object.transact(&mut decide).await;
-        if transacted.is_ok() || !host.is_shared() || host.now_ms() >= until_ms {
-            return transacted;
-        }
-        host.sleep(REPEAT_PAUSE_MS).await;
+    if !host.is_shared() {
+        return object.transact(decide).await;
     }
+    let repeated = within(host, REPEAT_MS, async {
+        loop {
+            let transacted = object.transact(&mut decide).await;
+            if transacted.is_ok() {
+                return transacted;
+            }
+            host.sleep(REPEAT_PAUSE_MS).await;
+        }
+    });
+    repeated.await.unwrap_or(Err(StoreError))
 }
 
 /// (1) Opens the session's row. Whether the database has confirmed it.

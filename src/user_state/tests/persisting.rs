@@ -7,8 +7,7 @@ use super::*;
 fn a_generation_is_kept_until_it_is_persisted() {
     let mut state = in_progress();
     state.advance(ONE, Event::Ended(ending(None, T)), T);
-    let not_persisted = WriteSet::from([Write::Generation(ONE), Write::Release(ONE)]);
-    assert_eq!(state.advance(ONE, Event::NotPersisted, T), not_persisted);
+    assert_eq!(state.advance(ONE, Event::NotPersisted, T), WriteSet::from([Write::Generation(ONE)]));
     assert!(state.find(ONE).is_some());
     assert_eq!(state.advance(ONE, Event::Persisted, T), WriteSet::from([Write::RemoveGeneration(ONE)]));
     assert!(state.find(ONE).is_none());
@@ -189,8 +188,28 @@ fn the_text_is_removed_after_a_failed_write_if_the_row_exists() {
         state.advance(ONE, Event::Ended(ending(None, T)), T);
         assert_eq!(state.find(ONE).map(|found| &*found.accepted.input_text), Some("text"));
         let writes = state.advance(ONE, Event::NotPersisted, T);
-        let stored = WriteSet::from([Write::Generation(ONE), Write::Release(ONE)]);
-        assert_eq!(writes, stored, "it is removed from the storage too");
+        assert_eq!(writes, WriteSet::from([Write::Generation(ONE)]), "it is removed from the storage too");
         assert_eq!(state.find(ONE).map(|found| &*found.accepted.input_text), Some(text), "{row:?}");
+    }
+}
+
+#[test]
+fn a_lease_is_released_when_the_ending_is_not_persisted() {
+    for (event, is_leased) in [
+        (Event::NotPersisted, true),
+        (Event::Refused, true),
+        (Event::NotPersisted, false),
+        (Event::Refused, false),
+    ] {
+        let mut state = in_progress();
+        if is_leased {
+            assert_eq!(state.lease(ONE), WriteSet::from([Write::Lease(ONE)]));
+        }
+        state.advance(ONE, Event::Ended(ending(None, T)), T);
+        let mut expected = WriteSet::from([Write::Generation(ONE)]);
+        if is_leased {
+            expected.add(Write::Release(ONE));
+        }
+        assert_eq!(state.advance(ONE, event, T), expected);
     }
 }
