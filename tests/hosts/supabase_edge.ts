@@ -37,7 +37,7 @@ export async function startAfter(prelude: string, variables?: Variables): Promis
 
 /** Starts it with other options of the runtime. */
 export async function startInIsolates(
-  options: Partial<Pick<EdgeRuntimeOptions, 'folder' | 'isolates' | 'wall_clock_ms' | 'drop_idle'>>,
+  options: Partial<Pick<EdgeRuntimeOptions, 'deno' | 'folder' | 'isolates' | 'wall_clock_ms' | 'drop_idle'>>,
   variables: Variables = {},
 ): Promise<EdgeService> {
   const world = await startWorld();

@@ -21,7 +21,10 @@ const npmPackages = async (folder: string) => {
   assert.ok(own !== undefined && Object.keys(packages).length > 0);
   return { ...lock, own, packages };
 };
-const nameOf = (path: string) => path.split('node_modules/').at(-1) ?? '';
+/** A package that is installed under another name has its own name, too. */
+const nameOf = (path: string, { name }: NpmPackage) => name ?? path.split('node_modules/').at(-1) ?? '';
+/** As package.json writes it. */
+const versionOf = ({ name, version }: NpmPackage = {}) => (name === undefined ? version : `npm:${name}@${version}`);
 
 describe('every lock file is in the list', () => {
   const lockFiles = async (name: string) => {
@@ -50,7 +53,7 @@ for (const folder of npmProjects) {
       const { own, packages } = await npmPackages(folder);
       for (const kind of ['dependencies', 'devDependencies', 'optionalDependencies'] as const) {
         assert.deepEqual((own as Kinds)[kind], wanted[kind], kind);
-        for (const [name, version] of Object.entries(wanted[kind] ?? {})) assert.equal(packages[`node_modules/${name}`]?.version, version, name);
+        for (const [name, version] of Object.entries(wanted[kind] ?? {})) assert.equal(versionOf(packages[`node_modules/${name}`]), version, name);
       }
     });
 
@@ -58,13 +61,13 @@ for (const folder of npmProjects) {
       const { packages } = await npmPackages(folder);
       const { ok, sent } = await audit(folder, {});
       assert.ok(ok);
-      const missing = Object.entries(packages).filter(([path, { version }]) => !sent[nameOf(path)]?.includes(version ?? ''));
+      const missing = Object.entries(packages).filter(([path, each]) => !sent[nameOf(path, each)]?.includes(each.version ?? ''));
       assert.deepEqual(missing.map(([path]) => path), []);
     });
 
     it('npm audit fails when a package has an advisory', async () => {
       const { packages } = await npmPackages(folder);
-      const name = nameOf(Object.keys(packages).at(-1) ?? '');
+      const name = nameOf(...(Object.entries(packages).at(-1) ?? ['', {}]));
       const advisory = { id: 1, url: 'https://example.test/1', title: 'made up', severity: 'high', vulnerable_versions: '>=0.0.0', cwe: [], cvss: { score: 9 } };
       assert.equal((await audit(folder, { [name]: [advisory] })).ok, false);
     });

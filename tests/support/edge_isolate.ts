@@ -10,6 +10,7 @@ declare const Deno: {
   env: { delete(name: string): void };
   exit(code: number): never;
   serve: unknown;
+  version: { deno: string };
   stdin: { readable: ReadableStream<Uint8Array<ArrayBuffer>> };
 };
 
@@ -35,7 +36,7 @@ Object.assign(globalThis, {
 });
 
 const serve = Deno.serve as (options: object, handler: Handler) => object;
-const serveHere = (handler: Handler) => serve({ hostname: '127.0.0.1', port: 0, onListen: ({ port }: { port: number }) => report({ port }) }, handler);
+const serveHere = (handler: Handler) => serve({ hostname: '127.0.0.1', port: 0, onListen: ({ port }: { port: number }) => report({ port, deno_version: Deno.version.deno }) }, handler);
 // The platform ignores the options of the call.
 Deno.serve = (...given: unknown[]) => serveHere(given.find((each) => typeof each === 'function') as Handler);
 

@@ -5,6 +5,7 @@ import { request as httpRequest } from 'node:http';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import { releases } from './deno_program.ts';
 import { type EdgeRuntime, type EdgeRuntimeOptions, type Isolate, startEdgeRuntime } from './edge_runtime.ts';
 import { WAIT_MS, within } from './within.ts';
 
@@ -57,6 +58,18 @@ async function servedBy(runtime: EdgeRuntime, headers: Record<string, string> = 
   await until('the work has ended', () => served.pending_work === 0);
   return served;
 }
+
+it('an isolate runs on the engine of Supabase, or on the newest Deno', async () => {
+  const versions: (string | undefined)[] = [];
+  for (const deno of ['supabase', 'newest'] as const) {
+    const runtime = await start({ deno });
+    versions.push(only(runtime).deno_version);
+    await runtime.close();
+  }
+  assert.equal(versions[0], releases.supabase.version);
+  // Not older: it can be the machine's own.
+  assert.ok((versions[1] ?? '').localeCompare(releases.newest.version, 'en', { numeric: true }) >= 0, versions[1]);
+});
 
 describe('the gateway', () => {
   const runtime = started({ environment: { SUPABASE_URL: 'https://ref.example', EMPTY: '' } });

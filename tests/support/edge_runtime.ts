@@ -1,5 +1,5 @@
 // A stand-in for Supabase's edge runtime, with the gateway before it: serves one Edge Function under `/functions/v1/<slug>`, each
-// isolate in a process of Deno 2.1.4, the engine of that runtime. Like there, an isolate has a wall clock from its creation: at
+// isolate in a process of Deno 2.1.4, the engine of that runtime (a test may choose the newest). Like there, an isolate has a wall clock from its creation: at
 // half of it, it gets no more requests; at 90 %, `beforeunload`; at its end, it is killed with everything in flight. CPU time
 // accumulates over its life, and has a limit with the same effects where a test sets one.
 //
@@ -12,7 +12,7 @@ import { Agent, type IncomingMessage, request as httpRequest, type ServerRespons
 import { basename, join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { npmPackage } from '../../scripts/paths.ts';
-import { findDeno } from './deno_program.ts';
+import { type DenoRelease, findDeno } from './deno_program.ts';
 import { onUnplannedExit } from './exit_cleanup.ts';
 import { eachLine } from './log_lines.ts';
 import { startLoopbackServer } from './loopback_server.ts';
@@ -24,6 +24,8 @@ export type EdgeRuntimeOptions = {
   folder: string;
   /** The only variables that the function can read; a function where they depend on the URL of the function. */
   environment: Record<string, string> | ((url: string) => Record<string, string>);
+  /** The engine. Default: that of Supabase's edge runtime. */
+  deno?: DenoRelease;
   /** The isolates to start at once; default 1. */
   isolates?: number;
   /** The life of an isolate, in milliseconds; default: that of the free plan. */
@@ -42,6 +44,8 @@ export type Isolate = {
   /** Counts the isolates since the last start of the runtime, from 0. */
   readonly number: number;
   readonly pid: number;
+  /** The version of its engine, once it listens. */
+  readonly deno_version: string | undefined;
   readonly state: 'live' | 'retired' | 'ended';
   /** Requests whose response has not ended. */
   readonly requests: number;
@@ -75,7 +79,7 @@ export type EdgeRuntime = {
 
 /** The lines that the stand-in and `edge_isolate.ts` exchange. */
 export type IsolateOrder = { beforeunload: 'wall_clock' | 'early_drop' };
-export type IsolateReport = { port: number } | { pending_work: number } | { unloading: true };
+export type IsolateReport = { port: number; deno_version: string } | { pending_work: number } | { unloading: true };
 
 /** Chooses an isolate by its number; removed from the request. */
 export const ISOLATE_HEADER = 'x-isolate';
@@ -184,6 +188,7 @@ class StartedIsolate implements Isolate {
   pending_work = 0;
   /** Undefined until it listens. */
   port: number | undefined;
+  deno_version: string | undefined;
 
   readonly #process: ChildProcess;
   readonly #drop_idle: boolean;
@@ -200,7 +205,7 @@ class StartedIsolate implements Isolate {
     this.#drop_idle = options.drop_idle ?? false;
     // Random, so that no line of the function can be taken for a report.
     const mark = `${randomUUID()} `;
-    this.#process = spawnDeno(options.folder, environment, mark);
+    this.#process = spawnDeno(options.deno ?? 'supabase', options.folder, environment, mark);
     const isNamed = `isolate ${number} of ${basename(options.folder)}`;
     this.#process.stdout?.pipe(
       eachLine((line) => {
@@ -286,6 +291,7 @@ class StartedIsolate implements Isolate {
   #received(report: IsolateReport): void {
     if ('port' in report) {
       this.port = report.port;
+      this.deno_version = report.deno_version;
       this.#listening.resolve();
     } else if ('pending_work' in report) {
       this.pending_work = report.pending_work;
@@ -295,9 +301,10 @@ class StartedIsolate implements Isolate {
 }
 
 /** Starts the function with the permissions and the variables that it has on the platform. */
-function spawnDeno(folder: string, environment: Record<string, string>, mark: string): ChildProcess {
+function spawnDeno(release: DenoRelease, folder: string, environment: Record<string, string>, mark: string): ChildProcess {
   const own: Record<string, string> = {
-    DENO_DIR: npmPackage('.cache', 'deno'),
+    // A cache for each release, which both can use at once.
+    DENO_DIR: npmPackage('.cache', `deno-${release}`),
     DENO_NO_PACKAGE_JSON: '1',
     DENO_NO_UPDATE_CHECK: '1',
     NO_COLOR: '1',
@@ -305,7 +312,7 @@ function spawnDeno(folder: string, environment: Record<string, string>, mark: st
   const entry = pathToFileURL(join(folder, 'index.ts')).href;
   const before = fileURLToPath(new URL('edge_isolate.ts', import.meta.url));
   return spawn(
-    findDeno(),
+    findDeno(release),
     [
       ...['run', '--quiet', '--no-prompt', '--no-config', '--no-lock', '--no-remote', '--no-npm'],
       ...['--allow-net', '--allow-env', '--allow-read'],
