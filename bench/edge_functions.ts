@@ -53,7 +53,7 @@ export type StartedFunction = Target & {
 
 /** Starts one isolate. The first start of a function also transpiles it, and keeps the result for the next ones. */
 export async function startFunction(name: FunctionName | 'empty', upstream: Upstream, limit = MANY): Promise<StartedFunction> {
-  const env = { ...variablesOf(name, upstream, limit), DENO_DIR: npmPackage('.cache', 'deno'), DENO_NO_PACKAGE_JSON: '1', DENO_NO_UPDATE_CHECK: '1', NO_COLOR: '1' };
+  const env = { ...variablesOf(name, upstream, limit), DENO_DIR: npmPackage('.cache', 'deno-supabase'), DENO_NO_PACKAGE_JSON: '1', DENO_NO_UPDATE_CHECK: '1', NO_COLOR: '1' };
   const child = spawn(deno, commandOf(name), { env, stdio: ['ignore', 'pipe', 'inherit'] });
   const forget = onUnplannedExit(() => child.kill('SIGKILL'));
   const lines = createInterface(child.stdout);

@@ -6,7 +6,7 @@ import { judge, median, type Row } from './figures.ts';
 import { use } from './load.ts';
 
 export async function resultsOf(rows: Row[], rounds: number): Promise<object> {
-  const [workerd, deno] = await Promise.all([versionOf('workerd'), versionOf('deno')]);
+  const [workerd, deno] = await Promise.all([versionOf('workerd'), versionOf(`@deno/linux-${arch()}-glibc`)]);
   return {
     date: new Date().toISOString().slice(0, 10),
     machine: { cpu: cpus()[0]?.model, cores: availableParallelism(), platform: `${platform()} ${arch()}` },

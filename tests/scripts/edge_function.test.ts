@@ -39,7 +39,7 @@ describe('the Edge Function', () => {
 
   it('the entry agrees with the types of Deno', async () => {
     await promisify(execFile)(findDeno(), ['check', '--quiet', '--no-config', '--no-lock', '--no-remote', join(edgeFunctionFolder, 'index.ts')], {
-      env: { ...process.env, DENO_DIR: join(root, 'node_modules/.cache/deno'), DENO_NO_PACKAGE_JSON: '1', NO_COLOR: '1' },
+      env: { ...process.env, DENO_DIR: join(root, 'node_modules/.cache/deno-supabase'), DENO_NO_PACKAGE_JSON: '1', NO_COLOR: '1' },
     });
   });
 });
