@@ -1,4 +1,4 @@
-// Shared by all files here: the service on workerd in its own world, the example page on another origin, a Chromium, and
+// Shared by all files here: the service on one of its hosts in its own world, the example page on another origin, a Chromium, and
 // common actions of a person on the page.
 
 import assert from 'node:assert/strict';
@@ -9,7 +9,8 @@ import { after, before } from 'node:test';
 import { type Browser, type BrowserContext, type BrowserContextOptions, chromium, type Page } from 'playwright-core';
 import { findChromium } from '../../scripts/chromium.ts';
 import { testOutputFolder } from '../../scripts/paths.ts';
-import { startOnWorkerd, type WorkerdService } from '../hosts/workerd.ts';
+import { startOnWorkerd } from '../hosts/workerd.ts';
+import type { Service, StartService } from '../service/service.ts';
 import type { User } from '../support/world.ts';
 import { type NetworkProxy, startNetworkProxy } from './network_proxy.ts';
 import { type PageServer, startPageServer } from './page_server.ts';
@@ -25,7 +26,7 @@ const browserArgs = [
 ];
 
 export type Stage = {
-  service: WorkerdService;
+  service: Service;
   /** The proxy between the page and the service. */
   proxy: NetworkProxy;
   pages: PageServer;
@@ -35,7 +36,7 @@ export type Stage = {
 };
 
 /** Starts one stage for all tests of the file; the proxy serves the service under the base path. */
-export function staged(variables: Record<string, string> = {}, basePath = ''): () => Stage {
+export function staged(variables: Record<string, string> = {}, basePath = '', start: StartService = startOnWorkerd): () => Stage {
   let stage: Stage | undefined;
   const closers: (() => Promise<unknown>)[] = [];
   /** Uncaught errors of the page, and refusals of its Content-Security-Policy. */
@@ -47,7 +48,7 @@ export function staged(variables: Record<string, string> = {}, basePath = ''): (
     closers.push(proxy.close);
     const aiSessionsUrl = proxy.url + basePath;
     const publicUrl: Record<string, string> = basePath === '' ? {} : { PUBLIC_URL: aiSessionsUrl };
-    const [service, browser] = await Promise.all([startOnWorkerd({ ALLOWED_ORIGINS: pages.url, ...publicUrl, ...variables }), launchBrowser()]);
+    const [service, browser] = await Promise.all([start({ ALLOWED_ORIGINS: pages.url, ...publicUrl, ...variables }), launchBrowser()]);
     closers.push(service.close, () => browser.close());
     const { supabaseUrl, anonKey } = service.world;
     pages.serve({ aiSessionsUrl, supabaseUrl, supabaseAnonKey: anonKey });
