@@ -1,6 +1,6 @@
 /**
  * `npm run deploy`: checks the Worker's variables and secrets, prints the deployment, and deploys after a yes (typed, or
- * `--yes`). The migrations of the database are listed, not applied.
+ * `--yes`). The migrations of the database are listed, not applied. Cloudflare only: Supabase's own tool deploys the Edge Function.
  */
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -48,7 +48,10 @@ async function readSecrets(): Promise<string[]> {
   // A Worker that does not exist yet has no secrets; setting the first one makes it.
   if (/Worker "[^"]+" not found/.test(output)) return [];
   if (/CLOUDFLARE_API_TOKEN|not logged in|wrangler login/i.test(output)) {
-    throw new Failure('You are not signed in to Cloudflare: run `npx wrangler login` (or set CLOUDFLARE_API_TOKEN), then `npm run deploy` again.');
+    throw new Failure(
+      'You are not signed in to Cloudflare: run `npx wrangler login` (or set CLOUDFLARE_API_TOKEN), then `npm run deploy` again. ' +
+        'To deploy to Supabase instead, see docs/supabase.md.',
+    );
   }
   process.stderr.write(output);
   throw new Failure('Cloudflare did not say which secrets are set: see the message above. Nothing was deployed.');

@@ -63,7 +63,7 @@ function interruption(): Promise<void> {
 }
 
 function readArguments(): { host: Host; once: boolean } {
-  // npm forwards a second `--`.
+  // npm forwards each `--` after its first.
   const args = process.argv.slice(2).filter((argument) => argument !== '--');
   const { values } = parseArgs({ args, options: { host: { type: 'string', default: 'cloudflare' }, once: { type: 'boolean', default: false } } });
   const { host, once } = values;
