@@ -19,7 +19,7 @@ export function subscribeIn(service: EdgeService, number: number, { token }: Sig
 }
 
 /** The path of all requests for user state. */
-const USER_STATE_PATH = '/rest/v1/rpc/transact_ai_user_state';
+export const USER_STATE_PATH = '/rest/v1/rpc/transact_ai_user_state';
 
 /** Waits until an isolate that does not drive a user's generation polls it. */
 export async function followed(service: EdgeService, { id }: SignedIn): Promise<void> {

@@ -1,32 +1,6 @@
-// A short `npm run load`: nothing unexpected, and responses, rows, model calls and charges add up.
+// A short `npm run load`.
 
-import assert from 'node:assert/strict';
-import { after, before, describe, it } from 'node:test';
-import { printed } from '../load/figures.ts';
-import { type Outcome, runLoad, VARIABLES } from '../load/run.ts';
-import { seedFrom } from '../support/seeded_random.ts';
-import { startOnWorkerd, type WorkerdService } from './workerd.ts';
+import { onWorkerd } from '../load/hosts.ts';
+import { shortLoad } from './short_load.ts';
 
-const REQUESTS = 300;
-const seed = seedFrom('LOAD_SEED');
-
-describe(`${REQUESTS} requests, 32 at a time (LOAD_SEED=${seed})`, () => {
-  let service: WorkerdService;
-  let outcome: Outcome;
-  before(async () => {
-    service = await startOnWorkerd(VARIABLES);
-    outcome = await runLoad(service, { requests: REQUESTS, seed });
-    console.log(printed(outcome));
-  });
-  after(() => service.close());
-
-  it('all responses are expected ones and add up', () => {
-    assert.deepEqual(outcome.wrong, []);
-    assert.equal(outcome.answered.length, REQUESTS);
-  });
-
-  it('the requests include successes, errors and refusals', () => {
-    const statuses = new Set(outcome.answered.map(({ answer }) => answer.status));
-    assert.deepEqual([200, 201, 400, 401, 404, 429, 500].filter((status) => !statuses.has(status)), []);
-  });
-});
+shortLoad(onWorkerd);

@@ -17,7 +17,7 @@ import { startAfter, startOnWorkerd, type WorkerdService } from './workerd.ts';
 
 const hasEnded = (stream: EventSubscriber) => isEnd(stream.events.at(-1));
 
-const rss_mb = async (service: WorkerdService) => (await processFigures(service.pid)).rss_mb;
+const rss_mb = async (service: WorkerdService) => (await processFigures([service.pid])).rss_mb;
 
 describe('200 streams at once, of 200 users', () => {
   const STREAMS = 200;

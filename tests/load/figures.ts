@@ -4,14 +4,21 @@ import { readFile } from 'node:fs/promises';
 import { word } from './requests.ts';
 import type { Outcome } from './run.ts';
 
-/** The CPU time and memory of a process. */
+/** The CPU time and memory of processes. */
 export type ProcessFigures = { cpu_s: number; rss_mb: number };
 
 /** Clock ticks of /proc in a second: 100 on every Linux that Node runs on (`getconf CLK_TCK`). */
 const TICKS_PER_S = 100;
 
+/** The sums of these processes. */
+export async function processFigures(pids: number[]): Promise<ProcessFigures> {
+  const all = await Promise.all(pids.map(figuresOf));
+  const sum = (name: keyof ProcessFigures) => all.reduce((total, figures) => total + figures[name], 0);
+  return { cpu_s: sum('cpu_s'), rss_mb: sum('rss_mb') };
+}
+
 /** From /proc/pid/stat and /proc/pid/status (proc(5)). */
-export async function processFigures(pid: number): Promise<ProcessFigures> {
+async function figuresOf(pid: number): Promise<ProcessFigures> {
   const [stat, status] = await Promise.all(['stat', 'status'].map((file) => readFile(`/proc/${pid}/${file}`, 'utf8')));
   // The name is in parentheses and may contain spaces; utime and stime are the 12th and 13th fields after it.
   const fields = stat?.slice(stat.lastIndexOf(')') + 2).split(' ') ?? [];
@@ -23,13 +30,13 @@ export async function processFigures(pid: number): Promise<ProcessFigures> {
 }
 
 /** Formats the figures as a table. */
-export function printed({ answered, duration_ms, before, after, modelCalls, rows }: Outcome): string {
+export function printed({ program, answered, duration_ms, before, after, modelCalls, rows }: Outcome): string {
   const generated = rows.sessions.length;
   const cpu_s = after.cpu_s - before.cpu_s;
   const lines = [
     `${answered.length} requests in ${(duration_ms / 1000).toFixed(1)} s: ${(answered.length / (duration_ms / 1000)).toFixed(0)} in a second`,
     `${generated} generations, ${modelCalls} model calls, ${rows.candidates.length} candidates, ${rows.events.length} events`,
-    `workerd: ${cpu_s.toFixed(1)} s of CPU (${((cpu_s / answered.length) * 1000).toFixed(1)} ms a request), ` +
+    `${program}: ${cpu_s.toFixed(1)} s of CPU (${((cpu_s / answered.length) * 1000).toFixed(1)} ms a request), ` +
       `${before.rss_mb.toFixed(0)} MB before, ${after.rss_mb.toFixed(0)} MB after`,
     '',
     `${'kind'.padEnd(18)}${['count', 'p50 ms', 'p99 ms'].map((head) => head.padStart(8)).join('')}  answers`,

@@ -23,6 +23,8 @@ export type Books = {
   generationsLeft: Map<string, number>;
   duration_ms: number;
   jwksRequests: number;
+  /** The processes that cache the keys. */
+  caches: number;
 };
 
 export function accountFor(books: Books): string[] {
@@ -145,8 +147,8 @@ function loggedLimits({ limits, users, answered, rows, duration_ms }: Books): st
   );
 }
 
-/** Unknown keys cause at most one refresh in 30 s, besides the first fetch. */
-function keys({ duration_ms, jwksRequests }: Books): string[] {
-  const most = 2 + Math.ceil(duration_ms / 30_000);
+/** Unknown keys cause at most one refresh of a cache in 30 s, besides the first fetch. */
+function keys({ duration_ms, jwksRequests, caches }: Books): string[] {
+  const most = caches * (2 + Math.ceil(duration_ms / 30_000));
   return jwksRequests <= most ? [] : [`the sign-in service received ${jwksRequests} requests for keys`];
 }

@@ -1,7 +1,6 @@
 // A load run: users, requests, responses, and their reconciliation. Bounded in time and in count, on this machine only.
 
-import { create, eventually, type Row, signIn, type SignedIn } from '../service/service.ts';
-import type { WorkerdService } from '../hosts/workerd.ts';
+import { create, eventually, type Row, type Service, signIn, type SignedIn } from '../service/service.ts';
 import { FINISH_PATH, SESSIONS_PATH } from '../support/gateway.ts';
 import { seededChoices } from '../support/seeded_random.ts';
 import { accountFor, type Limits, type Rows } from './reconciliation.ts';
@@ -12,8 +11,20 @@ import { type Answered, choose, type Known, send, word } from './requests.ts';
 /** The parameters of a run. */
 export type Plan = { requests: number; seed: number };
 
+/** A host for a load run. */
+export type LoadedHost<S extends Service> = {
+  /** The name of its program. */
+  program: string;
+  /** Requests at a time. */
+  concurrency: number;
+  start(): Promise<S>;
+  /** The processes of the service. */
+  pids(service: S): number[];
+};
+
 /** The result of a run. */
 export type Outcome = {
+  program: string;
   /** The deviations, in sentences; empty when all is accounted for. */
   wrong: string[];
   answered: Answered[];
@@ -24,7 +35,6 @@ export type Outcome = {
   rows: Rows;
 };
 
-const CONCURRENCY = 32;
 const USERS_MAX = 100;
 /** Average requests of a user: enough for some users to meet their limits, also in a short run. */
 const REQUESTS_PER_USER = 30;
@@ -47,8 +57,8 @@ export const VARIABLES = {
   AI_MAX_ATTEMPTS: '2',
 };
 
-/** Runs the load against a service that was started with `VARIABLES`. */
-export async function runLoad(service: WorkerdService, { requests, seed }: Plan): Promise<Outcome> {
+/** Runs the load against a service of that host. */
+export async function runLoad<S extends Service>(host: LoadedHost<S>, service: S, { requests, seed }: Plan): Promise<Outcome> {
   const choices = seededChoices(seed);
   const count = Math.max(2, Math.min(USERS_MAX, Math.round(requests / REQUESTS_PER_USER)));
   const users: SignedIn[] = [];
@@ -61,7 +71,7 @@ export async function runLoad(service: WorkerdService, { requests, seed }: Plan)
   const answered: Answered[] = [];
   const known: Known[] = [];
   let left = requests;
-  const before = await processFigures(service.pid);
+  const before = await processFigures(host.pids(service));
   const began_ms = performance.now();
   const client = async () => {
     while (left > 0) {
@@ -80,9 +90,9 @@ export async function runLoad(service: WorkerdService, { requests, seed }: Plan)
       }
     }
   };
-  await Promise.all(Array.from({ length: CONCURRENCY }, client));
+  await Promise.all(Array.from({ length: host.concurrency }, client));
   const duration_ms = performance.now() - began_ms;
-  const after = await processFigures(service.pid);
+  const after = await processFigures(host.pids(service));
 
   service.world.gateway.clearFaults();
   const rows = await endedRows(service);
@@ -93,12 +103,13 @@ export async function runLoad(service: WorkerdService, { requests, seed }: Plan)
     generationsLeft.set(user.id, Number(response.headers.get('ratelimit')?.match(/"generations";r=(\d+)/)?.[1]));
   }
   const jwksRequests = service.world.auth.jwksRequests;
-  wrong.push(...accountFor({ limits: LIMITS, users, answered, calls, rows, generationsLeft, duration_ms, jwksRequests }));
-  return { wrong, answered, duration_ms, before, after, modelCalls: calls.all.length, rows };
+  const caches = host.pids(service).length;
+  wrong.push(...accountFor({ limits: LIMITS, users, answered, calls, rows, generationsLeft, duration_ms, jwksRequests, caches }));
+  return { program: host.program, wrong, answered, duration_ms, before, after, modelCalls: calls.all.length, rows };
 }
 
 /** Some openings and completions are refused, and some take effect without a response. */
-function injectDatabaseFaults({ world }: WorkerdService, chance: (probability: number) => boolean): void {
+function injectDatabaseFaults({ world }: Service, chance: (probability: number) => boolean): void {
   const isWrite = ({ method, path }: { method: string; path: string }) =>
     method === 'POST' && (path === SESSIONS_PATH || path === FINISH_PATH);
   world.gateway.fail((request) => isWrite(request) && chance(0.04), { kind: 'answer', status: 503 });
@@ -111,7 +122,7 @@ function injectDatabaseFaults({ world }: WorkerdService, chance: (probability: n
 const WRITTEN_MS = 30_000;
 
 /** All rows, once the service has written the last one. */
-async function endedRows({ world: { sql } }: WorkerdService): Promise<Rows> {
+async function endedRows({ world: { sql } }: Service): Promise<Rows> {
   const generating = () => sql<Row>("select id from ai_generation_sessions where status = 'generating'");
   await eventually('every session has ended', async () => ((await generating()).length === 0 ? true : undefined), WRITTEN_MS);
   const [sessions, candidates, events] = await Promise.all([
