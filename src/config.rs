@@ -30,6 +30,9 @@ pub struct Config {
     /// The key that proves to the database that a request for user state comes from this service: 32 to 512 visible ASCII
     /// characters. Only on Supabase Edge, and required there.
     pub user_state_key: Option<String>,
+    /// Whether a schedule of the database may run the due jobs of a user: the access tokens of generations in progress are then
+    /// stored, sealed. Only on Supabase Edge; default false.
+    pub wake_up: bool,
     /// The key of every keyed hash: pseudonyms, delimiters, session ids. At least [`SECRET_CHARS_MIN`] characters.
     pub service_secret: String,
     /// The quotas of one user.
@@ -170,6 +173,7 @@ pub const VARIABLES: &[&str] = &[
     "USER_STATE_KEY",
     "JWT_SECRET",
     "EDGE_PLAN",
+    "WAKE_UP",
 ];
 
 const DEFAULT_BASE_URL: &str = "https://openrouter.ai/api/v1";
@@ -277,6 +281,7 @@ impl Reader<'_> {
         let config = Config {
             public_url: reader.public_url(&url),
             user_state_key: is_edge.then(|| reader.user_state_key()),
+            wake_up: is_edge && reader.switch("WAKE_UP"),
             supabase: Supabase {
                 url,
                 anon_key: reader.anon_key(),
@@ -963,9 +968,18 @@ mod tests {
 
     #[test]
     fn variables_of_supabase_edge_are_not_read_on_cloudflare() {
-        let edge = [("USER_STATE_KEY", "short"), ("JWT_SECRET", "s"), ("EDGE_PLAN", "x")];
+        let edge = [("USER_STATE_KEY", "short"), ("JWT_SECRET", "s"), ("EDGE_PLAN", "x"), ("WAKE_UP", "1")];
         assert_eq!(read(&edge), read(&[]));
         assert_eq!(read(&[]).map(|config| config.user_state_key), Ok(None));
+    }
+
+    #[test]
+    fn the_wake_up_is_off_unless_it_is_set() {
+        let wake_up = |text: &str| read_edge(&[("WAKE_UP", text)]).map(|config| config.wake_up);
+        assert_eq!((wake_up(""), wake_up("0"), wake_up("1")), (Ok(false), Ok(false), Ok(true)));
+        for text in ["2", "true", "yes"] {
+            assert!(names_alone("WAKE_UP", read_edge(&[("WAKE_UP", text)])), "{text}");
+        }
     }
 
     #[test]

@@ -23,6 +23,12 @@ pub fn short_hash(key: &str, parts: &[&[u8]]) -> String {
     hash
 }
 
+/// Whether two hashes are equal. Compares hashes of them, so that the time of the comparison says nothing about either.
+#[must_use]
+pub fn is_equal(key: &str, one: &str, other: &str) -> bool {
+    keyed_hash(key, &[one.as_bytes()]) == keyed_hash(key, &[other.as_bytes()])
+}
+
 /// Formats bytes in hexadecimal.
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
@@ -33,6 +39,14 @@ pub fn hex(bytes: &[u8]) -> String {
         }
     }
     text
+}
+
+/// Reads bytes in hexadecimal; `None` for anything else.
+#[must_use]
+pub fn from_hex(text: &str) -> Option<Vec<u8>> {
+    let digit = |digit: &u8| char::from(*digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let pairs = text.as_bytes().chunks(2);
+    pairs.map(|pair| Some(digit(pair.first()?)? << 4 | digit(pair.get(1)?)?)).collect()
 }
 
 #[cfg(test)]
@@ -46,5 +60,23 @@ mod tests {
             hex(&keyed_hash("Jefe", &[b"what do ya want ", b"for nothing?"])),
             "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"
         );
+    }
+
+    #[test]
+    fn hexadecimal_digits_are_read_as_they_are_written() {
+        let bytes: Vec<u8> = (0..=u8::MAX).collect();
+        assert_eq!(from_hex(&hex(&bytes)), Some(bytes));
+        assert_eq!(from_hex(""), Some(Vec::new()));
+        for broken in ["0", "0g", "g0", "001", "\u{e9}0", " 0", "+1"] {
+            assert_eq!(from_hex(broken), None, "{broken}");
+        }
+    }
+
+    #[test]
+    fn equal_hashes_are_equal() {
+        assert!(is_equal("key", "one", "one"));
+        for (one, other) in [("one", "onf"), ("one", ""), ("one", "one "), ("", "one")] {
+            assert!(!is_equal("key", one, other));
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! The call to the user object.
 
+use uuid::Uuid;
+
 use super::render::{Responded, render};
 use super::{Caller, EdgeHost, Request};
 use crate::config::Config;
@@ -23,6 +25,8 @@ pub trait UserObjects {
         command: &Command,
         context: &ProblemContext,
     ) -> Result<Received<Self::Body>, UserObjectError>;
+    /// Runs the due jobs of a user in a task that no request owns. Only where [`Config::wake_up`] can be set.
+    fn wake_up(&self, user_id: Uuid);
 }
 
 /// The reply of a user object, with the body of the response where it has one: the document of a session, or its events.

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::authenticate::authenticate;
 use super::endpoints::{
     create_session, docs, health, list_sessions, models, openapi, read_session, ready, session_events,
-    stop_session,
+    stop_session, wake_up,
 };
 use super::log::{Logged, log_configuration, log_request};
 use super::render::{Outgoing, Responded, complete, limit_exceeded, no_session};
@@ -109,6 +109,14 @@ async fn route<H: EdgeHost>(
         Match::Found { pattern, route, id } => (pattern, route, id),
         Match::OtherMethods(methods) => return method_not_allowed(request, &methods),
         Match::NotFound => {
+            if let Ok(config) = config
+                && config.wake_up
+                && path == wake_up::PATH
+                && request.inbound.method() == "POST"
+            {
+                progress.pattern = Some(wake_up::PATH);
+                return complete(wake_up::wake_up(host, config, &mut request.inbound).boxed_local().await?);
+            }
             return Err(Problem::new(Code::NotFound, "there is nothing at this path; see GET /docs"));
         }
     };

@@ -105,6 +105,14 @@ pub trait VerifySignature {
     async fn verify(&self, key: VerifyKey<'_>, message: &[u8], signature: &[u8]) -> bool;
 }
 
+/// Authenticated encryption: AES-256-GCM (NIST SP 800-38D), by WebCrypto.
+pub trait Cipher {
+    /// Encrypts a message; the result ends with the tag. `None` for everything that the platform refuses.
+    async fn seal(&self, key: &[u8; 32], nonce: &[u8], message: &[u8]) -> Option<Vec<u8>>;
+    /// Decrypts such a result; `None` for one that was not sealed under this key and this nonce.
+    async fn open(&self, key: &[u8; 32], nonce: &[u8], sealed: &[u8]) -> Option<Vec<u8>>;
+}
+
 /// A cache that outlives the isolate (the Cache API), for public documents only.
 pub trait SharedCache {
     /// The document with this URL.

@@ -106,6 +106,31 @@ pub struct Commit<'a> {
     pub version: u64,
     /// The ids of the commits before, and last the one of this commit.
     pub commits: &'a [String],
+    /// For a scheduled wake-up only.
+    pub wake_up: Option<&'a WakeUp>,
+}
+
+/// The parts of a store for a scheduled wake-up.
+#[derive(Debug, Clone, Default)]
+pub struct WakeUp {
+    /// When work is due; `None` for none.
+    pub at_ms: Option<u64>,
+    /// The sealed tokens of generations.
+    pub tokens: Vec<(Uuid, String)>,
+}
+
+impl WakeUp {
+    /// A record with the sealed token of its generation, which only [`Reply::into_state`] reads.
+    fn seal(&self, id: Uuid, mut record: String) -> String {
+        let token = self.tokens.iter().find(|(of, _)| *of == id);
+        if let Some((_, token)) = token.filter(|_| record.ends_with('}')) {
+            record.pop();
+            for part in [",\"sealed_token\":\"", token, "\"}"] {
+                record.push_str(part);
+            }
+        }
+        record
+    }
 }
 
 /// Stores the writes of a decision. The ledger is always stored, because its record names the commit.
@@ -115,37 +140,46 @@ pub struct Commit<'a> {
 pub fn store(commit: &Commit<'_>, state: &UserState, writes: &WriteSet) -> Result<String, NotReadable> {
     let mut rows = Vec::new();
     for write in writes.writes() {
-        rows.extend(row_of(commit.runner, state, *write)?);
+        rows.extend(row_of(commit, state, *write)?);
     }
     let ledger = ledger_record(state)?;
     let ledger = ledger.strip_suffix('}').ok_or(NotReadable)?;
     let ledger = [ledger, ",\"commits\":[\"", &commit.commits.join("\",\""), "\"]}"].concat();
-    Ok(object(&[
+    let mut members = vec![
         ("purpose", quoted("store")),
         ("user", text(commit.user)),
         ("version", commit.version.to_string()),
         ("ledger", quoted(&ledger)),
         ("writes", ["[", &rows.join(","), "]"].concat()),
-    ]))
+    ];
+    if let Some(WakeUp { at_ms, .. }) = commit.wake_up {
+        members.push(("wake_at_ms", at_ms.map_or_else(|| "null".to_owned(), |at_ms| at_ms.to_string())));
+    }
+    Ok(object(&members))
 }
 
 /// A write; `None` for one of a generation or a record that the decision has removed again.
-fn row_of(runner: Uuid, state: &UserState, write: Write) -> Result<Option<String>, NotReadable> {
+fn row_of(commit: &Commit<'_>, state: &UserState, write: Write) -> Result<Option<String>, NotReadable> {
     let row = |name: &str, id: Uuid, members: &[(&'static str, String)]| {
         let head = [("write", quoted(name)), ("id", text(id))];
         Some(object(&[&head, members].concat()))
     };
-    let lease =
-        |id, lease_ms: u64| row("lease", id, &[("runner", text(runner)), ("lease_ms", lease_ms.to_string())]);
+    let lease = |id, lease_ms: u64| {
+        row("lease", id, &[("runner", text(commit.runner)), ("lease_ms", lease_ms.to_string())])
+    };
     Ok(match write {
         // Beside the writes.
         Write::Ledger => None,
         Write::Generation(id) => {
             let Some(generation) = state.find(id) else { return Ok(None) };
             let ending = generation.ending.as_ref().map(record).transpose()?;
+            let mut record = record_without_token(generation)?;
+            if let Some(wake_up) = commit.wake_up {
+                record = wake_up.seal(id, record);
+            }
             let members = [
                 ("started_ms", generation.started_ms.to_string()),
-                ("record", quoted(&record_without_token(generation)?)),
+                ("record", quoted(&record)),
                 ("ending", ending.map_or_else(|| "null".to_owned(), |ending| quoted(&ending))),
             ];
             row("generation", id, &members)
@@ -323,6 +357,8 @@ pub struct Stored {
     pub version: u64,
     /// The ids of the last commits, the newest last.
     pub commits: Vec<String>,
+    /// The sealed tokens of its generations.
+    pub sealed_tokens: Vec<(Uuid, String)>,
 }
 
 /// The result of a store.
@@ -394,7 +430,10 @@ impl Reply {
             idempotency_records: self.idempotency_records.ok_or(NotReadable)?,
             ..StoredRows::default()
         };
+        let mut sealed_tokens = Vec::new();
         for row in self.generations.ok_or(NotReadable)? {
+            let sealed = row.record.as_deref().and_then(sealed_token_of);
+            sealed_tokens.extend(row.id.zip(sealed));
             rows.generations.push(StoredGeneration {
                 driver: row.driver(runner),
                 record: row.record.ok_or(NotReadable)?,
@@ -405,7 +444,7 @@ impl Reply {
         for row in self.candidates.ok_or(NotReadable)? {
             rows.candidates.push((row.id.ok_or(NotReadable)?, row.record.ok_or(NotReadable)?));
         }
-        Ok(Stored { state: load(&rows)?, version, commits })
+        Ok(Stored { state: load(&rows)?, version, commits, sealed_tokens })
     }
 
     /// The reply to [`store`], for the isolate of that id.
@@ -468,6 +507,17 @@ impl GenerationRow {
             Some(_) => Driver::Lapsed,
         }
     }
+}
+
+fn sealed_token_of(record: &str) -> Option<String> {
+    let mut token = None;
+    Cursor::new(record.as_bytes()).object(&mut |name, cursor| {
+        let value = cursor.value();
+        if name == b"sealed_token" {
+            token = value.as_str().map(str::to_owned);
+        }
+    });
+    token
 }
 
 fn commits_of(ledger: &str) -> Vec<String> {

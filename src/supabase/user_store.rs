@@ -20,12 +20,15 @@ use uuid::Uuid;
 use super::rest::{
     BACKOFF_MS, BYTES_MAX, INSUFFICIENT_PRIVILEGE, RestError, accept, code_of, exchange, is_document,
 };
+use super::sealed_token::{self, Context};
 use super::user_state::{
-    COMMITS_MAX, Commit, REPLY_BYTES_MAX, Reply, StoreResult, Stored, check as check_request,
-    clock_of_refusal, poll, read, renew, signed, stop, store,
+    COMMITS_MAX, Commit, LEASE_MS, REPLY_BYTES_MAX, Reply, StoreResult, Stored, WakeUp,
+    check as check_request, clock_of_refusal, poll, read, renew, signed, stop, store,
 };
 use crate::config::Config;
-use crate::ports::{Clock, Fetch, Incoming, Lease, Polled, Random, StoreError, Timer, read_whole, within};
+use crate::ports::{
+    Cipher, Clock, Fetch, Incoming, Lease, Polled, Random, StoreError, Timer, read_whole, within,
+};
 use crate::user_state::generation::Driver;
 use crate::user_state::{UserState, Write, WriteSet};
 
@@ -40,8 +43,8 @@ const JITTER_MS: std::ops::RangeInclusive<u64> = 20..=640;
 const REJECTED_MS: u64 = 1_000;
 
 /// Everything that the store needs of its host.
-pub trait StoreHost: Fetch + Timer + Clock + Random {}
-impl<H: Fetch + Timer + Clock + Random> StoreHost for H {}
+pub trait StoreHost: Fetch + Timer + Clock + Random + Cipher {}
+impl<H: Fetch + Timer + Clock + Random + Cipher> StoreHost for H {}
 
 /// The parts that all user states of an isolate share.
 #[derive(Debug)]
@@ -86,8 +89,9 @@ pub struct UserStateStore {
     config: Rc<Config>,
     isolate: Rc<Isolate>,
     user: Uuid,
-    /// INVARIANT: `None`, or a state of that version as it was stored, with the tokens that this isolate has received. Locked
-    /// during a transaction: one at a time. Taken out meanwhile, so that a transaction that fails or is dropped leaves none.
+    /// INVARIANT: `None`, or a state of that version as it was stored, with the tokens that this isolate has received or opened.
+    /// Locked during a transaction: one at a time. Taken out meanwhile, so that a transaction that fails or is dropped leaves
+    /// none.
     cached: Mutex<Option<Stored>>,
 }
 
@@ -207,11 +211,13 @@ impl UserStateStore {
             let mut commits = current.commits.clone();
             commits.push(commit_id.clone());
             let commits = commits.split_off(commits.len().saturating_sub(COMMITS_MAX));
+            let wake_up = self.wake_up(host, &current.state, &writes).await;
             let commit = Commit {
                 user: self.user,
                 runner: self.isolate.runner,
                 version: current.version,
                 commits: &commits,
+                wake_up: wake_up.as_ref(),
             };
             let members = store(&commit, &current.state, &writes).map_err(|_| StoreError)?;
             let Answered { reply, is_repeated } = match self.send(host, &members).await {
@@ -231,6 +237,7 @@ impl UserStateStore {
                 }
                 StoreResult::Conflict(loaded) => *loaded,
             };
+            self.open_tokens(host, &mut loaded).await;
             keep_tokens(&mut loaded.state, &current.state);
             if loaded.commits.contains(&commit_id) {
                 return Ok(Some(loaded));
@@ -257,10 +264,47 @@ impl UserStateStore {
     async fn load(&self, host: &impl StoreHost, earlier: Option<&Stored>) -> Result<Stored, StoreError> {
         let answered = self.send(host, &read(self.user)).await.map_err(|_| StoreError)?;
         let mut loaded = answered.reply.into_state(self.isolate.runner).map_err(|_| StoreError)?;
+        self.open_tokens(host, &mut loaded).await;
         if let Some(earlier) = earlier {
             keep_tokens(&mut loaded.state, &earlier.state);
         }
         Ok(loaded)
+    }
+
+    /// The parts of a store for a scheduled wake-up, where there is one.
+    async fn wake_up(&self, host: &impl StoreHost, state: &UserState, writes: &WriteSet) -> Option<WakeUp> {
+        if !self.config.wake_up {
+            return None;
+        }
+        let mut wake_up = WakeUp { at_ms: state.wake_at_ms(LEASE_MS, host.now_ms()), tokens: Vec::new() };
+        for write in writes.writes() {
+            let Write::Generation(id) = *write else { continue };
+            let Some(generation) = state.find(id).filter(|found| found.has_token()) else { continue };
+            let credentials = &generation.accepted.credentials;
+            let sealed = sealed_token::seal(host, self.context(id), credentials).await;
+            wake_up.tokens.extend(sealed.map(|sealed| (id, sealed)));
+        }
+        Some(wake_up)
+    }
+
+    /// Opens the sealed tokens of a loaded state. A token that cannot be opened is provided by the owner's next request.
+    async fn open_tokens(&self, host: &impl StoreHost, loaded: &mut Stored) {
+        for (id, sealed) in std::mem::take(&mut loaded.sealed_tokens) {
+            let opened = match self.config.wake_up {
+                true => sealed_token::open(host, self.context(id), &sealed).await,
+                false => None,
+            };
+            let mut generations = loaded.state.generations.iter_mut();
+            let generation = generations.find(|generation| generation.accepted.id == id);
+            if let Some((generation, (token, expires_ms))) = generation.zip(opened) {
+                let credentials = &mut generation.accepted.credentials;
+                (credentials.token, credentials.expires_ms) = (token, expires_ms);
+            }
+        }
+    }
+
+    fn context(&self, session: Uuid) -> Context<'_> {
+        Context { secret: &self.config.service_secret, user: self.user, session }
     }
 
     /// Sends a request, up to three times: each may be repeated. A repeated store is a conflict with itself.

@@ -3,6 +3,7 @@
 use std::future::ready;
 
 use futures_util::future::LocalBoxFuture;
+use uuid::Uuid;
 use wasm_bindgen::JsValue;
 
 use super::isolate::now_ms;
@@ -49,6 +50,10 @@ impl EdgePlatform for FunctionRequest {
         context: &'a ProblemContext,
     ) -> LocalBoxFuture<'a, Execution> {
         Box::pin(objects::execute(&self.settings, command, context))
+    }
+
+    fn wake_up(&self, user_id: Uuid) {
+        objects::wake_up(&self.settings, user_id);
     }
 
     fn cached<'a>(&'a self, _: &'a str) -> LocalBoxFuture<'a, Option<Vec<u8>>> {

@@ -64,7 +64,7 @@ impl IsolateObject {
 }
 
 /// Runs the due jobs of a user, unless the object was removed.
-async fn run_alarm(user_id: Uuid) {
+pub(super) async fn run_alarm(user_id: Uuid) {
     let Some(object) = objects::find(user_id) else { return };
     if object.run_alarm().await.is_err() {
         let host = object.host();

@@ -7,7 +7,8 @@ use js_sys::{Array, Promise};
 use uuid::Uuid;
 use wasm_bindgen::JsValue;
 
-use super::object_platform::IsolateObject;
+use super::background;
+use super::object_platform::{IsolateObject, run_alarm};
 use crate::edge::execute::{Received, UserObjectError};
 use crate::http::problem::ProblemContext;
 use crate::least_recently_used::LeastRecentlyUsed;
@@ -50,6 +51,13 @@ pub(super) async fn execute(settings: &Settings, command: &Command, context: &Pr
         (None, _) => OutgoingBody::Bytes(Vec::new()),
     };
     Ok(Received { executed, body })
+}
+
+/// Runs the due jobs of a user. An isolate with too many objects in use leaves them to a later call.
+pub(super) fn wake_up(settings: &Settings, user_id: Uuid) {
+    if find_or_insert(settings, user_id).is_ok() {
+        background::spawn(Box::pin(run_alarm(user_id)));
+    }
 }
 
 fn find_or_insert(settings: &Settings, user_id: Uuid) -> Result<Rc<Entry>, UserObjectError> {

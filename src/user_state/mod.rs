@@ -442,6 +442,20 @@ impl UserState {
         (!self.is_empty()).then(|| self.idle_at_ms().saturating_add(1).max(soonest_ms))
     }
 
+    /// When a generation is due to be continued if no isolate drives it any more; `lease_ms` is the time for which a driver is
+    /// taken to run after this decision. `None` without a generation that can be continued without a request of its owner.
+    #[must_use]
+    pub fn wake_at_ms(&self, lease_ms: u64, now_ms: u64) -> Option<u64> {
+        let of_one = |generation: &Generation| {
+            if generation.ending.is_none() {
+                return generation.has_token().then(|| now_ms.saturating_add(lease_ms));
+            }
+            let write_at_ms = generation.write_at_ms.max(now_ms);
+            generation.has_valid_token(write_at_ms).then_some(write_at_ms)
+        };
+        self.generations.iter().filter_map(of_one).min()
+    }
+
     /// The moment at which the state is no longer needed, if nothing happens before.
     fn idle_at_ms(&self) -> u64 {
         let kept_until_ms = self.records.iter().map(IdempotencyRecord::expires_ms).max().unwrap_or(0);

@@ -1,4 +1,4 @@
-//! Signature checks, by WebCrypto.
+//! Signature checks and encryption, by WebCrypto.
 
 use std::cell::RefCell;
 
@@ -69,6 +69,30 @@ async fn import(subtle: &SubtleCrypto, key: VerifyKey<'_>, algorithm: &Object) -
         imported.push((source.to_owned(), crypto_key.clone()));
     });
     Ok(crypto_key)
+}
+
+/// Encrypts or decrypts by AES-GCM, as `usage` (`encrypt` or `decrypt`) says; `None` for everything that the platform refuses.
+pub(crate) async fn aes_gcm(usage: &str, key: &[u8], nonce: &[u8], input: &[u8]) -> Option<Vec<u8>> {
+    try_aes_gcm(usage, key, nonce, input).await.ok()
+}
+
+async fn try_aes_gcm(usage: &str, key: &[u8], nonce: &[u8], input: &[u8]) -> Result<Vec<u8>, JsValue> {
+    let global: WorkerGlobalScope = js_sys::global().unchecked_into();
+    let subtle = global.crypto()?.subtle();
+    let algorithm = Object::new();
+    Reflect::set(&algorithm, &"name".into(), &"AES-GCM".into())?;
+    Reflect::set(&algorithm, &"iv".into(), &Uint8Array::from(nonce))?;
+    let usages = js_sys::Array::of1(&usage.into());
+    let importing =
+        subtle.import_key_with_object("raw", &Uint8Array::from(key), &algorithm, false, &usages)?;
+    let key: CryptoKey = JsFuture::from(importing).await?.dyn_into()?;
+    let input = Uint8Array::from(input);
+    let output = if usage == "encrypt" {
+        subtle.encrypt_with_object_and_js_u8_array(&algorithm, &key, &input)?
+    } else {
+        subtle.decrypt_with_object_and_js_u8_array(&algorithm, &key, &input)?
+    };
+    Ok(Uint8Array::new(&JsFuture::from(output).await?).to_vec())
 }
 
 /// The parameters of import and check.

@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use futures_util::future::LocalBoxFuture;
 use js_sys::{Reflect, Uint8Array};
+use uuid::Uuid;
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
 
@@ -44,6 +45,8 @@ pub(crate) trait EdgePlatform {
         command: &'a Command,
         context: &'a ProblemContext,
     ) -> LocalBoxFuture<'a, Execution>;
+    /// [`UserObjects::wake_up`]; for a platform whose user objects have no alarm that outlives them.
+    fn wake_up(&self, _: Uuid) {}
     /// [`SharedCache::get`].
     fn cached<'a>(&'a self, url: &'a str) -> LocalBoxFuture<'a, Option<Vec<u8>>>;
     /// [`SharedCache::put`].
@@ -153,5 +156,9 @@ impl UserObjects for EdgeHost {
 
     async fn execute(&self, command: &Command, context: &ProblemContext) -> Execution {
         self.0.execute(command, context).await
+    }
+
+    fn wake_up(&self, user_id: Uuid) {
+        self.0.wake_up(user_id);
     }
 }

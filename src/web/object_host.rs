@@ -7,12 +7,12 @@ use uuid::Uuid;
 use wasm_bindgen::JsValue;
 use web_sys::ReadableStream;
 
-use super::WebHost;
 use super::pipe::pipe;
 use super::settings::Settings;
+use super::{WebHost, crypto};
 use crate::edge::events::write_events;
 use crate::http::problem::ProblemContext;
-use crate::ports::{Clock, Lease, Polled, Spawn, StoreError, UserStore};
+use crate::ports::{Cipher, Clock, Lease, Polled, Spawn, StoreError, UserStore};
 use crate::user_object::subscription::Subscription;
 use crate::user_state::{UserState, WriteSet};
 
@@ -104,6 +104,16 @@ impl Clock for ObjectHost {
 impl Spawn for ObjectHost {
     fn spawn(&self, task: impl Future<Output = ()> + 'static) {
         self.0.spawn(Box::pin(task));
+    }
+}
+
+impl Cipher for ObjectHost {
+    async fn seal(&self, key: &[u8; 32], nonce: &[u8], message: &[u8]) -> Option<Vec<u8>> {
+        crypto::aes_gcm("encrypt", key, nonce, message).await
+    }
+
+    async fn open(&self, key: &[u8; 32], nonce: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
+        crypto::aes_gcm("decrypt", key, nonce, sealed).await
     }
 }
 

@@ -28,3 +28,4 @@ mod user_object_streams;
 mod user_state_requests;
 mod user_store;
 mod vocabulary;
+mod wake_up;

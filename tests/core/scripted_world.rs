@@ -76,6 +76,7 @@ struct Shared {
     points: RefCell<Vec<([String; 4], [f64; 9])>>,
     deliveries: RefCell<VecDeque<Delivery>>,
     commands: Cell<usize>,
+    woken: RefCell<Vec<Uuid>>,
     clients: RefCell<VecDeque<Vec<Takes>>>,
     assets: RefCell<HashMap<String, Vec<u8>>>,
     /// Whether each port of an object waits a moment before and after its effect.
@@ -464,6 +465,10 @@ impl UserObjects for World {
         let executed = read_reply(&reply).expect("a reply is read as it was written");
         Ok(Received { executed, body })
     }
+
+    fn wake_up(&self, user_id: Uuid) {
+        self.0.woken.borrow_mut().push(user_id);
+    }
 }
 
 /// A request on its way.
@@ -490,7 +495,17 @@ impl World {
 
     /// A world with these variables.
     pub(crate) fn with(mode: Mode, variables: &[(&str, &str)]) -> Self {
-        let config = Config::read(Platform::Cloudflare, |name| {
+        Self::on(Platform::Cloudflare, mode, variables)
+    }
+
+    /// The users whose due jobs a request without a user has started.
+    pub(crate) fn woken(&self) -> Vec<Uuid> {
+        self.0.woken.borrow().clone()
+    }
+
+    /// A world with these variables on a platform.
+    pub(crate) fn on(platform: Platform, mode: Mode, variables: &[(&str, &str)]) -> Self {
+        let config = Config::read(platform, |name| {
             let set = variables.iter().find(|(known, _)| *known == name).map(|(_, value)| *value);
             let value = set.or(match name {
                 "SUPABASE_URL" => Some(SUPABASE_URL),
@@ -535,6 +550,7 @@ impl World {
                 points: RefCell::default(),
                 deliveries: RefCell::default(),
                 commands: Cell::default(),
+                woken: RefCell::default(),
                 clients: RefCell::default(),
                 assets: RefCell::default(),
                 has_yields: Cell::default(),

@@ -81,7 +81,7 @@ fn state() -> UserState {
 
 /// The requests of all purposes, in the order in which they are sent.
 fn requests() -> Vec<(&'static str, String)> {
-    let commit = |version, commits| Commit { user: USER, runner: RUNNER, version, commits };
+    let commit = |version, commits| Commit { user: USER, runner: RUNNER, version, commits, wake_up: None };
     let first = ["00000000000000c1".to_owned()];
     let both = [first[0].clone(), "00000000000000c2".to_owned()];
     let everything = WriteSet::from([

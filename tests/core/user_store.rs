@@ -17,7 +17,7 @@ use ai_sessions::config::{Config, Platform};
 use ai_sessions::edge::endpoints::ready::ready;
 use ai_sessions::http::Request;
 use ai_sessions::keyed_hash::{hex, keyed_hash};
-use ai_sessions::ports::{Clock, Fetch, Lease, Random, StoreError, Timer, Unreachable};
+use ai_sessions::ports::{Cipher, Clock, Fetch, Lease, Random, StoreError, Timer, Unreachable};
 use ai_sessions::supabase::user_store::{Isolate, UserStateStore, check};
 use ai_sessions::user_state::generation::{Accepted, Driver, Ending, Generation, SessionCandidate};
 use ai_sessions::user_state::{UserState, Write, WriteSet};
@@ -76,6 +76,8 @@ struct Rows {
     /// The database's clock minus the one of the platform.
     ahead_ms: i64,
     purposes: Vec<String>,
+    /// `wake_at_ms` of the last store; `None` where it had none.
+    wake_at_ms: Option<Value>,
 }
 
 fn text<'a>(value: &'a Value, member: &str) -> &'a str {
@@ -159,6 +161,7 @@ impl Rows {
                 }
                 self.version += 1;
                 self.ledger = request["ledger"].clone();
+                self.wake_at_ms = request.get("wake_at_ms").cloned();
                 for write in request["writes"].as_array().expect("the writes are an array") {
                     self.write(write, now_ms);
                 }
@@ -279,6 +282,24 @@ impl Random for Host {
     }
 }
 
+/// A cipher of these tests: the sum of nonce, key and message, byte by byte, and a keyed hash as the tag.
+impl Cipher for Host {
+    async fn seal(&self, key: &[u8; 32], nonce: &[u8], message: &[u8]) -> Option<Vec<u8>> {
+        let pad = keyed_hash("pad", &[key, nonce]);
+        let sealed: Vec<u8> =
+            message.iter().zip(pad.iter().cycle()).map(|(byte, pad)| byte.wrapping_add(*pad)).collect();
+        let tag = keyed_hash("tag", &[key, nonce, &sealed]);
+        Some([sealed, tag.to_vec()].concat())
+    }
+
+    async fn open(&self, key: &[u8; 32], nonce: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
+        let (sealed, tag) = sealed.split_at_checked(sealed.len().checked_sub(32)?)?;
+        let pad = keyed_hash("pad", &[key, nonce]);
+        let message = sealed.iter().zip(pad.iter().cycle()).map(|(byte, pad)| byte.wrapping_sub(*pad));
+        (keyed_hash("tag", &[key, nonce, sealed]) == tag).then(|| message.collect())
+    }
+}
+
 impl Fetch for Host {
     type Incoming = ScriptedIncoming;
 
@@ -288,7 +309,14 @@ impl Fetch for Host {
 }
 
 fn config() -> Rc<Config> {
+    config_with(&[])
+}
+
+fn config_with(more: &[(&str, &str)]) -> Rc<Config> {
     let config = Config::read(Platform::SupabaseEdge, |name| {
+        if let Some((_, value)) = more.iter().find(|(known, _)| *known == name) {
+            return Some((*value).to_owned());
+        }
         let value = match name {
             "SUPABASE_URL" => "https://p.supabase.co",
             "SUPABASE_ANON_KEY" => "anon",
@@ -324,8 +352,16 @@ impl World {
     }
 
     fn isolate(&self, number: u128) -> Instance {
+        self.isolate_with(number, &[])
+    }
+
+    fn isolate_with(&self, number: u128, variables: &[(&str, &str)]) -> Instance {
+        self.isolate_of(USER, number, variables)
+    }
+
+    fn isolate_of(&self, user: Uuid, number: u128, variables: &[(&str, &str)]) -> Instance {
         let isolate = Rc::new(Isolate::new(Uuid::from_u128(0xf000 + number)));
-        let store = UserStateStore::new(config(), Rc::clone(&isolate), USER);
+        let store = UserStateStore::new(config_with(variables), Rc::clone(&isolate), user);
         let host = Host { host: self.host.clone(), isolate, random: Rc::clone(&self.random) };
         Instance { host, store }
     }
@@ -387,6 +423,14 @@ impl Instance {
         self.transact(|state| {
             state.generations.push(generation());
             WriteSet::from([Write::Ledger, Write::Generation(ONE), Write::Lease(ONE)])
+        })
+    }
+
+    /// The token of the generation, and its expiry.
+    fn token(&self) -> (String, u64) {
+        self.peek(|state| {
+            let credentials = &state.find(ONE).expect("it is stored").accepted.credentials;
+            (credentials.token.as_ref().to_owned(), credentials.expires_ms)
         })
     }
 
@@ -802,6 +846,95 @@ fn ready_checks_the_key_in_place_of_the_tables() {
             check["detail"].as_str().is_some_and(|detail| detail.contains("ai_sessions.set_service_key"));
         assert_eq!(names_it, status == 503, "{check}");
     }
+}
+
+const WAKE_UP: (&str, &str) = ("WAKE_UP", "1");
+
+#[test]
+fn a_stored_token_is_sealed_and_opened_by_another_isolate() {
+    let world = World::new();
+    assert_eq!(world.isolate_with(1, &[WAKE_UP]).accept(), Ok(()));
+    let row = world.rows.borrow().generations[&ONE.to_string()].record.clone();
+    let stored: Value = serde_json::from_str(row.as_str().expect("a record is text")).expect("it is JSON");
+    assert_eq!(
+        (&stored["accepted"]["token"], &stored["accepted"]["token_expires_ms"]),
+        (&json!(""), &json!(0))
+    );
+    let sealed = stored["sealed_token"].as_str().expect("it is sealed").to_owned();
+    assert!(!row.to_string().contains("token\": \"token") && sealed.len() > 2 * (12 + 5));
+    assert_eq!(world.isolate_with(2, &[WAKE_UP]).token(), ("token".to_owned(), T + 3_600_000));
+
+    // Where another secret is set, or the wake-up is off, the owner's next request provides the token.
+    let other_secret = ("SERVICE_SECRET", "another secret of the service, of enough characters");
+    for variables in [[WAKE_UP, other_secret].as_slice(), &[]] {
+        assert_eq!(world.isolate_with(3, variables).token(), (String::new(), 0));
+    }
+}
+
+#[test]
+fn a_sealed_token_is_of_one_session_and_one_user() {
+    let world = World::new();
+    assert_eq!(world.isolate_with(1, &[WAKE_UP]).accept(), Ok(()));
+    // The rows as those of another user.
+    let stranger = world.isolate_of(Uuid::from_u128(8), 2, &[WAKE_UP]);
+    assert_eq!(stranger.token(), (String::new(), 0));
+
+    let change = |change: &dyn Fn(&mut Value)| {
+        let world = World::new();
+        assert_eq!(world.isolate_with(1, &[WAKE_UP]).accept(), Ok(()));
+        {
+            let mut rows = world.rows.borrow_mut();
+            let row = rows.generations.get_mut(&ONE.to_string()).expect("it is stored");
+            let mut record: Value =
+                serde_json::from_str(row.record.as_str().expect("text")).expect("it is JSON");
+            change(&mut record);
+            row.record = json!(record.to_string());
+        }
+        world.isolate_with(2, &[WAKE_UP]).token()
+    };
+    assert_eq!(change(&|_| {}).0, "token");
+    for sealed in ["", "00", "zz", &"0".repeat(24), &"0".repeat(200)] {
+        assert_eq!(change(&|record| record["sealed_token"] = json!(sealed)), (String::new(), 0), "{sealed}");
+    }
+    let flipped = change(&|record| {
+        let sealed = record["sealed_token"].as_str().expect("text").to_owned();
+        let last = if sealed.ends_with('0') { "1" } else { "0" };
+        record["sealed_token"] = json!([&sealed[..sealed.len() - 1], last].concat());
+    });
+    assert_eq!(flipped, (String::new(), 0));
+}
+
+#[test]
+fn without_the_wake_up_no_token_and_no_time_are_stored() {
+    let world = World::new();
+    assert_eq!(world.isolate(1).accept(), Ok(()));
+    let rows = world.rows.borrow();
+    assert_eq!(rows.wake_at_ms, None);
+    assert!(!rows.generations[&ONE.to_string()].record.to_string().contains("sealed_token"));
+}
+
+#[test]
+fn a_store_names_the_time_at_which_work_is_due() {
+    let world = World::new();
+    let one = world.isolate_with(1, &[WAKE_UP]);
+    assert_eq!(one.add(), Ok(1));
+    assert_eq!(world.rows.borrow().wake_at_ms, Some(Value::Null));
+    assert_eq!(one.accept(), Ok(()));
+    assert_eq!(world.rows.borrow().wake_at_ms, Some(json!(T + 15_000)));
+    let removed = one.transact(|state| {
+        state.generations.clear();
+        WriteSet::from([Write::RemoveGeneration(ONE)])
+    });
+    assert_eq!((removed, &world.rows.borrow().wake_at_ms), (Ok(()), &Some(Value::Null)));
+}
+
+#[test]
+fn a_conflict_loses_no_sealed_token() {
+    let world = World::new();
+    let (one, two) = (world.isolate_with(1, &[WAKE_UP]), world.isolate_with(2, &[WAKE_UP]));
+    assert_eq!((two.add(), one.accept()), (Ok(1), Ok(())));
+    // The reply to its store has the state of the other isolate.
+    assert_eq!((two.add(), two.token().0), (Ok(2), "token".to_owned()));
 }
 
 /// Numbers from 0 on, by a linear congruential generator.

@@ -10,6 +10,7 @@ pub mod read_session;
 pub mod ready;
 pub mod session_events;
 pub mod stop_session;
+pub mod wake_up;
 
 use uuid::Uuid;
 

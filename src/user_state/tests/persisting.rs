@@ -213,3 +213,27 @@ fn a_lease_is_released_when_the_ending_is_not_persisted() {
         assert_eq!(state.advance(ONE, event, T), expected);
     }
 }
+
+#[test]
+fn a_generation_in_progress_is_due_when_its_lease_ends() {
+    let state = in_progress();
+    assert_eq!(state.wake_at_ms(15_000, T + 1), Some(T + 15_001));
+    assert_eq!(UserState::default().wake_at_ms(15_000, T), None);
+    let mut without_token = in_progress();
+    without_token.generations[0].accepted.credentials.token = Rc::from("");
+    assert_eq!(without_token.wake_at_ms(15_000, T), None);
+}
+
+#[test]
+fn an_ending_is_due_while_its_token_is_valid() {
+    let mut state = in_progress();
+    state.advance(ONE, Event::Ended(ending(None, T)), T);
+    assert_eq!(state.wake_at_ms(15_000, T), Some(T));
+    state.advance(ONE, Event::NotPersisted, T);
+    assert_eq!(state.wake_at_ms(15_000, T), Some(T + 2_000));
+    assert_eq!(state.wake_at_ms(15_000, T + 5_000), Some(T + 5_000));
+    // After that it waits for the owner.
+    assert_eq!(state.wake_at_ms(15_000, TOKEN_EXPIRES_MS - 1), Some(TOKEN_EXPIRES_MS - 1));
+    assert_eq!(state.wake_at_ms(15_000, TOKEN_EXPIRES_MS), None);
+    assert_eq!(state.due_jobs(|_| false, None, TOKEN_EXPIRES_MS), []);
+}
