@@ -196,6 +196,7 @@ fn row_of(commit: &Commit<'_>, state: &UserState, write: Write) -> Result<Option
         }
         Write::RemoveGeneration(id) => row("remove_generation", id, &[]),
         Write::Lease(id) => state.find(id).and_then(|_| lease(id, LEASE_MS)),
+        // Its runner stays, and cannot renew it any more.
         Write::Release(id) => state.find(id).and_then(|_| lease(id, 0)),
         Write::IdempotencyRecord(id) => {
             let Some(found) = state.records.iter().find(|record| record.session_id == id) else {

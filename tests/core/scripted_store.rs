@@ -37,6 +37,9 @@ pub(crate) enum Mode {
 /// The lease that an isolate gets.
 pub(crate) const LEASE_MS: u64 = 15_000;
 
+/// The end of a released lease, which no renewal brings back.
+const RELEASED_MS: u64 = 0;
+
 /// A failure of one attempt at a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
@@ -414,9 +417,10 @@ impl ScriptedStore {
         let now_ms = self.0.host.now_ms();
         let mut rows = self.0.rows.borrow_mut();
         let row = rows.generations.get_mut(&id);
-        let Some(row) = row.filter(|row| row.driver(self.1, now_ms) == Driver::Own) else {
-            return Ok(Lease::Lost);
+        let is_own = |row: &&mut GenerationRow| {
+            row.runner.is_some_and(|(runner, until_ms)| runner == self.1 && until_ms > RELEASED_MS)
         };
+        let Some(row) = row.filter(is_own) else { return Ok(Lease::Lost) };
         row.runner = Some((self.1, now_ms + LEASE_MS));
         Ok(Lease::Renewed { is_stop_requested: row.is_stop_requested })
     }
@@ -527,7 +531,7 @@ impl Rows {
             }
             Write::Release(id) => {
                 let row = self.generations.get_mut(&id).expect("a generation with a lease is stored");
-                row.runner = Some((isolate, now_ms));
+                row.runner = Some((isolate, RELEASED_MS));
             }
             Write::Candidates(id, from) => {
                 let Some(generation) = state.find(id) else { return };

@@ -3,6 +3,8 @@
 
 use std::rc::Rc;
 
+use ai_sessions::ports::Lease;
+
 use crate::scripted_client::{Client, ClientResponse, delete, get, get_events, post, post_text};
 use crate::scripted_model::{answer, begun, slow_answer, stream};
 use crate::scripted_store::{LEASE_MS, Mode};
@@ -212,6 +214,23 @@ fn a_released_lease_is_taken_at_once() {
     assert_eq!((second.status, second.candidates(), world.model_calls()), (201, 2, 1));
     world.run_tasks();
     assert_eq!(first.names(), ["session", "candidate", "candidate", "done"]);
+}
+
+#[test]
+fn a_renewal_does_not_bring_a_released_lease_back() {
+    let world = world();
+    world.model(begun(2, 100).hang());
+    world.send(post().key("k"));
+    world.run_for(1_000);
+    let (store, id) = (world.store(), world.store().state().generations[0].accepted.id);
+    assert_eq!(store.renew(id), Ok(Lease::Renewed { is_stop_requested: false }));
+    world.release_leases();
+    world.run_for(100);
+    // It was in flight meanwhile.
+    assert_eq!(store.renew(id), Ok(Lease::Lost));
+    world.use_isolate(1);
+    let second = world.request(post().key("k"));
+    assert_eq!((second.status, second.candidates(), world.model_calls()), (201, 2, 1));
 }
 
 #[test]

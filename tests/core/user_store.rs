@@ -32,6 +32,8 @@ const RPC: &str = "/rest/v1/rpc/transact_ai_user_state";
 const KEY: &str = "the-key-of-the-user-state-in-these-tests-0123";
 const USER: Uuid = Uuid::from_u128(7);
 const ONE: Uuid = Uuid::from_u128(1);
+/// The end of a released lease.
+const RELEASED_MS: u64 = 0;
 
 /// A fault of one request.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -183,7 +185,10 @@ impl Rows {
                 let mut renewed = Vec::new();
                 for id in request["ids"].as_array().expect("the ids are an array") {
                     let row = self.generations.get_mut(id.as_str().expect("an id is text"));
-                    if let Some(row) = row.filter(|row| row.runner.as_deref() == Some(runner)) {
+                    let is_own = |row: &&mut Row| {
+                        row.runner.as_deref() == Some(runner) && row.lease_until_ms > RELEASED_MS
+                    };
+                    if let Some(row) = row.filter(is_own) {
                         row.lease_until_ms = now_ms + number(request, "lease_ms");
                         renewed.push(json!({ "id": id, "stop": row.stop }));
                     }
@@ -219,7 +224,8 @@ impl Rows {
             "lease" => {
                 let row = self.generations.get_mut(&id).expect("it is stored");
                 row.runner = Some(text(write, "runner").to_owned());
-                row.lease_until_ms = now_ms + number(write, "lease_ms");
+                let lease_ms = number(write, "lease_ms");
+                row.lease_until_ms = if lease_ms == 0 { RELEASED_MS } else { now_ms + lease_ms };
             }
             "remove_generation" => drop(self.generations.remove(&id)),
             "remove_all" => self.generations.clear(),
@@ -698,6 +704,9 @@ fn the_driver_of_a_generation_is_this_isolate_or_another() {
     assert_eq!(two.transact(|_| WriteSet::from([Write::Release(ONE)])), Ok(()));
     assert_eq!(one.read().map(|(_, decisions)| decisions), Ok(1));
     assert_eq!((one.driver(), two.driver()), (Some(Driver::Lapsed), Some(Driver::Own)));
+    // A renewal does not bring it back.
+    assert_eq!(world.host.run(two.store.renew(&two.host, ONE)), Ok(Lease::Lost));
+    assert_eq!((one.read().map(|_| ()), one.driver()), (Ok(()), Some(Driver::Lapsed)));
 }
 
 #[test]

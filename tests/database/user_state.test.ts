@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import pg from 'pg';
 import { startWorld, type World } from '../support/world.ts';
-import { type Actor, createActors, expectRefusedBy } from './actors.ts';
+import { type Actor, createActors, expectRefusedBy, expectStatus } from './actors.ts';
 import {
   allRows,
   candidates,
@@ -389,6 +389,28 @@ describe('the user state in Postgres', () => {
       assert.equal(conflict['conflict'], true);
       assert.deepEqual((conflict['generations'] as Members[]).map(({ runner }) => runner), [OTHER_RUNNER]);
       assert.deepEqual(conflict['candidates'], []);
+    });
+
+    it('a renewal sent before or after a release does not bring the lease back', async () => {
+      const owner = await newOwner();
+      const id = one();
+      const renewal = signed(owner.id, { purpose: 'renew', runner: RUNNER, ids: [id], lease_ms: 15_000 });
+      const leased = async () => {
+        const [generation] = (await read(owner))['generations'] as Members[];
+        return [generation?.['runner'], generation?.['is_leased']];
+      };
+      await store(owner, 0, [generation(id), lease(id)]);
+      await store(owner, 1, [lease(id, RUNNER, 0)]);
+      for (const sent of [renewal, signed(owner.id, { purpose: 'renew', runner: RUNNER, ids: [id], lease_ms: 15_000 })]) {
+        const answer = await send(owner.rest, sent);
+        expectStatus(answer, 200);
+        assert.deepEqual((answer.body as Members)['generations'], []);
+        assert.deepEqual(await leased(), [RUNNER, false]);
+      }
+      // The next lease can be renewed again.
+      await store(owner, 2, [lease(id, OTHER_RUNNER, 1)]);
+      assert.deepEqual((await renew(owner, { runner: OTHER_RUNNER, ids: [id] }))['generations'], [{ id, stop: false }]);
+      assert.deepEqual(await leased(), [OTHER_RUNNER, true]);
     });
 
     it('a released lease is free at once', async () => {

@@ -220,7 +220,8 @@ impl UserState {
             Write::Lease { id, runner, lease_ms } => {
                 if let Some(known) = self.generation(&id) {
                     known.runner = runner;
-                    known.lease_until_ms = lease_ms.map_or(0, |lease_ms| clock_ms() + lease_ms);
+                    // 0: released.
+                    known.lease_until_ms = lease_ms.filter(|ms| *ms > 0).map_or(0, |ms| clock_ms() + ms);
                 }
             }
             Write::RemoveGeneration { id } => {
@@ -255,8 +256,10 @@ impl UserState {
 
     fn renew(&mut self, runner: &str, ids: &[String], until_ms: i64) -> Value {
         let mut renewed = Vec::new();
-        for known in
-            self.generations.iter_mut().filter(|each| each.runner == runner && ids.contains(&each.id))
+        for known in self
+            .generations
+            .iter_mut()
+            .filter(|each| each.runner == runner && each.lease_until_ms > 0 && ids.contains(&each.id))
         {
             known.lease_until_ms = known.lease_until_ms.max(until_ms);
             renewed.push(json!({ "id": known.id, "stop": known.stop }));
