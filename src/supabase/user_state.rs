@@ -350,7 +350,7 @@ impl Reader {
 }
 
 /// A state as it is stored.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Stored {
     /// Without a token in any generation.
     pub state: UserState,

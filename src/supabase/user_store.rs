@@ -11,7 +11,7 @@
 //!
 //! Not for: the wire format (`user_state`), the alarm of a user object (the host).
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use futures_util::lock::Mutex;
@@ -32,7 +32,7 @@ use crate::ports::{
 use crate::user_state::generation::Driver;
 use crate::user_state::{UserState, Write, WriteSet};
 
-/// The timeout of a transaction, retries included: a client waits for it.
+/// The timeout of a transaction, with the wait for the ones before it and all retries: a client waits for it.
 const DEADLINE_MS: u64 = 10_000;
 /// The most conflicts of one transaction. The waits between them take 4 to 9 s in all, so that the last attempts are made when
 /// the queue of another isolate is empty.
@@ -89,17 +89,18 @@ pub struct UserStateStore {
     config: Rc<Config>,
     isolate: Rc<Isolate>,
     user: Uuid,
+    /// Locked during a transaction: one at a time.
+    transaction: Mutex<()>,
     /// INVARIANT: `None`, or a state of that version as it was stored, with the tokens that this isolate has received or opened.
-    /// Locked during a transaction: one at a time. Taken out meanwhile, so that a transaction that fails or is dropped leaves
-    /// none.
-    cached: Mutex<Option<Stored>>,
+    /// A transaction changes a copy, so that the state can be read meanwhile; one that fails leaves none.
+    cached: RefCell<Option<Stored>>,
 }
 
 impl UserStateStore {
     /// The state of a user, of which nothing is loaded yet.
     #[must_use]
     pub fn new(config: Rc<Config>, isolate: Rc<Isolate>, user: Uuid) -> Self {
-        Self { config, isolate, user, cached: Mutex::default() }
+        Self { config, isolate, user, transaction: Mutex::default(), cached: RefCell::default() }
     }
 
     /// As [`crate::ports::UserStore::transact`]. A user who does not exist has a state in which every request is rejected, and
@@ -112,13 +113,22 @@ impl UserStateStore {
         host: &impl StoreHost,
         decide: &mut dyn FnMut(&mut UserState) -> WriteSet,
     ) -> Result<(), StoreError> {
-        let mut cached = self.cached.lock().await;
-        let transaction = self.decide_and_store(host, cached.take(), decide);
-        *cached = within(host, DEADLINE_MS, transaction).await.map_err(|_| StoreError)??;
-        Ok(())
+        let has_begun = Cell::new(false);
+        let transaction = async {
+            let _locked = self.transaction.lock().await;
+            has_begun.set(true);
+            let cached = self.cached.borrow().clone();
+            self.decide_and_store(host, cached, decide).await
+        };
+        let stored = within(host, DEADLINE_MS, transaction).await.unwrap_or(Err(StoreError));
+        let result = stored.as_ref().map(drop).map_err(|error| *error);
+        if has_begun.get() {
+            self.cached.replace(stored.unwrap_or_default());
+        }
+        result
     }
 
-    /// As [`crate::ports::UserStore::peek`]; reads the cached state where there is one.
+    /// As [`crate::ports::UserStore::peek`]; reads the cached state where there is one, without a wait for a transaction.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -127,19 +137,23 @@ impl UserStateStore {
         host: &impl StoreHost,
         look: &mut dyn FnMut(&UserState),
     ) -> Result<(), StoreError> {
-        let mut cached = self.cached.lock().await;
-        let stored = match cached.take() {
-            Some(stored) => stored,
-            None => self.load(host, None).await?,
+        let loaded = if self.cached.borrow().is_some() {
+            None
+        } else {
+            Some(within(host, DEADLINE_MS, self.load(host, None)).await.map_err(|_| StoreError)??)
         };
-        look(&stored.state);
-        *cached = Some(stored);
+        let mut cached = self.cached.borrow_mut();
+        // A transaction may have ended meanwhile, with a later version.
+        if cached.is_none() {
+            *cached = loaded;
+        }
+        look(&cached.as_ref().ok_or(StoreError)?.state);
         Ok(())
     }
 
     /// As [`crate::ports::UserStore::delete`]. The row stays, because a version must not begin again.
-    pub async fn delete(&self) {
-        self.cached.lock().await.take();
+    pub fn delete(&self) {
+        self.cached.take();
     }
 
     /// As [`crate::ports::UserStore::renew`].

@@ -126,7 +126,7 @@ impl ObjectPlatform for IsolateObject {
 
     fn delete(&self) -> LocalBoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async {
-            self.store.delete().await;
+            self.store.delete();
             Ok(())
         })
     }

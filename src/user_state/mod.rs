@@ -52,7 +52,7 @@ const CALL_MS_MIN: u64 = 1_000;
 const LEASE_GRACE_MS: u64 = 30_000;
 
 /// The state of one user.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct UserState {
     /// The quota that is used.
     pub ledger: Ledger,

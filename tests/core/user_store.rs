@@ -776,7 +776,7 @@ fn an_emptied_state_keeps_its_version_and_its_last_commits() {
     assert_eq!((one.transact(UserState::clear), world.sum()), (Ok(()), 0));
     assert!(one.peek(UserState::is_empty));
     assert_eq!(world.rows.borrow().version, 2);
-    world.host.run(one.store.delete());
+    one.store.delete();
     world.purposes();
     assert_eq!((one.add(), world.purposes()), (Ok(1), vec!["read".to_owned(), "store".to_owned()]));
     world.fail(&[Some(Fault::Emptied)]);
@@ -990,4 +990,71 @@ fn random_faults_never_lose_or_repeat_a_transaction() {
         assert!(isolates.iter().all(|isolate| isolate.read().map(|(sum, _)| sum) == Ok(all)));
     }
     assert!(confirmed > 300 && failed > 15, "{confirmed} and {failed}");
+}
+
+/// The wait for the transactions before is part of the 10 s.
+#[test]
+fn each_of_several_requests_fails_within_10_s_of_silence() {
+    let world = World::new();
+    let one = world.isolate(1);
+    assert_eq!(one.add(), Ok(1));
+    world.fail(&[Some(Fault::Slow(600_000)); 100]);
+    let began_ms = world.host.now_ms();
+    let all = async {
+        let mut decisions: Vec<_> =
+            (0..10).map(|_| |_: &mut UserState| WriteSet::from([Write::Ledger])).collect();
+        let stores = decisions.iter_mut().map(|decide| one.store.transact(&one.host, decide));
+        futures_util::future::join_all(stores).await
+    };
+    let all = world.host.run(all);
+    assert!(all.iter().all(Result::is_err));
+    assert!(world.host.now_ms() - began_ms <= 10_000, "{} ms", world.host.now_ms() - began_ms);
+    // Nor does a reader wait longer, without a state in memory.
+    let mut look = |_: &UserState| {};
+    let began_ms = world.host.now_ms();
+    assert_eq!(world.host.run(one.store.peek(&one.host, &mut look)), Err(StoreError));
+    assert!(world.host.now_ms() - began_ms <= 10_000, "{} ms", world.host.now_ms() - began_ms);
+}
+
+#[test]
+fn a_reader_does_not_wait_for_a_transaction() {
+    let world = World::new();
+    let one = world.isolate(1);
+    assert_eq!(one.add(), Ok(1));
+    world.fail(&[Some(Fault::Slow(3_000))]);
+    let began_ms = world.host.now_ms();
+    let mut decide = |state: &mut UserState| {
+        state.rejected_until_ms += 1;
+        WriteSet::from([Write::Ledger])
+    };
+    let (mut seen, mut read_ms) = (0, 0);
+    let mut look = |state: &UserState| (seen, read_ms) = (state.rejected_until_ms, world.host.now_ms());
+    let both = async {
+        let stored = one.store.transact(&one.host, &mut decide);
+        futures_util::join!(stored, one.store.peek(&one.host, &mut look))
+    };
+    assert_eq!(world.host.run(both), (Ok(()), Ok(())));
+    assert_eq!((seen, read_ms), (1, began_ms), "the state before the transaction");
+    assert_eq!(one.peek(|state| state.rejected_until_ms), 2);
+}
+
+/// The state that a reader loads does not replace the one of a transaction that ended in the meantime.
+#[test]
+fn a_slow_reader_does_not_replace_a_later_state() {
+    let world = World::new();
+    let one = world.isolate(1);
+    world.fail(&[Some(Fault::Slow(3_000))]);
+    let mut decide = |state: &mut UserState| {
+        state.generations.push(generation());
+        WriteSet::from([Write::Ledger, Write::Generation(ONE), Write::Lease(ONE)])
+    };
+    let mut look = |_: &UserState| {};
+    let both = async {
+        let read = one.store.peek(&one.host, &mut look);
+        futures_util::join!(read, one.store.transact(&one.host, &mut decide))
+    };
+    assert_eq!(world.host.run(both), (Ok(()), Ok(())));
+    assert!(one.peek(|state| state.find(ONE).is_some_and(Generation::has_token)));
+    world.purposes();
+    assert_eq!((one.add(), world.purposes()), (Ok(1), vec!["store".to_owned()]));
 }
