@@ -60,6 +60,9 @@ export type LoadedHost<S extends Service> = {
   surely_stored_ms: number;
 };
 
+/** The response of Supabase's platform in place of an isolate that was killed. */
+const WORKER_LIMIT = 546;
+
 /** Far more than three deliveries of a request take. */
 const STATE_FAILS_EVERY_MS = 4_000;
 
@@ -276,7 +279,7 @@ export function randomCrashes<S extends Service>(host: LoadedHost<S>): void {
               if (event.event === 'candidate') one.firstCandidate_ms ??= Date.now();
             }
           } catch (error) {
-            if (error instanceof NoStream) {
+            if (error instanceof NoStream && error.answer.status !== WORKER_LIMIT) {
               answers.push(error.answer);
               if (error.answer.status === 429) await pause(100);
               return;
