@@ -19,11 +19,11 @@ mod run;
 pub mod session_view;
 pub mod stored_session;
 pub mod subscription;
+mod turns;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use futures_util::lock::Mutex;
 use uuid::Uuid;
 
 use crate::auth::credentials::Credentials;
@@ -40,6 +40,7 @@ use reply::{Cause, Executed, Failure, LogFields, Reply};
 use run::{Role, Run, RunResult};
 use session_view::SessionView;
 use subscription::{SUBSCRIBERS_PER_SESSION_MAX, SUBSCRIBERS_PER_USER_MAX, Subscription};
+use turns::Turns;
 
 /// Everything that the object needs of its host.
 pub trait UserObjectHost: UserStore + Fetch + Timer + Clock + Random + Log + Spawn + Clone + 'static {}
@@ -59,7 +60,7 @@ struct Inner<H> {
     alarm_ms: Cell<Option<u64>>,
     /// Locked from a decision until its commit, so that no other decision joins a run that is reserved and may be dropped; and
     /// while the state is deleted.
-    deciding: Mutex<()>,
+    deciding: Turns,
     /// Whether the isolate ends soon: its leases are released.
     is_retiring: Cell<bool>,
 }
@@ -102,7 +103,7 @@ impl<H: UserObjectHost> UserObject<H> {
             config,
             runs: RefCell::default(),
             alarm_ms: Cell::default(),
-            deciding: Mutex::new(()),
+            deciding: Turns::default(),
             is_retiring: Cell::default(),
         }))
     }
@@ -142,7 +143,7 @@ impl<H: UserObjectHost> UserObject<H> {
             decision.state.is_empty()
         });
         if is_empty.await.map_err(|_| StoreError)? && self.0.runs.borrow().is_empty() {
-            let deciding = self.0.deciding.lock().await;
+            let deciding = self.0.deciding.next().await;
             // Another decision may have changed the state since.
             let mut is_empty = false;
             self.0.host.peek(&mut |state| is_empty = state.is_empty()).await?;
@@ -280,7 +281,7 @@ impl<H: UserObjectHost> UserObject<H> {
                 if writes.is_empty() { self.missing_alarm_ms(state) } else { self.next_alarm_ms(state) };
             writes
         };
-        let deciding = self.0.deciding.lock().await;
+        let deciding = self.0.deciding.next().await;
         self.0.host.transact(&mut decide).await?;
         drop(deciding);
         self.set_alarm(alarm_ms);

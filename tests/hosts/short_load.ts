@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import { printed } from '../load/figures.ts';
-import { type LoadedHost, type Outcome, runLoad } from '../load/run.ts';
+import { CONCURRENCY, type LoadedHost, type Outcome, runLoad } from '../load/run.ts';
 import type { Service } from '../service/service.ts';
 import { seedFrom } from '../support/seeded_random.ts';
 
@@ -12,7 +12,7 @@ const seed = seedFrom('LOAD_SEED');
 
 /** The tests, on any host. */
 export function shortLoad<S extends Service>(host: LoadedHost<S>): void {
-  describe(`${REQUESTS} requests, ${host.concurrency} at a time (LOAD_SEED=${seed})`, () => {
+  describe(`${REQUESTS} requests, ${CONCURRENCY} at a time (LOAD_SEED=${seed})`, () => {
     let service: S;
     let outcome: Outcome;
     before(async () => {

@@ -9,7 +9,6 @@ const WALL_CLOCK_MS = 3_600_000;
 
 export const onWorkerd: LoadedHost<WorkerdService> = {
   program: 'workerd',
-  concurrency: 32,
   start: () => startOnWorkerd(VARIABLES),
   pids: ({ pid }) => [pid],
 };
@@ -17,9 +16,6 @@ export const onWorkerd: LoadedHost<WorkerdService> = {
 /** Two isolates, which get the requests of a user in turn. */
 export const onSupabaseEdge: LoadedHost<EdgeService> = {
   program: 'Deno',
-  // A third of them are of one user. The stores of a user's state wait for each other, at most 10 s: more would test how fast the
-  // database of this machine is.
-  concurrency: 12,
   async start() {
     const service = await startInIsolates({ isolates: 2, wall_clock_ms: WALL_CLOCK_MS }, VARIABLES);
     service.runtime.spread = 'round robin';

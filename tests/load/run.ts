@@ -15,8 +15,6 @@ export type Plan = { requests: number; seed: number };
 export type LoadedHost<S extends Service> = {
   /** The name of its program. */
   program: string;
-  /** Requests at a time. */
-  concurrency: number;
   start(): Promise<S>;
   /** The processes of the service. */
   pids(service: S): number[];
@@ -35,6 +33,7 @@ export type Outcome = {
   rows: Rows;
 };
 
+export const CONCURRENCY = 32;
 const USERS_MAX = 100;
 /** Average requests of a user: enough for some users to meet their limits, also in a short run. */
 const REQUESTS_PER_USER = 30;
@@ -90,7 +89,7 @@ export async function runLoad<S extends Service>(host: LoadedHost<S>, service: S
       }
     }
   };
-  await Promise.all(Array.from({ length: host.concurrency }, client));
+  await Promise.all(Array.from({ length: CONCURRENCY }, client));
   const duration_ms = performance.now() - began_ms;
   const after = await processFigures(host.pids(service));
 
