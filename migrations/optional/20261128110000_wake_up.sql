@@ -46,7 +46,8 @@ begin
             select user_states.user_id, left_alone.since
             from ai_sessions.user_states
             cross join lateral (
-                select max(coalesce(generations.lease_until, generations.started_at)) as since
+                -- A released lease ended at 1970-01-01.
+                select max(coalesce(nullif(generations.lease_until, timestamptz 'epoch'), generations.started_at)) as since
                 from ai_sessions.generations
                 where generations.user_id = user_states.user_id and (generations.lease_until > clock) is not true
             ) as left_alone
