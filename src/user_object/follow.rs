@@ -90,7 +90,7 @@ impl<H: UserObjectHost> UserObject<H> {
                 run.set_checked_ms(now_ms);
                 let is_stop_requested = if is_due {
                     match object.0.host.renew(run.id).await {
-                        Ok(Lease::Lost) => return, // the run notices it at its next write
+                        Ok(Lease::Lost) => return run.lose(),
                         Ok(Lease::Renewed { is_stop_requested }) => {
                             renewed_ms = now_ms;
                             is_stop_requested
@@ -98,8 +98,11 @@ impl<H: UserObjectHost> UserObject<H> {
                         Err(StoreError) => false,
                     }
                 } else {
-                    let polled = object.0.host.poll(run.id, AFTER_ALL).await;
-                    polled.is_ok_and(|polled| polled.is_some_and(|polled| polled.is_stop_requested))
+                    let polled = object.0.host.poll(run.id, AFTER_ALL).await.ok().flatten();
+                    if polled.as_ref().is_some_and(|polled| polled.driver == Driver::Other) {
+                        return run.lose();
+                    }
+                    polled.is_some_and(|polled| polled.is_stop_requested)
                 };
                 if is_stop_requested {
                     run.stop();

@@ -29,6 +29,8 @@ pub(super) struct Run {
     result: RefCell<Option<Rc<RunResult>>>,
     has_ended: Cell<bool>,
     is_stopped: Cell<bool>,
+    /// Whether another isolate drives it: this one must not continue.
+    is_lost: Cell<bool>,
     subscribers: Cell<usize>,
     /// When the store last said whether another isolate has requested a stop.
     checked_ms: Cell<u64>,
@@ -70,6 +72,7 @@ impl Run {
             result: RefCell::default(),
             has_ended: Cell::default(),
             is_stopped: Cell::default(),
+            is_lost: Cell::default(),
             subscribers: Cell::default(),
             checked_ms: Cell::default(),
             driver: RefCell::default(),
@@ -119,6 +122,7 @@ impl Run {
 
     /// Counts another start of the driver.
     pub(super) fn count_drive(&self) -> u32 {
+        self.is_lost.set(false);
         self.drives.set(self.drives.get().saturating_add(1));
         self.drives.get()
     }
@@ -151,6 +155,18 @@ impl Run {
         if let Some(driver) = self.driver.take() {
             driver.wake();
         }
+    }
+
+    /// Ends the driver of this isolate, because another isolate has taken the run over.
+    pub(super) fn lose(&self) {
+        self.is_lost.set(true);
+        if let Some(driver) = self.driver.take() {
+            driver.wake();
+        }
+    }
+
+    pub(super) const fn is_lost(&self) -> bool {
+        self.is_lost.get()
     }
 
     pub(super) const fn is_stopped(&self) -> bool {

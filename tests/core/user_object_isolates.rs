@@ -200,6 +200,26 @@ fn a_run_whose_lease_was_taken_stops_at_its_next_write() {
 }
 
 #[test]
+fn a_run_whose_lease_was_taken_closes_its_model_call() {
+    let world = World::with(Mode::Shared, &[("AI_IDLE_TIMEOUT_MS", "50000")]);
+    world.model(stream().hang());
+    world.model(answer(2));
+    let first = world.send(post().key("k"));
+    world.run_for(1_000);
+    let store = world.store();
+    store.set_cut_off(true);
+    world.run_for(LEASE_MS + 100);
+    world.use_isolate(1);
+    assert_eq!(world.request(post().key("k")).status, 201);
+    store.set_cut_off(false);
+    let reachable_ms = world.host_now();
+    assert_eq!(world.wait(&first).candidates(), 2, "it gets the result of the other isolate");
+    let sent = world.host().sent();
+    let call = sent.iter().find(|sent| sent.request.url.contains("/chat/completions")).expect("a call");
+    assert!(call.closed_ms.expect("it is closed") - reachable_ms <= LATE_MS);
+}
+
+#[test]
 fn a_released_lease_is_taken_at_once() {
     let world = world();
     world.model(begun(2, 100).hang());

@@ -89,6 +89,8 @@ enum Woken<B> {
     Input(Input),
     Row(Result<bool, RestError>),
     Response(B),
+    /// Another isolate drives the run.
+    Lost,
 }
 
 /// Steps 1 and 2. The result has the state of the row beside the ending.
@@ -170,6 +172,9 @@ async fn generate<H: UserObjectHost>(
                     connection = Connection::Closed; // nothing more is billed
                 }
                 let woken = poll_fn(|context| {
+                    if run.is_lost() {
+                        return Poll::Ready(Woken::Lost);
+                    }
                     if !is_stop_handled && run.poll_stop(context).is_ready() {
                         is_stop_handled = true;
                         return Poll::Ready(Woken::Input(Input::Stop));
@@ -183,6 +188,7 @@ async fn generate<H: UserObjectHost>(
                     timer.poll(until_ms, context).map(|()| Woken::Input(Input::Timer))
                 });
                 match woken.await {
+                    Woken::Lost => return Err(StoreError),
                     Woken::Input(input) => input,
                     Woken::Row(opened) => {
                         is_opening = false;
