@@ -11,7 +11,8 @@ import { type Answer, create, eventually, expectProblem, lesson, pathOf, read, r
 const LEASE_MS = 15_000;
 
 export function tests(start: StartService): void {
-  const service = started(start);
+  // A session is read until it ends.
+  const service = started(start, { RATE_LIMIT_READS: '10000/60' });
 
   it('the 202 arrives before the model answers and has the session', async () => {
     const gate = createGate();
