@@ -34,7 +34,7 @@ pub struct CandidateReader {
 /// When candidates are reported.
 #[derive(Debug)]
 enum Reads {
-    /// Undecided; contains the first bytes, without white space.
+    /// Undecided; contains the first bytes, without white space before them.
     Unknown(Vec<u8>),
     AsItComes(CandidateFinder),
     AtTheEnd(Held),
@@ -79,8 +79,7 @@ impl CandidateReader {
         self.content_bytes = self.content_bytes.saturating_add(chunk.len());
         match &mut self.reads {
             Reads::Unknown(begin) => {
-                let is_before = matches!(begin.as_slice(), [] | [b'[']);
-                begin.extend_from_slice(if is_before { chunk.trim_ascii_start() } else { chunk });
+                begin.extend_from_slice(if begin.is_empty() { chunk.trim_ascii_start() } else { chunk });
                 let begin = std::mem::take(begin);
                 match begins_with_json(&begin) {
                     None => self.reads = Reads::Unknown(begin),
@@ -183,6 +182,10 @@ impl CandidateReader {
     }
 }
 
+/// The most white space between the bracket of a list and its first item, in content that begins with it: more is kept until the
+/// end, so that each chunk is read once.
+const SPACES_MAX: usize = 256;
+
 /// Whether content begins as JSON or a code fence does; `None` when it is too short to decide. A bracket alone may begin a tag
 /// (`[THINK]`), and a quote a quotation.
 fn begins_with_json(content: &[u8]) -> Option<bool> {
@@ -195,7 +198,13 @@ fn begins_with_json(content: &[u8]) -> Option<bool> {
             count if count == rest.len() => None,
             _ => Some(false),
         },
-        b'[' => rest.trim_ascii_start().first().map(|next| matches!(next, b'{' | b'[' | b'"' | b']')),
+        b'[' => {
+            let spaces = rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r')).count();
+            if spaces > SPACES_MAX {
+                return Some(false);
+            }
+            rest.get(spaces).map(|next| matches!(next, b'{' | b'[' | b'"' | b']'))
+        }
         b'"' => rest.first().map(|next| matches!(next, b'{' | b'[' | b'\\')),
         _ => Some(false),
     }
@@ -399,6 +408,10 @@ mod tests {
         (r#"{"c":"[{\"front\":\"a\",\"back\":\"b\",\"prompt\":\"p\"},{\"fr"}"#, &["a"], false),
         (r#"So: {"c":"[{\"front\":\"a\",\"back\":\"b\",\"prompt\":\"p\"},{\"fr"}"#, &["a"], false),
         (r#""{\"front\":\"a\",\"back\":\"b\",\"prompt\":\"p\"}""#, &["a"], true),
+        // A form feed is no white space of JSON.
+        ("[\u{c}[A], 5]", &["a"], true),
+        ("[ \u{c}\u{c}[ {\"f\":\"a\"}, 5 ]", &[], true),
+        ("[ \n\t A]", &["a"], true),
         // Single objects.
         ("A", &["a"], true),
         ("A\nB\nD", &["a", "b", "d"], true),
