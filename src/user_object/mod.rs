@@ -29,7 +29,7 @@ use uuid::Uuid;
 use crate::auth::credentials::Credentials;
 use crate::config::Config;
 use crate::http::sse::EventId;
-use crate::ports::{Clock, Fetch, Log, Random, Spawn, StoreError, Timer, UserStore};
+use crate::ports::{Clock, Fetch, Log, Random, Spawn, StoreError, Timer, UserStore, within};
 use crate::quota::{Refusal, UserQuota};
 use crate::supabase::sessions;
 use crate::user_state::generation::Generation;
@@ -281,11 +281,25 @@ impl<H: UserObjectHost> UserObject<H> {
                 if writes.is_empty() { self.missing_alarm_ms(state) } else { self.next_alarm_ms(state) };
             writes
         };
-        let deciding = self.0.deciding.next().await;
-        self.0.host.transact(&mut decide).await?;
-        drop(deciding);
+        self.transact_in_turn(&mut decide).await?;
         self.set_alarm(alarm_ms);
         decided.ok_or(StoreError)
+    }
+
+    async fn transact_in_turn(
+        &self,
+        decide: &mut dyn FnMut(&mut UserState) -> WriteSet,
+    ) -> Result<(), StoreError> {
+        let turn = self.0.deciding.next();
+        // Alone, a state is stored at once; where it is shared, each transaction before may take as long as its store allows.
+        let deciding = if self.0.host.is_shared() {
+            within(&self.0.host, TURN_MS, turn).await.map_err(|_| StoreError)?
+        } else {
+            turn.await
+        };
+        let stored = self.0.host.transact(decide).await;
+        drop(deciding);
+        stored
     }
 
     /// Reads the state.
@@ -416,6 +430,9 @@ fn failed(cause: Cause) -> Replied {
 pub const fn has_ended_since(began_ms: u64, ended_ms: u64) -> bool {
     began_ms <= ended_ms.saturating_add(CLOCKS_MS)
 }
+
+/// The longest wait of a transaction for those before it, where the state is shared.
+const TURN_MS: u64 = 10_000;
 
 /// By how much the clocks of the Worker, the object and the database may differ.
 const CLOCKS_MS: u64 = 1_000;

@@ -277,6 +277,20 @@ fn a_short_outage_of_the_store_costs_no_paid_candidate() {
 }
 
 #[test]
+fn a_slow_store_delays_no_request_without_end() {
+    let variables = [("RATE_LIMIT_BURST", "100/60"), ("RATE_LIMIT_CONCURRENT", "100")];
+    let world = World::with(Mode::Shared, &variables);
+    world.store().delay(&[8_000; 40]);
+    let calls: Vec<_> =
+        (0..10).map(|number| world.send(post().key(&number.to_string()).respond_async())).collect();
+    world.run_for(20_000);
+    let answered = calls.iter().filter(|call| call.is_answered()).count();
+    assert_eq!(answered, 10);
+    let refused = calls.iter().map(|call| call.response()).filter(|response| response.status == 500);
+    assert_eq!(refused.filter(|response| response.code() == "rate_limiter_unavailable").count(), 8);
+}
+
+#[test]
 fn no_token_is_stored() {
     let world = world();
     world.model(stream().hang());
