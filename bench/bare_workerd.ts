@@ -9,7 +9,7 @@ import type { Readable } from 'node:stream';
 import { promisify } from 'node:util';
 import { npmPackage } from '../scripts/paths.ts';
 import { onUnplannedExit } from '../tests/support/exit_cleanup.ts';
-import { type Target, type TargetName, workerOf } from './targets.ts';
+import { type Definition, type Target, workerOf } from './targets.ts';
 
 const workerd = npmPackage('workerd', 'bin/workerd');
 
@@ -22,15 +22,16 @@ const EMPTY_CACHE = `export default {
 };`;
 
 export type Prepared = {
-  name: TargetName | 'empty';
+  name: string;
   /** A process, with the time before its start. */
   start(): Promise<Target>;
   remove(): Promise<void>;
 };
 
 /** Compiles a target's configuration, so that only the start itself is measured. */
-export async function prepare(name: TargetName | 'empty', upstreamUrl: string): Promise<Prepared> {
-  const worker = await workerOf(name, upstreamUrl);
+export async function prepare(definition: Definition, upstreamUrl: string): Promise<Prepared> {
+  const { name } = definition;
+  const worker = await workerOf(definition, upstreamUrl);
   const folder = await mkdtemp(join(tmpdir(), 'ai-sessions-bench-'));
   const forget = onUnplannedExit(() => rmSync(folder, { recursive: true, force: true }));
   for (const { path, contents } of worker.modules) await writeFile(join(folder, path), contents);
@@ -63,7 +64,7 @@ async function emptyStorage(folder: string): Promise<void> {
   await mkdir(join(folder, 'storage'));
 }
 
-async function start(name: TargetName | 'empty', folder: string): Promise<Target> {
+async function start(name: string, folder: string): Promise<Target> {
   const args = ['serve', '--binary', '--experimental', '--control-fd=3', join(folder, 'config.bin')];
   const child = spawn(workerd, args, { stdio: ['ignore', 'ignore', 'inherit', 'pipe'] });
   const forget = onUnplannedExit(() => child.kill('SIGKILL'));

@@ -2,7 +2,7 @@
 import type { Traffic } from './traffic.ts';
 import type { FunctionName } from './edge_functions.ts';
 import type { Figures } from './figures.ts';
-import type { Target, TargetName } from './targets.ts';
+import type { Definition, Target } from './targets.ts';
 import type { Upstream } from './upstream.ts';
 
 export type Bench = {
@@ -11,19 +11,22 @@ export type Bench = {
   figures: Figures;
   /** Fewer requests a round. */
   quick: boolean;
-  targets: Record<TargetName, Target>;
-  /** The targets with a limit that the first request of a user reaches. */
-  limited: Record<Contender, Target>;
+  contenders: Contender[];
   /** The Edge Functions, without and with such a limit. */
   functions: Record<FunctionName, Target>;
   limitedFunctions: Record<FunctionName, Target>;
 };
 
-/** The complete targets; the other floors differ only in how they read the model's answer. */
-export const CONTENDERS = ['ours', 'peer', 'floor'] as const;
-export type Contender = (typeof CONTENDERS)[number];
+/** A target on Cloudflare. */
+export type Contender = Definition & {
+  target: Target;
+  /** The same, with a limit that the first request of a user reaches. */
+  limited: Target;
+};
 
 export type Measure = {
+  /** The word that `--only` takes; its part before a hyphen selects all such measures. */
+  name: string;
   title: string;
   /** In every round, between other measures; or once. */
   when: 'each round' | 'once';

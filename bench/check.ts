@@ -1,10 +1,10 @@
 /** Checks that a target does all the work: its responses, and the rows that it writes. */
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
-import { type Bench, CONTENDERS } from './bench.ts';
+import type { Bench } from './bench.ts';
 import { eventsOf, type HttpRequest, send } from './client.ts';
 import { FUNCTIONS } from './edge_functions.ts';
-import { type Target, TARGETS } from './targets.ts';
+import type { Target } from './targets.ts';
 import type { Log } from './upstream.ts';
 
 const CARDS = 8;
@@ -16,10 +16,10 @@ type Row = Record<string, unknown>;
 
 export async function checkWorkers(bench: Bench): Promise<void> {
   await bench.upstream.set({ cards: CARDS, record: true });
-  for (const name of TARGETS) await checkPlain(bench, bench.targets[name]);
-  for (const name of CONTENDERS) {
-    await checkStream(bench, bench.targets[name]);
-    await checkRefusals(bench, bench.targets[name], bench.limited[name]);
+  for (const { target, limited } of bench.contenders) {
+    await checkPlain(bench, target);
+    await checkStream(bench, target);
+    await checkRefusals(bench, target, limited);
   }
 }
 

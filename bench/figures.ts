@@ -1,5 +1,4 @@
 /** The measurements: rows of samples by target, and their statistics. */
-import type { TargetName } from './targets.ts';
 
 /** The goal of a row: for the ratio of ours to that target, or for ours itself. */
 export type Goal = { over: 'peer' | 'floor' | 'nothing'; at: number; is: 'at most' | 'at least' };
@@ -13,13 +12,14 @@ export type RowHead = {
   goal?: Goal;
 };
 
-export type Row = RowHead & { samples: Partial<Record<TargetName, number[]>> };
+/** The samples by the names of the targets. */
+export type Row = RowHead & { samples: Record<string, number[]> };
 
 export class Figures {
   readonly rows: Row[] = [];
 
   /** Adds a sample; rows are in the order of their first samples. */
-  add(head: RowHead, target: TargetName, value: number): void {
+  add(head: RowHead, target: string, value: number): void {
     let row = this.rows.find(({ work, figure }) => work === head.work && figure === head.figure);
     if (row === undefined) this.rows.push((row = { ...head, samples: {} }));
     (row.samples[target] ??= []).push(value);
@@ -42,12 +42,15 @@ export function median(samples: number[]): number {
 /** The result of a row; undefined where other programs made a difference negative. */
 export type Verdict = { ratio?: number; reached?: boolean };
 
+/** The ratio of ours to another target. */
+export function ratioOver(name: string, samples: Row['samples']): number | undefined {
+  const [own, divisor] = [samples['ours'], samples[name]].map((measured) => median(measured ?? []));
+  return own !== undefined && divisor !== undefined && own > 0 && divisor > 0 ? own / divisor : undefined;
+}
+
 export function judge({ samples, goal }: Row): Verdict {
-  const other = goal?.over === 'floor' ? samples.floor : samples.peer;
-  if (samples.ours === undefined || other === undefined) return {};
-  const [own, divisor] = [median(samples.ours), goal?.over === 'nothing' ? 1 : median(other)];
-  if (own <= 0 || divisor <= 0) return {};
-  const ratio = own / divisor;
+  const ratio = goal?.over === 'nothing' ? median(samples['ours'] ?? []) : ratioOver(goal?.over ?? 'peer', samples);
+  if (ratio === undefined || !(ratio > 0)) return {};
   if (goal === undefined) return { ratio };
   return { ratio, reached: goal.is === 'at most' ? ratio <= goal.at : ratio >= goal.at };
 }

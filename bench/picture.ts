@@ -27,7 +27,7 @@ const x = (ratio: number) => LEFT + (Math.max(0, Math.min(ratio, RATIO_MAX)) / R
 export function picture(rows: Row[]): string {
   const lines = DRAWN.flatMap(([work, figure, label]) => {
     const row = rows.find((row) => row.work === work && row.figure === figure);
-    const { ours, peer, floor } = row?.samples ?? {};
+    const [ours, peer, floor] = ['ours', 'peer', 'floor'].map((name) => row?.samples[name]);
     if (row === undefined || ours === undefined || peer === undefined || floor === undefined) return [];
     const [own, other, least] = [median(ours), median(peer), median(floor)];
     return [{ label, ratio: own / other, floor: least / other, text: `${short(own)} of ${short(other)} ${row.unit}` }];

@@ -2,10 +2,11 @@
 import { readFile } from 'node:fs/promises';
 import { arch, availableParallelism, cpus, platform } from 'node:os';
 import { npmPackage } from '../scripts/paths.ts';
-import { judge, median, type Row } from './figures.ts';
+import { judge, median, ratioOver, type Row } from './figures.ts';
 import { use } from './load.ts';
 
-export async function resultsOf(rows: Row[], rounds: number): Promise<object> {
+/** `builds`: the names of the other builds of this service. */
+export async function resultsOf(rows: Row[], rounds: number, builds: string[]): Promise<object> {
   const [workerd, deno] = await Promise.all([versionOf('workerd'), versionOf(`@deno/linux-${arch()}-glibc`)]);
   return {
     date: new Date().toISOString().slice(0, 10),
@@ -15,13 +16,18 @@ export async function resultsOf(rows: Row[], rounds: number): Promise<object> {
     node: process.versions.node,
     rounds,
     use,
-    rows: rows.map((row) => ({ ...row, samples: summaries(row), ...judge(row) })),
+    rows: rows.map((row) => ({ ...row, samples: summaries(row), ...judge(row), ...ratiosOver(builds, row) })),
   };
 }
 
 async function versionOf(npmName: string): Promise<string> {
   const { version } = JSON.parse(await readFile(npmPackage(npmName, 'package.json'), 'utf8')) as { version: string };
   return version;
+}
+
+function ratiosOver(builds: string[], { samples }: Row): object {
+  if (builds.length === 0) return {};
+  return { ratios: Object.fromEntries(builds.map((name) => [name, ratioOver(name, samples)])) };
 }
 
 function summaries({ samples }: Row): object {

@@ -1,7 +1,7 @@
 /** One run: starts everything once, then runs every measure in every round, and every target in every measure. */
 import { step } from '../scripts/steps.ts';
 import { createTraffic } from './traffic.ts';
-import { type Bench, CONTENDERS, type Measure } from './bench.ts';
+import type { Bench, Contender, Measure } from './bench.ts';
 import { checkFunctions, checkWorkers } from './check.ts';
 import { Figures } from './figures.ts';
 import { type FunctionName, FUNCTIONS, startFunction } from './edge_functions.ts';
@@ -13,45 +13,70 @@ import { upstreamLatency } from './measures/upstream_latency.ts';
 import { requests } from './measures/requests.ts';
 import { scriptSize } from './measures/script_size.ts';
 import { upstreamCalls } from './measures/upstream_calls.ts';
-import { startTarget, type Target, type TargetName, TARGETS } from './targets.ts';
+import { definitionsWith, type OtherBuild, startTarget, type Target } from './targets.ts';
 import { startUpstream, type Upstream } from './upstream.ts';
 
 const onCloudflare: Measure[] = [...requests, closingByte, upstreamLatency, coldStart, scriptSize, memory, upstreamCalls];
 
-export type Host = 'cloudflare' | 'supabase';
+const measuresOn = { cloudflare: onCloudflare, supabase: edgeFunctions };
+export type Host = keyof typeof measuresOn;
 
-/** The measures of these hosts. */
-export async function runAll(rounds: number, quick: boolean, hosts: readonly Host[]): Promise<Figures> {
-  const [hasWorkers, hasFunctions] = [hosts.includes('cloudflare'), hosts.includes('supabase')];
-  const measures = [...(hasWorkers ? onCloudflare : []), ...(hasFunctions ? edgeFunctions : [])];
+export type RunOptions = {
+  rounds: number;
+  /** Fewer requests a round. */
+  quick: boolean;
+  hosts: readonly Host[];
+  /** The words of the measures, or of their groups; all measures without one. */
+  only: string[];
+  /** Other builds of this service, on Cloudflare. */
+  builds: OtherBuild[];
+};
+
+/** The measures of these hosts that `only` selects. */
+export function measuresOf({ hosts, only }: Pick<RunOptions, 'hosts' | 'only'>): Measure[] {
+  const all = hosts.flatMap((host) => measuresOn[host]);
+  const isSelected = ({ name }: Measure) => only.some((word) => name === word || name.startsWith(`${word}-`));
+  return only.length === 0 ? all : all.filter(isSelected);
+}
+
+/** The words for `only`. */
+export const measureNames = (hosts: readonly Host[]): string[] => measuresOf({ hosts, only: [] }).map(({ name }) => name);
+
+/** Runs the measures; returns their figures. */
+export async function runAll(options: RunOptions): Promise<Figures> {
+  const { rounds, quick, builds } = options;
+  const measures = measuresOf(options);
+  const [hasWorkers, hasFunctions] = [onCloudflare, edgeFunctions].map((list) => measures.some((measure) => list.includes(measure)));
   let upstream: Upstream | undefined;
   const traffic = await createTraffic(() => `${upstream?.url}/auth/v1`);
   upstream = await startUpstream(traffic.keySet);
   const closers: (() => Promise<void>)[] = [upstream.close];
   try {
-    const { url } = upstream;
-    const all = async <N extends string>(names: readonly N[], start: (name: N) => Promise<Target>) => {
-      const entries: [N, Target][] = [];
-      for (const name of names) {
-        const target = await start(name);
-        closers.unshift(target.close);
-        entries.push([name, target]);
-      }
-      return Object.fromEntries(entries) as Record<N, Target>;
+    const started = upstream;
+    const keep = async (starting: Promise<Target>): Promise<Target> => {
+      const target = await starting;
+      closers.unshift(target.close);
+      return target;
     };
     const bench = await step('starting the targets', async (): Promise<Bench> => {
-      const started = upstream as Upstream;
-      const worker = (limit?: number) => (name: TargetName) => startTarget(name, url, limit);
-      const edgeFunction = (limit?: number) => (name: FunctionName) => startFunction(name, started, limit);
+      const contenders: Contender[] = [];
+      for (const definition of hasWorkers ? definitionsWith(builds) : []) {
+        const start = (limit?: number) => keep(startTarget(definition, started.url, limit));
+        contenders.push({ ...definition, target: await start(), limited: await start(1) });
+      }
+      const startFunctions = async (limit?: number) => {
+        const entries: [FunctionName, Target][] = [];
+        for (const name of hasFunctions ? FUNCTIONS : []) entries.push([name, await keep(startFunction(name, started, limit))]);
+        return Object.fromEntries(entries) as Record<FunctionName, Target>;
+      };
       return {
         upstream: started,
         traffic,
         figures: new Figures(),
         quick,
-        targets: await all(hasWorkers ? TARGETS : [], worker()),
-        limited: await all(hasWorkers ? CONTENDERS : [], worker(1)),
-        functions: await all(hasFunctions ? FUNCTIONS : [], edgeFunction()),
-        limitedFunctions: await all(hasFunctions ? FUNCTIONS : [], edgeFunction(1)),
+        contenders,
+        functions: await startFunctions(),
+        limitedFunctions: await startFunctions(1),
       };
     });
     await step('checking their responses and rows', async () => {

@@ -1,17 +1,14 @@
 /** The targets on Cloudflare: this project, a peer, and a floor. Each runs in its own workerd, started by miniflare, except for cold starts. */
-import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { access, mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { gzipSync } from 'node:zlib';
 import { Miniflare } from 'miniflare';
+import { unstable_readConfig as readConfig } from 'wrangler';
 import { buildFolder, root } from '../scripts/paths.ts';
 import { peerBundle } from './peer_packages.ts';
 import { pidWith } from './processes.ts';
-
-/** The floor reads the model's answer in three ways; where that does not matter, it reads the answer whole. */
-export const TARGETS = ['ours', 'peer', 'floor', 'floor in batches', 'floor by chunk'] as const;
-export type TargetName = (typeof TARGETS)[number];
 
 export const MODEL = 'bench/model';
 const ANON_KEY = 'bench-anon-key';
@@ -19,9 +16,14 @@ const MODEL_KEY = 'bench-model-key-of-32-characters';
 /** More than any user of a run sends. */
 export const MANY = 1_000_000;
 
+/** Of targets without a `wrangler.toml`. */
+const COMPATIBILITY_DATE = '2026-07-01';
+
 type Script = {
   modules: { type: 'ESModule' | 'CompiledWasm'; path: string; contents: string | Buffer }[];
   durableObjects?: Record<string, { className: string; useSQLite: true }>;
+  compatibilityDate: string;
+  compatibilityFlags: string[];
   gzippedBytes: number;
 };
 
@@ -31,57 +33,78 @@ export const limitsOf = (name: 'ours' | 'peer', limit: number): Record<string, s
     ? { RATE_LIMIT: String(limit) }
     : { RATE_LIMIT_BURST: `${limit}/60`, RATE_LIMIT_GENERATIONS: `${MANY}/86400`, RATE_LIMIT_CONCURRENT: '100', MAX_CANDIDATES: '2000' };
 
-/** `limit`: admitted requests of each user in a minute. */
-type Definition = { script(): Promise<Script>; bindings(limit: number): Record<string, string> };
+/** A worker, before its start. `limit`: admitted requests of each user in a minute. */
+export type Definition = { name: string; script(): Promise<Script>; bindings(limit: number): Record<string, string> };
 
-const floor = (READ: string): Definition => ({
+/** A build of this service; its entry, objects and compatibility flags are those of its `wrangler.toml`. */
+const serviceIn = (name: string, folder: string): Definition => ({
+  name,
   async script() {
-    const contents = await readFile(join(root, 'bench/floor/worker.js'), 'utf8');
-    return { ...oneModule(contents), durableObjects: { USER_OBJECT: { className: 'UserObject', useSQLite: true } } };
+    const config = readConfig({ config: await configurationOf(folder) }, { hideWarnings: true });
+    const entry = basename(config.main ?? 'index.js');
+    const wasm = (await readdir(folder)).filter((file) => file.endsWith('.wasm'));
+    const read = (file: string) => readFile(join(folder, file));
+    const modules = [
+      { type: 'ESModule' as const, path: entry, contents: (await read(entry)).toString() },
+      ...(await Promise.all(wasm.map(async (path) => ({ type: 'CompiledWasm' as const, path, contents: await read(path) })))),
+    ];
+    const objects = config.durable_objects.bindings.map(({ name, class_name }: { name: string; class_name: string }) => [name, { className: class_name, useSQLite: true as const }]);
+    return {
+      modules,
+      durableObjects: Object.fromEntries(objects),
+      compatibilityDate: config.compatibility_date ?? COMPATIBILITY_DATE,
+      compatibilityFlags: config.compatibility_flags,
+      gzippedBytes: modules.reduce((sum, { contents }) => sum + gzipped(contents), 0),
+    };
   },
-  bindings: (limit) => ({ RATE_LIMIT: String(limit), READ }),
+  bindings: (limit) => limitsOf('ours', limit),
 });
 
-const definitions: Record<TargetName | 'empty', Definition> = {
-  ours: {
-    async script() {
-      const [index, wasm] = await Promise.all(['index.js', 'index_bg.wasm'].map((file) => readFile(join(buildFolder, file))));
-      if (index === undefined || wasm === undefined) throw new Error('build/ has both');
-      return {
-        modules: [
-          { type: 'ESModule', path: 'index.js', contents: index.toString() },
-          { type: 'CompiledWasm', path: 'index_bg.wasm', contents: wasm },
-        ],
-        durableObjects: { USER_SESSIONS: { className: 'UserSessions', useSQLite: true } },
-        gzippedBytes: gzipped(index) + gzipped(wasm),
-      };
-    },
-    bindings: (limit) => limitsOf('ours', limit),
+/** The `wrangler.toml` beside a build folder, or this checkout's. */
+async function configurationOf(folder: string): Promise<string> {
+  const own = join(folder, '../wrangler.toml');
+  const hasOwn = await access(own).then(() => true, () => false);
+  return hasOwn ? own : join(root, 'wrangler.toml');
+}
+
+/** The worker of a single module. */
+const singleModule = (name: string, file: string, object: { binding: string; className: string }): Definition => ({
+  name,
+  async script() {
+    const contents = await readFile(file, 'utf8');
+    return { ...oneModule(contents), durableObjects: { [object.binding]: { className: object.className, useSQLite: true } } };
   },
-  peer: {
-    async script() {
-      const contents = await readFile(join(peerBundle, 'worker.js'), 'utf8');
-      return { ...oneModule(contents), durableObjects: { LIMITER: { className: 'Limiter', useSQLite: true } } };
-    },
-    bindings: (limit) => limitsOf('peer', limit),
-  },
-  floor: floor('whole'),
-  'floor in batches': floor('batches'),
-  'floor by chunk': floor('chunks'),
-  empty: {
-    script: async () => oneModule("export default { fetch: () => new Response('ok') };"),
-    bindings: () => ({}),
-  },
+  bindings: (limit) => limitsOf('peer', limit),
+});
+
+/** Another build of this service, from `--target NAME=FOLDER`. */
+export type OtherBuild = { name: string; folder: string };
+
+/** The targets in the order of the table's columns. */
+export const definitionsWith = (builds: OtherBuild[]): Definition[] => [
+  serviceIn('ours', buildFolder),
+  ...builds.map(({ name, folder }) => serviceIn(name, folder)),
+  singleModule('peer', join(peerBundle, 'worker.js'), { binding: 'LIMITER', className: 'Limiter' }),
+  singleModule('floor', join(root, 'bench/floor/worker.js'), { binding: 'USER_OBJECT', className: 'UserObject' }),
+];
+
+/** An empty worker, for cold starts. */
+export const emptyWorker: Definition = {
+  name: 'empty',
+  script: async () => oneModule("export default { fetch: () => new Response('ok') };"),
+  bindings: () => ({}),
 };
 
 export const gzipped = (bytes: Buffer | string) => gzipSync(bytes, { level: 9 }).length;
 
 const oneModule = (contents: string) => ({
   modules: [{ type: 'ESModule' as const, path: 'worker.js', contents }],
+  compatibilityDate: COMPATIBILITY_DATE,
+  compatibilityFlags: ['enable_request_signal'],
   gzippedBytes: gzipped(contents),
 });
 
-export const gzippedKb = async (name: TargetName): Promise<number> => (await definitions[name].script()).gzippedBytes / 1000;
+export const gzippedKb = async (definition: Definition): Promise<number> => (await definition.script()).gzippedBytes / 1000;
 
 /** A running target. */
 export type Target = { name: string; url: string; pid: number; close(): Promise<void> };
@@ -100,20 +123,15 @@ export const commonVariables = (upstreamUrl: string): Record<string, string> => 
 });
 
 /** The script and bindings of a target. */
-export async function workerOf(name: TargetName | 'empty', upstreamUrl: string, limit = MANY) {
-  const { gzippedBytes: _, ...script } = await definitions[name].script();
-  return {
-    ...script,
-    compatibilityDate: '2026-07-01',
-    compatibilityFlags: ['enable_request_signal'],
-    bindings: { ...commonVariables(upstreamUrl), ...definitions[name].bindings(limit) },
-  };
+export async function workerOf(definition: Definition, upstreamUrl: string, limit = MANY) {
+  const { gzippedBytes: _, ...script } = await definition.script();
+  return { ...script, bindings: { ...commonVariables(upstreamUrl), ...definition.bindings(limit) } };
 }
 
-export async function startTarget(name: TargetName | 'empty', upstreamUrl: string, limit = MANY): Promise<Target> {
+export async function startTarget(definition: Definition, upstreamUrl: string, limit = MANY): Promise<Target> {
   const storage = await mkdtemp(join(tmpdir(), 'ai-sessions-bench-'));
   const miniflare = new Miniflare({
-    ...(await workerOf(name, upstreamUrl, limit)),
+    ...(await workerOf(definition, upstreamUrl, limit)),
     name: 'target',
     durableObjectsPersist: storage,
     // Without miniflare's own entry worker, whose constant cost for each request would hide differences.
@@ -127,7 +145,7 @@ export async function startTarget(name: TargetName | 'empty', upstreamUrl: strin
   await miniflare.ready;
   const url = String(await miniflare.unsafeGetDirectURL('target')).replace(/\/$/, '');
   return {
-    name,
+    name: definition.name,
     url,
     pid: await pidWith(SERVES_FROM, storage),
     async close() {

@@ -1,12 +1,10 @@
 /**
  * The floor: plain JavaScript that makes the same hops (key set, user object, row ∥ model, `finish_ai_session`) and nothing
- * else: no checks, no limits on reads, no errors, no restarts. `READ` sets how the model's answer is read where it is not
- * streamed.
+ * else: no checks, no limits on reads, no errors, no restarts.
  */
 import { DurableObject } from 'cloudflare:workers';
 
 const WINDOW_MS = 60_000;
-const BATCH_BYTES = 4096;
 const ALGORITHM = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' };
 
 const encoder = new TextEncoder();
@@ -65,7 +63,7 @@ export class UserObject extends DurableObject {
   }
 
   async wholeAnswer(input, id, answer, opened) {
-    const text = contentOf(await READERS[this.env.READ](answer));
+    const text = contentOf(await answer.text());
     const candidates = JSON.parse(text).candidates.map((candidate) => ({ id: crypto.randomUUID(), ...candidate }));
     await opened;
     await this.complete(input, id, candidates);
@@ -115,28 +113,6 @@ export class UserObject extends DurableObject {
     await answer.arrayBuffer();
   }
 }
-
-const READERS = {
-  whole: (answer) => answer.text(),
-  async chunks(answer) {
-    const decoder = new TextDecoder();
-    let text = '';
-    for await (const chunk of answer.body) text += decoder.decode(chunk, { stream: true });
-    return text;
-  },
-  async batches(answer) {
-    const decoder = new TextDecoder();
-    const reader = answer.body.getReader({ mode: 'byob' });
-    let text = '';
-    let room = new ArrayBuffer(4 * BATCH_BYTES);
-    for (;;) {
-      const { value, done } = await reader.readAtLeast(BATCH_BYTES, new Uint8Array(room));
-      if (value !== undefined) text += decoder.decode(value, { stream: true });
-      if (done) return text;
-      room = value.buffer;
-    }
-  },
-};
 
 /** The message in the events of a stream. */
 function contentOf(events) {

@@ -1,5 +1,5 @@
 /** Measures the delay of a streamed candidate: from the write of its last byte to its event at the client. */
-import { CONTENDERS, inTurn, type Measure } from '../bench.ts';
+import { inTurn, type Measure } from '../bench.ts';
 import { eventsOf, send } from '../client.ts';
 import { type Goal, quantile, type RowHead } from '../figures.ts';
 
@@ -8,15 +8,16 @@ const CARDS = 50;
 const CHUNK_DELAY_MS = 2;
 
 export const closingByte: Measure = {
+  name: 'closing-byte',
   title: "from a card's last byte to its event",
   when: 'each round',
-  async run({ upstream, traffic, figures, targets, quick }, round) {
+  async run({ upstream, traffic, figures, contenders, quick }, round) {
     const streams = quick ? 1 : 2;
     await upstream.set({ cards: CARDS, chunk_delay_ms: CHUNK_DELAY_MS });
-    for (const name of inTurn(CONTENDERS, round)) {
+    for (const { name, target } of inTurn(contenders, round)) {
       const waits_ms: number[] = [];
       for (let stream = 0; stream < streams; stream += 1) {
-        const answer = await send(targets[name].url, traffic.stream(traffic.users[stream] ?? ''));
+        const answer = await send(target.url, traffic.stream(traffic.users[stream] ?? ''));
         const { closed_ms } = await upstream.log();
         const candidates = eventsOf(answer).filter(({ event }) => event === 'candidate');
         if (candidates.length !== CARDS || closed_ms.length !== CARDS) throw new Error(`${name} streams ${candidates.length} of ${closed_ms.length} cards`);

@@ -1,11 +1,11 @@
 /** Measures a cold start until the first response, above that of an empty worker; then the first generation. */
 import { randomUUID } from 'node:crypto';
 import { type Prepared, prepare } from '../bare_workerd.ts';
-import { type Bench, CONTENDERS, inTurn, type Measure } from '../bench.ts';
+import { type Bench, inTurn, type Measure } from '../bench.ts';
 import { monotonicMs, send } from '../client.ts';
 import type { Goal } from '../figures.ts';
 import { cpuMs } from '../processes.ts';
-import type { TargetName } from '../targets.ts';
+import { emptyWorker } from '../targets.ts';
 
 /** Starts in a round: a start takes a tenth of a second, and varies by as much. */
 const STARTS = 3;
@@ -13,13 +13,14 @@ const STARTS = 3;
 type Start = { wall_ms: number; cpu_ms: number; post_ms: number; postCpu_ms: number };
 
 export const coldStart: Measure = {
+  name: 'cold-start',
   title: 'cold start',
   when: 'each round',
   async run(bench, round) {
     await bench.upstream.set();
     const prepared: Prepared[] = [];
     try {
-      for (const name of ['empty', ...CONTENDERS] as const) prepared.push(await prepare(name, bench.upstream.url));
+      for (const definition of [emptyWorker, ...bench.contenders]) prepared.push(await prepare(definition, bench.upstream.url));
       for (let time = 0; time < STARTS; time += 1) await startEach(bench, prepared, round * STARTS + time);
     } finally {
       for (const { remove } of prepared) await remove();
@@ -28,11 +29,11 @@ export const coldStart: Measure = {
 };
 
 async function startEach(bench: Bench, prepared: Prepared[], time: number): Promise<void> {
-  const starts = new Map<TargetName | 'empty', Start>();
+  const starts = new Map<string, Start>();
   for (const target of inTurn(prepared, time)) starts.set(target.name, await start(bench, target));
   const empty = starts.get('empty');
   const goal = (at: number): { goal: Goal } => ({ goal: { over: 'peer', at, is: 'at most' } });
-  for (const name of CONTENDERS) {
+  for (const { name } of bench.contenders) {
     const started = starts.get(name);
     if (started === undefined || empty === undefined) continue;
     const [cold, first] = ['cold start, over an empty worker', 'first generation after a cold start'];

@@ -17,6 +17,8 @@ const MANY_AT_ONCE = 16;
 const ISOLATE_CPU_MS = 2000;
 
 type Kind = {
+  /** The measure's word for `--only`. */
+  word: string;
   name: string;
   settings: Partial<Settings>;
   request: (bench: Bench, user: string) => HttpRequest;
@@ -26,6 +28,7 @@ type Kind = {
 };
 
 const plain: Kind = {
+  word: 'edge-plain',
   name: 'plain generation, 8 cards, model without delay',
   settings: {},
   request: ({ traffic }, user) => traffic.plain(user),
@@ -34,6 +37,7 @@ const plain: Kind = {
 };
 
 const streamed: Kind = {
+  word: 'edge-stream',
   name: 'streamed answer, 8 cards, model without delay',
   settings: {},
   request: ({ traffic }, user) => traffic.stream(user),
@@ -42,12 +46,13 @@ const streamed: Kind = {
 };
 
 /** With a pause between the chunks, each candidate is stored and sent alone, as with a real model. */
-const streamedSlowly: Kind = { ...streamed, name: 'streamed answer, 8 cards, model 2 ms a chunk', settings: { chunk_delay_ms: 2 }, counts: { one: 10, many: 64 } };
+const streamedSlowly: Kind = { ...streamed, word: 'edge-stream-paced', name: 'streamed answer, 8 cards, model 2 ms a chunk', settings: { chunk_delay_ms: 2 }, counts: { one: 10, many: 64 } };
 
 const kinds = [plain, streamed, streamedSlowly];
 
 const requests = kinds.map(
   (kind): Measure => ({
+    name: kind.word,
     title: `${HOST}: ${kind.name}`,
     when: 'each round',
     async run(bench, round) {
@@ -77,6 +82,7 @@ async function runKind(bench: Bench, name: FunctionName, { name: kind, request, 
 const STARTS = 3;
 
 const coldStart: Measure = {
+  name: 'edge-cold-start',
   title: `${HOST}: cold start`,
   when: 'each round',
   async run(bench, round) {
@@ -127,6 +133,7 @@ const BATCH = 4;
 
 /** Counts the generations of new isolates, whose first ones cost more than those of a warm isolate. */
 const isolateLife: Measure = {
+  name: 'edge-life',
   title: `${HOST}: the life of an isolate`,
   when: 'once',
   async run(bench) {
@@ -167,6 +174,7 @@ async function runLife(bench: Bench, name: FunctionName, { name: kind, request, 
 const AFTERWARDS_MS = 200;
 
 const trips: Measure = {
+  name: 'edge-calls',
   title: `${HOST}: requests of a generation`,
   when: 'once',
   async run(bench) {
@@ -200,6 +208,7 @@ async function countRequests(bench: Bench, name: FunctionName, title: string, ur
 }
 
 const size: Measure = {
+  name: 'edge-script',
   title: `${HOST}: script size`,
   when: 'once',
   async run({ figures }) {

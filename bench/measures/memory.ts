@@ -1,19 +1,21 @@
 /** Measures the resident memory of a worker after its start, and its growth under load. */
 import { inTurns } from '../traffic.ts';
-import { CONTENDERS, type Measure } from '../bench.ts';
+import type { Measure } from '../bench.ts';
 import { send } from '../client.ts';
 import { load } from '../load.ts';
 import { residentMb } from '../processes.ts';
 import { startTarget } from '../targets.ts';
 
 export const memory: Measure = {
+  name: 'memory',
   title: 'memory',
   when: 'once',
-  async run({ upstream, traffic, figures, quick }) {
+  async run({ upstream, traffic, figures, contenders, quick }) {
     const thousands = quick ? 1 : 5;
     await upstream.set();
-    for (const name of CONTENDERS) {
-      const target = await startTarget(name, upstream.url);
+    for (const contender of contenders) {
+      const { name } = contender;
+      const target = await startTarget(contender, upstream.url);
       try {
         await send(target.url, traffic.health());
         const atStart_mb = await residentMb(target.pid);

@@ -1,18 +1,20 @@
 /** Measures the CPU, time and throughput of requests, for each kind of response. */
 import { randomUUID } from 'node:crypto';
 import { inTurns } from '../traffic.ts';
-import { type Bench, CONTENDERS, type Contender, inTurn, type Measure } from '../bench.ts';
+import { type Bench, inTurn, type Measure } from '../bench.ts';
 import type { Answer, HttpRequest } from '../client.ts';
 import { type Goal, quantile, type RowHead } from '../figures.ts';
 import { load } from '../load.ts';
-import { type TargetName, TARGETS } from '../targets.ts';
 import type { Settings } from '../upstream.ts';
 
 const MANY_AT_ONCE = 16;
 type Case = {
+  /** The measure's word for `--only`. */
+  name: string;
   work: string;
   settings: Partial<Settings>;
-  targets: readonly TargetName[];
+  /** Whether the peer would take hours. */
+  withoutPeer?: true;
   /** On the targets whose users are at their limit. */
   limited?: true;
   request: (bench: Bench, user: string) => HttpRequest;
@@ -28,9 +30,9 @@ const isCreated = hasStatus(201);
 const isWholeStream = ({ status, body }: Answer) => status === 200 && body.includes('event: done');
 
 const refusal = (status: number, request: Case['request'], counts = { one: 400, many: 1200 }): Case => ({
+  name: `${status}`,
   work: `${status}`,
   settings: {},
-  targets: CONTENDERS,
   request,
   isGood: hasStatus(status),
   counts,
@@ -38,9 +40,9 @@ const refusal = (status: number, request: Case['request'], counts = { one: 400, 
 });
 
 const streamed = (candidates: number, counts: Case['counts']): Case => ({
+  name: `stream-${candidates}`,
   work: `streamed answer, ${candidates} cards`,
   settings: { cards: candidates },
-  targets: CONTENDERS,
   request: ({ traffic }, user) => traffic.stream(user),
   isGood: isWholeStream,
   counts,
@@ -49,27 +51,27 @@ const streamed = (candidates: number, counts: Case['counts']): Case => ({
 
 const cases: Case[] = [
   {
+    name: 'plain-fast',
     work: 'plain generation, 8 cards, model without delay',
     settings: {},
-    targets: TARGETS,
     request: ({ traffic }, user) => traffic.plain(user),
     isGood: isCreated,
     counts: { one: 150, many: 480 },
     goals: { cpu: atMost(0.75), perSecond: { over: 'peer', at: 1.5, is: 'at least' } },
   },
   {
+    name: 'plain-paced',
     work: 'plain generation, 8 cards, model 1 ms a chunk',
     settings: { chunk_delay_ms: 1 },
-    targets: TARGETS,
     request: ({ traffic }, user) => traffic.plain(user),
     isGood: isCreated,
     counts: { one: 15, many: 240 },
     goals: { cpu: atMost(0.75) },
   },
   {
+    name: 'new-user',
     work: 'plain generation, 8 cards, a user for the first time',
     settings: {},
-    targets: CONTENDERS,
     request: ({ traffic }) => traffic.plain(randomUUID()),
     isGood: isCreated,
     counts: { one: 60, many: 0 },
@@ -78,27 +80,29 @@ const cases: Case[] = [
   refusal(401, ({ traffic }, user) => traffic.forged(user)),
   refusal(400, ({ traffic }, user) => traffic.tooShort(user)),
   { ...refusal(429, ({ traffic }, user) => traffic.plain(user)), limited: true },
-  { ...refusal(200, ({ traffic }) => traffic.health(), { one: 600, many: 2400 }), work: 'GET /health', goals: {} },
+  { ...refusal(200, ({ traffic }) => traffic.health(), { one: 600, many: 2400 }), name: 'health', work: 'GET /health', goals: {} },
   streamed(8, { one: 40, many: 64 }),
   streamed(50, { one: 6, many: 16 }),
   // Many of these at once would take the peer minutes.
   streamed(200, { one: 2, many: 0 }),
-  // The peer parses its whole text again for each chunk: this many would take it hours.
-  { ...streamed(2000, { one: 1, many: 0 }), targets: ['ours', 'floor'], goals: {} },
+  // The peer parses its whole text again for each chunk.
+  { ...streamed(2000, { one: 1, many: 0 }), withoutPeer: true, goals: {} },
 ];
 
 const measureOf = (measured: Case): Measure => ({
+  name: measured.name,
   title: measured.work,
   when: 'each round',
   run: (bench, round) => runCase(bench, round, measured),
 });
 
-async function runCase(bench: Bench, round: number, { work, settings, targets, limited, request, isGood, counts, goals }: Case): Promise<void> {
+async function runCase(bench: Bench, round: number, { work, settings, withoutPeer, limited, request, isGood, counts, goals }: Case): Promise<void> {
   const { upstream, figures } = bench;
   const scale = bench.quick ? 0.4 : 1;
   await upstream.set(settings);
-  for (const name of inTurn(targets, round)) {
-    const target = limited ? bench.limited[name as Contender] : bench.targets[name];
+  for (const { name, ...contender } of inTurn(bench.contenders, round)) {
+    if (withoutPeer && name === 'peer') continue;
+    const target = limited ? contender.limited : contender.target;
     // After one admitted request a user is at the limit for a minute.
     const users = limited ? bench.traffic.newUsers() : bench.traffic.users;
     const requestsOf = (count: number) => inTurns(users, Math.ceil(count * scale), (user) => request(bench, user));
@@ -121,14 +125,15 @@ async function runCase(bench: Bench, round: number, { work, settings, targets, l
 
 /** Measures whether the cost of a streamed candidate grows with their number: 1 or less is linear. */
 const linear: Measure = {
+  name: 'stream-linear',
   title: 'streamed answers, a card of many over a card of 8',
   when: 'once',
-  async run({ figures }) {
+  async run({ figures, contenders }) {
     const samples = (candidates: number) => figures.rows.find(({ work, figure }) => work === streamed(candidates, { one: 0, many: 0 }).work && figure === 'CPU, one at a time')?.samples;
     const few = samples(8);
     for (const candidates of [200, 2000]) {
       const head: RowHead = { work: 'streamed answer', figure: `CPU a card, of ${candidates} over of 8`, unit: '×', goal: { over: 'nothing', at: 1, is: 'at most' } };
-      for (const name of CONTENDERS) {
+      for (const { name } of contenders) {
         for (const [round, cpu_ms] of (samples(candidates)?.[name] ?? []).entries()) {
           const fewCpu_ms = few?.[name]?.[round];
           if (fewCpu_ms !== undefined) figures.add(head, name, cpu_ms / candidates / (fewCpu_ms / 8));

@@ -1,14 +1,15 @@
 /** Measures the upload, which every cold start reads. */
-import { CONTENDERS, type Measure } from '../bench.ts';
+import type { Measure } from '../bench.ts';
 import { gzippedKb } from '../targets.ts';
 
 export const scriptSize: Measure = {
+  name: 'script',
   title: 'script size',
   when: 'once',
-  async run({ figures }) {
-    for (const name of CONTENDERS) {
+  async run({ figures, contenders }) {
+    for (const contender of contenders) {
       const goal = { over: 'peer', at: 0.7, is: 'at most' } as const;
-      figures.add({ work: 'script', figure: 'size, gzipped', unit: 'kB', goal }, name, await gzippedKb(name));
+      figures.add({ work: 'script', figure: 'size, gzipped', unit: 'kB', goal }, contender.name, await gzippedKb(contender));
     }
   },
 };
