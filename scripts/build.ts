@@ -156,8 +156,9 @@ async function wrapInTrapGuard(): Promise<void> {
 const unusedClasses = ['intounderlying', 'minifyconfig', 'r2range', 'containerstartupoptions'];
 
 /**
- * Removes the names of functions: 30 KB gzipped that only a stack trace would use. A second pass for size may assume that no
- * data is in the first kilobyte: the linker puts the stack there. Exception handling is not enabled: Deno 2.1 refuses it.
+ * Removes the names of functions: 30 KB gzipped that only a stack trace would use. Before that it sorts the functions by name:
+ * neighbours then resemble each other, which saves 3 KB gzipped. A second pass for size may assume that no data is in the first
+ * kilobyte: the linker puts the stack there. Exception handling is not enabled: Deno 2.1 refuses it.
  */
 async function stripNames(): Promise<void> {
   const module = join(buildFolder, 'index_bg.wasm');
@@ -169,6 +170,7 @@ async function stripNames(): Promise<void> {
     ...removals,
     '--low-memory-unused',
     '-Os',
+    '--reorder-functions-by-name',
     '--strip-debug',
     '--strip-producers',
     '-o',
