@@ -21,6 +21,7 @@ pub mod config;
 pub mod http;
 pub mod ids;
 pub mod json;
+pub mod json_string;
 pub mod keyed_hash;
 pub mod least_recently_used;
 pub mod ports;

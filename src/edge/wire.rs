@@ -19,6 +19,7 @@ use crate::generation::usage::Usage;
 use crate::http::problem::{Code, ProblemContext};
 use crate::http::response_mode::ResponseMode;
 use crate::http::sse::EventId;
+use crate::json_string::JsonString;
 use crate::quota::{ATTEMPTS, BURST, CONCURRENT, GENERATIONS, PolicyStatus, Refusal};
 use crate::user_object::command::{Command, Generate, Operation};
 use crate::user_object::reply::{Cause, Executed, Failure, LogFields, Reply, SessionDocument};
@@ -36,7 +37,7 @@ struct CommandMessage<'a> {
     request_id: Cow<'a, str>,
     id: Option<Uuid>,
     after: Option<EventId>,
-    input_text: Option<Rc<str>>,
+    input_text: Option<JsonString>,
     model: Option<Rc<str>>,
     referer: Option<Rc<str>>,
     no_cache: bool,
@@ -67,7 +68,7 @@ pub fn write_command(command: &Command, context: &ProblemContext) -> Vec<u8> {
         request_id: Cow::Borrowed(&context.request_id),
         id,
         after,
-        input_text: generate.map(|generate| Rc::clone(&generate.input_text)),
+        input_text: generate.map(|generate| generate.input_text.clone()),
         model: generate.map(|generate| Rc::clone(&generate.model)),
         referer: generate.map(|generate| Rc::clone(&generate.referer)),
         no_cache: generate.is_some_and(|generate| generate.no_cache),

@@ -11,6 +11,7 @@
 //!
 //! Not for: trusting the model, whose answer is only ever read as candidates.
 
+use crate::json_string::JsonString;
 use crate::keyed_hash::short_hash;
 
 /// Separates these hashes from the other kinds that [`crate::keyed_hash`] makes with the same key.
@@ -62,12 +63,13 @@ pub fn system_message(candidates_max: usize) -> String {
     [before, &candidates_max.to_string(), after].concat()
 }
 
-/// Returns the user message: the text between its two lines. `key` is the service's secret.
+/// Returns the user message, escaped as a part of a JSON string: the text between its two lines. `key` is the service's secret.
 #[must_use]
-pub fn user_message(key: &str, text: &str) -> String {
-    let hash = |count: u32| short_hash(key, &[MARK_LABEL, &count.to_be_bytes(), text.as_bytes()]);
-    let mark = first_outside(text, hash);
-    ["TEXT ", &mark, "\n", text, "\nTEXT ", &mark].concat()
+pub fn escaped_user_message(key: &str, text: &JsonString) -> String {
+    let decoded = text.decoded();
+    let hash = |count: u32| short_hash(key, &[MARK_LABEL, &count.to_be_bytes(), decoded.as_bytes()]);
+    let mark = first_outside(&decoded, hash);
+    ["TEXT ", &mark, r"\n", text.escaped(), r"\nTEXT ", &mark].concat()
 }
 
 /// Returns the first mark that the text does not contain. A text contains the first one with a probability of 2^-128.
@@ -90,6 +92,12 @@ mod tests {
     use crate::generation::candidate::{self, Found};
     use crate::generation::candidate_reader::CandidateReader;
     use crate::pseudonym::pseudonym;
+
+    /// The message as the model reads it.
+    fn user_message(key: &str, text: &str) -> String {
+        let escaped = escaped_user_message(key, &JsonString::new(text));
+        serde_json::from_str(&["\"", &escaped, "\""].concat()).expect("it is a JSON string")
+    }
 
     #[test]
     fn the_mark_depends_on_the_text_and_the_key_alone() {

@@ -13,8 +13,9 @@
 //! The request is always for a stream: only then does closing the connection end the billing.
 
 use crate::config::ModelApi;
-use crate::generation::prompt::{ANSWER_SCHEMA, system_message, user_message};
+use crate::generation::prompt::{ANSWER_SCHEMA, escaped_user_message, system_message};
 use crate::http::Request;
+use crate::json_string::JsonString;
 use crate::pseudonym::pseudonym;
 
 /// OpenRouter: "'models' array must have 3 items or fewer", with status 400.
@@ -41,7 +42,7 @@ pub struct ModelRequest<'a> {
     /// One of the allowed models.
     pub model: &'a str,
     /// Sanitized.
-    pub text: &'a str,
+    pub text: &'a JsonString,
     /// The caller does not allow a cached answer.
     pub no_cache: bool,
     /// W3C Trace Context, forwarded.
@@ -95,9 +96,9 @@ fn body(settings: &ModelApi, request: &ModelRequest<'_>) -> String {
         &model_or_models(settings, request.model),
         r#","messages":[{"role":"system","content":"#,
         &quoted(&system_message(settings.candidates_max)),
-        r#"},{"role":"user","content":"#,
-        &quoted(&user_message(request.secret, request.text)),
-        r#"}],"stream":true,"usage":{"include":true},"response_format":{"type":"json_schema","json_schema":"#,
+        r#"},{"role":"user","content":""#,
+        &escaped_user_message(request.secret, request.text),
+        r#""}],"stream":true,"usage":{"include":true},"response_format":{"type":"json_schema","json_schema":"#,
         r#"{"name":"flashcards","strict":true,"schema":"#,
         ANSWER_SCHEMA,
         // Without it a provider without schemas may serve the request and ignore the schema.
@@ -132,9 +133,11 @@ fn quoted(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::keyed_hash::short_hash;
 
     fn settings() -> ModelApi {
         ModelApi {
@@ -152,16 +155,30 @@ mod tests {
         }
     }
 
-    const REQUEST: ModelRequest<'_> = ModelRequest {
-        secret: "secret",
-        session_id: "018f3a3e-0000-7000-8000-00000000000a",
-        user_id: "018f3a3e-0000-7000-8000-000000000001",
-        model: "b/2",
-        text: "some text \"quoted\"\n\u{1f600}",
-        no_cache: false,
-        traceparent: None,
-        referer: "https://cards.example",
-    };
+    const TEXT: &str = "some text \"quoted\"\n\u{1f600}";
+
+    fn request_of(text: &str) -> ModelRequest<'static> {
+        ModelRequest {
+            secret: "secret",
+            session_id: "018f3a3e-0000-7000-8000-00000000000a",
+            user_id: "018f3a3e-0000-7000-8000-000000000001",
+            model: "b/2",
+            text: Box::leak(Box::new(JsonString::new(text))),
+            no_cache: false,
+            traceparent: None,
+            referer: "https://cards.example",
+        }
+    }
+
+    fn request() -> ModelRequest<'static> {
+        request_of(TEXT)
+    }
+
+    /// The message before it is escaped.
+    fn user_message(secret: &str, text: &str) -> String {
+        let mark = short_hash(secret, &[b"ai-sessions/text-mark\0", &[0; 4], text.as_bytes()]);
+        format!("TEXT {mark}\n{text}\nTEXT {mark}")
+    }
 
     fn body_of(settings: &ModelApi, request: &ModelRequest<'_>) -> Value {
         serde_json::from_slice(&build(settings, request, true).body).expect("it is JSON")
@@ -170,12 +187,12 @@ mod tests {
     #[test]
     fn the_body_has_the_members_of_the_contract_and_no_others() {
         assert_eq!(
-            body_of(&settings(), &REQUEST),
+            body_of(&settings(), &request()),
             json!({
                 "model": "b/2",
                 "messages": [
                     { "role": "system", "content": system_message(20) },
-                    { "role": "user", "content": user_message("secret", REQUEST.text) },
+                    { "role": "user", "content": user_message("secret", TEXT) },
                 ],
                 "stream": true,
                 "usage": { "include": true },
@@ -188,7 +205,7 @@ mod tests {
                     },
                 },
                 "provider": { "require_parameters": true, "data_collection": "deny" },
-                "user": pseudonym("secret", REQUEST.user_id),
+                "user": pseudonym("secret", request().user_id),
                 "max_tokens": 9_000,
             })
         );
@@ -196,19 +213,19 @@ mod tests {
 
     #[test]
     fn the_body_depends_on_user_model_and_text_alone() {
-        let first = build(&settings(), &REQUEST, true);
+        let first = build(&settings(), &request(), true);
         let other = ModelRequest {
             session_id: "another",
             no_cache: true,
             traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
             referer: "",
-            ..REQUEST
+            ..request()
         };
         assert_eq!(build(&settings(), &other, false).body, first.body);
         for other in [
-            ModelRequest { user_id: "u", ..REQUEST },
-            ModelRequest { model: "a/1", ..REQUEST },
-            ModelRequest { text: "t", ..REQUEST },
+            ModelRequest { user_id: "u", ..request() },
+            ModelRequest { model: "a/1", ..request() },
+            request_of("t"),
         ] {
             assert_ne!(build(&settings(), &other, true).body, first.body);
         }
@@ -216,16 +233,17 @@ mod tests {
 
     #[test]
     fn the_user_id_is_never_sent() {
-        let request = build(&settings(), &REQUEST, true);
-        assert!(!String::from_utf8_lossy(&request.body).contains(REQUEST.user_id));
-        assert!(request.headers.iter().all(|(_, value)| !value.contains(REQUEST.user_id)));
+        let sent = build(&settings(), &request(), true);
+        let user_id = request().user_id;
+        assert!(!String::from_utf8_lossy(&sent.body).contains(user_id));
+        assert!(sent.headers.iter().all(|(_, value)| !value.contains(user_id)));
     }
 
     #[test]
     fn fallback_models_follow_the_requested_one_up_to_three() {
         let mut settings = settings();
         settings.fallback = true;
-        let body = body_of(&settings, &REQUEST);
+        let body = body_of(&settings, &request());
         assert_eq!(body["models"], json!(["b/2", "a/1", "c/3"]));
         assert_eq!(body.get("model"), None);
     }
@@ -239,13 +257,13 @@ mod tests {
             (true, true, json!({ "require_parameters": true, "data_collection": "allow", "zdr": true })),
         ] {
             let settings = ModelApi { may_collect_data, zero_data_retention, ..settings() };
-            assert_eq!(body_of(&settings, &REQUEST)["provider"], provider);
+            assert_eq!(body_of(&settings, &request())["provider"], provider);
         }
     }
 
     #[test]
     fn the_schema_has_no_keyword_that_providers_reject() {
-        let schema = body_of(&settings(), &REQUEST)["response_format"].to_string();
+        let schema = body_of(&settings(), &request())["response_format"].to_string();
         for keyword in ["minLength", "maxLength", "minItems", "maxItems", "minimum", "maximum", "pattern"] {
             assert!(!schema.contains(&[r#"""#, keyword, r#"""#].concat()), "{keyword}");
         }
@@ -254,32 +272,32 @@ mod tests {
     #[test]
     fn max_tokens_grows_with_the_number_of_candidates() {
         for (candidates_max, tokens_max) in [(1, 1_400), (20, 9_000), (100, 16_000), (usize::MAX, 16_000)] {
-            let body = body_of(&ModelApi { candidates_max, ..settings() }, &REQUEST);
+            let body = body_of(&ModelApi { candidates_max, ..settings() }, &request());
             assert_eq!(body["max_tokens"], tokens_max);
         }
     }
 
     #[test]
     fn per_request_values_are_sent_as_headers() {
-        let request = build(&settings(), &REQUEST, true);
+        let sent = build(&settings(), &request(), true);
         assert_eq!(
-            (request.method, request.url.as_str()),
+            (sent.method, sent.url.as_str()),
             ("POST", "https://model.example/api/v1/chat/completions")
         );
         let expected = [
             ("authorization", "Bearer key"),
             ("content-type", "application/json"),
             ("accept", "text/event-stream"),
-            ("x-session-id", REQUEST.session_id),
+            ("x-session-id", request().session_id),
             ("x-openrouter-title", "ai-sessions"),
             ("x-title", "ai-sessions"),
             ("http-referer", "https://cards.example"),
         ];
-        assert_eq!(request.headers, expected.map(|(name, value)| (name, value.to_owned())));
+        assert_eq!(sent.headers, expected.map(|(name, value)| (name, value.to_owned())));
 
         let traced = build(
             &settings(),
-            &ModelRequest { traceparent: Some("00-1-2-01"), referer: "", ..REQUEST },
+            &ModelRequest { traceparent: Some("00-1-2-01"), referer: "", ..request() },
             true,
         );
         assert!(traced.headers.contains(&("traceparent", "00-1-2-01".to_owned())));
@@ -295,9 +313,21 @@ mod tests {
         };
         let expected =
             [("x-openrouter-cache", "true".to_owned()), ("x-openrouter-cache-ttl", "300".to_owned())];
-        assert_eq!(cache_headers(&on, &REQUEST, true), expected);
-        assert_eq!(cache_headers(&on, &REQUEST, false), []);
-        assert_eq!(cache_headers(&on, &ModelRequest { no_cache: true, ..REQUEST }, true), []);
-        assert_eq!(cache_headers(&settings(), &REQUEST, true), []);
+        assert_eq!(cache_headers(&on, &request(), true), expected);
+        assert_eq!(cache_headers(&on, &request(), false), []);
+        assert_eq!(cache_headers(&on, &ModelRequest { no_cache: true, ..request() }, true), []);
+        assert_eq!(cache_headers(&settings(), &request(), true), []);
+    }
+
+    proptest! {
+        /// A cached answer of the model API depends on the bytes.
+        #[test]
+        fn the_user_message_is_escaped_as_serde_json_escapes_it(text in any::<String>(), special in "[\"\\\\/\u{8}\u{c}\n\r\t\0\u{1f}\u{7f}\u{2028}\u{1f600}]{0,9}") {
+            let text = [text, special].concat();
+            let message = quoted(&user_message("secret", &text));
+            let body = build(&settings(), &request_of(&text), true).body;
+            let expected = [r#"{"role":"user","content":"#, &message, r#"}],"stream":true"#].concat();
+            prop_assert!(String::from_utf8(body)?.contains(&expected));
+        }
     }
 }

@@ -12,6 +12,7 @@ use crate::config::Supabase;
 use crate::generation::candidate::CHARS_MAX;
 use crate::generation::usage::Usage;
 use crate::http::problem::Code;
+use crate::json_string::JsonString;
 use crate::ports::{Fetch, Timer};
 use crate::user_state::generation::SessionCandidate;
 
@@ -25,7 +26,7 @@ pub struct NewRow<'a> {
     /// The requested model.
     pub model: &'a str,
     /// Sanitized.
-    pub input_text: &'a str,
+    pub input_text: &'a JsonString,
     /// RFC 3339.
     pub created_at: &'a str,
 }
@@ -76,7 +77,7 @@ pub struct FinishedRow<'a> {
     /// The requested model.
     pub model: &'a str,
     /// Only if the row was not confirmed: the function then creates it.
-    pub input_text: Option<&'a str>,
+    pub input_text: Option<&'a JsonString>,
     /// RFC 3339.
     pub created_at: Option<&'a str>,
     /// `completed` or `failed`.

@@ -150,7 +150,7 @@ fn admit<H: UserObjectHost>(
         id,
         run,
         user_id: command.user_id,
-        input_text: Rc::clone(&generate.input_text),
+        input_text: generate.input_text.clone(),
         model: Rc::clone(&generate.model),
         credentials: command.credentials.clone(),
         referer: Rc::clone(&generate.referer),

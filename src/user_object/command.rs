@@ -7,6 +7,7 @@ use uuid::Uuid;
 use crate::auth::credentials::Credentials;
 use crate::http::response_mode::ResponseMode;
 use crate::http::sse::EventId;
+use crate::json_string::JsonString;
 
 /// One operation on behalf of one user.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,7 +56,7 @@ pub struct Generate {
     /// The session's id, where there is no idempotency key. Made at the edge, so that the command can be repeated.
     pub id: Uuid,
     /// Sanitized.
-    pub input_text: Rc<str>,
+    pub input_text: JsonString,
     /// One of the allowed models.
     pub model: Rc<str>,
     /// Whether `Cache-Control: no-cache` was sent.

@@ -10,6 +10,7 @@ use crate::auth::credentials::Credentials;
 use crate::generation::candidate::Candidate;
 use crate::generation::usage::Usage;
 use crate::http::problem::Code;
+use crate::json_string::JsonString;
 use crate::quota::Reservation;
 
 /// A candidate with its id, as it is stored and sent. The service makes the id, so that a response needs nothing from the
@@ -45,7 +46,7 @@ pub struct Accepted {
     /// The owner.
     pub user_id: Uuid,
     /// Sanitized; empty once it is no longer needed.
-    pub input_text: Rc<str>,
+    pub input_text: JsonString,
     /// One of the allowed models.
     pub model: Rc<str>,
     /// The owner's; kept only until the ending is persisted.
@@ -62,7 +63,7 @@ struct StoredAccepted {
     id: Uuid,
     run: u32,
     user_id: Uuid,
-    input_text: Rc<str>,
+    input_text: JsonString,
     model: Rc<str>,
     token: Rc<str>,
     token_expires_ms: u64,
@@ -277,7 +278,7 @@ impl Generation {
         self.writes = self.writes.saturating_add(1);
         self.write_at_ms = now_ms.saturating_add(doubled.min(*REWRITE_MS.end()));
         if self.row == RowState::Opened {
-            self.accepted.input_text = Rc::from("");
+            self.accepted.input_text = JsonString::new("");
         }
     }
 

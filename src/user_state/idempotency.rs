@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::UserState;
 use super::generation::{Ending, Generation};
 use crate::http::problem::Code;
+use crate::json_string::JsonString;
 use crate::keyed_hash::keyed_hash;
 
 /// For how long a record is valid, from its creation: the contract's 24 h.
@@ -36,9 +37,9 @@ pub struct Key {
 impl Key {
     /// The key of a request with that body.
     #[must_use]
-    pub fn new(key: String, model: &str, input_text: &str, request: Uuid) -> Self {
+    pub fn new(key: String, model: &str, input_text: &JsonString, request: Uuid) -> Self {
         // No model's name has a NUL in it, and no sanitized text has one.
-        let body = [model, "\0", input_text].concat();
+        let body = [model, "\0", &input_text.decoded()].concat();
         let fingerprint = Uuid::new_v5(&Uuid::NAMESPACE_OID, body.as_bytes());
         Self { key, fingerprint, request }
     }
@@ -234,7 +235,7 @@ mod tests {
     }
 
     fn key(text: &str, request: u128) -> Key {
-        Key::new("k".to_owned(), "a/one", text, Uuid::from_u128(request))
+        Key::new("k".to_owned(), "a/one", &JsonString::new(text), Uuid::from_u128(request))
     }
 
     /// A generation of that session, in progress or ended.
@@ -243,7 +244,7 @@ mod tests {
             id,
             run: 3,
             user_id: Uuid::from_u128(7),
-            input_text: Rc::from("text"),
+            input_text: JsonString::new("text"),
             model: Rc::from("a/one"),
             credentials: Credentials { token: Rc::from("token"), expires_ms: T, traceparent: None },
             referer: Rc::from(""),
@@ -416,8 +417,16 @@ mod tests {
     }
 
     #[test]
+    fn a_fingerprint_is_that_of_the_text_without_escapes() {
+        let text = "A \"text\",\n\\ \u{e9}\u{2028}\u{1f600}";
+        let expected = Uuid::new_v5(&Uuid::NAMESPACE_OID, ["a/one\0", text].concat().as_bytes());
+        assert_eq!(key(text, 77).fingerprint, expected);
+    }
+
+    #[test]
     fn a_fingerprint_depends_on_model_and_text() {
-        let of = |model, text| Key::new("k".to_owned(), model, text, Uuid::nil()).fingerprint;
+        let of =
+            |model, text| Key::new("k".to_owned(), model, &JsonString::new(text), Uuid::nil()).fingerprint;
         assert_eq!(of("a/one", "text"), of("a/one", "text"));
         for other in [of("a/one", "texts"), of("a/onet", "ext"), of("a/two", "text")] {
             assert_ne!(of("a/one", "text"), other);

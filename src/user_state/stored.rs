@@ -188,6 +188,7 @@ mod tests {
     use crate::auth::credentials::Credentials;
     use crate::generation::usage::Usage;
     use crate::http::problem::Code;
+    use crate::json_string::JsonString;
     use crate::quota::{Policies, Quota, Reservation};
     use crate::user_state::generation::{Accepted, Ending, RowState};
     use crate::user_state::idempotency::{Key, Outcome, Plan, classify};
@@ -238,7 +239,7 @@ mod tests {
             id: TWO,
             run: 2,
             user_id: Uuid::from_u128(7),
-            input_text: Rc::from("A text with \"quotes\",\n\u{e9} and \u{1f600}."),
+            input_text: JsonString::new("A text with \"quotes\",\n\u{e9} and \u{1f600}."),
             model: Rc::from("a/one"),
             credentials: Credentials {
                 token: Rc::from("header.claims.signature"),
@@ -275,7 +276,7 @@ mod tests {
     }
 
     fn key() -> Key {
-        Key::new("key-1".to_owned(), "a/one", "text", Uuid::from_u128(77))
+        Key::new("key-1".to_owned(), "a/one", &JsonString::new("text"), Uuid::from_u128(77))
     }
 
     fn idempotency_record() -> IdempotencyRecord {

@@ -8,8 +8,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Values of every layer.
-const SHARED: &[&str] =
-    &["config", "http", "ids", "json", "keyed_hash", "least_recently_used", "pseudonym", "readiness"];
+const SHARED: &[&str] = &[
+    "config",
+    "http",
+    "ids",
+    "json",
+    "json_string",
+    "keyed_hash",
+    "least_recently_used",
+    "pseudonym",
+    "readiness",
+];
 const PURE: &[&str] = &["auth", "generation", "input", "quota", "user_state"];
 const VENDORS: &[&str] = &["openrouter", "supabase"];
 const HOSTS: &[&str] = &["web", "cloudflare", "supabase_edge"];
@@ -38,7 +47,7 @@ fn allowed(module: &str) -> Option<Vec<&'static str>> {
         // The settings are of the stages' own types.
         "config" => &[&["json", "keyed_hash", "quota"]],
         "http" => &[&["config", "json", "quota"]],
-        "ids" | "json" | "keyed_hash" | "least_recently_used" => &[],
+        "ids" | "json" | "json_string" | "keyed_hash" | "least_recently_used" => &[],
         "readiness" => &[&["http"]],
         "pseudonym" => &[&["keyed_hash"]],
         pure if PURE.contains(&pure) => &[SHARED, PURE],

@@ -4,6 +4,7 @@
 
 use ai_sessions::auth::credentials::Credentials;
 use ai_sessions::config::Supabase;
+use ai_sessions::json_string::JsonString;
 use ai_sessions::supabase::rest::RestError;
 use ai_sessions::supabase::sessions::{self, NewRow};
 use uuid::Uuid;
@@ -38,7 +39,7 @@ fn open(host: &ScriptedHost, model_ends_ms: u64) -> Result<bool, RestError> {
         id: Uuid::nil(),
         run: 1,
         model: "a/1",
-        input_text: "text",
+        input_text: &JsonString::new("text"),
         created_at: "2026-11-27T00:00:00Z",
     };
     let is_busy = || host.now_ms() < model_ends_ms;

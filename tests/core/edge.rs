@@ -9,6 +9,7 @@ use ai_sessions::generation::usage::Usage;
 use ai_sessions::http::problem::{Code, ProblemContext};
 use ai_sessions::http::response_mode::ResponseMode;
 use ai_sessions::http::sse::EventId;
+use ai_sessions::json_string::JsonString;
 use ai_sessions::quota::{ATTEMPTS, BURST, CONCURRENT, GENERATIONS, PolicyStatus, Refusal};
 use ai_sessions::user_object::command::{Command, Generate, Operation};
 use ai_sessions::user_object::reply::{Cause, Executed, Failure, LogFields, Reply, SessionDocument};
@@ -756,7 +757,7 @@ fn operations() -> impl Strategy<Value = Operation> {
         generate.prop_map(|(id, (input_text, model, referer), no_cache, key, mode, after)| {
             Operation::Generate(Box::new(Generate {
                 id,
-                input_text: Rc::from(input_text),
+                input_text: JsonString::new(&input_text),
                 model: Rc::from(model),
                 no_cache,
                 referer: Rc::from(referer),

@@ -11,6 +11,7 @@ use ai_sessions::config::ModelApi;
 use ai_sessions::generation::candidate::Candidate;
 use ai_sessions::generation::usage::Usage;
 use ai_sessions::http::problem::Code;
+use ai_sessions::json_string::JsonString;
 use ai_sessions::openrouter::call::{Answer, Extent};
 use ai_sessions::openrouter::request::{ModelRequest, allows_reuse, build};
 use ai_sessions::ports::reusable_timer::ReusableTimer;
@@ -48,16 +49,20 @@ fn settings() -> ModelApi {
     }
 }
 
-const REQUEST: ModelRequest<'_> = ModelRequest {
-    secret: "secret",
-    session_id: "018f3a3e-0000-7000-8000-00000000000a",
-    user_id: "018f3a3e-0000-7000-8000-000000000001",
-    model: "a/1",
-    text: "some text",
-    no_cache: false,
-    traceparent: None,
-    referer: "https://cards.example",
-};
+const SESSION_ID: &str = "018f3a3e-0000-7000-8000-00000000000a";
+
+fn request(text: &JsonString, no_cache: bool) -> ModelRequest<'_> {
+    ModelRequest {
+        secret: "secret",
+        session_id: SESSION_ID,
+        user_id: "018f3a3e-0000-7000-8000-000000000001",
+        model: "a/1",
+        text,
+        no_cache,
+        traceparent: None,
+        referer: "https://cards.example",
+    }
+}
 
 /// A model call, with the state of its user object.
 #[derive(Clone, Copy)]
@@ -127,7 +132,8 @@ async fn drive(
     mut store: impl FnMut(Vec<Candidate>),
     attempts_counted: &mut Vec<u32>,
 ) -> Answer {
-    let request = ModelRequest { no_cache: call.no_cache, ..REQUEST };
+    let text = JsonString::new("some text");
+    let request = request(&text, call.no_cache);
     let &ModelApi { attempts_max, candidates_max, idle_timeout_ms, .. } = settings;
     let (deadline_ms, allows_reuse) = (call.deadline_ms, allows_reuse(settings, &request));
     let step_settings =
@@ -961,7 +967,7 @@ fn every_attempt_sends_the_same_bytes() {
     assert!(sent.iter().all(|attempt| attempt.request == sent[0].request));
     let body: Value = serde_json::from_slice(&sent[0].request.body).expect("it is JSON");
     assert_eq!(body["model"], "a/1");
-    assert_eq!(sent[0].header("x-session-id"), Some(REQUEST.session_id));
+    assert_eq!(sent[0].header("x-session-id"), Some(SESSION_ID));
 }
 
 #[test]

@@ -13,6 +13,7 @@ use std::rc::Rc;
 use ai_sessions::auth::credentials::Credentials;
 use ai_sessions::config::Supabase;
 use ai_sessions::http::problem::Code;
+use ai_sessions::json_string::JsonString;
 use ai_sessions::ports::{Lease, Polled};
 use ai_sessions::supabase::user_state::{
     Commit, Reply, StoreResult, check, clock_of_refusal, poll, read, renew, signed, stop, store,
@@ -43,7 +44,7 @@ fn generation(id: Uuid, started_ms: u64) -> Generation {
         id,
         run: 1,
         user_id: USER,
-        input_text: Rc::from("A text with \"quotes\",\n\u{e9} and \u{1f600}."),
+        input_text: JsonString::new("A text with \"quotes\",\n\u{e9} and \u{1f600}."),
         model: Rc::from("a/one"),
         credentials: Credentials { token: Rc::from("secret.token"), expires_ms: T + 1, traceparent: None },
         referer: Rc::from("https://cards.example"),

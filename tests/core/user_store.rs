@@ -16,6 +16,7 @@ use ai_sessions::auth::credentials::Credentials;
 use ai_sessions::config::{Config, Platform};
 use ai_sessions::edge::endpoints::ready::ready;
 use ai_sessions::http::Request;
+use ai_sessions::json_string::JsonString;
 use ai_sessions::keyed_hash::{hex, keyed_hash};
 use ai_sessions::ports::{Cipher, Clock, Fetch, Lease, Random, StoreError, Timer, Unreachable};
 use ai_sessions::supabase::user_store::{Isolate, UserStateStore, check};
@@ -450,7 +451,7 @@ fn generation() -> Generation {
         id: ONE,
         run: 1,
         user_id: USER,
-        input_text: Rc::from("A text with \"quotes\", \u{e9} and \u{1f600}."),
+        input_text: JsonString::new("A text with \"quotes\", \u{e9} and \u{1f600}."),
         model: Rc::from("a/one"),
         credentials: Credentials { token: Rc::from("token"), expires_ms: T + 3_600_000, traceparent: None },
         referer: Rc::from(""),

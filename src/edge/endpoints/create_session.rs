@@ -18,6 +18,7 @@ use crate::http::response_mode::ResponseMode;
 use crate::http::{JSON, idempotency_key, rate_limit};
 use crate::ids::new_id;
 use crate::input::new_session::{BODY_BYTES_MAX, NewSession};
+use crate::json_string::JsonString;
 use crate::ports::{BodyError, Inbound, Random, read_whole};
 use crate::user_object::command::{Generate, Operation};
 use crate::user_object::reply::{LogFields, Reply};
@@ -70,7 +71,7 @@ fn generate(
     let after = last_event_id(head)?.filter(|_| mode == ResponseMode::Stream);
     Ok(Generate {
         id: new_id(now_ms, random.random_bits()),
-        input_text: Rc::from(new.input_text),
+        input_text: JsonString::new(&new.input_text),
         model: Rc::from(new.model),
         no_cache: head.header("cache-control").is_some_and(|field| has_no_cache(&field)),
         referer: Rc::from(request.context.origin.as_str()),

@@ -93,7 +93,7 @@ async fn finish<H: UserObjectHost>(
         id: accepted.id,
         run: accepted.run,
         model: &accepted.model,
-        input_text: is_unconfirmed.then_some(&*accepted.input_text),
+        input_text: is_unconfirmed.then_some(&accepted.input_text),
         created_at: is_unconfirmed.then_some(created_at.as_str()),
         status: if completed { COMPLETED } else { FAILED },
         partial: ending.partial,

@@ -7,7 +7,7 @@ use super::*;
 const REQUEST: Uuid = Uuid::from_u128(77);
 
 fn key() -> Key {
-    Key::new("k".to_owned(), "a/one", "text", REQUEST)
+    Key::new("k".to_owned(), "a/one", &JsonString::new("text"), REQUEST)
 }
 
 /// A state with one generation in progress, of id 1, which has a key.
@@ -104,7 +104,7 @@ fn a_repeated_delivery_gets_its_failure_and_the_next_request_retries() {
 
 #[test]
 fn a_key_with_another_body_is_rejected_at_every_stage() {
-    let other = Key::new("k".to_owned(), "a/one", "another text", REQUEST);
+    let other = Key::new("k".to_owned(), "a/one", &JsonString::new("another text"), REQUEST);
     let reused =
         |state: &UserState, now_ms| classify(state, Some(&other), Uuid::nil(), false, |_| false, now_ms);
     let mut state = keyed();
@@ -125,7 +125,8 @@ fn a_record_is_valid_for_a_day_and_removed_with_the_next_one() {
     assert_eq!(plan(&state, expires_ms - 1), Plan::ReadStored(ONE, false));
     assert_eq!(plan(&state, expires_ms), Plan::Start);
 
-    let (other, two) = (Key::new("other".to_owned(), "a/one", "text", REQUEST), Uuid::from_u128(2));
+    let (other, two) =
+        (Key::new("other".to_owned(), "a/one", &JsonString::new("text"), REQUEST), Uuid::from_u128(2));
     let mut sooner = keyed();
     let writes = sooner.admit(&policies(), accepted(2), Some(&other), TIMEOUT_MS, expires_ms - 1);
     let expected = [Write::Ledger, Write::Generation(two), Write::IdempotencyRecord(two)];

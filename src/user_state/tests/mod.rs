@@ -5,6 +5,7 @@ use std::rc::Rc;
 use super::generation::{Accepted, Ending, RowState, SessionCandidate};
 use super::idempotency::{KEEP_RECORD_MS, Plan, classify, session_id};
 use super::*;
+use crate::json_string::JsonString;
 use crate::quota::Quota;
 use crate::quota::counts::{in_use, reserved};
 
@@ -37,7 +38,7 @@ fn accepted(id: u128) -> Accepted {
         id: Uuid::from_u128(id),
         run: 1,
         user_id: Uuid::from_u128(7),
-        input_text: Rc::from("text"),
+        input_text: JsonString::new("text"),
         model: Rc::from("a/one"),
         credentials: credentials("old", TOKEN_EXPIRES_MS),
         referer: Rc::from("https://cards.example"),

@@ -364,7 +364,7 @@ proptest! {
                     let is_running = |id| running.contains(&id);
                     let (_, mut writes) = state.abandon_expired(is_running, now_ms);
                     let text = if body { "text" } else { "another" };
-                    let key = Key::new(name.to_string(), "a/one", text, Uuid::from_u128(77));
+                    let key = Key::new(name.to_string(), "a/one", &JsonString::new(text), Uuid::from_u128(77));
                     let fingerprint = key.fingerprint;
                     let valid = histories.iter().find(|(_, history)| {
                         history.key == name && now_ms < history.created_ms + KEEP_RECORD_MS

@@ -1,0 +1,143 @@
+//! A text as a JSON string: escaped once, then copied as it is into every JSON document that contains it.
+//!
+//! ```text
+//! text   one "two"          NewSession, the model's message after its parsing
+//! JSON   "one \"two\""      command, stored record, database row, model request
+//! ```
+
+use std::borrow::Cow;
+use std::fmt;
+use std::rc::Rc;
+
+use serde::de::{Deserialize, Deserializer, Error as _};
+use serde::{Serialize, Serializer};
+use serde_json::value::{RawValue, to_raw_value};
+
+/// A JSON string (RFC 8259, section 7). Cloning does not copy it.
+#[derive(Clone)]
+pub struct JsonString {
+    /// INVARIANT: a JSON string with its quotes.
+    quoted: Rc<RawValue>,
+}
+
+impl JsonString {
+    /// Escapes a text.
+    #[must_use]
+    pub fn new(text: &str) -> Self {
+        // Serializing a string cannot fail.
+        Self { quoted: Rc::from(to_raw_value(text).unwrap_or_default()) }
+    }
+
+    /// Returns the escaped text, without its quotes. A part of a longer JSON string as it is.
+    #[must_use]
+    pub fn escaped(&self) -> &str {
+        let quoted = self.quoted.get();
+        quoted.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or_default()
+    }
+
+    /// Returns the text itself; borrowed where nothing is escaped. A lone surrogate, which no sanitized text has, leaves the
+    /// text escaped.
+    #[must_use]
+    pub fn decoded(&self) -> Cow<'_, str> {
+        let escaped = self.escaped();
+        if !escaped.contains('\\') {
+            return Cow::Borrowed(escaped);
+        }
+        serde_json::from_str(self.quoted.get()).map_or(Cow::Borrowed(escaped), Cow::Owned)
+    }
+
+    /// Whether the text is empty.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.escaped().is_empty()
+    }
+}
+
+impl fmt::Debug for JsonString {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.quoted.get())
+    }
+}
+
+impl PartialEq for JsonString {
+    fn eq(&self, other: &Self) -> bool {
+        self.quoted.get() == other.quoted.get()
+    }
+}
+
+impl Eq for JsonString {}
+
+impl Serialize for JsonString {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.quoted.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for JsonString {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let quoted = Box::<RawValue>::deserialize(deserializer)?;
+        if !quoted.get().starts_with('"') {
+            return Err(D::Error::custom("not a string"));
+        }
+        Ok(Self { quoted: Rc::from(quoted) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Text with every kind of character that JSON treats in its own way.
+    fn texts() -> impl Strategy<Value = String> {
+        let kinds = "\"\\/\u{8}\u{c}\n\r\t\0\u{1f}\u{7f}\u{85}\u{2028}\u{2029}\u{feff}\u{d7ff}\u{e000}\u{ffff}\u{1f600}\u{10ffff}ub0\u{e9}";
+        let kind = prop::sample::select(kinds.chars().collect::<Vec<_>>());
+        prop::collection::vec(prop_oneof![kind, any::<char>()], 0..40).prop_map(String::from_iter)
+    }
+
+    #[test]
+    fn only_a_json_string_is_read() {
+        for other in
+            ["null", "7", "true", "[\"a\"]", "{\"a\":\"b\"}", "", "\"a", "\"a\nb\"", "\"\\x\"", "\"a\"b"]
+        {
+            assert!(serde_json::from_str::<JsonString>(other).is_err(), "{other}");
+        }
+        let read: JsonString = serde_json::from_str(" \"a \\u00e9\\/\" ").expect("it is a string");
+        assert_eq!((read.escaped(), &*read.decoded()), ("a \\u00e9\\/", "a \u{e9}/"));
+        assert!(matches!(JsonString::new("plain").decoded(), Cow::Borrowed("plain")));
+        let lone: JsonString = serde_json::from_str("\"\\ud83d\"").expect("it is a string");
+        assert_eq!(lone.decoded(), "\\ud83d");
+    }
+
+    #[test]
+    fn the_empty_text_is_empty() {
+        assert!(JsonString::new("").is_empty());
+        assert!(!JsonString::new("\0").is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn a_text_is_written_as_serde_json_writes_it(text in texts()) {
+            let expected = serde_json::to_string(&[&text, &text])?;
+            let json = JsonString::new(&text);
+            prop_assert_eq!(serde_json::to_string(&[&json, &json])?, expected);
+            prop_assert_eq!(["\"", json.escaped(), "\""].concat(), serde_json::to_string(&text)?);
+        }
+
+        #[test]
+        fn escaped_texts_are_concatenated_like_the_texts(one in texts(), two in texts()) {
+            let joined = [JsonString::new(&one).escaped(), JsonString::new(&two).escaped()].concat();
+            let whole = JsonString::new(&[one, two].concat());
+            prop_assert_eq!(joined, whole.escaped());
+        }
+
+        #[test]
+        fn a_written_text_is_read_back(text in texts()) {
+            let json = JsonString::new(&text);
+            let read: (JsonString, u8) = serde_json::from_slice(&serde_json::to_vec(&(&json, 1))?)?;
+            prop_assert_eq!(read.0.decoded(), text.as_str());
+            prop_assert_eq!(read.0, json);
+        }
+    }
+}
