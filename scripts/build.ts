@@ -157,7 +157,7 @@ const unusedClasses = ['intounderlying', 'minifyconfig', 'r2range', 'containerst
 
 /**
  * Removes the names of functions: 30 KB gzipped that only a stack trace would use. Before that it sorts the functions by name:
- * neighbours then resemble each other, which saves 3 KB gzipped. A second pass for size may assume that no data is in the first
+ * adjacent functions then resemble each other, which saves 3 KB gzipped. A second pass for size may assume that no data is in the first
  * kilobyte: the linker puts the stack there. Exception handling is not enabled: Deno 2.1 refuses it.
  */
 async function stripNames(): Promise<void> {
