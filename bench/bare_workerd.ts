@@ -23,8 +23,8 @@ const EMPTY_CACHE = `export default {
 
 export type Prepared = {
   name: string;
-  /** A process, with the time before its start. */
-  start(): Promise<Target>;
+  /** Starts a process on the storage that is there. `stop` kills it and keeps the storage, `close` empties it. */
+  start(): Promise<Target & { stop(): Promise<void> }>;
   remove(): Promise<void>;
 };
 
@@ -46,6 +46,7 @@ export async function prepare(definition: Definition, upstreamUrl: string): Prom
       const target = await start(name, folder);
       return {
         ...target,
+        stop: target.close,
         async close() {
           await target.close();
           await emptyStorage(folder);

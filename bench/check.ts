@@ -1,13 +1,16 @@
 /** Checks that a target does all the work: its responses, and the rows that it writes. */
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
-import type { Bench } from './bench.ts';
+import { setTimeout as pause } from 'node:timers/promises';
+import { prepare } from './bare_workerd.ts';
+import type { Bench, Contender } from './bench.ts';
 import { eventsOf, type HttpRequest, send } from './client.ts';
 import { FUNCTIONS } from './edge_functions.ts';
 import type { Target } from './targets.ts';
-import type { Log } from './upstream.ts';
+import type { Log, Upstream } from './upstream.ts';
 
 const CARDS = 8;
+const MODEL_CALL = 'POST /api/v1/chat/completions';
 const CARD = ['back', 'front', 'id', 'prompt'];
 /** How Edge Functions count the requests of a user. */
 const COUNTERS = ['POST /rest/v1/rpc/transact_ai_user_state', 'POST /rest/v1/rpc/take_request'];
@@ -16,10 +19,12 @@ type Row = Record<string, unknown>;
 
 export async function checkWorkers(bench: Bench): Promise<void> {
   await bench.upstream.set({ cards: CARDS, record: true });
-  for (const { target, limited } of bench.contenders) {
+  for (const contender of bench.contenders) {
+    const { name, target, limited } = contender;
     await checkPlain(bench, target);
     await checkStream(bench, target);
     await checkRefusals(bench, target, limited);
+    if (name === 'floor-with-promises') await checkPromises(bench, contender);
   }
 }
 
@@ -63,6 +68,51 @@ async function checkStream({ upstream, traffic }: Bench, target: Target): Promis
   checkRows(await upstream.log(), request, id, candidates, target);
 }
 
+/** Checks the promises that are in no other response; of this service, the tests check them. */
+async function checkPromises(bench: Bench, contender: Contender): Promise<void> {
+  const { upstream, traffic } = bench;
+  const request = traffic.plain(randomUUID());
+  const keyed = { ...request, headers: { ...request.headers, 'idempotency-key': randomUUID() } };
+  await upstream.log();
+  const answers = await Promise.all([send(contender.target.url, keyed), send(contender.target.url, keyed)]);
+  const later = await send(contender.target.url, keyed);
+  assert.deepEqual([...answers, later].map(({ body }) => body), Array<string>(3).fill(later.body), 'a key has one reply');
+  assert.equal((await upstream.log()).calls[MODEL_CALL], 1, 'a key has one generation');
+  await checkResuming(bench, contender);
+}
+
+/** Kills the process while the model is called, and expects the rows of the session from the next one. */
+async function checkResuming({ upstream, traffic }: Bench, contender: Contender): Promise<void> {
+  const prepared = await prepare(contender, upstream.url);
+  await upstream.set({ cards: CARDS, record: true, model_delay_ms: 60_000 });
+  let target = await prepared.start();
+  try {
+    const cut = send(target.url, traffic.plain(randomUUID())).catch(() => undefined);
+    const { id } = (await writeOf(upstream, 'POST /rest/v1/ai_generation_sessions')) as { id: string };
+    await target.stop();
+    await cut;
+    await upstream.set({ cards: CARDS, record: true });
+    target = await prepared.start();
+    const { session, candidates } = (await writeOf(upstream, 'POST /rest/v1/rpc/finish_ai_session')) as { session: Row; candidates: Row[] };
+    assert.deepEqual([session['id'], session['status'], candidates.length], [id, 'completed', CARDS]);
+  } finally {
+    await target.close();
+    await prepared.remove();
+  }
+}
+
+/** An object's alarm is due 10 s after the acceptance. */
+const RESUMED_MS = 20_000;
+
+/** Polls the upstream for the body of this call. */
+async function writeOf(upstream: Upstream, call: string): Promise<unknown> {
+  for (const end_ms = Date.now() + RESUMED_MS; Date.now() < end_ms; await pause(50)) {
+    const write = (await upstream.log()).writes.find((write) => write.call === call);
+    if (write !== undefined) return write.body;
+  }
+  throw new Error(`floor-with-promises sends no ${call}`);
+}
+
 function checkCandidates(candidates: Row[]): void {
   assert.equal(candidates.length, CARDS);
   assert.equal(new Set(candidates.flatMap(({ id, front }) => [id, front])).size, 2 * CARDS);
@@ -71,7 +121,7 @@ function checkCandidates(candidates: Row[]): void {
 
 /** Expects the session with its text, candidates and end, written in steps or by one call of `finish_ai_session`. */
 function checkRows(log: Log, request: HttpRequest, id: string, candidates: Row[], { name }: Target): void {
-  assert.equal(log.calls['POST /api/v1/chat/completions'], 1, `${name} calls the model once`);
+  assert.equal(log.calls[MODEL_CALL], 1, `${name} calls the model once`);
   const bodies = (call: string) => log.writes.filter((write) => write.call === call).map(({ body }) => body);
   const [opened] = bodies('POST /rest/v1/ai_generation_sessions') as Row[];
   const sent = JSON.parse(request.body ?? '') as Row;

@@ -1,4 +1,4 @@
-/** The targets on Cloudflare: this project, a peer, and a floor. Each runs in its own workerd, started by miniflare, except for cold starts. */
+/** The targets on Cloudflare: this project, a peer, and two floors. Each runs in its own workerd, started by miniflare, except for cold starts. */
 import { access, mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
@@ -31,7 +31,7 @@ type Script = {
 export const limitsOf = (name: 'ours' | 'peer', limit: number): Record<string, string> =>
   name === 'peer'
     ? { RATE_LIMIT: String(limit) }
-    : { RATE_LIMIT_BURST: `${limit}/60`, RATE_LIMIT_GENERATIONS: `${MANY}/86400`, RATE_LIMIT_CONCURRENT: '100', MAX_CANDIDATES: '2000' };
+    : { RATE_LIMIT_BURST: `${limit}/60`, RATE_LIMIT_GENERATIONS: `${MANY}/86400`, RATE_LIMIT_ATTEMPTS: `${MANY}/86400`, RATE_LIMIT_CONCURRENT: '100', MAX_CANDIDATES: '2000' };
 
 /** A worker, before its start. `limit`: admitted requests of each user in a minute. */
 export type Definition = { name: string; script(): Promise<Script>; bindings(limit: number): Record<string, string> };
@@ -72,10 +72,24 @@ const singleModule = (name: string, file: string, object: { binding: string; cla
   name,
   async script() {
     const contents = await readFile(file, 'utf8');
-    return { ...oneModule(contents), durableObjects: { [object.binding]: { className: object.className, useSQLite: true } } };
+    return { ...scriptOf({ 'worker.js': contents }), durableObjects: { [object.binding]: { className: object.className, useSQLite: true } } };
   },
   bindings: (limit) => limitsOf('peer', limit),
 });
+
+/** The modules of a folder, of which `worker.js` is the entry. */
+const floorWithPromises: Definition = {
+  name: 'floor-with-promises',
+  async script() {
+    const folder = join(root, 'bench/floor_with_promises');
+    const files = ['worker.js', ...(await readdir(folder)).filter((file) => file.endsWith('.js') && file !== 'worker.js')];
+    const read = files.map(async (file) => [file, await readFile(join(folder, file), 'utf8')] as const);
+    const script = scriptOf(Object.fromEntries(await Promise.all(read)));
+    const flags = [...script.compatibilityFlags, 'streams_byob_reader_does_not_detach_buffer'];
+    return { ...script, compatibilityFlags: flags, durableObjects: { USER_OBJECT: { className: 'UserObject', useSQLite: true } } };
+  },
+  bindings: (limit) => limitsOf('ours', limit),
+};
 
 /** Another build of this service, from `--target NAME=FOLDER`. */
 export type OtherBuild = { name: string; folder: string };
@@ -85,23 +99,25 @@ export const definitionsWith = (builds: OtherBuild[]): Definition[] => [
   serviceIn('ours', buildFolder),
   ...builds.map(({ name, folder }) => serviceIn(name, folder)),
   singleModule('peer', join(peerBundle, 'worker.js'), { binding: 'LIMITER', className: 'Limiter' }),
+  floorWithPromises,
   singleModule('floor', join(root, 'bench/floor/worker.js'), { binding: 'USER_OBJECT', className: 'UserObject' }),
 ];
 
 /** An empty worker, for cold starts. */
 export const emptyWorker: Definition = {
   name: 'empty',
-  script: async () => oneModule("export default { fetch: () => new Response('ok') };"),
+  script: async () => scriptOf({ 'worker.js': "export default { fetch: () => new Response('ok') };" }),
   bindings: () => ({}),
 };
 
 export const gzipped = (bytes: Buffer | string) => gzipSync(bytes, { level: 9 }).length;
 
-const oneModule = (contents: string) => ({
-  modules: [{ type: 'ESModule' as const, path: 'worker.js', contents }],
+/** The script of these modules; the first is the entry. */
+const scriptOf = (modules: Record<string, string>): Script => ({
+  modules: Object.entries(modules).map(([path, contents]) => ({ type: 'ESModule', path, contents })),
   compatibilityDate: COMPATIBILITY_DATE,
   compatibilityFlags: ['enable_request_signal'],
-  gzippedBytes: gzipped(contents),
+  gzippedBytes: Object.values(modules).reduce((sum, contents) => sum + gzipped(contents), 0),
 });
 
 export const gzippedKb = async (definition: Definition): Promise<number> => (await definition.script()).gzippedBytes / 1000;

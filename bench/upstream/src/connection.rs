@@ -93,6 +93,7 @@ async fn answer(socket: &mut TcpStream, state: &RefCell<State>, request: &Reques
                 }
                 _ if path.starts_with("/rest/v1/rpc/") => reply(socket, "200 OK", "\"completed\"").await,
                 "POST" => reply(socket, "201 Created", "").await,
+                "GET" => reply(socket, "200 OK", "[]").await,
                 _ => reply(socket, "204 No Content", "").await,
             }
         }

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! GET  /auth/v1/.well-known/jwks.json        the key set
-//! any  /rest/v1/…                            PostgREST's response to `return=minimal`, and to the completing function
+//! any  /rest/v1/…                            PostgREST's response to `return=minimal`, and to the completing function; no rows
 //! POST /rest/v1/rpc/transact_ai_user_state   the user state of the Edge Function
 //! POST /rest/v1/rpc/take_request             the limiter of the peer's Edge Function
 //! POST /api/v1/chat/completions              a stream of chunks, or one completion, as requested
