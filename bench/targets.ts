@@ -2,6 +2,7 @@
 import { access, mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
+import { createInterface } from 'node:readline';
 import type { Readable } from 'node:stream';
 import { gzipSync } from 'node:zlib';
 import { Miniflare } from 'miniflare';
@@ -144,7 +145,8 @@ export async function workerOf(definition: Definition, upstreamUrl: string, limi
   return { ...script, bindings: { ...commonVariables(upstreamUrl), ...definition.bindings(limit) } };
 }
 
-export async function startTarget(definition: Definition, upstreamUrl: string, limit = MANY): Promise<Target> {
+/** `onLine` gets each line of the worker's log. */
+export async function startTarget(definition: Definition, upstreamUrl: string, limit = MANY, onLine?: (line: string) => void): Promise<Target & { storage: string }> {
   const storage = await mkdtemp(join(tmpdir(), 'ai-sessions-bench-'));
   const miniflare = new Miniflare({
     ...(await workerOf(definition, upstreamUrl, limit)),
@@ -154,7 +156,8 @@ export async function startTarget(definition: Definition, upstreamUrl: string, l
     unsafeDirectSockets: [{ host: '127.0.0.1', port: 0 }],
     unsafeRuntimeEnv: { [SERVES_FROM]: storage },
     handleRuntimeStdio: (stdout: Readable, stderr: Readable) => {
-      stdout.resume();
+      if (onLine === undefined) stdout.resume();
+      else createInterface(stdout).on('line', onLine);
       stderr.resume();
     },
   });
@@ -162,6 +165,7 @@ export async function startTarget(definition: Definition, upstreamUrl: string, l
   const url = String(await miniflare.unsafeGetDirectURL('target')).replace(/\/$/, '');
   return {
     name: definition.name,
+    storage,
     url,
     pid: await pidWith(SERVES_FROM, storage),
     async close() {

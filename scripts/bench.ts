@@ -2,11 +2,13 @@
  * `npm run bench`: the cost of a request of this service, of a peer in TypeScript, and of the floors; bench/README.md describes
  * the measurement. Thirteen minutes; `npm run bench -- --quick` takes three. `npm run bench -- supabase` measures one host, and
  * `--only plain,stream` some measures: both keep no results. `--target NAME=FOLDER` also measures another build of this service,
- * `--rounds N` sets the number of rounds. `npm run bench -- micro` times the pure stages alone.
+ * `--rounds N` sets the number of rounds. `npm run bench -- counts` counts the calls in a generation, and `micro` times the pure
+ * stages alone.
  */
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
+import { counts } from '../bench/counts.ts';
 import { use } from '../bench/load.ts';
 import { bundlePeer, installPeer } from '../bench/peer_packages.ts';
 import { picture } from '../bench/picture.ts';
@@ -36,10 +38,11 @@ const options = {
 await runScript(async () => {
   const { values, positionals } = parseArgs({ options, allowPositionals: true });
   if (positionals.length === 1 && positionals[0] === 'micro') return micro();
-  const [name] = positionals;
+  const isCounts = positionals.length === 1 && positionals[0] === 'counts';
+  const [name] = isCounts ? [] : positionals;
   const host = HOSTS.find((host) => host === name);
   if (positionals.length > 1 || name !== host) {
-    throw new Failure(`There is no benchmark "${positionals.join(' ')}": take "cloudflare", "supabase" or "micro", or none for all that is measured over HTTP.`);
+    throw new Failure(`There is no benchmark "${positionals.join(' ')}": take "cloudflare", "supabase", "counts" or "micro", or none for all that is measured over HTTP.`);
   }
   if (process.platform !== 'linux') throw new Failure('The benchmark reads CPU time from /proc, which only Linux has.');
   const hosts = host === undefined ? HOSTS : [host];
@@ -50,6 +53,7 @@ await runScript(async () => {
   const builds = values.target.map(otherBuild);
   await build();
   await step('building the upstream', buildUpstream);
+  if (isCounts) return console.log(await counts(builds));
   await step("installing the peer's packages", installPeer);
   await step('bundling the peer', bundlePeer);
   const { rows } = await runAll({ rounds, quick: values.quick, hosts, only, builds });

@@ -40,8 +40,12 @@ async function startEach(bench: Bench, prepared: Prepared[], time: number): Prom
     const { figures } = bench;
     figures.add({ work: cold, figure: 'until the first answer', unit: 'ms', ...goal(0.3) }, name, started.wall_ms - empty.wall_ms);
     figures.add({ work: cold, figure: 'CPU until the first answer', unit: 'ms', ...goal(0.3) }, name, started.cpu_ms - empty.cpu_ms);
-    figures.add({ work: first, figure: 'time', unit: 'ms', ...goal(0.6) }, name, started.post_ms);
+    figures.add({ work: first, figure: 'time', unit: 'ms', ...goal(1.7) }, name, started.post_ms);
     figures.add({ work: first, figure: 'CPU', unit: 'ms' }, name, started.postCpu_ms);
+    // Both over an empty worker: a target may compile before its first response, or after it.
+    const together = 'cold start and first generation together';
+    figures.add({ work: together, figure: 'time', unit: 'ms', ...goal(0.65) }, name, started.wall_ms - empty.wall_ms + started.post_ms);
+    figures.add({ work: together, figure: 'CPU', unit: 'ms' }, name, started.cpu_ms - empty.cpu_ms + started.postCpu_ms);
   }
 }
 
