@@ -51,8 +51,8 @@ pub trait Head {
 /// The body of a message that is being received.
 pub trait Body {
     /// Receives the next bytes, or `None` at the regular end. Waits until there are `at_least` of them, or the body ends: each
-    /// read costs a crossing. Bytes that arrived before the connection was cut are always returned first. A call with fewer
-    /// bytes than the call before ends a read that has not filled, and returns the bytes that have arrived.
+    /// read costs a crossing. A read in progress continues with its own number, whether or not it is polled. Bytes that arrived
+    /// before the connection was cut are always returned first.
     ///
     /// # Errors
     /// [`Unreachable`] when the connection was cut before the end.
@@ -61,6 +61,8 @@ pub trait Body {
         at_least: usize,
         context: &mut Context<'_>,
     ) -> Poll<Result<Option<Vec<u8>>, Unreachable>>;
+    /// Takes the bytes of the read in progress that have arrived. They count toward its number.
+    fn look(&mut self) -> Vec<u8>;
     /// Receives the next bytes of a body that is of use only complete: as many at once as the host can return.
     ///
     /// # Errors

@@ -40,7 +40,7 @@ pub(crate) struct ChunkBody {
     /// The read in progress; it continues while nothing polls it.
     reading: Option<JsFuture<Chunk>>,
     gathered: Vec<u8>,
-    /// The least number of bytes that the call in progress waits for; 0 when there is none.
+    /// The least number of bytes that the read in progress still waits for; 0 when there is none.
     wanted: usize,
     is_cut: bool,
 }
@@ -65,11 +65,6 @@ impl ChunkBody {
             self.reader = None;
         }
         Poll::Ready(if self.is_cut { Err(Unreachable) } else { Ok(bytes) })
-    }
-
-    fn take(&mut self) -> Poll<Result<Option<Vec<u8>>, Unreachable>> {
-        self.wanted = 0;
-        Poll::Ready(Ok(Some(std::mem::take(&mut self.gathered))))
     }
 
     /// Whether all of it was read, or it was cut.
@@ -98,22 +93,25 @@ impl Body for ChunkBody {
         at_least: usize,
         context: &mut Context<'_>,
     ) -> Poll<Result<Option<Vec<u8>>, Unreachable>> {
-        if at_least < self.wanted && !self.gathered.is_empty() {
-            return self.take();
+        if self.wanted == 0 {
+            self.wanted = at_least.max(1);
         }
-        self.wanted = at_least;
-        loop {
+        while self.gathered.len() < self.wanted {
             match ready!(self.poll_chunk(context)) {
                 Ok(Some(chunk)) if self.gathered.is_empty() => self.gathered = chunk,
                 Ok(Some(chunk)) => self.gathered.extend_from_slice(&chunk),
                 // The end is returned by the next call.
-                _ if !self.gathered.is_empty() => return self.take(),
+                _ if !self.gathered.is_empty() => break,
                 ended => return Poll::Ready(ended),
             }
-            if !self.gathered.is_empty() && self.gathered.len() >= at_least {
-                return self.take();
-            }
         }
+        self.wanted = 0;
+        Poll::Ready(Ok(Some(std::mem::take(&mut self.gathered))))
+    }
+
+    fn look(&mut self) -> Vec<u8> {
+        self.wanted = self.wanted.saturating_sub(self.gathered.len());
+        std::mem::take(&mut self.gathered)
     }
 
     async fn next_of_whole(&mut self) -> Result<Option<Vec<u8>>, Unreachable> {

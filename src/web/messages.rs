@@ -46,6 +46,10 @@ impl Body for InboundRequest {
         self.body().poll_next(at_least, context)
     }
 
+    fn look(&mut self) -> Vec<u8> {
+        self.body().look()
+    }
+
     async fn next_of_whole(&mut self) -> Result<Option<Vec<u8>>, Unreachable> {
         self.body().next_of_whole().await
     }
@@ -103,11 +107,15 @@ impl Body for IncomingResponse {
         at_least: usize,
         context: &mut Context<'_>,
     ) -> Poll<Result<Option<Vec<u8>>, Unreachable>> {
-        let batch = self.body.poll_next(at_least, context);
-        if matches!(batch, Poll::Ready(Ok(None))) {
+        let bytes = self.body.poll_next(at_least, context);
+        if matches!(bytes, Poll::Ready(Ok(_))) && self.body.is_over() {
             self.connection.end();
         }
-        batch
+        bytes
+    }
+
+    fn look(&mut self) -> Vec<u8> {
+        self.body.look()
     }
 
     async fn next_of_whole(&mut self) -> Result<Option<Vec<u8>>, Unreachable> {

@@ -5,7 +5,6 @@
 //! whatever the platform, so that the module contains their code once: a platform implements [`EdgePlatform`](edge_host::EdgePlatform)
 //! and [`ObjectPlatform`](object_host::ObjectPlatform).
 
-mod batch_body;
 mod chunk_body;
 pub(crate) mod clock;
 mod crypto;
@@ -14,6 +13,7 @@ mod fetch;
 mod log;
 pub(crate) mod messages;
 pub(crate) mod object_host;
+mod pending_read_body;
 pub(crate) mod pipe;
 pub(crate) mod response;
 pub(crate) mod settings;

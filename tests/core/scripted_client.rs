@@ -272,6 +272,10 @@ impl Body for ClientRequest {
         })
     }
 
+    fn look(&mut self) -> Vec<u8> {
+        Vec::new()
+    }
+
     async fn next_of_whole(&mut self) -> Result<Option<Vec<u8>>, Unreachable> {
         std::future::poll_fn(|context| self.poll_next(usize::MAX, context)).await
     }

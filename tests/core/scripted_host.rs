@@ -497,7 +497,7 @@ impl Fetch for ScriptedHost {
             end_ms: at_ms,
             ending: reply.ending,
             arrived: Vec::new(),
-            unfilled_bytes: None,
+            wanted: None,
         })
     }
 }
@@ -526,8 +526,8 @@ pub(crate) struct ScriptedIncoming {
     end_ms: u64,
     ending: Ending,
     arrived: Vec<u8>,
-    /// The number of bytes that the unfilled read waits for.
-    unfilled_bytes: Option<usize>,
+    /// The number of bytes that the read in progress still waits for.
+    wanted: Option<usize>,
 }
 
 impl Head for ScriptedIncoming {
@@ -548,17 +548,13 @@ impl Body for ScriptedIncoming {
         at_least: usize,
         context: &mut Context<'_>,
     ) -> Poll<Result<Option<Vec<u8>>, Unreachable>> {
-        // A smaller read ends the one that has not filled: it returns the bytes that have arrived.
-        let is_ended = self.unfilled_bytes.replace(at_least).is_some_and(|unfilled| at_least < unfilled);
+        let wanted = *self.wanted.get_or_insert(at_least);
         self.waiting.end();
-        let shared = &self.connection.shared;
-        while let Some((_, bytes)) = self.arrivals.pop_front_if(|(at_ms, _)| *at_ms <= shared.now_ms.get()) {
-            self.arrived.extend(bytes);
-        }
-        let is_over =
-            self.arrivals.is_empty() && shared.now_ms.get() >= self.end_ms && self.ending != Ending::Never;
-        if !self.arrived.is_empty() && (is_over || is_ended || self.arrived.len() >= at_least) {
-            self.unfilled_bytes = None;
+        self.arrive();
+        let now_ms = self.connection.shared.now_ms.get();
+        let is_over = self.arrivals.is_empty() && now_ms >= self.end_ms && self.ending != Ending::Never;
+        if !self.arrived.is_empty() && (is_over || self.arrived.len() >= wanted) {
+            self.wanted = None;
             return Poll::Ready(Ok(Some(std::mem::take(&mut self.arrived))));
         }
         if is_over {
@@ -571,8 +567,24 @@ impl Body for ScriptedIncoming {
         Poll::Pending
     }
 
+    fn look(&mut self) -> Vec<u8> {
+        self.arrive();
+        self.wanted = self.wanted.map(|wanted| wanted.saturating_sub(self.arrived.len()).max(1));
+        std::mem::take(&mut self.arrived)
+    }
+
     async fn next_of_whole(&mut self) -> Result<Option<Vec<u8>>, Unreachable> {
         poll_fn(|context| self.poll_next(usize::MAX, context)).await
+    }
+}
+
+impl ScriptedIncoming {
+    /// Receives what has been sent until now.
+    fn arrive(&mut self) {
+        let now_ms = self.connection.shared.now_ms.get();
+        while let Some((_, bytes)) = self.arrivals.pop_front_if(|(at_ms, _)| *at_ms <= now_ms) {
+            self.arrived.extend(bytes);
+        }
     }
 }
 

@@ -19,6 +19,8 @@ enum Happening {
     Head(u16),
     /// The next candidate; the first one with the begin of the answer.
     Candidate,
+    /// The same, in a read that has not ended by the moment of the wait.
+    CandidateAtLook,
     /// The end of the JSON.
     Closing,
     Comment,
@@ -34,6 +36,7 @@ fn happenings() -> impl Strategy<Value = Vec<Happening>> {
         2 => any::<bool>().prop_map(Happening::Row),
         6 => prop_oneof![5 => Just(200_u16), 1 => Just(503), 1 => Just(402), 1 => Just(429)].prop_map(Happening::Head),
         8 => Just(Happening::Candidate),
+        3 => Just(Happening::CandidateAtLook),
         2 => Just(Happening::Closing),
         2 => Just(Happening::Comment),
         3 => prop_oneof![Just(ModelEnd::Regular), Just(ModelEnd::Cut)].prop_map(Happening::ModelEnded),
@@ -196,6 +199,28 @@ fn check_end(ended: &Ended, model: &Model, attempts_made: u32) -> Result<(), Tes
 }
 
 impl Model {
+    /// The bytes of the next candidate; `None` after the closed JSON.
+    fn next_candidate(&mut self) -> Option<Vec<u8>> {
+        let mut text = String::new();
+        if let Connection::Open { status: 200, has_begun, is_closed } = &mut self.connection {
+            if *is_closed {
+                return None;
+            }
+            if !std::mem::replace(has_begun, true) {
+                text = "{\"candidates\":[".to_owned();
+            } else {
+                text.push(',');
+            }
+        }
+        self.candidates += 1;
+        text.push_str(&candidate(self.candidates));
+        let is_read = matches!(self.connection, Connection::Open { status: 200, .. });
+        if is_read && self.arrived.len() < CANDIDATES_MAX {
+            self.arrived.push((format!("front {}", self.candidates), self.now_ms));
+        }
+        Some(delta(&text).into_bytes())
+    }
+
     /// The input that a happening is for the step; `None` where it cannot happen now.
     fn happen(&mut self, happening: &Happening, until_ms: u64) -> Option<Input> {
         Some(match happening {
@@ -219,25 +244,11 @@ impl Model {
                 // Where it was not waited for, it is ignored.
                 Input::ModelHead(head)
             }
-            Happening::Candidate => {
-                let mut text = String::new();
-                if let Connection::Open { status: 200, has_begun, is_closed } = &mut self.connection {
-                    if *is_closed {
-                        return None;
-                    }
-                    if !std::mem::replace(has_begun, true) {
-                        text = "{\"candidates\":[".to_owned();
-                    } else {
-                        text.push(',');
-                    }
-                }
-                self.candidates += 1;
-                text.push_str(&candidate(self.candidates));
-                let is_read = matches!(self.connection, Connection::Open { status: 200, .. });
-                if is_read && self.arrived.len() < CANDIDATES_MAX {
-                    self.arrived.push((format!("front {}", self.candidates), self.now_ms));
-                }
-                Input::ModelBytes(delta(&text).into_bytes())
+            Happening::Candidate => Input::ModelBytes(self.next_candidate()?),
+            Happening::CandidateAtLook => {
+                let Connection::Open { .. } = self.connection else { return None };
+                self.now_ms = until_ms;
+                Input::Timer(self.next_candidate().unwrap_or_default())
             }
             Happening::Closing => {
                 if let Connection::Open { status: 200, has_begun, is_closed } = &mut self.connection
@@ -261,7 +272,7 @@ impl Model {
                 if self.now_ms < until_ms {
                     return None;
                 }
-                Input::Timer
+                Input::Timer(Vec::new())
             }
             Happening::Subscribed(has_subscriber) => {
                 self.has_subscriber = *has_subscriber;
@@ -309,7 +320,7 @@ fn a_stop_between_the_count_and_the_request_prevents_it() {
             // The opening of the row has the time of the stop.
             let until_ms = START_MS + STOP_MS;
             assert_eq!(step.next(false, START_MS), Action::Wait { at_least: None, until_ms });
-            step.handle(Input::Timer, until_ms);
+            step.handle(Input::Timer(Vec::new()), until_ms);
         }
         let ended = step.next(false, if is_row_opened { START_MS } else { START_MS + STOP_MS });
         assert!(matches!(ended, Action::End(Ended::Stopped(_))), "{ended:?}");

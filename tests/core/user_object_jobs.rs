@@ -356,7 +356,7 @@ fn an_idle_object_is_usable_again() {
 fn a_generation_that_runs_is_not_resumed_by_its_heartbeats() {
     for mode in WITH_ALARMS {
         let world = World::new(mode);
-        world.model(crate::scripted_model::slow_answer(5, 10_000));
+        world.model(crate::scripted_model::slow_answer(5, 10_100));
         assert_eq!(world.request(post()).candidates(), 5);
         assert_eq!((world.model_calls(), world.database().count(Operation::Open)), (1, 1), "{mode:?}");
         let heartbeats = world.store().alarms().len();

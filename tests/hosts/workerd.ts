@@ -12,6 +12,12 @@ import { startWorld } from '../support/world.ts';
 
 const build = fileURLToPath(new URL('../../build/', import.meta.url));
 
+/** As in wrangler.toml. */
+export const COMPATIBILITY = {
+  compatibilityDate: '2026-07-01',
+  compatibilityFlags: ['enable_request_signal', 'streams_byob_reader_does_not_detach_buffer'],
+};
+
 /** A service with access to its process and storage. */
 export type WorkerdService = Service & {
   /** The process id of workerd, since the last start. */
@@ -42,8 +48,7 @@ export async function startAfter(
       { type: 'CompiledWasm', path: join(build, 'index_bg.wasm') },
     ],
     modulesRoot: build,
-    compatibilityDate: '2026-07-01',
-    compatibilityFlags: ['enable_request_signal'],
+    ...COMPATIBILITY,
     bindings: {
       SUPABASE_URL: world.supabaseUrl,
       SUPABASE_ANON_KEY: world.anonKey,

@@ -185,7 +185,7 @@ async fn generate<H: UserObjectHost>(
                     if let Poll::Ready(woken) = connection.poll(at_least.unwrap_or(1), context) {
                         return Poll::Ready(woken);
                     }
-                    timer.poll(until_ms, context).map(|()| Woken::Input(Input::Timer))
+                    timer.poll(until_ms, context).map(|()| Woken::Input(Input::Timer(connection.look())))
                 });
                 match woken.await {
                     Woken::Lost => return Err(StoreError),
@@ -240,6 +240,14 @@ impl<B: Incoming> Connection<'_, B> {
                     Err(Unreachable) => Input::ModelEnded(ModelEnd::Cut),
                 })
             }),
+        }
+    }
+
+    /// The bytes of the read in progress that have arrived.
+    fn look(&mut self) -> Vec<u8> {
+        match self {
+            Self::Open(body) => body.look(),
+            Self::Closed | Self::Sent(_) => Vec::new(),
         }
     }
 }

@@ -1,32 +1,43 @@
-//! The pacing of reads: how many bytes of the model's answer one read waits for, and until when. Pure.
+//! The pacing of reads: how many bytes of the model's answer one read waits for, and when to look at the bytes of a read that
+//! has not ended. Pure.
 //!
-//! Each read costs a crossing between JavaScript and Wasm, so a fast answer is read in batches that grow. A read of one byte
-//! returns as soon as anything has arrived. Three deadlines end the reading: that of the call, the idle timeout, and that of
-//! the tail (usage and end of stream) after the last candidate.
+//! Each read costs a crossing between JavaScript and Wasm, and no read is abandoned. So the first read waits for one byte, and
+//! each later one for many; looks at the read in progress take the bytes that have arrived. Where each candidate is wanted at
+//! once, reads of one byte return as soon as anything has arrived, as long as the model is slow; in a burst, one read of many
+//! bytes and frequent looks take the place of a read for each chunk.
+//!
+//! Three deadlines end the reading: that of the call, the idle timeout, and that of the tail (usage and end of stream) after the
+//! last candidate. Bytes count as received when a read or a look has taken them.
 
 use crate::openrouter::response_reader::{End, Remaining};
 
 /// How long the tail is waited for, in milliseconds. The usage follows the candidates at once; a server that never ends its
 /// stream must not delay the response.
 pub const TAIL_MS: u64 = 2_000;
-/// How long a batch may take to fill. After that the read returns the bytes that have arrived: comments alone keep a stream
-/// alive, and a candidate must be stored soon.
-pub const BATCH_MS: u64 = 250;
-/// A batch that fills within this is followed by a larger one.
-const FAST_MS: u64 = BATCH_MS / 4;
-/// The smallest batch: fewer bytes are not worth the copy that a host keeps of them.
-const BATCH_BYTES_MIN: usize = 1024;
-/// The largest batch.
-pub const BATCH_BYTES_MAX: usize = 16 * 1024;
+/// The longest time between two looks at a read of many bytes: a candidate must be stored soon, and comments alone keep a
+/// stream alive.
+pub const LOOK_MS: u64 = 250;
+/// The time to a look where each candidate is wanted at once, and in the tail. It doubles with each look without bytes.
+const PROMPT_LOOK_MS: u64 = 2;
+/// The longest such time.
+const PROMPT_LOOK_MS_MAX: u64 = 16;
+/// The most bytes that one read waits for: a short answer.
+pub const READ_BYTES_MAX: usize = 32 * 1024;
+/// The bytes of reads in a burst, one after the other. Not the most at once: looks at an unfilled read continue until it fills.
+const BURST_BYTES: [usize; 3] = [1024, 4096, READ_BYTES_MAX];
+/// A burst begins after so many reads of one byte in a row that ended in the millisecond in which they began.
+const BURST_AFTER: usize = 3;
+/// A burst continues while its reads fill within this time, in milliseconds.
+const BURST_FILL_MS: u64 = 8;
 
 /// The next read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pace {
-    /// Read, and wait for at least so many bytes until that moment (milliseconds since the Unix epoch).
+    /// Read, and wait for at least so many bytes; look at that moment (milliseconds since the Unix epoch).
     Read {
-        /// 1 to [`BATCH_BYTES_MAX`].
+        /// 1 to [`READ_BYTES_MAX`]. A read in progress keeps its own.
         at_least: usize,
-        /// When the read is over, even without bytes.
+        /// When the bytes that have arrived are taken.
         until_ms: u64,
     },
     /// Stop reading.
@@ -37,7 +48,6 @@ pub enum Pace {
 struct Read {
     began_ms: u64,
     at_least: usize,
-    until_ms: u64,
 }
 
 /// The pacing of one response.
@@ -48,7 +58,12 @@ pub struct ReadPacing {
     /// When bytes were last received.
     received_ms: u64,
     tail_until_ms: Option<u64>,
-    batch_bytes: usize,
+    /// All bytes that had arrived then were received: the begin of the read in progress, or the last look at it.
+    looked_ms: u64,
+    prompt_look_ms: u64,
+    /// How many reads in a row were fast.
+    fast_reads: usize,
+    has_begun: bool,
     /// The read in progress.
     read: Option<Read>,
 }
@@ -62,62 +77,82 @@ impl ReadPacing {
             deadline_ms,
             received_ms: now_ms,
             tail_until_ms: None,
-            batch_bytes: 1,
+            looked_ms: now_ms,
+            prompt_look_ms: PROMPT_LOOK_MS,
+            fast_reads: 0,
+            has_begun: false,
             read: None,
         }
     }
 
-    /// The read in progress, or the next one. `bytes_max` limits a read that begins: 1 where each candidate is wanted at once.
-    pub fn next(&mut self, remaining: Remaining, bytes_max: usize, now_ms: u64) -> Pace {
+    /// The read in progress, or the next one. `is_followed`: each candidate is wanted at once.
+    pub fn next(&mut self, remaining: Remaining, is_followed: bool, now_ms: u64) -> Pace {
         match remaining {
             // More content followed an apparent end.
             Remaining::Candidates => self.tail_until_ms = None,
             Remaining::Tail => {
                 self.tail_until_ms.get_or_insert(now_ms.saturating_add(TAIL_MS));
-                self.batch_bytes = 1; // the end of the stream may never come
             }
             Remaining::Nothing => return Pace::End(End::Regular),
         }
-        if let Some(Read { at_least, until_ms, .. }) = self.read {
-            return Pace::Read { at_least, until_ms };
+        if self.read.is_none() {
+            self.looked_ms = now_ms;
         }
+        // By the last look, not by now: bytes that arrived before a deadline are still received by the look at it.
         let tail_until_ms = self.tail_until_ms.unwrap_or(u64::MAX);
         let idle_until_ms = self.received_ms.saturating_add(self.idle_timeout_ms);
-        if now_ms >= tail_until_ms {
+        if self.looked_ms >= tail_until_ms {
             return Pace::End(End::Regular);
         }
-        if now_ms >= self.deadline_ms {
+        if self.looked_ms >= self.deadline_ms {
             return Pace::End(End::Deadline);
         }
-        if now_ms >= idle_until_ms {
+        if self.looked_ms >= idle_until_ms {
             return Pace::End(End::IdleTimeout);
         }
         let until_ms = tail_until_ms.min(self.deadline_ms).min(idle_until_ms);
-        // No batch begins so near a deadline: bytes that arrived in an unfilled batch would be lost, and count as silence.
-        let is_late = until_ms.saturating_sub(now_ms) <= BATCH_MS.saturating_mul(2);
-        let at_least = if is_late { 1 } else { self.batch_bytes.min(bytes_max.max(1)) };
-        let until_ms = if at_least > 1 { until_ms.min(now_ms.saturating_add(BATCH_MS)) } else { until_ms };
-        self.read = Some(Read { began_ms: now_ms, at_least, until_ms });
-        Pace::Read { at_least, until_ms }
+        let next_at_least = match remaining {
+            Remaining::Candidates if is_followed => self.burst_bytes(),
+            Remaining::Candidates if self.has_begun => READ_BYTES_MAX,
+            _ => 1, // the end of the stream may never come
+        };
+        let Read { at_least, .. } =
+            *self.read.get_or_insert(Read { began_ms: now_ms, at_least: next_at_least });
+        if at_least == 1 {
+            return Pace::Read { at_least, until_ms };
+        }
+        let is_prompt = is_followed || remaining == Remaining::Tail;
+        let look_ms = if is_prompt { self.prompt_look_ms } else { LOOK_MS };
+        // A look that is overdue since the pace has changed follows at once.
+        let look_at_ms = self.looked_ms.saturating_add(look_ms).max(now_ms.saturating_add(1));
+        Pace::Read { at_least, until_ms: until_ms.min(look_at_ms) }
     }
 
-    /// The read in progress has received bytes.
-    pub fn received(&mut self, now_ms: u64) {
-        self.received_ms = now_ms;
-        let Some(read) = self.read.take() else { return };
-        if now_ms.saturating_sub(read.began_ms) < FAST_MS {
-            // Not to the largest at once: the bytes of an unfilled batch arrive fast, too.
-            self.batch_bytes = self.batch_bytes.saturating_mul(4).clamp(BATCH_BYTES_MIN, BATCH_BYTES_MAX);
-        } else if read.at_least == 1 {
-            self.batch_bytes = 1;
+    /// The read in progress has ended with bytes. Returns since when they can have arrived.
+    pub fn received(&mut self, now_ms: u64) -> u64 {
+        if let Some(Read { began_ms, at_least }) = self.read.take() {
+            let fast_ms = if at_least == 1 { 1 } else { BURST_FILL_MS };
+            let is_fast = now_ms.saturating_sub(began_ms) < fast_ms;
+            self.fast_reads = if is_fast { self.fast_reads.saturating_add(1) } else { 0 };
         }
+        self.has_begun = true;
+        self.looked(true, now_ms)
     }
 
-    /// No bytes were received until now: ends the read in progress if its time is over.
-    pub fn expire(&mut self, now_ms: u64) {
-        if self.read.is_some_and(|read| now_ms >= read.until_ms) {
-            (self.read, self.batch_bytes) = (None, 1);
+    /// A look has taken all bytes that have arrived. Returns since when they can have arrived.
+    pub const fn looked(&mut self, has_bytes: bool, now_ms: u64) -> u64 {
+        if has_bytes {
+            self.received_ms = now_ms;
+            self.prompt_look_ms = PROMPT_LOOK_MS;
+        } else if self.prompt_look_ms < PROMPT_LOOK_MS_MAX {
+            self.prompt_look_ms = self.prompt_look_ms.saturating_mul(2);
         }
+        std::mem::replace(&mut self.looked_ms, now_ms)
+    }
+
+    fn burst_bytes(&self) -> usize {
+        let Some(grown) = self.fast_reads.checked_sub(BURST_AFTER) else { return 1 };
+        BURST_BYTES.get(grown).copied().unwrap_or(READ_BYTES_MAX)
     }
 }
 
@@ -133,64 +168,98 @@ mod tests {
         ReadPacing::new(IDLE_MS, DEADLINE_MS, T)
     }
 
-    /// The next read when no bytes were received until then.
-    fn expired(pacing: &mut ReadPacing, remaining: Remaining, bytes_max: usize, now_ms: u64) -> Pace {
-        pacing.expire(now_ms);
-        pacing.next(remaining, bytes_max, now_ms)
+    fn candidates(pacing: &mut ReadPacing, is_followed: bool, now_ms: u64) -> Pace {
+        pacing.next(Remaining::Candidates, is_followed, now_ms)
     }
 
-    /// The requested batch after reads that took so many milliseconds each.
-    fn after_reads(took_ms: &[u64], bytes_max: usize) -> (ReadPacing, usize, u64) {
+    /// A pacing after reads that took so many milliseconds each.
+    fn after_reads(took_ms: &[u64], is_followed: bool) -> (ReadPacing, u64) {
         let (mut pacing, mut now_ms) = (pacing(), T);
         for ms in took_ms {
-            assert!(matches!(pacing.next(Remaining::Candidates, bytes_max, now_ms), Pace::Read { .. }));
+            assert!(matches!(candidates(&mut pacing, is_followed, now_ms), Pace::Read { .. }));
             now_ms += ms;
             pacing.received(now_ms);
         }
-        let Pace::Read { at_least, .. } = pacing.next(Remaining::Candidates, bytes_max, now_ms) else {
-            panic!("the response goes on");
-        };
-        (pacing, at_least, now_ms)
+        (pacing, now_ms)
     }
 
     #[test]
-    fn batches_grow_while_they_fill_fast() {
-        for (took_ms, bytes_max, at_least) in [
-            (&[][..], BATCH_BYTES_MAX, 1),
-            (&[FAST_MS - 1], BATCH_BYTES_MAX, 1024),
-            (&[FAST_MS], BATCH_BYTES_MAX, 1),
-            (&[0, 0], BATCH_BYTES_MAX, 4096),
-            (&[0, 0, 0], BATCH_BYTES_MAX, BATCH_BYTES_MAX),
-            (&[0, 0, 0, 0], BATCH_BYTES_MAX, BATCH_BYTES_MAX),
-            (&[0, FAST_MS], BATCH_BYTES_MAX, 1024), // slow, but it filled
-            (&[0, 0, 0], 2048, 2048),
-            (&[0, 0, 0], 1, 1),
-            (&[0, 0, 0], 0, 1),
+    fn the_first_read_waits_for_a_byte_and_the_next_for_many() {
+        let mut pacing = pacing();
+        assert_eq!(candidates(&mut pacing, false, T), Pace::Read { at_least: 1, until_ms: T + IDLE_MS });
+        pacing.received(T + 9_000);
+        let at_least = READ_BYTES_MAX;
+        let until_ms = T + 9_000 + LOOK_MS;
+        assert_eq!(candidates(&mut pacing, false, T + 9_000), Pace::Read { at_least, until_ms });
+        assert_eq!(candidates(&mut pacing, false, until_ms - 1), Pace::Read { at_least, until_ms });
+        pacing.looked(false, until_ms);
+        let until_ms = until_ms + LOOK_MS;
+        assert_eq!(candidates(&mut pacing, false, until_ms - LOOK_MS), Pace::Read { at_least, until_ms });
+    }
+
+    #[test]
+    fn reads_of_a_followed_answer_grow_in_a_burst() {
+        for (took_ms, at_least) in [
+            (&[][..], 1),
+            (&[0, 0], 1),
+            (&[0, 0, 0], 1024),
+            (&[0, 1, 0], 1),
+            (&[1, 1, 1, 1], 1),
+            (&[0, 0, 0, BURST_FILL_MS - 1], 4096),
+            (&[0, 0, 0, BURST_FILL_MS], 1),
+            (&[0, 0, 0, 0, 0], READ_BYTES_MAX),
+            (&[0, 0, 0, 0, 0, 0], READ_BYTES_MAX),
+            (&[0, 0, 0, 0, 0, BURST_FILL_MS], 1),
         ] {
-            assert_eq!(after_reads(took_ms, bytes_max).1, at_least, "{took_ms:?} {bytes_max}");
+            let (mut pacing, now_ms) = after_reads(took_ms, true);
+            let Pace::Read { at_least: found, .. } = candidates(&mut pacing, true, now_ms) else {
+                panic!("the response goes on");
+            };
+            assert_eq!(found, at_least, "{took_ms:?}");
         }
     }
 
     #[test]
-    fn an_unfilled_batch_is_followed_by_a_read_of_one_byte() {
-        let (mut pacing, at_least, now_ms) = after_reads(&[0], BATCH_BYTES_MAX);
-        assert_eq!(at_least, 1024);
-        let until_ms = now_ms + BATCH_MS;
-        for (at_ms, pace) in [
-            (now_ms, Pace::Read { at_least, until_ms }),
-            (until_ms - 1, Pace::Read { at_least, until_ms }),
-            (until_ms, Pace::Read { at_least: 1, until_ms: now_ms + IDLE_MS }),
+    fn looks_in_a_burst_become_rare_until_bytes_arrive() {
+        let (mut pacing, mut now_ms) = after_reads(&[0, 0, 0], true);
+        for (has_bytes, look_ms) in [
+            (false, 2),
+            (false, 4),
+            (false, 8),
+            (false, 16),
+            (false, 16),
+            (true, 16),
+            (true, 2),
+            (false, 2),
+            (false, 4),
         ] {
-            assert_eq!(expired(&mut pacing, Remaining::Candidates, BATCH_BYTES_MAX, at_ms), pace, "{at_ms}");
+            let until_ms = now_ms + look_ms;
+            assert_eq!(candidates(&mut pacing, true, now_ms), Pace::Read { at_least: 1024, until_ms });
+            now_ms = until_ms;
+            pacing.looked(has_bytes, now_ms);
         }
     }
 
     #[test]
-    fn a_read_in_progress_keeps_its_size() {
-        let (mut pacing, at_least, now_ms) = after_reads(&[0, 0], BATCH_BYTES_MAX);
-        assert_eq!(at_least, 4096);
-        let pace = pacing.next(Remaining::Candidates, 1, now_ms + 1);
-        assert_eq!(pace, Pace::Read { at_least: 4096, until_ms: now_ms + BATCH_MS });
+    fn a_read_in_progress_keeps_its_size_and_is_looked_at_by_the_pace() {
+        let (mut pacing, now_ms) = after_reads(&[0], false);
+        let at_least = READ_BYTES_MAX;
+        let pace = |until_ms| Pace::Read { at_least, until_ms };
+        assert_eq!(candidates(&mut pacing, false, now_ms), pace(now_ms + LOOK_MS));
+        assert_eq!(candidates(&mut pacing, true, now_ms), pace(now_ms + PROMPT_LOOK_MS));
+        assert_eq!(candidates(&mut pacing, true, now_ms + 100), pace(now_ms + 101));
+        assert_eq!(candidates(&mut pacing, false, now_ms + 100), pace(now_ms + LOOK_MS));
+    }
+
+    #[test]
+    fn bytes_can_have_arrived_since_the_last_look_or_the_begin_of_the_read() {
+        let mut pacing = pacing();
+        candidates(&mut pacing, false, T + 10);
+        assert_eq!(pacing.received(T + 20), T + 10);
+        candidates(&mut pacing, false, T + 30);
+        assert_eq!(pacing.looked(true, T + 280), T + 30);
+        assert_eq!(pacing.looked(false, T + 530), T + 280);
+        assert_eq!(pacing.received(T + 540), T + 530);
     }
 
     #[test]
@@ -198,52 +267,76 @@ mod tests {
         let idle_ms = T + IDLE_MS;
         for (at_ms, end) in [(idle_ms - 1, None), (idle_ms, Some(End::IdleTimeout))] {
             let mut pacing = pacing();
-            pacing.next(Remaining::Candidates, 1, T);
-            let pace = expired(&mut pacing, Remaining::Candidates, 1, at_ms);
+            candidates(&mut pacing, true, T);
+            pacing.looked(false, at_ms);
+            let pace = candidates(&mut pacing, true, at_ms);
             assert_eq!(end.map(Pace::End).unwrap_or(Pace::Read { at_least: 1, until_ms: idle_ms }), pace);
         }
         let tail_ms = T + TAIL_MS;
         for (at_ms, end) in [(tail_ms - 1, None), (tail_ms, Some(End::Regular))] {
             let mut pacing = pacing();
-            pacing.next(Remaining::Tail, 1, T);
-            let pace = expired(&mut pacing, Remaining::Tail, 1, at_ms);
+            pacing.next(Remaining::Tail, true, T);
+            pacing.looked(false, at_ms);
+            let pace = pacing.next(Remaining::Tail, true, at_ms);
             assert_eq!(end.map(Pace::End).unwrap_or(Pace::Read { at_least: 1, until_ms: tail_ms }), pace);
         }
         for (at_ms, end) in [(DEADLINE_MS - 1, None), (DEADLINE_MS, Some(End::Deadline))] {
             let mut pacing = pacing();
             pacing.received(DEADLINE_MS - 1);
-            let pace = expired(&mut pacing, Remaining::Candidates, 1, at_ms);
+            candidates(&mut pacing, true, DEADLINE_MS - 1);
+            pacing.looked(false, at_ms);
+            let pace = candidates(&mut pacing, true, at_ms);
             assert_eq!(end.map(Pace::End).unwrap_or(Pace::Read { at_least: 1, until_ms: DEADLINE_MS }), pace);
         }
     }
 
     #[test]
+    fn a_look_at_the_idle_timeout_that_finds_bytes_prevents_it() {
+        let (mut pacing, _) = after_reads(&[0], false);
+        let mut now_ms = T;
+        while let Pace::Read { until_ms, .. } = candidates(&mut pacing, false, now_ms) {
+            now_ms = until_ms;
+            pacing.looked(now_ms == T + IDLE_MS, now_ms);
+        }
+        assert_eq!(now_ms, T + 2 * IDLE_MS);
+    }
+
+    #[test]
+    fn no_deadline_ends_the_reading_before_the_look_at_it() {
+        let (mut pacing, _) = after_reads(&[0], false);
+        candidates(&mut pacing, false, T);
+        pacing.looked(true, DEADLINE_MS - 1);
+        let pace = Pace::Read { at_least: READ_BYTES_MAX, until_ms: DEADLINE_MS };
+        // A late input of another kind.
+        assert_eq!(candidates(&mut pacing, false, DEADLINE_MS + 5), pace);
+        pacing.looked(true, DEADLINE_MS + 5);
+        assert_eq!(candidates(&mut pacing, false, DEADLINE_MS + 5), Pace::End(End::Deadline));
+    }
+
+    #[test]
     fn nothing_is_read_once_nothing_remains() {
-        assert_eq!(pacing().next(Remaining::Nothing, BATCH_BYTES_MAX, T), Pace::End(End::Regular));
+        assert_eq!(pacing().next(Remaining::Nothing, false, T), Pace::End(End::Regular));
     }
 
     #[test]
     fn content_after_an_apparent_end_removes_the_deadline_of_the_tail() {
         let mut pacing = pacing();
-        pacing.next(Remaining::Tail, 1, T);
+        pacing.next(Remaining::Tail, true, T);
         pacing.received(T + 1);
-        let pace = pacing.next(Remaining::Candidates, 1, T + TAIL_MS);
+        let pace = candidates(&mut pacing, true, T + TAIL_MS);
         assert_eq!(pace, Pace::Read { at_least: 1, until_ms: T + 1 + IDLE_MS });
     }
 
     #[test]
-    fn no_batch_begins_near_a_deadline() {
-        for (left_ms, at_least) in [(2 * BATCH_MS + 1, 1024), (2 * BATCH_MS, 1)] {
-            let now_ms = DEADLINE_MS - left_ms;
-            let mut pacing = ReadPacing::new(IDLE_MS, DEADLINE_MS, now_ms);
-            pacing.next(Remaining::Candidates, BATCH_BYTES_MAX, now_ms);
-            pacing.received(now_ms);
-            let Pace::Read { at_least: found, .. } =
-                pacing.next(Remaining::Candidates, BATCH_BYTES_MAX, now_ms)
-            else {
-                panic!("the response goes on");
-            };
-            assert_eq!(found, at_least, "{left_ms}");
-        }
+    fn the_tail_is_looked_at_often_and_new_reads_of_it_wait_for_a_byte() {
+        let (mut pacing, now_ms) = after_reads(&[0], false);
+        candidates(&mut pacing, false, now_ms);
+        pacing.looked(true, now_ms + LOOK_MS);
+        let now_ms = now_ms + LOOK_MS;
+        let pace = Pace::Read { at_least: READ_BYTES_MAX, until_ms: now_ms + PROMPT_LOOK_MS };
+        assert_eq!(pacing.next(Remaining::Tail, false, now_ms), pace);
+        pacing.received(now_ms + 1);
+        let pace = Pace::Read { at_least: 1, until_ms: now_ms + TAIL_MS };
+        assert_eq!(pacing.next(Remaining::Tail, false, now_ms + 1), pace);
     }
 }

@@ -11,20 +11,20 @@
 //!
 //! Not for: I/O (`super`), the state (`user_state`), the meaning of the bytes (`openrouter`).
 
-use super::read_pacing::{BATCH_BYTES_MAX, BATCH_MS, Pace, ReadPacing};
+use super::read_pacing::{LOOK_MS, Pace, ReadPacing};
 use crate::generation::candidate::{Candidate, Found};
 use crate::generation::retry;
 use crate::openrouter::call::{Answer, ModelCall, is_loggable_id};
 use crate::openrouter::failure::Failure;
 use crate::openrouter::response_reader::{End, Outcome, ResponseReader};
 
-/// A complete candidate without a subscriber is stored after this long at the latest: a crash loses less than this of them,
-/// and a fast answer costs one write.
+/// A complete candidate without a subscriber is stored so long after its bytes can have arrived: a crash loses less than this of
+/// them, and a fast answer costs one write.
 pub const STORE_EVERY_MS: u64 = 250;
 /// The longest wait for the row's opening after the deadline, once the model's answer has ended.
 pub const OPEN_GRACE_MS: u64 = 5_000;
-/// The longest read of a stopped generation: until its batch is full, and as long again for the bytes that have arrived.
-pub const STOP_MS: u64 = 2 * BATCH_MS;
+/// How long a stopped generation is still read: its complete candidates are kept.
+pub const STOP_MS: u64 = 2 * LOOK_MS;
 
 /// The head of the model API's response.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -63,8 +63,9 @@ pub enum Input {
     ModelEnded(ModelEnd),
     /// The owner stops the generation.
     Stop,
-    /// The moment of [`Action::Wait`] has come before another input.
-    Timer,
+    /// The moment of [`Action::Wait`] has come before another input, with the bytes of the read in progress that have arrived
+    /// until then.
+    Timer(Vec<u8>),
 }
 
 /// How a response ended.
@@ -89,7 +90,7 @@ pub enum Action {
     Send(bool),
     /// Wait for the next input.
     Wait {
-        /// How many bytes of the response to wait for; `None`: the connection is closed, and no more is billed.
+        /// How many bytes of the response a read that begins waits for; `None`: the connection is closed, and no more is billed.
         at_least: Option<usize>,
         /// The moment of [`Input::Timer`], in milliseconds since the Unix epoch.
         until_ms: u64,
@@ -187,6 +188,8 @@ impl Step {
 
     /// Takes an input.
     pub fn handle(&mut self, input: Input, now_ms: u64) {
+        // Since when the bytes of this input can have arrived.
+        let mut since_ms = now_ms;
         match input {
             Input::RowOpened(is_ok) => {
                 self.is_row_opening = false;
@@ -212,9 +215,9 @@ impl Step {
             }
             Input::ModelBytes(bytes) => {
                 if let Model::Reading(response) = &mut self.model {
-                    response.pacing.received(now_ms);
-                    response.reader.push(&bytes, &mut on_found(&mut self.call, &mut self.pending));
+                    since_ms = response.pacing.received(now_ms);
                 }
+                self.read(&bytes);
             }
             Input::ModelEnded(end) => match self.model {
                 Model::Sending { .. } => {
@@ -229,19 +232,18 @@ impl Step {
             Input::Stop => {
                 self.stop_until_ms.get_or_insert(now_ms.saturating_add(STOP_MS));
             }
-            Input::Timer => self.expire(now_ms),
+            Input::Timer(arrived) => since_ms = self.expire(&arrived, now_ms),
         }
-        self.keep_time(now_ms);
+        self.keep_time(since_ms);
     }
 
     /// Decides the next action. `has_subscriber`: each candidate is stored as soon as it is complete, because it is sent once
     /// it is stored.
     pub fn next(&mut self, has_subscriber: bool, now_ms: u64) -> Action {
         let is_eager = has_subscriber || self.stop_until_ms.is_some();
-        let bytes_max = if is_eager { 1 } else { BATCH_BYTES_MAX };
         let mut read = None;
         if let Model::Reading(response) = &mut self.model {
-            match response.pacing.next(response.reader.remaining(), bytes_max, now_ms) {
+            match response.pacing.next(response.reader.remaining(), is_eager, now_ms) {
                 Pace::Read { at_least, until_ms } => read = Some((at_least, until_ms)),
                 Pace::End(end) => {
                     self.end_response(end, now_ms);
@@ -367,15 +369,27 @@ impl Step {
         }
     }
 
-    fn expire(&mut self, now_ms: u64) {
+    fn read(&mut self, bytes: &[u8]) {
+        if let Model::Reading(response) = &mut self.model {
+            response.reader.push(bytes, &mut on_found(&mut self.call, &mut self.pending));
+        }
+    }
+
+    /// The moment of a wait has come. Returns since when the bytes can have arrived.
+    fn expire(&mut self, arrived: &[u8], now_ms: u64) -> u64 {
         match &mut self.model {
             Model::Sending { until_ms, .. } if now_ms >= *until_ms => {
                 let is_deadline = now_ms >= self.settings.deadline_ms;
                 let failure = if is_deadline { Failure::DEADLINE } else { Failure::IDLE_TIMEOUT };
                 self.end_attempt(Outcome::without_response(failure), None, now_ms);
+                now_ms
             }
-            Model::Reading(response) => response.pacing.expire(now_ms),
-            _ => {}
+            Model::Reading(response) => {
+                let since_ms = response.pacing.looked(!arrived.is_empty(), now_ms);
+                self.read(arrived);
+                since_ms
+            }
+            _ => now_ms,
         }
     }
 
@@ -394,11 +408,11 @@ impl Step {
         self.model = failed.map_or(Model::Ended, |failed| Model::Checking { failed });
     }
 
-    /// Sets the time at which new candidates are stored.
-    fn keep_time(&mut self, now_ms: u64) {
+    /// Sets the time at which new candidates are stored, whose bytes can have arrived since then.
+    fn keep_time(&mut self, since_ms: u64) {
         if !self.pending.is_empty() {
             self.has_candidate = true;
-            self.store_at_ms.get_or_insert(now_ms.saturating_add(STORE_EVERY_MS));
+            self.store_at_ms.get_or_insert(since_ms.saturating_add(STORE_EVERY_MS));
         }
     }
 }
