@@ -11,7 +11,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use futures_util::future::{Either, select};
+use futures_util::future::{Either, LocalBoxFuture, select};
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -70,6 +70,24 @@ pub trait Body {
     async fn next_of_whole(&mut self) -> Result<Option<Vec<u8>>, Unreachable>;
 }
 
+/// What a response may take that is of use only complete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// From the request to the last byte.
+    pub timeout_ms: u64,
+    /// Of the body.
+    pub bytes_max: usize,
+}
+
+/// The response of an upstream, received to its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WholeResponse {
+    /// 100 to 599.
+    pub status: u16,
+    /// Empty when the status is a 5xx: such a body is not received.
+    pub body: Vec<u8>,
+}
+
 /// The response of an upstream, whose body is being received. Dropping it closes the connection.
 pub trait Incoming: Head + Body {
     /// 100 to 599.
@@ -86,6 +104,51 @@ pub trait Fetch {
     /// # Errors
     /// [`Unreachable`] when there is no response.
     async fn fetch(&self, request: Request) -> Result<Self::Incoming, Unreachable>;
+    /// Sends a request, and receives the response to its end. A host with an operation for both does without the calls between.
+    ///
+    /// # Errors
+    /// [`Unreachable`] without a response within the limits.
+    async fn fetch_whole(&self, request: Request, limits: Limits) -> Result<WholeResponse, Unreachable>
+    where
+        Self: Timer + Sized,
+    {
+        let received = within(self, limits.timeout_ms, async {
+            let mut incoming = self.fetch(request).await?;
+            let status = incoming.status();
+            if status >= 500 {
+                return Ok(WholeResponse { status, body: Vec::new() });
+            }
+            let body = read_whole(&mut incoming, limits.bytes_max).await.map_err(|_| Unreachable)?;
+            Ok(WholeResponse { status, body })
+        });
+        received.await.unwrap_or(Err(Unreachable))
+    }
+}
+
+/// The same and waiting, as one object: code that uses it is compiled once for all hosts.
+pub trait Exchange {
+    /// [`Fetch::fetch_whole`].
+    fn exchange(
+        &self,
+        request: Request,
+        limits: Limits,
+    ) -> LocalBoxFuture<'_, Result<WholeResponse, Unreachable>>;
+    /// [`Timer::sleep`].
+    fn pause(&self, ms: u64) -> LocalBoxFuture<'_, ()>;
+}
+
+impl<H: Fetch + Timer> Exchange for H {
+    fn exchange(
+        &self,
+        request: Request,
+        limits: Limits,
+    ) -> LocalBoxFuture<'_, Result<WholeResponse, Unreachable>> {
+        Box::pin(self.fetch_whole(request, limits))
+    }
+
+    fn pause(&self, ms: u64) -> LocalBoxFuture<'_, ()> {
+        Box::pin(self.sleep(ms))
+    }
 }
 
 /// No connection, or one that was cut. Without the platform's error text: no response contains it, and no decision depends on it.

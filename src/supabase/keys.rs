@@ -6,7 +6,7 @@ use crate::auth::jwk::{PublicKey, read_key_set};
 use crate::auth::key_cache::STALE_MS;
 use crate::config::Supabase;
 use crate::http::Request;
-use crate::ports::{Clock, Fetch, Incoming, SharedCache, Timer, read_whole, within};
+use crate::ports::{Clock, Exchange, Fetch, Limits, SharedCache, Timer};
 
 /// The longest key set; a key has some 300 bytes.
 const DOCUMENT_BYTES_MAX: usize = 64 * 1024;
@@ -69,14 +69,9 @@ pub async fn fetch(host: &(impl Fetch + Timer + Clock), supabase: &Supabase) -> 
         headers: vec![("accept", "application/json".to_owned()), ("apikey", supabase.anon_key.clone())],
         body: Vec::new(),
     };
-    let fetched = within(host, TIMEOUT_MS, async {
-        let mut answer = host.fetch(request).await.ok()?;
-        if answer.status() != 200 {
-            return None;
-        }
-        read_whole(&mut answer, DOCUMENT_BYTES_MAX).await.ok()
-    });
-    let document = fetched.await.ok()??;
+    let limits = Limits { timeout_ms: TIMEOUT_MS, bytes_max: DOCUMENT_BYTES_MAX };
+    let answer = host.exchange(request, limits).await.ok().filter(|answer| answer.status == 200)?;
+    let document = answer.body;
     Some((read(supabase, &document, host.now_ms())?, document))
 }
 

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use crate::auth::credentials::Credentials;
 use crate::config::Supabase;
 use crate::http::{JSON, Request};
-use crate::ports::{Fetch, Incoming, Timer, read_whole, within};
+use crate::ports::{Exchange, Limits};
 
 /// The timeout of a request: each reads or writes a few rows by key.
 const TIMEOUT_MS: u64 = 5000;
@@ -163,11 +163,7 @@ pub(super) fn is_document(body: &[u8]) -> bool {
 ///
 /// # Errors
 /// [`RestError`].
-pub async fn send(
-    host: &(impl Fetch + Timer),
-    request: Request,
-    bytes_max: usize,
-) -> Result<Vec<u8>, RestError> {
+pub async fn send(host: &dyn Exchange, request: Request, bytes_max: usize) -> Result<Vec<u8>, RestError> {
     exchange(host, request, bytes_max).await.and_then(|(status, body)| accept(status, body))
 }
 
@@ -176,20 +172,15 @@ pub async fn send(
 /// # Errors
 /// [`RestError::Unavailable`].
 pub(super) async fn exchange(
-    host: &(impl Fetch + Timer),
+    host: &dyn Exchange,
     request: Request,
     bytes_max: usize,
 ) -> Result<(u16, Vec<u8>), RestError> {
-    let exchanged = within(host, TIMEOUT_MS, async {
-        let mut answer = host.fetch(request).await.map_err(|_| RestError::Unavailable)?;
-        let status = answer.status();
-        if status >= 500 {
-            return Err(RestError::Unavailable);
-        }
-        let body = read_whole(&mut answer, bytes_max).await.map_err(|_| RestError::Unavailable)?;
-        Ok((status, body))
-    });
-    exchanged.await.unwrap_or(Err(RestError::Unavailable))
+    let limits = Limits { timeout_ms: TIMEOUT_MS, bytes_max };
+    match host.exchange(request, limits).await {
+        Ok(answer) if answer.status < 500 => Ok((answer.status, answer.body)),
+        _ => Err(RestError::Unavailable),
+    }
 }
 
 /// The body of a response that confirms its request.
@@ -229,7 +220,7 @@ const VALID_MS: u64 = 4000;
 /// # Errors
 /// The last [`RestError`].
 pub async fn send_repeatable(
-    host: &(impl Fetch + Timer),
+    host: &dyn Exchange,
     request: Request,
     bytes_max: usize,
     is_busy: &dyn Fn() -> bool,
@@ -256,7 +247,7 @@ pub async fn send_repeatable(
             may_be_written = true;
             *wait_ms
         };
-        host.sleep(wait_ms).await;
+        host.pause(wait_ms).await;
     }
 }
 
@@ -265,25 +256,23 @@ pub async fn send_repeatable(
 ///
 /// # Errors
 /// A description of the failure, in words of this service.
-pub async fn probe(host: &(impl Fetch + Timer), supabase: &Supabase) -> Result<(), String> {
+pub async fn probe(host: &dyn Exchange, supabase: &Supabase) -> Result<(), String> {
     let request = Request {
         method: "GET",
         url: [&supabase.url, "/rest/v1/ai_generation_sessions?select=id&limit=1"].concat(),
         headers: vec![("apikey", supabase.anon_key.clone()), ("accept", JSON.to_owned())],
         body: Vec::new(),
     };
-    let mut answer = host.fetch(request).await.map_err(|_| "no connection".to_owned())?;
-    match answer.status() {
+    let limits = Limits { timeout_ms: TIMEOUT_MS, bytes_max: BYTES_MAX };
+    let answer = host.exchange(request, limits).await.map_err(|_| "no connection".to_owned())?;
+    match answer.status {
         200..=299 => Ok(()),
         404 => Err("the tables are not there: apply the migrations".to_owned()),
-        401 | 403 => {
-            let body = read_whole(&mut answer, BYTES_MAX).await.unwrap_or_default();
-            match code_of(&body).as_deref() {
-                Some(INSUFFICIENT_PRIVILEGE) => Ok(()),
-                None if !is_document(&body) => Err("refused by a firewall".to_owned()),
-                _ => Err("the key is not taken".to_owned()),
-            }
-        }
+        401 | 403 => match code_of(&answer.body).as_deref() {
+            Some(INSUFFICIENT_PRIVILEGE) => Ok(()),
+            None if !is_document(&answer.body) => Err("refused by a firewall".to_owned()),
+            _ => Err("the key is not taken".to_owned()),
+        },
         status => Err(["status ", &status.to_string()].concat()),
     }
 }
