@@ -82,7 +82,8 @@ async function buildModule(): Promise<void> {
         WASM_BINDGEN_BIN: join(root, 'scripts/wasm_bindgen.mjs'),
         AI_SESSIONS_WASM_BINDGEN: cargoTool('wasm-bindgen'),
         WASM_OPT_BIN: npmPackage('binaryen', 'bin/wasm-opt'),
-        ESBUILD_BIN: npmPackage('esbuild', 'bin/esbuild'),
+        ESBUILD_BIN: join(root, 'scripts/esbuild.mjs'),
+        AI_SESSIONS_ESBUILD: npmPackage('esbuild', 'bin/esbuild'),
         // Its own backtrace does not show an error in the crate.
         RUST_BACKTRACE: '0',
         ...(process.stderr.isTTY ? { CARGO_TERM_COLOR: 'always' } : {}),
@@ -95,19 +96,18 @@ async function buildModule(): Promise<void> {
       throw new Failure("The module could not be built: see the compiler's message above.");
     }
     await bundleEdgeFunction();
-    await wrapInTrapGuard();
+    await bundleWorker();
     await stripNames();
     // A file that was saved while the compiler ran may not be in the module: then the next build compiles again.
     if (!(await changedSince(start))) await writeFile(stampFile, await fingerprint(tools));
   });
 }
 
-/** Makes the JavaScript of Supabase Edge from the output of worker-build, which imports two things that only Cloudflare has. */
+/** Makes the JavaScript of Supabase Edge from the output of wasm-bindgen, whose module only Cloudflare imports as a file. */
 async function bundleEdgeFunction(): Promise<void> {
   const folder = join(root, 'src/supabase_edge');
   const replaced = new Map([
-    ['worker-build', join(buildFolder, 'index.js')],
-    ['cloudflare:workers', join(folder, 'cloudflare_workers.js')],
+    ['wasm-bindgen', join(buildFolder, 'index.js')],
     ['./index_bg.wasm', join(folder, 'wasm_module.js')],
   ]);
   await bundle({
@@ -121,7 +121,7 @@ async function bundleEdgeFunction(): Promise<void> {
     plugins: [
       {
         name: 'replaced',
-        setup: ({ onResolve }) => onResolve({ filter: /^(worker-build|cloudflare:workers|\.\/index_bg\.wasm)$/ }, ({ path }) => ({ path: replaced.get(path) ?? path })),
+        setup: ({ onResolve }) => onResolve({ filter: /^(wasm-bindgen|\.\/index_bg\.wasm)$/ }, ({ path }) => ({ path: replaced.get(path) ?? path })),
       },
     ],
   }).catch(() => {
@@ -129,12 +129,12 @@ async function bundleEdgeFunction(): Promise<void> {
   });
 }
 
-/** Wraps the output of worker-build in the trap guard, which responds for a torn-down module. */
-async function wrapInTrapGuard(): Promise<void> {
+/** Makes the JavaScript of Cloudflare, in place of the output of wasm-bindgen. */
+async function bundleWorker(): Promise<void> {
   const entry = join(buildFolder, 'index.js');
   const { ok, output } = await run(npmPackage('esbuild', 'bin/esbuild'), [
-    join(root, 'src/cloudflare/trap_guard.js'),
-    `--alias:worker-build=${entry}`,
+    join(root, 'src/cloudflare/worker.js'),
+    `--alias:wasm-bindgen=${entry}`,
     '--bundle',
     '--format=esm',
     '--minify',
@@ -146,7 +146,7 @@ async function wrapInTrapGuard(): Promise<void> {
   ]);
   if (ok) return;
   process.stderr.write(output);
-  throw new Failure("The trap guard could not be built: see esbuild's message above.");
+  throw new Failure("The JavaScript of the Worker could not be built: see esbuild's message above.");
 }
 
 /**
@@ -202,7 +202,7 @@ async function inputs(): Promise<string[]> {
   const targetFolder = process.env['CARGO_TARGET_DIR'] ?? join(root, 'target');
   const listed = await readFile(join(targetFolder, 'wasm32-unknown-unknown/release/ai_sessions.d'), 'utf8').catch(() => '');
   const included = listed.split(/(?<!\\)\s+/).slice(1).map((file) => file.replaceAll('\\ ', ' '));
-  const settings = ['Cargo.toml', 'Cargo.lock', 'rust-toolchain.toml', 'tools/Cargo.lock', 'scripts/build.ts', 'scripts/wasm_bindgen.mjs'].map((file) => join(root, file));
+  const settings = ['Cargo.toml', 'Cargo.lock', 'rust-toolchain.toml', 'tools/Cargo.lock', 'scripts/build.ts', 'scripts/wasm_bindgen.mjs', 'scripts/esbuild.mjs'].map((file) => join(root, file));
   const npmTools = ['binaryen', 'esbuild'].map((name) => npmPackage(name, 'package.json'));
   const files = [...new Set([...sources, ...included.filter((file) => file !== ''), ...settings, ...npmTools])].sort();
   const present = await Promise.all(files.map((file) => stat(file).then(() => true, () => false)));

@@ -1,11 +1,9 @@
 //! A request from a client on Workers: its user object in a Durable Object, the Cache API, Analytics Engine.
 
 use futures_util::future::LocalBoxFuture;
-use js_sys::{Array, Function, Object, Reflect, Uint8Array};
+use js_sys::{Array, Function, Object, Promise, Reflect, Uint8Array};
 use wasm_bindgen::prelude::*;
-use wasm_bindgen_futures::JsFuture;
-use web_sys::{Cache, RequestInit};
-use worker::{Context, Env};
+use web_sys::{Cache, Headers, Response, ResponseInit};
 
 use crate::config::Platform;
 use crate::edge::execute::{Received, UserObjectError};
@@ -15,44 +13,46 @@ use crate::ports::Point;
 use crate::user_object::command::Command;
 use crate::web::clock::now_ms;
 use crate::web::edge_host::{EdgePlatform, Execution, bytes_of};
-use crate::web::response::{OutgoingBody, response};
+use crate::web::operations::{Operation, OutgoingBody, value_of};
+use crate::web::promise_of;
 use crate::web::settings::{Settings, settings};
 
-/// The header of an object's reply. One header: each is a crossing on either side.
-pub(super) const REPLY_HEADER: &str = "x-reply";
+#[wasm_bindgen(module = "/src/cloudflare/operations.js")]
+extern "C" {
+    fn execute(id: u32, environment: &JsValue, name: &str, command: &[u8]);
+}
+
+#[wasm_bindgen]
+extern "C" {
+    /// The context of a request.
+    pub(super) type Context;
+
+    #[wasm_bindgen(method, js_name = waitUntil)]
+    fn wait_until(this: &Context, task: &Promise);
+}
 
 pub(super) struct WorkerRequest {
-    env: Env,
+    env: JsValue,
     context: Context,
     settings: Settings,
 }
 
 impl WorkerRequest {
-    pub(super) fn new(env: Env, context: Context) -> Self {
+    pub(super) fn new(env: JsValue, context: Context) -> Self {
         let settings = settings(Platform::Cloudflare, &env);
         Self { env, context, settings }
     }
 
-    async fn send(&self, command: &Command, context: &ProblemContext) -> worker::Result<web_sys::Response> {
-        let stub = self.env.durable_object("USER_SESSIONS")?.get_by_name(&command.user_id.to_string())?;
-        let init = RequestInit::new();
-        init.set_method("POST");
-        // As bytes: a string would be converted to UTF-16 and back, on both sides.
-        init.set_body(&Uint8Array::from(write_command(command, context).as_slice()));
-        let request = web_sys::Request::new_with_str_and_init("https://user-object/", &init)?;
-        Ok(stub.fetch_with_request(request.into()).await?.into())
-    }
-
     async fn execute(&self, command: &Command, context: &ProblemContext) -> Execution {
-        let response = self.send(command, context).await.map_err(|error| {
-            let is_overloaded = Reflect::get(&JsValue::from(error), &"overloaded".into());
-            let is_overloaded = is_overloaded.is_ok_and(|overloaded| overloaded.is_truthy());
-            if is_overloaded { UserObjectError::Overloaded } else { UserObjectError::Unreachable }
-        })?;
-        // Each reply of the object has the header; without it the platform has responded.
-        let reply = response.headers().get(REPLY_HEADER).ok().flatten();
-        let executed = reply.and_then(|reply| read_reply(&reply)).ok_or(UserObjectError::Unreachable)?;
-        Ok(Received { executed, body: OutgoingBody::Stream(response.body()) })
+        let message = write_command(command, context);
+        let name = command.user_id.to_string();
+        let end = Operation::other(|id| execute(id, &self.env, &name, &message)).await;
+        let executed = match end.status {
+            2 => return Err(UserObjectError::Overloaded),
+            // Without a valid reply the platform has responded, or nothing.
+            _ => read_reply(&end.text).ok_or(UserObjectError::Unreachable)?,
+        };
+        Ok(Received { executed, body: OutgoingBody::Forwarded(end.value) })
     }
 
     fn try_measure(&self, point: &Point<'_>) -> Result<(), JsValue> {
@@ -96,7 +96,10 @@ impl EdgePlatform for WorkerRequest {
     }
 
     fn after_response(&self, task: LocalBoxFuture<'static, ()>) {
-        self.context.wait_until(task);
+        self.context.wait_until(&promise_of(Box::pin(async {
+            task.await;
+            Ok(JsValue::UNDEFINED)
+        })));
     }
 
     fn execute<'a>(
@@ -108,16 +111,22 @@ impl EdgePlatform for WorkerRequest {
     }
 
     fn cached<'a>(&'a self, url: &'a str) -> LocalBoxFuture<'a, Option<Vec<u8>>> {
-        Box::pin(async move { bytes_of(default_cache()?.match_with_str(url)).await.map(|(_, bytes)| bytes) })
+        Box::pin(async move { bytes_of(&default_cache()?.match_with_str(url)).await.map(|(_, bytes)| bytes) })
     }
 
     fn cache<'a>(&'a self, url: &'a str, document: &'a [u8], max_age_s: u64) -> LocalBoxFuture<'a, ()> {
         Box::pin(async move {
             let Some(cache) = default_cache() else { return };
-            let headers = [("cache-control", ["public, max-age=", &max_age_s.to_string()].concat())];
-            let Ok(kept) = response(200, &headers, OutgoingBody::Bytes(document.to_vec())) else { return };
+            let kept = || {
+                let headers = Headers::new()?;
+                headers.set("cache-control", &["public, max-age=", &max_age_s.to_string()].concat())?;
+                let init = ResponseInit::new();
+                init.set_headers(&headers);
+                Response::new_with_opt_js_u8_array_and_init(Some(&Uint8Array::from(document)), &init)
+            };
+            let Ok(kept) = kept() else { return };
             // A failed write to the cache costs another fetch.
-            let _ = JsFuture::from(cache.put_with_str(url, &kept)).await;
+            let _ = value_of(&cache.put_with_str(url, &kept)).await;
         })
     }
 

@@ -1,14 +1,22 @@
 //! The Worker's fetch handler.
 
-use worker::{Context, Env, event};
+#![expect(unreachable_pub, reason = "wasm-bindgen exports public functions only")]
 
-use super::edge_platform::WorkerRequest;
-use crate::web::edge_host::EdgeHost;
+use js_sys::Function;
+use wasm_bindgen::prelude::*;
+use wasm_bindgen_futures::spawn_local;
+use web_sys::Request;
+
+use super::edge_platform::{Context, WorkerRequest};
+use crate::web::edge_host::{EdgeHost, respond};
 use crate::web::messages::InboundRequest;
 
-#[event(fetch)]
-async fn fetch(request: web_sys::Request, env: Env, context: Context) -> worker::Result<web_sys::Response> {
-    let url = request.url();
-    let host = EdgeHost::new(WorkerRequest::new(env, context));
-    Ok(host.respond(InboundRequest::new(request, url)).await?)
+/// Responds to a request, by a call of `resolve`.
+#[wasm_bindgen]
+pub fn fetch(request: Request, env: JsValue, context: JsValue, resolve: Function) {
+    let host = EdgeHost::new(WorkerRequest::new(env, context.unchecked_into::<Context>()));
+    spawn_local(async move {
+        let outgoing = host.handle(InboundRequest::new(request, str::to_owned)).await;
+        respond(&resolve, outgoing);
+    });
 }

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use futures_util::future::LocalBoxFuture;
 use uuid::Uuid;
+use wasm_bindgen::JsValue;
 use wasm_bindgen_futures::spawn_local;
-use worker::{Env, State};
+use worker::State;
 
 use super::object_storage::{load, store};
 use crate::config::Platform;
@@ -27,7 +28,7 @@ pub(super) struct DurableObjectState {
 }
 
 impl DurableObjectState {
-    pub(super) fn new(state: State, env: &Env) -> Self {
+    pub(super) fn new(state: State, env: &JsValue) -> Self {
         Self {
             state,
             settings: settings(Platform::Cloudflare, env),

@@ -3,67 +3,100 @@
 use std::cell::OnceCell;
 use std::rc::Rc;
 
-use worker::{DurableObject, Env, Request, Response, State, durable_object};
+use js_sys::{Function, Promise};
+use wasm_bindgen::prelude::*;
+use wasm_bindgen_futures::spawn_local;
+use web_sys::ReadableStream;
+use worker::worker_sys::DurableObjectState as Context;
 
-use super::edge_platform::REPLY_HEADER;
 use super::object_platform::DurableObjectState;
 use crate::config::LogLevel;
 use crate::edge::wire::{read_command, write_reply};
 use crate::ports::{Clock, Log, StoreError, UserStore};
 use crate::user_object::UserObject;
-use crate::web::WebHost;
 use crate::web::object_host::ObjectHost;
-use crate::web::response::{OutgoingBody, response};
+use crate::web::{WebHost, promise_of};
+
+#[wasm_bindgen(module = "/src/cloudflare/operations.js")]
+extern "C" {
+    fn reply(resolve: &Function, text: &str, body: &[u8]);
+    fn reply_stream(resolve: &Function, text: &str, body: &ReadableStream);
+}
 
 /// A failed alarm is set again after this time.
 const ALARM_AGAIN_MS: u64 = 60_000;
 
 /// The object of one user.
-#[durable_object(alarm)]
-pub struct UserSessions {
+#[wasm_bindgen]
+pub struct UserSessions(Rc<Object>);
+
+struct Object {
     host: ObjectHost,
     object: OnceCell<UserObject<ObjectHost>>,
 }
 
+#[wasm_bindgen]
 impl UserSessions {
-    fn object(&self) -> worker::Result<&UserObject<ObjectHost>> {
-        // The edge handles an invalid configuration before it sends a command.
-        let settings = self.host.settings().as_ref().as_ref();
-        let config = settings.map_err(|_| worker::Error::from("not configured"))?;
-        Ok(self.object.get_or_init(|| UserObject::new(self.host.clone(), Rc::clone(config))))
+    /// The object with this storage; not yet loaded.
+    #[wasm_bindgen(constructor)]
+    pub fn new(context: JsValue, env: JsValue) -> Self {
+        let context: Context = context.unchecked_into();
+        let host = ObjectHost::new(Rc::new(DurableObjectState::new(context.into(), &env)));
+        Self(Rc::new(Object { host, object: OnceCell::new() }))
+    }
+
+    /// Executes a command of the edge, and resolves the call with the reply, or rejects it.
+    pub fn execute(&self, command: Vec<u8>, resolve: Function, reject: Function) {
+        let object = Rc::clone(&self.0);
+        spawn_local(async move {
+            if object.execute(&command, &resolve).await.is_none() {
+                // The edge takes any error for a lost reply.
+                let _ = reject.call0(&JsValue::UNDEFINED);
+            }
+        });
+    }
+
+    /// Runs the due jobs.
+    pub fn alarm(&self) -> Promise {
+        let object = Rc::clone(&self.0);
+        promise_of(Box::pin(async move {
+            object.run_alarm().await.map_err(|StoreError| JsValue::from("no alarm"))?;
+            Ok(JsValue::UNDEFINED)
+        }))
     }
 }
 
-impl DurableObject for UserSessions {
-    fn new(state: State, env: Env) -> Self {
-        let host = ObjectHost::new(Rc::new(DurableObjectState::new(state, &env)));
-        Self { host, object: OnceCell::new() }
+impl Object {
+    /// `None` when the edge should not have sent a command: it handles an invalid configuration before.
+    fn object(&self) -> Option<&UserObject<ObjectHost>> {
+        let config = self.host.settings().as_ref().as_ref().ok()?;
+        Some(self.object.get_or_init(|| UserObject::new(self.host.clone(), Rc::clone(config))))
     }
 
-    async fn fetch(&self, mut request: Request) -> worker::Result<Response> {
-        let received = read_command(&request.bytes().await?);
-        let (command, context) = received.ok_or_else(|| worker::Error::from("no command"))?;
+    async fn execute(&self, command: &[u8], resolve: &Function) -> Option<()> {
+        let (command, context) = read_command(command)?;
         let (mut executed, subscription) = self.object()?.execute(&command).await;
-        let (reply, document) = write_reply(&mut executed);
-        let body = match subscription {
-            Some(subscription) => OutgoingBody::Stream(Some(self.host.stream(subscription, context)?)),
-            None => OutgoingBody::Bytes(document),
-        };
-        Ok(response(200, &[(REPLY_HEADER, reply)], body)?.into())
+        let (text, document) = write_reply(&mut executed);
+        match subscription {
+            Some(subscription) => {
+                reply_stream(resolve, &text, &self.host.stream(subscription, context).ok()?);
+            }
+            None => reply(resolve, &text, &document),
+        }
+        Some(())
     }
 
-    async fn alarm(&self) -> worker::Result<Response> {
+    async fn run_alarm(&self) -> Result<(), StoreError> {
         let has_run = match self.object() {
-            Ok(object) => object.run_alarm().await.is_ok(),
+            Some(object) => object.run_alarm().await.is_ok(),
             // A deployment without a variable must not lose the jobs.
-            Err(_) => false,
+            None => false,
         };
-        if !has_run {
-            // The platform repeats a failed alarm for two minutes and then drops it; the jobs are kept for longer.
-            self.host.log(LogLevel::Error, r#"{"level":"error","message":"alarm failed"}"#);
-            let again_ms = self.host.now_ms().saturating_add(ALARM_AGAIN_MS);
-            self.host.set_alarm(again_ms).await.map_err(|StoreError| worker::Error::from("no alarm"))?;
+        if has_run {
+            return Ok(());
         }
-        Response::empty()
+        // The platform repeats a failed alarm for two minutes and then drops it; the jobs are kept for longer.
+        self.host.log(LogLevel::Error, r#"{"level":"error","message":"alarm failed"}"#);
+        self.host.set_alarm(self.host.now_ms().saturating_add(ALARM_AGAIN_MS)).await
     }
 }

@@ -264,11 +264,16 @@ pub enum BodyError {
 }
 
 /// A received request of a client.
-pub trait Inbound: Head + Body {
+pub trait Inbound: Head {
     /// In upper case.
     fn method(&self) -> &str;
     /// Absolute, as it was sent.
     fn url(&self) -> &str;
+    /// Receives the body to its end.
+    ///
+    /// # Errors
+    /// [`BodyError::TooLarge`] as soon as there is more than `bytes_max`: the rest is not received.
+    async fn whole_body(&mut self, bytes_max: usize) -> Result<Vec<u8>, BodyError>;
 }
 
 /// Tasks that continue after the response.

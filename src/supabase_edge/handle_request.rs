@@ -4,31 +4,27 @@
 
 use js_sys::{Function, Promise};
 use wasm_bindgen::prelude::*;
+use wasm_bindgen_futures::spawn_local;
 use web_sys::Request;
 
 use super::edge_platform::FunctionRequest;
 use super::{background, objects, unread_body};
 use crate::http::url::without_first_segment;
-use crate::web::edge_host::EdgeHost;
+use crate::web::edge_host::{EdgeHost, respond};
 use crate::web::messages::InboundRequest;
-use crate::web::promise_of;
 
-/// Responds to a request. `environment`: an object with the variables, and `ASSETS`, which has a `fetch(url)` that serves
-/// `openapi.json` and `docs.html`. `wait_until(promise)` keeps the isolate until the promise has ended.
+/// Responds to a request, by a call of `resolve`. `environment`: an object with the variables, and `ASSETS`, which has a `fetch(url)` that serves
+/// `openapi.json` and `docs.html`. `wait_until(promise)` keeps the isolate until the promise has ended, for work that outlives the response.
 #[wasm_bindgen]
-pub fn handle_request(request: Request, environment: JsValue, wait_until: Function) -> Promise {
+pub fn handle_request(request: Request, environment: JsValue, wait_until: Function, resolve: Function) {
     background::set_wait_until(wait_until);
-    let responding = promise_of(Box::pin(async move {
+    spawn_local(async move {
         let host = EdgeHost::new(FunctionRequest::new(environment));
         // The first segment is the function's name.
-        let url = without_first_segment(&request.url());
-        let response = host.respond(InboundRequest::new(Clone::clone(&request), url)).await?;
+        let outgoing = host.handle(InboundRequest::new(Clone::clone(&request), without_first_segment)).await;
         unread_body::drain(&request).await;
-        Ok(response.into())
-    }));
-    // A command continues when its client leaves.
-    background::keep_until(&responding);
-    responding
+        respond(&resolve, outgoing);
+    });
 }
 
 /// Releases the leases of this isolate's runs, before its end.

@@ -17,8 +17,8 @@ use crate::user_object::command::Command;
 use crate::user_object::reply::Reply;
 use crate::web::edge_host::Execution;
 use crate::web::object_host::ObjectHost;
+use crate::web::operations::OutgoingBody;
 use crate::web::promise_of;
-use crate::web::response::OutgoingBody;
 use crate::web::settings::Settings;
 
 /// The most objects of an isolate: some 10 KB each. Its CPU time is used up by a tenth of so many generations.
@@ -43,7 +43,7 @@ pub(super) async fn execute(settings: &Settings, command: &Command, context: &Pr
     let body = match (subscription, &mut executed.reply) {
         (Some(subscription), _) => {
             let stream = entry.object.host().stream(subscription, context.clone());
-            OutgoingBody::Stream(Some(stream.map_err(|_| UserObjectError::Unreachable)?))
+            OutgoingBody::stream(stream.map_err(|_| UserObjectError::Unreachable)?)
         }
         (None, Reply::Session(document) | Reply::Accepted(document)) => {
             OutgoingBody::Bytes(std::mem::take(&mut document.json))

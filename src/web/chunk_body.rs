@@ -9,7 +9,7 @@ use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
 use web_sys::ReadableStream;
 
-use super::forget;
+use super::operations::detach;
 use crate::ports::{Body, Unreachable};
 
 #[wasm_bindgen]
@@ -22,9 +22,6 @@ extern "C" {
 
     #[wasm_bindgen(method)]
     fn cancel(this: &ChunkReader) -> js_sys::Promise;
-
-    #[wasm_bindgen(method, js_name = releaseLock)]
-    fn release_lock(this: &ChunkReader);
 
     type Chunk;
 
@@ -75,14 +72,7 @@ impl ChunkBody {
     /// Ends the sender's work, unless all of it was read. Without this, Deno keeps an aborted connection open under load.
     pub(super) fn cancel(&mut self) {
         if let Some(reader) = self.reader.take() {
-            forget(reader.cancel());
-        }
-    }
-
-    /// Leaves the rest of the stream to another reader.
-    pub(super) fn release(&mut self) {
-        if let Some(reader) = self.reader.take() {
-            reader.release_lock();
+            detach(&reader.cancel());
         }
     }
 }

@@ -4,9 +4,9 @@ use std::cell::RefCell;
 
 use js_sys::{JSON, Object, Reflect, Uint8Array};
 use wasm_bindgen::{JsCast, JsValue};
-use wasm_bindgen_futures::JsFuture;
 use web_sys::{CryptoKey, SubtleCrypto, WorkerGlobalScope};
 
+use super::operations::value_of;
 use crate::auth::jwk::Algorithm;
 use crate::ports::VerifyKey;
 
@@ -36,7 +36,7 @@ async fn try_verify(key: VerifyKey<'_>, message: &[u8], signature: &[u8]) -> Res
         &Uint8Array::from(signature),
         &Uint8Array::from(message),
     )?;
-    Ok(JsFuture::from(verified).await?.is_truthy())
+    Ok(value_of(&verified).await?.is_truthy())
 }
 
 async fn import(subtle: &SubtleCrypto, key: VerifyKey<'_>, algorithm: &Object) -> Result<CryptoKey, JsValue> {
@@ -61,7 +61,7 @@ async fn import(subtle: &SubtleCrypto, key: VerifyKey<'_>, algorithm: &Object) -
             subtle.import_key_with_object("raw", &bytes, algorithm, false, &usages)?
         }
     };
-    let crypto_key: CryptoKey = JsFuture::from(importing).await?.dyn_into()?;
+    let crypto_key: CryptoKey = value_of(&importing).await?.dyn_into()?;
     IMPORTED.with_borrow_mut(|imported| {
         if imported.len() >= IMPORTED_MAX {
             imported.remove(0);
@@ -85,14 +85,14 @@ async fn try_aes_gcm(usage: &str, key: &[u8], nonce: &[u8], input: &[u8]) -> Res
     let usages = js_sys::Array::of1(&usage.into());
     let importing =
         subtle.import_key_with_object("raw", &Uint8Array::from(key), &algorithm, false, &usages)?;
-    let key: CryptoKey = JsFuture::from(importing).await?.dyn_into()?;
+    let key: CryptoKey = value_of(&importing).await?.dyn_into()?;
     let input = Uint8Array::from(input);
     let output = if usage == "encrypt" {
         subtle.encrypt_with_object_and_js_u8_array(&algorithm, &key, &input)?
     } else {
         subtle.decrypt_with_object_and_js_u8_array(&algorithm, &key, &input)?
     };
-    Ok(Uint8Array::new(&JsFuture::from(output).await?).to_vec())
+    Ok(Uint8Array::new(&value_of(&output).await?).to_vec())
 }
 
 /// The parameters of import and check.

@@ -4,13 +4,12 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use futures_util::future::LocalBoxFuture;
-use js_sys::{Reflect, Uint8Array};
+use js_sys::{Function, Reflect};
 use uuid::Uuid;
 use wasm_bindgen::prelude::*;
-use wasm_bindgen_futures::JsFuture;
 
 use super::messages::InboundRequest;
-use super::response::{OutgoingBody, response};
+use super::operations::{Operation, OutgoingBody, respond_to};
 use super::settings::Settings;
 use super::{WebHost, crypto};
 use crate::edge::execute::{Received, UserObjectError, UserObjects};
@@ -64,20 +63,22 @@ impl EdgeHost {
         Self(Rc::new(platform))
     }
 
-    /// Responds to a request.
-    ///
-    /// # Errors
-    /// An exception of the platform.
-    pub(crate) async fn respond(&self, request: InboundRequest) -> Result<web_sys::Response, JsValue> {
-        let (head, body) = match handle(self, self.settings(), request).await {
-            Outgoing::Complete(mut complete) => {
-                let body = std::mem::take(&mut complete.body);
-                (complete, OutgoingBody::Bytes(body))
-            }
-            Outgoing::Forwarded(head, body) => (head, body),
-        };
-        response(head.status, &head.headers, body)
+    /// Handles a request.
+    pub(crate) async fn handle(&self, request: InboundRequest) -> Outgoing<OutgoingBody> {
+        handle(self, self.settings(), request).await
     }
+}
+
+/// Resolves the call of JavaScript with the response.
+pub(crate) fn respond(resolve: &Function, outgoing: Outgoing<OutgoingBody>) {
+    let (head, body) = match outgoing {
+        Outgoing::Complete(mut complete) => {
+            let body = std::mem::take(&mut complete.body);
+            (complete, OutgoingBody::Bytes(body))
+        }
+        Outgoing::Forwarded(head, body) => (head, body),
+    };
+    respond_to(resolve, head.status, &head.headers, &body);
 }
 
 impl WebHost for EdgeHost {
@@ -111,10 +112,9 @@ impl Background for EdgeHost {
 }
 
 /// The status and the body of a response; `None` when there is none.
-pub(crate) async fn bytes_of(response: js_sys::Promise) -> Option<(u16, Vec<u8>)> {
-    let response: web_sys::Response = JsFuture::from(response).await.ok()?.dyn_into().ok()?;
-    let bytes = JsFuture::from(response.array_buffer().ok()?).await.ok()?;
-    Some((response.status(), Uint8Array::new(&bytes).to_vec()))
+pub(crate) async fn bytes_of(response: &js_sys::Promise) -> Option<(u16, Vec<u8>)> {
+    let end = Operation::receive_response(response).await;
+    (end.status != 0).then_some((end.status, end.bytes))
 }
 
 #[wasm_bindgen]
@@ -141,7 +141,7 @@ impl Assets for EdgeHost {
     async fn asset(&self, name: &str) -> Option<Vec<u8>> {
         let binding: Fetcher = Reflect::get(self.0.environment(), &"ASSETS".into()).ok()?.unchecked_into();
         let found = binding.fetch(&["https://assets.local/", name].concat()).ok()?;
-        bytes_of(found).await.filter(|(status, _)| *status == 200).map(|(_, bytes)| bytes)
+        bytes_of(&found).await.filter(|(status, _)| *status == 200).map(|(_, bytes)| bytes)
     }
 }
 

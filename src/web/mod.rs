@@ -1,5 +1,5 @@
-//! Host code of every web-standard runtime: the hosts of requests and of user objects, fetch, streams, responses, signatures, the
-//! timer, the clock, randomness, the log. Provides ports, makes no decision.
+//! Host code of every web-standard runtime: the hosts of requests and of user objects, operations outside of the module (requests
+//! to upstreams, responses, timers), streams, signatures, the clock, randomness, the log. Provides ports, makes no decision.
 //!
 //! [`edge::handle`](crate::edge::handle) and the user object are generic over their host. Each of the two has one host type here,
 //! whatever the platform, so that the module contains their code once: a platform implements [`EdgePlatform`](edge_host::EdgePlatform)
@@ -9,13 +9,12 @@ mod chunk_body;
 pub(crate) mod clock;
 mod crypto;
 pub(crate) mod edge_host;
-mod fetch;
 mod log;
 pub(crate) mod messages;
 pub(crate) mod object_host;
+pub(crate) mod operations;
 mod pending_read_body;
 pub(crate) mod pipe;
-pub(crate) mod response;
 pub(crate) mod settings;
 pub(crate) mod stream_body;
 pub(crate) mod timer;
@@ -24,7 +23,7 @@ use std::panic::AssertUnwindSafe;
 
 use futures_util::future::LocalBoxFuture;
 use wasm_bindgen::JsValue;
-use wasm_bindgen_futures::{JsFuture, future_to_promise, spawn_local};
+use wasm_bindgen_futures::future_to_promise;
 
 use settings::Settings;
 
@@ -37,9 +36,4 @@ pub(crate) trait WebHost {
 /// Starts a future. Not generic: the code that connects a future with a promise is long.
 pub(crate) fn promise_of(future: LocalBoxFuture<'static, Result<JsValue, JsValue>>) -> js_sys::Promise {
     future_to_promise(AssertUnwindSafe(future))
-}
-
-/// Detaches the promise.
-fn forget(promise: js_sys::Promise) {
-    spawn_local(async move { drop(JsFuture::from(promise).await) });
 }

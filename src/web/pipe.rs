@@ -1,11 +1,10 @@
 //! Bodies that are written chunk by chunk, through a pipe.
 
-use js_sys::{Reflect, Uint8Array};
+use js_sys::Reflect;
 use wasm_bindgen::prelude::*;
-use wasm_bindgen_futures::JsFuture;
 use web_sys::{ReadableStream, TransformStream, WritableStreamDefaultWriter};
 
-use super::forget;
+use super::operations::{Operation, detach, value_of};
 use crate::ports::{EventSink, Unreachable};
 
 #[wasm_bindgen]
@@ -50,21 +49,21 @@ pub(crate) fn pipe() -> Result<(PipeSink, ReadableStream), JsValue> {
 
 impl EventSink for PipeSink {
     async fn write(&mut self, chunk: &[u8]) -> Result<(), Unreachable> {
-        let written = JsFuture::from(self.writer.write_with_chunk(&Uint8Array::from(chunk))).await;
-        written.map(drop).map_err(|_| Unreachable)
+        let written = Operation::write(&self.writer, chunk).await;
+        if written.status == 0 { Err(Unreachable) } else { Ok(()) }
     }
 
     async fn close(mut self) {
         self.is_closed = true;
         // A client that leaves now has received everything.
-        let _ = JsFuture::from(self.writer.close()).await;
+        let _ = value_of(&self.writer.close()).await;
     }
 }
 
 impl Drop for PipeSink {
     fn drop(&mut self) {
         if !self.is_closed {
-            forget(self.writer.abort());
+            detach(&self.writer.abort());
         }
     }
 }

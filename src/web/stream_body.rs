@@ -40,13 +40,6 @@ impl StreamBody {
             body.cancel();
         }
     }
-
-    /// Leaves the rest of the stream to another reader, where there can be one.
-    pub(super) fn release(&mut self) {
-        if let Self::Chunks(body) = self {
-            body.release();
-        }
-    }
 }
 
 impl Body for StreamBody {

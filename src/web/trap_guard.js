@@ -1,11 +1,18 @@
 // The trap guard of every host: responds when the Wasm module cannot, because it was torn down.
 //
 // A trap in Wasm (a panic, no memory) unwinds nothing: the promises of waiting requests stay pending, the platform cuts those
-// requests later without a CORS header, and a page cannot read the error. So each request also waits for a trap. workers-rs
-// makes a new instance before the next call of the module.
+// requests later without a CORS header, and a page cannot read the error. So each call of the module also waits for a trap, and the
+// next one makes a new instance.
+
+import { __wbg_reset_state as makeInstance } from 'wasm-bindgen';
 
 /** The callbacks of everything that waits for the current instance. */
 export const waiting = new Set();
+
+/** The number of the current instance: its objects do not exist in another one. */
+export let instance = 0;
+
+let isTornDown = false;
 
 addEventListener('error', ({ error }) => tearDown(error));
 
@@ -18,20 +25,38 @@ export function tearDown(thrown) {
   const trap = [thrown, thrown?.cause].find((each) => each instanceof WebAssembly.RuntimeError);
   if (trap === undefined || reported.has(trap)) return;
   reported.add(trap);
-  // workers-rs recognizes a bare trap only.
-  globalThis.__worker_init_state.criticalError = true;
+  isTornDown = true;
   for (const tornDown of waiting) tornDown(trap);
 }
 
-/** Runs a call of the module; fails if the module is torn down meanwhile. */
-export async function guarded(call) {
-  let tornDown;
-  const trapped = new Promise((_, reject) => waiting.add((tornDown = reject)));
-  try {
-    return await Promise.race([call(), trapped]);
-  } finally {
-    waiting.delete(tornDown);
-  }
+/** Makes a new instance in place of a torn-down one. */
+export function renew() {
+  if (!isTornDown) return;
+  isTornDown = false;
+  instance += 1;
+  makeInstance();
+}
+
+/** Runs a call of the module, which resolves or rejects it; fails if the module is torn down before. */
+export function guarded(call) {
+  return new Promise((resolve, reject) => {
+    const fail = (error) => {
+      waiting.delete(fail);
+      reject(error);
+    };
+    const end = (value) => {
+      waiting.delete(fail);
+      resolve(value);
+    };
+    waiting.add(fail);
+    try {
+      renew();
+      call(end, fail);
+    } catch (error) {
+      tearDown(error);
+      fail(error);
+    }
+  });
 }
 
 /** The problem `internal`, in the format of `problem.rs`; a test compares the two. `defaultUrl` is the base without PUBLIC_URL. */

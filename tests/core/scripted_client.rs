@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use ai_sessions::ports::{Body, Clock, EventSink, Head, Inbound, Timer, Unreachable};
+use ai_sessions::ports::{Body, BodyError, Clock, EventSink, Head, Inbound, Timer, Unreachable, read_whole};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -288,6 +288,10 @@ impl Inbound for ClientRequest {
 
     fn url(&self) -> &str {
         &self.url
+    }
+
+    async fn whole_body(&mut self, bytes_max: usize) -> Result<Vec<u8>, BodyError> {
+        read_whole(self, bytes_max).await
     }
 }
 

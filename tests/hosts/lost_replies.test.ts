@@ -35,30 +35,29 @@ import { env as workerEnv } from 'cloudflare:workers';
   namespace.getByName = function (name) {
     const stub = getByName.call(this, name);
     return {
-      async fetch(request) {
-        const message = await request.clone().json();
+      async execute(command) {
+        const message = JSON.parse(new TextDecoder().decode(command));
+        const changed = (members) => new TextEncoder().encode(JSON.stringify({ ...message, ...members }));
         // Callers may give two requests the same id.
         const request_key = message.operation === 'generate' ? message.id : message.request_id;
         const nth = (counts.get(request_key) ?? 0) + 1;
         counts.set(request_key, nth);
         const loses = (loss) => message.request_id.startsWith(losses[loss]);
         if (loses('both') && nth <= 2) {
-          await stub.fetch(request);
+          await stub.execute(command);
           throw lost();
         }
-        if (nth > 1) return stub.fetch(request);
+        if (nth > 1) return stub.execute(command);
         if (loses('command')) throw lost();
         if (loses('early')) {
-          message.mode = 'async';
-          await stub.fetch(new Request(request.url, { method: 'POST', body: JSON.stringify(message) }));
+          await stub.execute(changed({ mode: 'async' }));
           throw lost();
         }
         if (loses('late')) {
-          message.mode = 'sync';
-          await stub.fetch(new Request(request.url, { method: 'POST', body: JSON.stringify(message) }));
+          await stub.execute(changed({ mode: 'sync' }));
           throw lost();
         }
-        const reply = await stub.fetch(request);
+        const reply = await stub.execute(command);
         if (loses('reply')) throw lost();
         return reply;
       },

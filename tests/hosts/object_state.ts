@@ -2,7 +2,7 @@
 // before the module (`startAfter`).
 
 /**
- * Runs `script` with the `state` of each new object. `trap_guard.js` makes a weak reference to it, the only global that
+ * Runs `script` with the `state` of each new object. `src/cloudflare/worker.js` makes a weak reference to it, the only global that
  * receives an object's state.
  */
 export function withObjectState(script: string): string {

@@ -15,14 +15,21 @@ const broken: [name: string, prelude: string][] = [
     'that cannot be reached',
     `import { env as workerEnv } from 'cloudflare:workers';
      for (const name of ['get', 'getByName']) {
-       Object.getPrototypeOf(workerEnv.USER_SESSIONS)[name] = () => ({ fetch: () => Promise.reject(new Error('Network connection lost.')) });
+       Object.getPrototypeOf(workerEnv.USER_SESSIONS)[name] = () => ({ execute: () => Promise.reject(new Error('Network connection lost.')) });
      }`,
   ],
   [
-    'whose reply is an error page of the platform',
+    'whose reply is a text of the platform',
     `import { env as workerEnv } from 'cloudflare:workers';
      for (const name of ['get', 'getByName']) {
-       Object.getPrototypeOf(workerEnv.USER_SESSIONS)[name] = () => ({ fetch: async () => new Response('error code: 1101', { status: 500 }) });
+       Object.getPrototypeOf(workerEnv.USER_SESSIONS)[name] = () => ({ execute: async () => ({ text: 'error code: 1101', body: null }) });
+     }`,
+  ],
+  [
+    'that replies nothing',
+    `import { env as workerEnv } from 'cloudflare:workers';
+     for (const name of ['get', 'getByName']) {
+       Object.getPrototypeOf(workerEnv.USER_SESSIONS)[name] = () => ({ execute: async () => undefined });
      }`,
   ],
 ];
@@ -56,7 +63,7 @@ describe('an object that the platform calls overloaded', () => {
   const prelude = `import { env as workerEnv } from 'cloudflare:workers';
      for (const name of ['get', 'getByName']) {
        Object.getPrototypeOf(workerEnv.USER_SESSIONS)[name] = () => ({
-         fetch: () => {
+         execute: () => {
            console.log('the object is called');
            return Promise.reject(Object.assign(new Error('Durable Object is overloaded.'), { overloaded: true, retryable: true }));
          },

@@ -19,7 +19,7 @@ use crate::http::{JSON, idempotency_key, rate_limit};
 use crate::ids::new_id;
 use crate::input::new_session::{BODY_BYTES_MAX, NewSession};
 use crate::json_string::JsonString;
-use crate::ports::{BodyError, Inbound, Random, read_whole};
+use crate::ports::{BodyError, Inbound, Random};
 use crate::user_object::command::{Generate, Operation};
 use crate::user_object::reply::{LogFields, Reply};
 
@@ -90,7 +90,7 @@ async fn read_body(config: &Config, inbound: &mut impl Inbound) -> Result<NewSes
     {
         return Err(too_large());
     }
-    let body = read_whole(inbound, BODY_BYTES_MAX).await.map_err(|error| match error {
+    let body = inbound.whole_body(BODY_BYTES_MAX).await.map_err(|error| match error {
         BodyError::TooLarge => too_large(),
         BodyError::Cut => Problem::new(Code::MalformedJson, "the body broke off"),
     })?;

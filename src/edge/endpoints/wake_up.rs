@@ -5,7 +5,7 @@ use crate::config::Config;
 use crate::edge::EdgeHost;
 use crate::http::Response;
 use crate::http::problem::{Code, Problem};
-use crate::ports::{Inbound, read_whole};
+use crate::ports::Inbound;
 use crate::supabase::wake_up::{BODY_BYTES_MAX, verify};
 
 /// The path; not in the table of routes, which is the one of the API.
@@ -21,7 +21,7 @@ pub async fn wake_up(
     inbound: &mut impl Inbound,
 ) -> Result<Response, Problem> {
     let key = config.user_state_key.as_deref().unwrap_or_default();
-    let body = read_whole(inbound, BODY_BYTES_MAX).await.unwrap_or_default();
+    let body = inbound.whole_body(BODY_BYTES_MAX).await.unwrap_or_default();
     let user = verify(key, &body, host.now_ms());
     host.wake_up(user.ok_or_else(|| Problem::new(Code::InvalidToken, "the proof is not valid"))?);
     Ok(Response::empty(204))
