@@ -13,7 +13,7 @@ use crate::config::LogLevel;
 use crate::ports::{Log, log_line};
 use crate::quota::{Refusal, UserQuota};
 use crate::user_state::generation::Generation;
-use crate::user_state::{Event, Job, UserState, Write, WriteSet};
+use crate::user_state::{Job, UserState, Write, WriteSet};
 
 /// One decision. Its reserved runs start once the transaction is stored; a repeated decision begins anew.
 pub(super) struct Decision<'a, H: UserObjectHost> {
@@ -130,14 +130,12 @@ impl<'a, H: UserObjectHost> Decision<'a, H> {
             if except == Some(id) {
                 continue;
             }
-            if job == Job::Resume(id) {
-                let attempts_max = object.0.config.model_api.attempts_max;
-                let generation = self.state.find(id);
-                let ending = generation.and_then(|found| found.ending_after_crash(attempts_max, self.now_ms));
-                let writes = self.state.advance(id, ending.map_or(Event::Resumed, Event::Ended), self.now_ms);
-                self.writes.extend(writes);
+            let run = self.reserve_run(id);
+            if job == Job::Resume(id)
+                && let Some(run) = run
+            {
+                run.set_resumed();
             }
-            self.reserve_run(id);
         }
     }
 

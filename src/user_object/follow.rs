@@ -48,6 +48,13 @@ enum Followed {
 }
 
 impl<H: UserObjectHost> UserObject<H> {
+    /// Whether the lease of a run is valid for long enough to hold its end in memory: no other isolate can continue the run
+    /// meanwhile. A renewal makes it valid for three times its interval.
+    pub(super) fn can_hold(&self, run: &Run) -> bool {
+        let until_ms = run.leased_ms().saturating_add(2 * RENEWAL_MS);
+        self.0.host.now_ms() < until_ms && !self.0.is_retiring.get()
+    }
+
     /// Releases the leases of all runs, because the isolate ends soon. The runs continue, until another isolate takes them over.
     ///
     /// # Errors
@@ -74,6 +81,8 @@ impl<H: UserObjectHost> UserObject<H> {
         }
         let (object, run) = (self.clone(), Rc::clone(run));
         let (drive, mut renewed_ms) = (run.count_drive(), self.0.host.now_ms());
+        // The lease began with the acceptance, or at an unknown moment.
+        run.set_leased_ms(generation.started_ms);
         run.set_checked_ms(renewed_ms);
         self.0.host.spawn(async move {
             loop {
@@ -93,6 +102,7 @@ impl<H: UserObjectHost> UserObject<H> {
                         Ok(Lease::Lost) => return run.lose(),
                         Ok(Lease::Renewed { is_stop_requested }) => {
                             renewed_ms = now_ms;
+                            run.set_leased_ms(now_ms);
                             is_stop_requested
                         }
                         Err(StoreError) => false,

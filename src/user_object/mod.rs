@@ -33,11 +33,11 @@ use crate::ports::{Clock, Fetch, Log, Random, Spawn, StoreError, Timer, UserStor
 use crate::quota::{Refusal, UserQuota};
 use crate::supabase::sessions;
 use crate::user_state::generation::Generation;
-use crate::user_state::{UserState, WriteSet};
+use crate::user_state::{HEARTBEAT_MS, UserState, Write, WriteSet};
 use command::{Command, Operation};
 use decision::Decision;
 use reply::{Cause, Executed, Failure, LogFields, Reply};
-use run::{Role, Run, RunResult};
+use run::{Role, Run};
 use session_view::SessionView;
 use subscription::{SUBSCRIBERS_PER_SESSION_MAX, SUBSCRIBERS_PER_USER_MAX, Subscription};
 use turns::Turns;
@@ -61,6 +61,9 @@ struct Inner<H> {
     /// Locked from a decision until its commit, so that no other decision joins a run that is reserved and may be dropped; and
     /// while the state is deleted.
     deciding: Turns,
+    /// The runs of sessions whose end the database has and whose rows are still stored: the next write removes them. After a
+    /// crash they are resumed, which finds their end in the database.
+    persisted: RefCell<Vec<(Uuid, u32)>>,
     /// Whether the isolate ends soon: its leases are released.
     is_retiring: Cell<bool>,
 }
@@ -104,6 +107,7 @@ impl<H: UserObjectHost> UserObject<H> {
             runs: RefCell::default(),
             alarm_ms: Cell::default(),
             deciding: Turns::default(),
+            persisted: RefCell::default(),
             is_retiring: Cell::default(),
         }))
     }
@@ -140,6 +144,10 @@ impl<H: UserObjectHost> UserObject<H> {
                 decision.writes.extend(writes);
             }
             decision.start_due_jobs(None, None);
+            if !decision.state.is_empty() && !self.0.persisted.borrow().is_empty() {
+                // A write, so that their rows are removed.
+                decision.writes.add(Write::Ledger);
+            }
             decision.state.is_empty()
         });
         if is_empty.await.map_err(|_| StoreError)? && self.0.runs.borrow().is_empty() {
@@ -176,8 +184,10 @@ impl<H: UserObjectHost> UserObject<H> {
         let found = self.decide(Some(&command.credentials), |decision| {
             decision.resume_pending_work(&command.credentials, Some(id), None);
             let generation = decision.state.find(id).cloned()?;
-            let has_ended = generation.ending.is_some();
-            let run = has_ended.then(|| decision.run_or_follow(id, &command.credentials)).flatten();
+            let run = match generation.ending {
+                Some(_) => decision.run_or_follow(id, &command.credentials),
+                None => self.run_of(id, generation.accepted.run).filter(|run| run.ended_ms().is_some()),
+            };
             Some((generation, run))
         });
         let Some((generation, run)) = found.await? else { return Ok(Replied::bare(Reply::NotFound)) };
@@ -221,17 +231,20 @@ impl<H: UserObjectHost> UserObject<H> {
         });
         let Some((generation, run)) = found.await? else { return Ok(Replied::bare(Reply::NotFound)) };
         let log = log_fields(&generation);
-        match (&generation.ending, run) {
+        let ended_ms = generation.ending.as_ref().map(|ending| ending.ended_ms);
+        match (ended_ms.or_else(|| run.as_ref()?.ended_ms()), run) {
             (None, Some(run)) => {
                 run.stop();
                 // The next read must find it ended.
                 let finished = run.finished().await;
+                // After a crash, the database may have its end.
+                if run.ended_ms().is_some_and(|ended_ms| !has_ended_since(command.began_ms, ended_ms)) {
+                    return Ok(Replied::bare(Reply::NotRunning));
+                }
                 // Without a result it is resumed later, as if it had not been stopped.
                 Ok(finished.map_or_else(|| failed(Cause::Lost), |_| Replied::new(Reply::Stopped, log)))
             }
-            (Some(ending), _)
-                if command.is_repeated && has_ended_since(command.began_ms, ending.ended_ms) =>
-            {
+            (Some(ended_ms), _) if command.is_repeated && has_ended_since(command.began_ms, ended_ms) => {
                 Ok(Replied::new(Reply::Stopped, log))
             }
             _ => Ok(Replied::bare(Reply::NotRunning)),
@@ -273,15 +286,21 @@ impl<H: UserObjectHost> UserObject<H> {
         &self,
         mut decide: impl FnMut(&mut UserState) -> (T, WriteSet),
     ) -> Result<T, StoreError> {
-        let (mut decided, mut alarm_ms) = (None, None);
+        let (mut decided, mut alarm_ms, mut removed) = (None, None, Vec::new());
         let mut decide = |state: &mut UserState| {
-            let (value, writes) = decide(state);
+            let persisted = self.forget_persisted(state);
+            let (value, mut writes) = decide(state);
             decided = Some(value);
-            alarm_ms =
-                if writes.is_empty() { self.missing_alarm_ms(state) } else { self.next_alarm_ms(state) };
+            (alarm_ms, removed) = if writes.is_empty() {
+                (self.missing_alarm_ms(state), Vec::new())
+            } else {
+                writes = writes.after_removals(persisted.iter().map(|(id, _)| *id));
+                (self.next_alarm_ms(state), persisted)
+            };
             writes
         };
         self.transact_in_turn(&mut decide).await?;
+        self.0.persisted.borrow_mut().retain(|persisted| !removed.contains(persisted));
         self.set_alarm(alarm_ms);
         decided.ok_or(StoreError)
     }
@@ -306,6 +325,11 @@ impl<H: UserObjectHost> UserObject<H> {
     async fn peek<T>(&self, look: impl FnOnce(&UserState) -> T) -> Result<T, StoreError> {
         let (mut look, mut seen, mut alarm_ms) = (Some(look), None, None);
         let mut look = |state: &UserState| {
+            let mut without = None;
+            if self.0.persisted.borrow().iter().any(|(id, run)| state.has_run(*id, *run)) {
+                self.forget_persisted(without.insert(state.clone()));
+            }
+            let state = without.as_ref().unwrap_or(state);
             if let Some(look) = look.take() {
                 seen = Some(look(state));
             }
@@ -316,6 +340,16 @@ impl<H: UserObjectHost> UserObject<H> {
         seen.ok_or(StoreError)
     }
 
+    /// Removes from a loaded state the runs whose rows the next write removes. Returns them.
+    fn forget_persisted(&self, state: &mut UserState) -> Vec<(Uuid, u32)> {
+        let mut persisted = self.0.persisted.borrow_mut();
+        persisted.retain(|(id, run)| {
+            state.forget(*id, *run);
+            state.find(*id).is_none() // a later run has replaced it
+        });
+        persisted.clone()
+    }
+
     fn next_alarm_ms(&self, state: &UserState) -> Option<u64> {
         // A run of a shared state is resumed by the isolate that gets the owner's next request; its end sets the next alarm.
         if self.0.host.is_shared() && !self.0.runs.borrow().is_empty() {
@@ -324,10 +358,17 @@ impl<H: UserObjectHost> UserObject<H> {
         state.alarm_ms(|id| self.is_running(id), self.0.host.now_ms())
     }
 
+    /// The same, where no write has removed the rows of persisted runs yet: the alarm does it.
+    fn next_alarm_without_write_ms(&self, state: &UserState) -> Option<u64> {
+        let has_rows = !self.0.persisted.borrow().is_empty();
+        let removal_ms = has_rows.then(|| self.0.host.now_ms().saturating_add(HEARTBEAT_MS));
+        self.next_alarm_ms(state).into_iter().chain(removal_ms).min()
+    }
+
     /// The next alarm where none is set: the last one may have fired while all generations were running, or before the state was
     /// idle.
     fn missing_alarm_ms(&self, state: &UserState) -> Option<u64> {
-        self.current_alarm_ms().is_none().then(|| self.next_alarm_ms(state)).flatten()
+        self.current_alarm_ms().is_none().then(|| self.next_alarm_without_write_ms(state)).flatten()
     }
 
     /// The moment of the alarm. One that has passed has fired, or is lost.
@@ -360,16 +401,11 @@ impl<H: UserObjectHost> UserObject<H> {
         }
         self.0.host.spawn(async move {
             let result = match generate::run(&object, &run, generation.clone()).await {
-                Ok(Some(finished)) => Some(RunResult {
-                    session: SessionView::of_generation(&finished.generation, finished.is_persisted),
-                    log: LogFields {
-                        database_ms: Some(finished.database_ms),
-                        ..log_fields(&finished.generation)
-                    },
-                }),
+                Ok(Some(result)) => Some(result),
                 // The storage failed, or another isolate has taken the generation over.
                 Ok(None) | Err(StoreError) if object.0.host.is_shared() => {
                     run.set_role(Role::Follower);
+                    run.set_ended_ms(None);
                     let credentials = generation.accepted.credentials.clone();
                     object.follow_to_end(&run, generation, &credentials).await;
                     return;
@@ -380,7 +416,7 @@ impl<H: UserObjectHost> UserObject<H> {
             run.end(result);
             // An ending that is not yet persisted has a time of its own, which may be sooner than the heartbeat. A storage that
             // fails still has the alarm before.
-            let next_ms = object.peek(|state| object.next_alarm_ms(state)).await;
+            let next_ms = object.peek(|state| object.next_alarm_without_write_ms(state)).await;
             object.set_alarm(next_ms.ok().flatten());
         });
     }

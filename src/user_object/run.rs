@@ -29,6 +29,12 @@ pub(super) struct Run {
     result: RefCell<Option<Rc<RunResult>>>,
     has_ended: Cell<bool>,
     is_stopped: Cell<bool>,
+    /// Whether it was in progress at a crash, and the database has to be checked before it continues.
+    is_resumed: Cell<bool>,
+    /// When its answer ended, which the database gets now.
+    ended_ms: Cell<Option<u64>>,
+    /// No other isolate can have taken the run over before this moment and 10 s.
+    leased_ms: Cell<u64>,
     /// Whether another isolate drives it: this one must not continue.
     is_lost: Cell<bool>,
     subscribers: Cell<usize>,
@@ -72,6 +78,9 @@ impl Run {
             result: RefCell::default(),
             has_ended: Cell::default(),
             is_stopped: Cell::default(),
+            is_resumed: Cell::default(),
+            ended_ms: Cell::default(),
+            leased_ms: Cell::default(),
             is_lost: Cell::default(),
             subscribers: Cell::default(),
             checked_ms: Cell::default(),
@@ -185,6 +194,31 @@ impl Run {
         Poll::Pending
     }
 
+    pub(super) fn set_resumed(&self) {
+        self.is_resumed.set(true);
+    }
+
+    /// Whether it has to be resumed; only once.
+    pub(super) fn take_resumed(&self) -> bool {
+        self.is_resumed.take()
+    }
+
+    pub(super) const fn ended_ms(&self) -> Option<u64> {
+        self.ended_ms.get()
+    }
+
+    pub(super) fn set_ended_ms(&self, ended_ms: Option<u64>) {
+        self.ended_ms.set(ended_ms);
+    }
+
+    pub(super) const fn leased_ms(&self) -> u64 {
+        self.leased_ms.get()
+    }
+
+    pub(super) fn set_leased_ms(&self, now_ms: u64) {
+        self.leased_ms.set(now_ms);
+    }
+
     pub(super) const fn checked_ms(&self) -> u64 {
         self.checked_ms.get()
     }
@@ -197,8 +231,12 @@ impl Run {
         self.subscribers.get()
     }
 
+    /// Counts a subscriber. The driver stores what it holds, so that it is sent.
     pub(super) fn subscribe(&self) {
         self.subscribers.set(self.subscribers.get().saturating_add(1));
+        if let Some(driver) = self.driver.take() {
+            driver.wake();
+        }
     }
 
     pub(super) fn unsubscribe(&self) {

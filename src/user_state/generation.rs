@@ -155,8 +155,7 @@ impl Ending {
 
     /// The ending of a generation that is not continued: with its complete candidates, else as a failure with `code`.
     #[must_use]
-    pub fn interrupted(generation: &Generation, code: Code, attempts: u32, ended_ms: u64) -> Self {
-        let has_candidates = !generation.candidates.is_empty();
+    pub fn interrupted(has_candidates: bool, code: Code, attempts: u32, ended_ms: u64) -> Self {
         let failed = Self::failed(code, attempts, ended_ms);
         Self { code: failed.code.filter(|_| !has_candidates), partial: has_candidates, ..failed }
     }
@@ -254,20 +253,23 @@ impl Generation {
         if self.candidates.is_empty() && may_call {
             return None;
         }
-        Some(Ending::interrupted(self, Code::AiTimeout, self.attempts, now_ms))
+        Some(Ending::interrupted(!self.candidates.is_empty(), Code::AiTimeout, self.attempts, now_ms))
     }
 
-    /// When an ending that cannot be persisted is abandoned: a failure early, because no candidate is lost with it.
+    /// When it is abandoned because it cannot be resumed, or its ending not persisted: early without candidates, because none is
+    /// lost then.
     #[must_use]
     pub fn keep_until_ms(&self) -> u64 {
         let since_ms = self.ending.as_ref().map_or(self.deadline_ms, |ending| ending.ended_ms);
-        let is_failure = self.ending.as_ref().is_some_and(|ending| ending.code.is_some());
+        let is_failure =
+            self.ending.as_ref().map_or(self.candidates.is_empty(), |ending| ending.code.is_some());
         since_ms.saturating_add(if is_failure { KEEP_FAILURE_MS } else { KEEP_NOT_PERSISTED_MS })
     }
 
-    /// Whether its ending is due to be written at that moment, with a token that the database can still accept.
+    /// Whether it is due at that moment to be resumed, or its ending to be written, with a token that the database can still
+    /// accept.
     #[must_use]
-    pub const fn can_be_written(&self, at_ms: u64) -> bool {
+    pub fn can_be_written(&self, at_ms: u64) -> bool {
         self.write_at_ms <= at_ms && self.has_valid_token(at_ms)
     }
 
@@ -309,10 +311,10 @@ impl Generation {
         !self.accepted.credentials.token.is_empty()
     }
 
-    /// Whether the user's token has not expired at that moment.
+    /// Whether there is a token that has not expired at that moment.
     #[must_use]
-    pub const fn has_valid_token(&self, at_ms: u64) -> bool {
-        at_ms < self.accepted.credentials.expires_ms
+    pub fn has_valid_token(&self, at_ms: u64) -> bool {
+        self.has_token() && at_ms < self.accepted.credentials.expires_ms
     }
 }
 

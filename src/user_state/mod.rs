@@ -190,6 +190,15 @@ impl UserState {
         self.find(id).is_some_and(|found| found.accepted.run == run && !found.is_taken_over())
     }
 
+    /// Removes the generation of that run, whose end the database has and whose row is still stored. Whether it was there.
+    pub fn forget(&mut self, id: Uuid, run: u32) -> bool {
+        let is_it = |generation: &Generation| generation.accepted.id == id && generation.accepted.run == run;
+        let Some(index) = self.generations.iter().position(is_it) else { return false };
+        self.generations.remove(index);
+        self.ledger.release(id);
+        true
+    }
+
     /// Makes this isolate the driver of a generation.
     pub fn lease(&mut self, id: Uuid) -> WriteSet {
         let found = self.generations.iter_mut().find(|generation| generation.accepted.id == id);
@@ -305,22 +314,23 @@ impl UserState {
         writes
     }
 
-    /// Removes an ended generation that the database does not have. Its idempotency key can be used again.
+    /// Removes a generation whose end the database does not have. Its idempotency key can be used again.
     pub fn abandon(&mut self, id: Uuid) -> WriteSet {
         self.generations.retain(|generation| generation.accepted.id != id);
+        self.ledger.release(id);
         let mut writes = WriteSet::from([Write::RemoveGeneration(id)]);
-        let is_completed = |record: &&mut IdempotencyRecord| {
-            record.session_id == id && record.outcome == Some(Outcome::Completed)
+        let has_not_failed = |record: &&mut IdempotencyRecord| {
+            record.session_id == id && !matches!(record.outcome, Some(Outcome::Failed(_)))
         };
-        if let Some(record) = self.records.iter_mut().find(is_completed) {
+        if let Some(record) = self.records.iter_mut().find(has_not_failed) {
             record.outcome = Some(Outcome::Failed(Code::DatabaseError));
             writes.add(Write::IdempotencyRecord(id));
         }
         writes
     }
 
-    /// Abandons the generations that were not persisted in the time for which they are kept. Returns their ids, each worth
-    /// an error in the log.
+    /// Abandons the generations that were not persisted in the time for which they are kept, and those that could not be resumed
+    /// in it. Returns their ids, each worth an error in the log.
     pub fn abandon_expired(
         &mut self,
         is_running: impl Fn(Uuid) -> bool,
@@ -329,7 +339,8 @@ impl UserState {
         let is_expired = |generation: &&Generation| {
             let id = generation.accepted.id;
             let is_driven = is_running(id) || generation.is_driven_elsewhere();
-            generation.ending.is_some() && generation.keep_until_ms() <= now_ms && !is_driven
+            let is_kept = generation.ending.is_none() && !generation.has_token();
+            !is_kept && generation.keep_until_ms() <= now_ms && !is_driven
         };
         let expired: Vec<Uuid> =
             self.generations.iter().filter(is_expired).map(|generation| generation.accepted.id).collect();
@@ -340,10 +351,10 @@ impl UserState {
         (expired, writes)
     }
 
-    /// Uses the credentials of a request for the generations that could not be persisted with older ones, and makes one write
-    /// due whatever its backoff: that of the session which the request names, if it is one of these, else the oldest. Other
-    /// credentials are stored, so that each later job has them, too; a due time alone is not. A store outside of the service has
-    /// no token: there, every generation gets the credentials.
+    /// Uses the credentials of a request for the generations that could not be resumed or persisted with older ones, and makes
+    /// one write due whatever its backoff: that of the session which the request names, if it is one of these, else the oldest.
+    /// Other credentials are stored, so that each later job has them, too; a due time alone is not. A store outside of the service
+    /// has no token: there, every generation gets the credentials.
     pub fn use_credentials(
         &mut self,
         credentials: &Credentials,
@@ -358,11 +369,16 @@ impl UserState {
             };
             generation.write_at_ms = generation.write_at_ms.min(now_ms);
         }
-        let mut ended = self.generations.iter().filter(|generation| generation.ending.is_some());
+        // One in progress has a backoff after a resumption that failed.
+        let can_wait = |generation: &&Generation| {
+            let has_failed = generation.writes > 0 || !generation.has_valid_token(now_ms);
+            generation.ending.is_some() || has_failed
+        };
+        let mut waiting = self.generations.iter().filter(can_wait);
         let is_named = |generation: &&Generation| named == Some(generation.accepted.id);
-        let hurried = ended.clone().find(is_named).or_else(|| ended.next());
+        let hurried = waiting.clone().find(is_named).or_else(|| waiting.next());
         let hurried = hurried.map(|generation| generation.accepted.id);
-        for generation in self.generations.iter_mut().filter(|generation| generation.ending.is_some()) {
+        for generation in self.generations.iter_mut().filter(|generation| can_wait(&&**generation)) {
             let could_write = generation.has_valid_token(now_ms);
             let current = &mut generation.accepted.credentials;
             if credentials.expires_ms > current.expires_ms {
@@ -389,11 +405,12 @@ impl UserState {
             if is_running(id) || generation.is_driven_elsewhere() {
                 continue;
             }
+            if !generation.can_be_written(now_ms) {
+                continue;
+            }
             if generation.ending.is_none() {
-                if generation.has_token() {
-                    jobs.push(Job::Resume(id));
-                }
-            } else if writes_left > 0 && generation.can_be_written(now_ms) {
+                jobs.push(Job::Resume(id));
+            } else if writes_left > 0 {
                 writes_left = writes_left.saturating_sub(1);
                 jobs.push(Job::Persist(id));
             }
@@ -423,13 +440,14 @@ impl UserState {
             if generation.is_driven_elsewhere() || !is_running && !generation.has_token() {
                 return None; // the other isolate, or the owner's next request
             }
-            if generation.ending.is_none() || is_running {
+            if is_running {
                 return Some(heartbeat_ms);
             }
             let write_at_ms = generation.write_at_ms.max(soonest_ms);
             let keep_until_ms = generation.keep_until_ms();
             // While two writes run, the end of one of them sets the next alarm.
-            if can_write && generation.can_be_written(write_at_ms) {
+            let can_run = can_write || generation.ending.is_none();
+            if can_run && generation.can_be_written(write_at_ms) {
                 return Some(write_at_ms.min(keep_until_ms));
             }
             Some(keep_until_ms)
@@ -447,10 +465,9 @@ impl UserState {
     #[must_use]
     pub fn wake_at_ms(&self, lease_ms: u64, now_ms: u64) -> Option<u64> {
         let of_one = |generation: &Generation| {
-            if generation.ending.is_none() {
-                return generation.has_token().then(|| now_ms.saturating_add(lease_ms));
-            }
-            let write_at_ms = generation.write_at_ms.max(now_ms);
+            let soonest_ms =
+                if generation.ending.is_none() { now_ms.saturating_add(lease_ms) } else { now_ms };
+            let write_at_ms = generation.write_at_ms.max(soonest_ms);
             generation.has_valid_token(write_at_ms).then_some(write_at_ms)
         };
         self.generations.iter().filter_map(of_one).min()

@@ -52,6 +52,26 @@ impl WriteSet {
         }
     }
 
+    /// The same writes after the removal of these generations.
+    #[must_use]
+    pub fn after_removals(self, ids: impl Iterator<Item = Uuid>) -> Self {
+        if self.0.contains(&Write::RemoveAll) {
+            return self;
+        }
+        Self(ids.map(Write::RemoveGeneration).chain(self.0).collect())
+    }
+
+    /// Whether it removes this generation, with output of it that was not stored before, and writes nothing else.
+    #[must_use]
+    pub fn is_removal_of(&self, id: Uuid) -> bool {
+        self.0.iter().all(|write| {
+            let (Write::RemoveGeneration(of) | Write::Ending(of) | Write::Candidates(of, _)) = write else {
+                return false;
+            };
+            *of == id
+        })
+    }
+
     /// Whether there is nothing to write.
     #[must_use]
     pub const fn is_empty(&self) -> bool {

@@ -21,6 +21,7 @@ mod texts;
 mod user_object_admission;
 mod user_object_crashes;
 mod user_object_generation;
+mod user_object_hold;
 mod user_object_isolates;
 mod user_object_jobs;
 mod user_object_store;

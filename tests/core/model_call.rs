@@ -18,7 +18,7 @@ use ai_sessions::ports::reusable_timer::ReusableTimer;
 use ai_sessions::ports::{Body, Clock, Fetch, Head, Incoming, Random, Unreachable};
 use ai_sessions::user_object::generate::read_pacing::TAIL_MS;
 use ai_sessions::user_object::generate::step::{
-    Action, Ended, Input, ModelEnd, ModelHead, STORE_EVERY_MS, Step, StepSettings,
+    Action, Ended, HOLD_MS, Input, ModelEnd, ModelHead, Step, StepSettings,
 };
 use serde_json::{Value, json};
 
@@ -169,7 +169,10 @@ async fn drive(
                 })
                 .await
             }
-            Action::End(Ended::Answered(answer)) => return answer,
+            Action::End(Ended::Answered(answer), held) => {
+                store(held.candidates);
+                return answer;
+            }
             action => panic!("the row is open and the generation is not stopped: {action:?}"),
         };
         step.handle(input, host.now_ms());
@@ -301,8 +304,8 @@ fn without_a_subscriber_a_complete_candidate_is_stored_within_250_ms() {
     let reply = stream().say(delta(&["[", &candidate("one")].concat())).wait(1_000);
     let reply = reply.say(delta(&[",", &candidate("two")].concat())).wait(1_000).say(delta("]")).say(DONE);
     let outcome = calling(&settings(), Call { has_subscriber: false, ..CALL }, [reply]);
-    assert_eq!(outcome.stored, [("one".to_owned(), STORE_EVERY_MS), ("two".to_owned(), 1_000)]);
-    assert_eq!((STORE_EVERY_MS, outcome.took_ms), (250, 2_000));
+    assert_eq!(outcome.stored, [("one".to_owned(), HOLD_MS), ("two".to_owned(), 1_000)]);
+    assert_eq!((HOLD_MS, outcome.took_ms), (250, 2_000));
 }
 
 #[test]

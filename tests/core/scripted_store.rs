@@ -96,6 +96,7 @@ struct Shared {
     stop_requests: Cell<usize>,
     cut_off: RefCell<BTreeSet<usize>>,
     transactions: Cell<usize>,
+    commits: Cell<usize>,
     decisions: Cell<usize>,
     peek_faults: Cell<usize>,
     alarm_faults: Cell<usize>,
@@ -129,6 +130,7 @@ impl ScriptedStore {
                 stop_requests: Cell::default(),
                 cut_off: RefCell::default(),
                 transactions: Cell::default(),
+                commits: Cell::default(),
                 decisions: Cell::default(),
                 peek_faults: Cell::default(),
                 alarm_faults: Cell::default(),
@@ -215,6 +217,17 @@ impl ScriptedStore {
     /// How many transactions began.
     pub(crate) fn transactions(&self) -> usize {
         self.0.transactions.get()
+    }
+
+    /// How many transactions stored something.
+    pub(crate) fn commits(&self) -> usize {
+        self.0.commits.get()
+    }
+
+    /// How many rows there are of generations, and of their candidates.
+    pub(crate) fn row_counts(&self) -> (usize, usize) {
+        let rows = self.0.rows.borrow();
+        (rows.generations.len(), rows.candidates.len())
     }
 
     /// How many decisions were made, those that were dropped included.
@@ -344,6 +357,11 @@ impl ScriptedStore {
             let mut rows = shared.rows.borrow().clone();
             let now_ms = shared.host.now_ms();
             let half = writes.writes().len() / 2;
+            let is_last = |write: &Write| writes.writes().last() == Some(write);
+            assert!(
+                !writes.writes().contains(&Write::RemoveAll) || is_last(&Write::RemoveAll),
+                "no table is there after everything was removed"
+            );
             for (index, write) in writes.writes().iter().enumerate() {
                 if fault == Some(Fault::Halfway) && index >= half {
                     break;
@@ -355,6 +373,7 @@ impl ScriptedStore {
             }
             if !writes.is_empty() {
                 shared.version.set(version + 1);
+                shared.commits.set(shared.commits.get() + 1);
                 *shared.rows.borrow_mut() = rows;
             }
             if fault == Some(Fault::LostReply) {

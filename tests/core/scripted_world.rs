@@ -82,7 +82,8 @@ struct Shared {
     /// Whether each port of an object waits a moment before and after its effect.
     has_yields: Cell<bool>,
     crash_after: Cell<Option<usize>>,
-    was_crashed: Rc<Cell<bool>>,
+    /// When an object has ended by [`World::crash_after`].
+    crashed_ms: Rc<Cell<Option<u64>>>,
 }
 
 struct Slot {
@@ -104,12 +105,12 @@ pub(crate) enum Delivery {
 // The process of an object.
 
 /// The tasks of one object, which end together.
-#[derive(Default)]
 pub(crate) struct Process {
+    host: ScriptedHost,
     has_ended: Cell<bool>,
     polls: Cell<usize>,
     crash_after: Cell<Option<usize>>,
-    was_crashed: Rc<Cell<bool>>,
+    crashed_ms: Rc<Cell<Option<u64>>>,
     wakers: RefCell<Vec<Waker>>,
 }
 
@@ -146,7 +147,7 @@ impl Future for TaskOfProcess {
         let polls = self.process.polls.get() + 1;
         self.process.polls.set(polls);
         if self.process.has_ended.get() || self.process.crash_after.get() == Some(polls) {
-            self.process.was_crashed.set(true);
+            self.process.crashed_ms.set(Some(self.process.host.now_ms()));
             self.process.end();
             self.future = None;
             return Poll::Ready(());
@@ -555,7 +556,7 @@ impl World {
                 assets: RefCell::default(),
                 has_yields: Cell::default(),
                 crash_after: Cell::default(),
-                was_crashed: Rc::default(),
+                crashed_ms: Rc::default(),
             }),
             None,
         )
@@ -622,9 +623,14 @@ impl World {
                 self.0.isolates_begun.set(self.0.isolates_begun.get() + 1);
                 slot.store = slot.store.for_isolate(FIRST_NEW_ISOLATE + self.0.isolates_begun.get());
             }
-            let was_crashed = Rc::clone(&self.0.was_crashed);
-            let process = Rc::new(Process { was_crashed, ..Process::default() });
-            process.crash_after.set(self.0.crash_after.take());
+            let process = Rc::new(Process {
+                host: self.0.host.clone(),
+                has_ended: Cell::default(),
+                polls: Cell::default(),
+                crash_after: Cell::new(self.0.crash_after.take()),
+                crashed_ms: Rc::clone(&self.0.crashed_ms),
+                wakers: RefCell::default(),
+            });
             let host = ObjectHost {
                 host: self.0.host.clone(),
                 store: slot.store.clone(),
@@ -708,7 +714,12 @@ impl World {
 
     /// Whether an object has ended by [`World::crash_after`].
     pub(crate) fn was_crashed(&self) -> bool {
-        self.0.was_crashed.get()
+        self.0.crashed_ms.get().is_some()
+    }
+
+    /// When an object has ended by [`World::crash_after`].
+    pub(crate) fn crashed_ms(&self) -> Option<u64> {
+        self.0.crashed_ms.get()
     }
 
     /// The isolate releases its leases, as before its end.

@@ -1,7 +1,8 @@
 //! The step of a generation over any order of inputs, beside a simple model of what it must do.
 
 use ai_sessions::user_object::generate::step::{
-    Action, Ended, Input, ModelEnd, ModelHead, OPEN_GRACE_MS, STOP_MS, STORE_EVERY_MS, Step, StepSettings,
+    Action, Ended, HOLD_MS, Input, ModelEnd, ModelHead, OPEN_GRACE_MS, STOP_MS, Step, StepSettings,
+    TOGETHER_MS,
 };
 use proptest::prelude::*;
 
@@ -63,6 +64,8 @@ struct Model {
     /// The candidates that arrived, and when.
     arrived: Vec<(String, u64)>,
     stored: Vec<String>,
+    /// When candidates were last stored.
+    stored_ms: Option<u64>,
     sends: u32,
     is_attempt_over: bool,
     row: Option<bool>,
@@ -86,6 +89,7 @@ fn drive(happenings: &[Happening], attempts_made: u32, answers: &[bool]) -> Resu
         candidates: 0,
         arrived: Vec::new(),
         stored: Vec::new(),
+        stored_ms: None,
         sends: 0,
         is_attempt_over: true,
         row: None,
@@ -101,6 +105,7 @@ fn drive(happenings: &[Happening], attempts_made: u32, answers: &[bool]) -> Resu
         match step.next(model.has_subscriber, model.now_ms) {
             Action::Store(candidates) => {
                 prop_assert!(!candidates.is_empty());
+                model.stored_ms = Some(model.now_ms);
                 model.stored.extend(candidates.into_iter().map(|candidate| candidate.front));
                 let arrived = model.arrived.iter().map(|(front, _)| front);
                 prop_assert!(model.stored.iter().eq(arrived.take(model.stored.len())), "in order, and once");
@@ -136,9 +141,18 @@ fn drive(happenings: &[Happening], attempts_made: u32, answers: &[bool]) -> Resu
                 model.row = Some(false);
                 step.handle(Input::RowOpened(false), model.now_ms);
             }
-            Action::End(ended) => {
+            Action::End(ended, held) => {
+                if let Some((_, arrived_ms)) = model.arrived.get(model.stored.len()) {
+                    prop_assert!(held.until_ms <= arrived_ms + HOLD_MS);
+                }
+                prop_assert!(held.until_ms <= model.now_ms + HOLD_MS);
+                model.stored.extend(held.candidates.into_iter().map(|candidate| candidate.front));
                 let all: Vec<_> = model.arrived.iter().map(|(front, _)| front.clone()).collect();
-                prop_assert_eq!(&model.stored, &all, "every complete candidate is stored before the end");
+                prop_assert_eq!(
+                    &model.stored,
+                    &all,
+                    "every complete candidate is stored, or held at the end"
+                );
                 check_end(&ended, &model, attempts_made)?;
                 return Ok(model);
             }
@@ -167,8 +181,9 @@ fn check_wait(model: &Model, at_least: Option<usize>, until_ms: u64) -> Result<(
         prop_assert_ne!(model.connection, Connection::Closed, "there is something to read");
     }
     if let Some((_, arrived_ms)) = model.arrived.get(model.stored.len()) {
-        prop_assert!(!model.has_subscriber, "with a subscriber a candidate is stored at once");
-        prop_assert!(until_ms <= arrived_ms + STORE_EVERY_MS, "a candidate is stored soon");
+        let together_ms = model.stored_ms.map_or(0, |stored_ms| stored_ms + TOGETHER_MS);
+        prop_assert!(!model.has_subscriber || until_ms <= together_ms, "a subscriber gets it soon");
+        prop_assert!(until_ms <= arrived_ms + HOLD_MS, "a candidate is stored soon");
     }
     if let Some(stopped_ms) = model.stopped_ms {
         prop_assert!(until_ms <= stopped_ms + STOP_MS, "a stop takes effect soon");
@@ -323,6 +338,6 @@ fn a_stop_between_the_count_and_the_request_prevents_it() {
             step.handle(Input::Timer(Vec::new()), until_ms);
         }
         let ended = step.next(false, if is_row_opened { START_MS } else { START_MS + STOP_MS });
-        assert!(matches!(ended, Action::End(Ended::Stopped(_))), "{ended:?}");
+        assert!(matches!(ended, Action::End(Ended::Stopped(_), _)), "{ended:?}");
     }
 }

@@ -73,7 +73,8 @@ fn a_failure_at_any_transaction_costs_no_second_session() {
                             "{note}: nothing happened"
                         );
                     }
-                    world.run_for(60_000);
+                    // An alarm that fails is set again after a minute.
+                    world.run_for(120_000);
                     let state = world.store().state();
                     assert!(state.generations.is_empty(), "{note}: {}", world.log_text());
                     assert!(world.model_calls() <= 2, "{note}: {}", world.model_calls());

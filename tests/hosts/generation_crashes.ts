@@ -13,7 +13,7 @@ import type { CrashHost } from './crash_host.ts';
 /** HEARTBEAT_MS: an alarm resumes a generation at most this long after a crash. */
 const HEARTBEAT_MS = 10_000;
 /**
- * A candidate that is complete for longer is not lost: four times STORE_EVERY_MS, for a busy machine. Less than REST_MS,
+ * A candidate that is complete for longer is not lost: four times HOLD_MS, for a busy machine. Less than REST_MS,
  * after which the service no longer waits for the end of a stream.
  */
 const STORED_MS = 1_000;

@@ -56,7 +56,7 @@ export type LoadedHost<S extends Service> = {
   crash(service: S, choices: Choices): Promise<void>;
   /** Resumes what the crashes have left, after the load. */
   resume(service: S, users: SignedIn[]): Promise<void>;
-  /** Bytes sent this long before a crash have been read and stored (STORE_EVERY_MS), on a busy machine too. */
+  /** Bytes sent this long before a crash have been read and stored (HOLD_MS), on a busy machine too. */
   surely_stored_ms: number;
 };
 

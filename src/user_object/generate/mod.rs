@@ -1,13 +1,15 @@
 //! The run of a generation: drives the [`Step`], then persists the ending.
 //!
+//! 0. After a crash, check in the database whether it has ended.
 //! 1. Open the session's row, and call the model at the same time.
-//! 2. Store the candidates as they are complete.
-//! 3. Store the ending, with the refund.
-//! 4. Persist it: candidates, session and event in one database transaction.
+//! 2. Store the candidates as they are complete, or hold them for a short time.
+//! 3. Store the ending, with the refund; or hold it, too.
+//! 4. Persist it: candidates, session and event in one database transaction. Held output is stored beside it if that takes long.
 
 mod log;
 mod persist;
 pub mod read_pacing;
+mod resume;
 pub mod step;
 
 use std::cell::Cell;
@@ -16,23 +18,24 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use super::run::Run;
-use super::session_view::rfc3339;
-use super::{UserObject, UserObjectHost};
+use super::run::{Run, RunResult};
+use super::session_view::{SessionView, rfc3339};
+use super::{LogFields, UserObject, UserObjectHost, log_fields};
 use crate::generation::candidate::Candidate;
 use crate::http::problem::Code;
 use crate::ids::new_id;
 use crate::openrouter::call::{Answer, Extent};
 use crate::openrouter::request::{ModelRequest, allows_reuse, build};
 use crate::ports::reusable_timer::ReusableTimer;
-use crate::ports::{Incoming, StoreError, Unreachable, within};
+use crate::ports::{Clock, Incoming, Random, StoreError, Unreachable, within};
 use crate::supabase::rest::RestError;
 use crate::supabase::sessions::{self, NewRow};
 use crate::user_state::generation::{Ending, Finished, Generation, RowState, SessionCandidate};
 use crate::user_state::{Event, UserState, WriteSet};
 use log::{Note, log_ending, log_rest};
 use persist::persist;
-use step::{Action, Ended, Input, ModelEnd, ModelHead, Step, StepSettings};
+use resume::{Resumed, resume};
+use step::{Action, Ended, Held, Input, ModelEnd, ModelHead, Step, StepSettings};
 
 /// A transaction of paid output is repeated for so long after its begin. A client that waits has its response within the
 /// contract's time.
@@ -47,32 +50,97 @@ const REPEAT_PAUSE_MS: u64 = 500;
 pub(super) async fn run<H: UserObjectHost>(
     object: &UserObject<H>,
     run: &Run,
-    generation: Generation,
-) -> Result<Option<Finished>, StoreError> {
-    let id = generation.accepted.id;
+    mut generation: Generation,
+) -> Result<Option<RunResult>, StoreError> {
+    // (0) Check the database.
+    if run.take_resumed() {
+        generation = match resume(object, run, generation).await? {
+            Resumed::Ended(result) => return Ok(Some(*result)),
+            Resumed::Continues(generation) => *generation,
+            Resumed::Removed => return Ok(None),
+        };
+    }
     if let Some(ending) = &generation.ending {
         if generation.writes == 0 {
             log_ending(object.host(), &generation, ending, &Note::new("ended after a crash"));
         }
-        return persist(object, generation).await.map(Some);
+        return persist(object, run, generation, None).await.map(result_of);
     }
-    let (ending, note, row) = generate(object, run, &generation).await?;
-    // (3) Store the ending.
+    let Generated { ending, note, row, candidates, until_ms } = generate(object, run, &generation).await?;
+    // (3) Store the ending, or hold it.
     log_ending(object.host(), &generation, &ending, &note);
-    let ended = in_time(object, |state| {
-        if !state.has_run(id, run.number) {
-            return (None, WriteSet::none());
-        }
-        let now_ms = object.host().now_ms();
-        let mut writes = state.advance(id, Event::Row(row), now_ms);
-        writes.extend(state.advance(id, Event::Ended(ending.clone()), now_ms));
-        (state.find(id).cloned(), writes)
-    });
-    let Some(mut ended) = ended.await? else { return Ok(None) };
-    if !ended.has_token() {
-        ended.accepted.credentials = generation.accepted.credentials;
+    run.set_ended_ms(Some(ending.ended_ms));
+    let is_plain = ending.code.is_none() && !ending.partial && row == RowState::Opened;
+    // A subscriber has received the candidates: after a crash, it receives the same end.
+    let is_followed = run.is_stopped() || run.subscribers() > 0;
+    let can_be_held = is_plain && !is_followed && (!object.host().is_shared() || object.can_hold(run));
+    (generation.row, generation.ending) = (row, Some(ending));
+    generation.candidates = run.stored_from(0);
+    generation.candidates.extend(candidates);
+    if can_be_held && object.host().now_ms() < until_ms {
+        return persist(object, run, generation, Some(until_ms)).await.map(result_of);
     }
-    persist(object, ended).await.map(Some)
+    if !store_held(object, run, &generation).await? {
+        return Ok(None);
+    }
+    persist(object, run, generation, None).await.map(result_of)
+}
+
+fn result_of(finished: Finished) -> Option<RunResult> {
+    Some(RunResult {
+        session: SessionView::of_generation(&finished.generation, finished.is_persisted),
+        log: LogFields { database_ms: Some(finished.database_ms), ..log_fields(&finished.generation) },
+    })
+}
+
+/// Stores the ending of a generation, with its candidates that are not yet stored, in one transaction. Whether the run is still in
+/// the state, and this isolate may write it.
+async fn store_held<H: UserObjectHost>(
+    object: &UserObject<H>,
+    run: &Run,
+    generation: &Generation,
+) -> Result<bool, StoreError> {
+    let now_ms = object.host().now_ms();
+    let stored = in_time(object, |state| {
+        if !state.has_run(run.id, run.number) {
+            return (false, WriteSet::none());
+        }
+        (true, advance_held(state, generation, now_ms))
+    });
+    let is_stored = stored.await?;
+    if let Some(held) =
+        generation.candidates.get(run.stored_count()..).filter(|held| is_stored && !held.is_empty())
+    {
+        run.add_stored(held.to_vec());
+    }
+    Ok(is_stored)
+}
+
+/// Applies the output of a generation that the state does not have: row, candidates, ending.
+fn advance_held(state: &mut UserState, generation: &Generation, now_ms: u64) -> WriteSet {
+    let id = generation.accepted.id;
+    let mut writes = state.advance(id, Event::Row(generation.row), now_ms);
+    let stored = state.find(id).map_or(0, |found| found.candidates.len());
+    // Some are there by a transaction whose reply was lost.
+    let held = generation.candidates.get(stored..).unwrap_or_default();
+    if !held.is_empty() {
+        writes.extend(state.advance(id, Event::Candidates(held.to_vec()), now_ms));
+    }
+    if let Some(ending) = &generation.ending {
+        writes.extend(state.advance(id, Event::Ended(ending.clone()), now_ms));
+    }
+    writes
+}
+
+/// The result of steps 1 and 2.
+struct Generated {
+    ending: Ending,
+    note: Note,
+    row: RowState,
+    /// Those that are not yet stored.
+    candidates: Vec<Rc<SessionCandidate>>,
+    /// By when they and the ending have to be stored.
+    until_ms: u64,
 }
 
 /// The connection to the model API.
@@ -93,12 +161,12 @@ enum Woken<B> {
     Lost,
 }
 
-/// Steps 1 and 2. The result has the state of the row beside the ending.
+/// Steps 1 and 2.
 async fn generate<H: UserObjectHost>(
     object: &UserObject<H>,
     run: &Run,
     generation: &Generation,
-) -> Result<(Ending, Note, RowState), StoreError> {
+) -> Result<Generated, StoreError> {
     let (host, config) = (object.host(), &object.0.config);
     let (id, policies) = (generation.accepted.id, &config.rate_limit);
     let (session_id, user_id) = (id.to_string(), generation.accepted.user_id.to_string());
@@ -127,12 +195,13 @@ async fn generate<H: UserObjectHost>(
     let mut row = generation.row;
     let mut connection = Connection::Closed;
     let mut timer = ReusableTimer::new(host);
-    let ended = loop {
+    let (ended, held) = loop {
         if run.is_stopped() && !is_stop_handled {
             is_stop_handled = true;
             step.handle(Input::Stop, host.now_ms());
         }
-        let input = match step.next(run.subscribers() > 0, host.now_ms()) {
+        let has_subscriber = run.subscribers() > 0;
+        let input = match step.next(has_subscriber, host.now_ms()) {
             Action::Store(candidates) => {
                 store(object, run, candidates).await?;
                 continue;
@@ -165,7 +234,7 @@ async fn generate<H: UserObjectHost>(
                 row = row_opened(object, generation, Err(&RestError::Unavailable)).await?;
                 Input::RowOpened(false)
             }
-            Action::End(ended) => break ended,
+            Action::End(ended, held) => break (ended, held),
             Action::Wait { at_least, until_ms } => {
                 is_calling.set(!step.is_answered());
                 if at_least.is_none() {
@@ -184,6 +253,10 @@ async fn generate<H: UserObjectHost>(
                     }
                     if let Poll::Ready(woken) = connection.poll(at_least.unwrap_or(1), context) {
                         return Poll::Ready(woken);
+                    }
+                    if !has_subscriber && run.subscribers() > 0 {
+                        // What has arrived and what is held is stored, and sent.
+                        return Poll::Ready(Woken::Input(Input::Timer(connection.look())));
                     }
                     timer.poll(until_ms, context).map(|()| Woken::Input(Input::Timer(connection.look())))
                 });
@@ -208,6 +281,8 @@ async fn generate<H: UserObjectHost>(
     };
     drop(connection); // nothing more is billed
     let now_ms = host.now_ms();
+    let Held { candidates, until_ms } = held;
+    let candidates = with_ids(host, candidates);
     let (ending, note) = match ended {
         Ended::Answered(answer) => ending_of(answer, now_ms),
         Ended::RowFailed(attempts) => {
@@ -215,14 +290,11 @@ async fn generate<H: UserObjectHost>(
             (Ending { is_blocked: is_row_blocked, ..ending }, Note::new(""))
         }
         Ended::Stopped(attempts) => {
-            let interrupted = object.peek(|state| {
-                let stopped = state.find(id).unwrap_or(generation);
-                Ending::interrupted(stopped, Code::Cancelled, attempts, now_ms)
-            });
-            (interrupted.await?, Note::new("stopped"))
+            let has_candidates = run.stored_count() > 0 || !candidates.is_empty();
+            (Ending::interrupted(has_candidates, Code::Cancelled, attempts, now_ms), Note::new("stopped"))
         }
     };
-    Ok((ending, note, row))
+    Ok(Generated { ending, note, row, candidates, until_ms })
 }
 
 impl<B: Incoming> Connection<'_, B> {
@@ -334,6 +406,13 @@ async fn reject_unknown_user<H: UserObjectHost>(
     object.transact(|state| ((), state.reject_user(generation.accepted.credentials.expires_ms))).await
 }
 
+/// Gives candidates their ids.
+fn with_ids(host: &(impl Clock + Random), candidates: Vec<Candidate>) -> Vec<Rc<SessionCandidate>> {
+    let now_ms = host.now_ms();
+    let with_id = |candidate| Rc::new(SessionCandidate::new(new_id(now_ms, host.random_bits()), candidate));
+    candidates.into_iter().map(with_id).collect()
+}
+
 /// (2) Stores complete candidates, then sends them to the subscribers.
 async fn store<H: UserObjectHost>(
     object: &UserObject<H>,
@@ -341,10 +420,8 @@ async fn store<H: UserObjectHost>(
     candidates: Vec<Candidate>,
 ) -> Result<(), StoreError> {
     let host = object.host();
-    let now_ms = host.now_ms();
-    let with_id = |candidate| Rc::new(SessionCandidate::new(new_id(now_ms, host.random_bits()), candidate));
-    let candidates: Vec<Rc<SessionCandidate>> = candidates.into_iter().map(with_id).collect();
-    let from = run.stored_count();
+    let (now_ms, from) = (host.now_ms(), run.stored_count());
+    let candidates = with_ids(host, candidates);
     let stored = in_time(object, |state| {
         let current = state.find(run.id).filter(|found| found.ending.is_none());
         let Some(current) = current.filter(|_| state.has_run(run.id, run.number)) else {

@@ -1,16 +1,21 @@
 //! Persists the ending of a generation: candidates, session and event in one database transaction.
 
+use std::pin::pin;
+
+use futures_util::future::{Either, join, select};
+
 use super::log::log_rest;
 use super::step::OPEN_GRACE_MS;
-use super::{UserObject, UserObjectHost, reject_unknown_user};
+use super::{UserObject, UserObjectHost, advance_held, in_time, reject_unknown_user, store_held};
 use crate::http::problem::Code;
 use crate::ports::{StoreError, within};
 use crate::supabase::rest::RestError;
 use crate::supabase::sessions::{self, EventData, FinishedRow};
 use crate::user_object::decision::log_abandoned;
+use crate::user_object::run::Run;
 use crate::user_object::session_view::{COMPLETED, FAILED, rfc3339};
 use crate::user_state::generation::{Ending, Finished, Generation, RowState};
-use crate::user_state::{Event, WriteSet};
+use crate::user_state::{Event, UserState, WriteSet};
 
 /// By when after the deadline the ending is persisted, or left to a later job: a client that waits has its response within the
 /// contract's `AI_TIMEOUT_MS` + 16 s.
@@ -18,10 +23,13 @@ const PERSIST_GRACE_MS: u64 = 15_000;
 /// The least time of an attempt to persist an ending, also long after its end: as long as one request to the database may take.
 const PERSIST_MS_MIN: u64 = PERSIST_GRACE_MS - OPEN_GRACE_MS;
 
-/// Persists an ending. One that cannot be persisted stays in the state.
+/// Persists an ending. One that cannot be persisted stays in the state. `held_until_ms`: until then the ending, and candidates, need
+/// not be stored; `None`: they are.
 pub(super) async fn persist<H: UserObjectHost>(
     object: &UserObject<H>,
+    run: &Run,
     mut generation: Generation,
+    mut held_until_ms: Option<u64>,
 ) -> Result<Finished, StoreError> {
     let (host, id) = (object.host(), generation.accepted.id);
     let began_ms = host.now_ms();
@@ -36,8 +44,19 @@ pub(super) async fn persist<H: UserObjectHost>(
     } else {
         let until_ms = generation.deadline_ms.saturating_add(PERSIST_GRACE_MS);
         let left_ms = until_ms.saturating_sub(began_ms).max(PERSIST_MS_MIN);
-        let finishing = finish_or_open(object, &mut generation, &ending);
-        match within(host, left_ms, finishing).await.unwrap_or(Err(RestError::Unavailable)) {
+        let finishing = within(host, left_ms, finish_or_open(object, &generation, &ending));
+        let finished = match held_until_ms {
+            None => finishing.await,
+            Some(until_ms) => {
+                let (finished, is_stored) =
+                    finish_beside_hold(object, run, &generation, finishing, until_ms).await;
+                held_until_ms = held_until_ms.filter(|_| !is_stored);
+                finished
+            }
+        };
+        let (outcome, row) = finished.unwrap_or((Err(RestError::Unavailable), generation.row));
+        generation.row = row;
+        match outcome {
             Ok(()) => Event::Persisted,
             Err(error) => {
                 log_rest(host, id, "finish", &error);
@@ -51,44 +70,96 @@ pub(super) async fn persist<H: UserObjectHost>(
     };
     let is_persisted = event == Event::Persisted;
     let now_ms = host.now_ms();
-    let is_abandoned = object.transact(|state| {
+    let advance = |state: &mut UserState| {
         if !state.has_run(id, generation.accepted.run) {
-            return (false, WriteSet::none());
+            let is_stored = held_until_ms.is_none();
+            return (if is_stored { After::Kept } else { After::Lost }, WriteSet::none());
         }
-        let mut writes = state.advance(id, Event::Row(generation.row), now_ms);
+        let mut writes = advance_held(state, &generation, now_ms);
         writes.extend(state.advance(id, event.clone(), now_ms));
-        (!is_persisted && state.find(id).is_none(), writes)
-    });
-    if is_abandoned.await? {
-        log_abandoned(host, id);
+        if state.find(id).is_some() {
+            return (After::Kept, writes);
+        }
+        // Its one row is removed by the next write: where it is loaded again, the end is found in the database.
+        let is_held = held_until_ms.is_some();
+        if is_persisted && is_held && !host.is_shared() && writes.is_removal_of(id) {
+            return (After::Persisted, WriteSet::none());
+        }
+        (if is_persisted { After::Kept } else { After::Abandoned }, writes)
+    };
+    // Output that is stored nowhere else is worth waiting for the store.
+    let advanced = match held_until_ms {
+        Some(_) if !is_persisted => in_time(object, advance).await,
+        _ => object.transact(advance).await,
+    };
+    match advanced? {
+        After::Kept => {}
+        After::Lost => return Err(StoreError),
+        After::Persisted => object.0.persisted.borrow_mut().push((id, generation.accepted.run)),
+        After::Abandoned => log_abandoned(host, id),
     }
     Ok(Finished { generation, is_persisted, database_ms: now_ms.saturating_sub(began_ms) })
 }
 
-/// Ends the row; opens it first where it was opened and does not exist.
+/// Waits for the database, and stores the held output beside that wait if it takes longer than the hold. Whether it was stored.
+async fn finish_beside_hold<H: UserObjectHost, T>(
+    object: &UserObject<H>,
+    run: &Run,
+    generation: &Generation,
+    finishing: impl Future<Output = T>,
+    until_ms: u64,
+) -> (T, bool) {
+    let mut finishing = pin!(finishing);
+    let left_ms = until_ms.saturating_sub(object.host().now_ms());
+    match select(finishing.as_mut(), pin!(object.host().sleep(left_ms))).await {
+        Either::Left((finished, _)) => (finished, false),
+        Either::Right(_) => {
+            let (stored, finished) = join(store_held(object, run, generation), finishing).await;
+            (finished, stored == Ok(true))
+        }
+    }
+}
+
+/// What becomes of the rows of a generation.
+enum After {
+    /// They are as they were written.
+    Kept,
+    /// Another isolate has taken the run over, and its result is the one that counts.
+    Lost,
+    /// The next write removes them.
+    Persisted,
+    /// They are removed, and the database does not have the end.
+    Abandoned,
+}
+
+/// Ends the row; opens it first where it was opened and does not exist. The result has the state of the row.
 async fn finish_or_open<H: UserObjectHost>(
     object: &UserObject<H>,
-    generation: &mut Generation,
+    generation: &Generation,
     ending: &Ending,
-) -> Result<(), RestError> {
-    let outcome = finish(object, generation, ending).await;
-    let is_missing = matches!(&outcome, Err(RestError::Refused { status: 404, .. }));
-    if is_missing && generation.row == RowState::Opened && !generation.accepted.input_text.is_empty() {
-        generation.row = RowState::Unknown;
-        return finish(object, generation, ending).await;
+) -> (Result<(), RestError>, RowState) {
+    let (mut row, mut outcome) = (generation.row, Err(RestError::Unavailable));
+    for _ in 0..2 {
+        outcome = finish(object, generation, row, ending).await;
+        let is_missing = matches!(&outcome, Err(RestError::Refused { status: 404, .. }));
+        if !is_missing || row != RowState::Opened || generation.accepted.input_text.is_empty() {
+            break;
+        }
+        row = RowState::Unknown;
     }
-    outcome
+    (outcome, row)
 }
 
 async fn finish<H: UserObjectHost>(
     object: &UserObject<H>,
     generation: &Generation,
+    row: RowState,
     ending: &Ending,
 ) -> Result<(), RestError> {
     let accepted = &generation.accepted;
     let created_at = rfc3339(generation.started_ms);
     let completed = ending.code.is_none();
-    let is_unconfirmed = generation.row != RowState::Opened;
+    let is_unconfirmed = row != RowState::Opened;
     let session = FinishedRow {
         id: accepted.id,
         run: accepted.run,

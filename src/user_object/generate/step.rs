@@ -18,9 +18,11 @@ use crate::openrouter::call::{Answer, ModelCall, is_loggable_id};
 use crate::openrouter::failure::Failure;
 use crate::openrouter::response_reader::{End, Outcome, ResponseReader};
 
-/// A complete candidate without a subscriber is stored so long after its bytes can have arrived: a crash loses less than this of
-/// them, and a fast answer costs one write.
-pub const STORE_EVERY_MS: u64 = 250;
+/// Complete output is held in memory for this long at most, from the earliest moment at which it can have arrived: a crash loses
+/// no older output, and an answer that the database has within this time is never stored beside it.
+pub const HOLD_MS: u64 = 250;
+/// The least time between two stores of candidates for a subscriber: those that arrive meanwhile are stored and sent together.
+pub const TOGETHER_MS: u64 = 5;
 /// The longest wait for the row's opening after the deadline, once the model's answer has ended.
 pub const OPEN_GRACE_MS: u64 = 5_000;
 /// How long a stopped generation is still read: its complete candidates are kept.
@@ -98,7 +100,16 @@ pub enum Action {
     /// Abandon the opening of the row, which takes too long. The result is [`Input::RowOpened`].
     AbandonRow,
     /// The generation has ended.
-    End(Ended),
+    End(Ended, Held),
+}
+
+/// Complete output that is not stored when a generation ends.
+#[derive(Debug, Default, PartialEq)]
+pub struct Held {
+    /// The candidates after those that are stored.
+    pub candidates: Vec<Candidate>,
+    /// By when it has to be stored, in milliseconds since the Unix epoch.
+    pub until_ms: u64,
 }
 
 /// How a generation ended.
@@ -160,9 +171,16 @@ pub struct Step {
     settings: StepSettings,
     call: ModelCall,
     model: Model,
-    /// Complete candidates that are not yet stored. INVARIANT: empty, or `store_at_ms` is set.
+    /// Complete candidates that are not yet stored. INVARIANT: empty, or `pending_since_ms` is set.
     pending: Vec<Candidate>,
-    store_at_ms: Option<u64>,
+    /// The earliest moment at which the first of them can have arrived.
+    pending_since_ms: Option<u64>,
+    /// The same for the bytes after the last complete candidate.
+    tail_since_ms: Option<u64>,
+    /// The same for the last bytes.
+    bytes_since_ms: u64,
+    /// When candidates were last stored.
+    stored_ms: Option<u64>,
     has_candidate: bool,
     is_row_opening: bool,
     has_row_failed: bool,
@@ -178,7 +196,10 @@ impl Step {
             call: ModelCall::new(settings.candidates_max, attempts_made),
             model: Model::Due { at_ms: now_ms },
             pending: Vec::new(),
-            store_at_ms: None,
+            pending_since_ms: None,
+            tail_since_ms: None,
+            bytes_since_ms: now_ms,
+            stored_ms: None,
             has_candidate: false,
             is_row_opening: true,
             has_row_failed: false,
@@ -188,8 +209,6 @@ impl Step {
 
     /// Takes an input.
     pub fn handle(&mut self, input: Input, now_ms: u64) {
-        // Since when the bytes of this input can have arrived.
-        let mut since_ms = now_ms;
         match input {
             Input::RowOpened(is_ok) => {
                 self.is_row_opening = false;
@@ -215,9 +234,9 @@ impl Step {
             }
             Input::ModelBytes(bytes) => {
                 if let Model::Reading(response) = &mut self.model {
-                    since_ms = response.pacing.received(now_ms);
+                    let since_ms = response.pacing.received(now_ms);
+                    self.read(&bytes, since_ms);
                 }
-                self.read(&bytes);
             }
             Input::ModelEnded(end) => match self.model {
                 Model::Sending { .. } => {
@@ -232,13 +251,13 @@ impl Step {
             Input::Stop => {
                 self.stop_until_ms.get_or_insert(now_ms.saturating_add(STOP_MS));
             }
-            Input::Timer(arrived) => since_ms = self.expire(&arrived, now_ms),
+            Input::Timer(arrived) => self.expire(&arrived, now_ms),
         }
-        self.keep_time(since_ms);
+        self.keep_time();
     }
 
-    /// Decides the next action. `has_subscriber`: each candidate is stored as soon as it is complete, because it is sent once
-    /// it is stored.
+    /// Decides the next action. `has_subscriber`: a candidate is stored soon after it is complete, because it is sent once it is
+    /// stored.
     pub fn next(&mut self, has_subscriber: bool, now_ms: u64) -> Action {
         let is_eager = has_subscriber || self.stop_until_ms.is_some();
         let mut read = None;
@@ -247,19 +266,21 @@ impl Step {
                 Pace::Read { at_least, until_ms } => read = Some((at_least, until_ms)),
                 Pace::End(end) => {
                     self.end_response(end, now_ms);
-                    self.keep_time(now_ms);
+                    self.keep_time();
                 }
             }
         }
         let ended = self.has_ended(now_ms);
-        let is_store_due = self.store_at_ms.is_some_and(|at_ms| now_ms >= at_ms);
-        let is_answered = self.is_answered();
-        if !self.pending.is_empty() && (has_subscriber || is_store_due || is_answered || ended) {
-            self.store_at_ms = None;
-            return Action::Store(std::mem::take(&mut self.pending));
-        }
         if ended {
-            return Action::End(self.end(now_ms));
+            let since_ms = self.pending_since_ms.into_iter().chain(self.tail_since_ms).min();
+            let until_ms = since_ms.unwrap_or(now_ms).saturating_add(HOLD_MS);
+            let held = Held { candidates: std::mem::take(&mut self.pending), until_ms };
+            return Action::End(self.end(now_ms), held);
+        }
+        let store_at_ms = self.store_at_ms(has_subscriber, now_ms);
+        if store_at_ms.is_some_and(|at_ms| now_ms >= at_ms) {
+            (self.pending_since_ms, self.stored_ms) = (None, Some(now_ms));
+            return Action::Store(std::mem::take(&mut self.pending));
         }
         let until_ms = match self.model {
             // Only the opening of the row is waited for, until the stop is over.
@@ -291,7 +312,7 @@ impl Step {
                 until_ms
             }
         };
-        let others_ms = [self.store_at_ms, self.stop_until_ms].into_iter().flatten();
+        let others_ms = [store_at_ms, self.stop_until_ms].into_iter().flatten();
         Action::Wait {
             at_least: read.map(|(at_least, _)| at_least),
             until_ms: others_ms.fold(until_ms, u64::min),
@@ -369,27 +390,34 @@ impl Step {
         }
     }
 
-    fn read(&mut self, bytes: &[u8]) {
-        if let Model::Reading(response) = &mut self.model {
-            response.reader.push(bytes, &mut on_found(&mut self.call, &mut self.pending));
+    /// Reads bytes that can have arrived since then.
+    fn read(&mut self, bytes: &[u8], since_ms: u64) {
+        let Model::Reading(response) = &mut self.model else { return };
+        if bytes.is_empty() {
+            return;
         }
+        self.bytes_since_ms = since_ms;
+        let pending = self.pending.len();
+        response.reader.push(bytes, &mut on_found(&mut self.call, &mut self.pending));
+        if self.pending.len() > pending {
+            self.tail_since_ms = None;
+        }
+        self.tail_since_ms.get_or_insert(since_ms);
     }
 
-    /// The moment of a wait has come. Returns since when the bytes can have arrived.
-    fn expire(&mut self, arrived: &[u8], now_ms: u64) -> u64 {
+    /// The moment of a wait has come.
+    fn expire(&mut self, arrived: &[u8], now_ms: u64) {
         match &mut self.model {
             Model::Sending { until_ms, .. } if now_ms >= *until_ms => {
                 let is_deadline = now_ms >= self.settings.deadline_ms;
                 let failure = if is_deadline { Failure::DEADLINE } else { Failure::IDLE_TIMEOUT };
                 self.end_attempt(Outcome::without_response(failure), None, now_ms);
-                now_ms
             }
             Model::Reading(response) => {
                 let since_ms = response.pacing.looked(!arrived.is_empty(), now_ms);
-                self.read(arrived);
-                since_ms
+                self.read(arrived, since_ms);
             }
-            _ => now_ms,
+            _ => {}
         }
     }
 
@@ -408,12 +436,19 @@ impl Step {
         self.model = failed.map_or(Model::Ended, |failed| Model::Checking { failed });
     }
 
-    /// Sets the time at which new candidates are stored, whose bytes can have arrived since then.
-    fn keep_time(&mut self, since_ms: u64) {
+    /// Notes since when there are candidates that are not stored.
+    fn keep_time(&mut self) {
         if !self.pending.is_empty() {
             self.has_candidate = true;
-            self.store_at_ms.get_or_insert(since_ms.saturating_add(STORE_EVERY_MS));
+            self.pending_since_ms.get_or_insert(self.bytes_since_ms);
         }
+    }
+
+    /// When the pending candidates are stored; `None` without any.
+    fn store_at_ms(&self, has_subscriber: bool, now_ms: u64) -> Option<u64> {
+        let held_until_ms = self.pending_since_ms?.saturating_add(HOLD_MS);
+        let together_ms = self.stored_ms.map_or(now_ms, |stored_ms| stored_ms.saturating_add(TOGETHER_MS));
+        Some(if has_subscriber { together_ms.min(held_until_ms) } else { held_until_ms })
     }
 }
 

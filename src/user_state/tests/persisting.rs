@@ -223,8 +223,11 @@ fn a_lease_is_released_when_the_ending_is_not_persisted() {
 
 #[test]
 fn a_generation_in_progress_is_due_when_its_lease_ends() {
-    let state = in_progress();
-    assert_eq!(state.wake_at_ms(15_000, T + 1), Some(T + 15_001));
+    let mut state = in_progress();
+    for (token_ms, due_ms) in [(15_002, Some(T + 15_001)), (15_001, None)] {
+        state.generations[0].accepted.credentials.expires_ms = T + token_ms;
+        assert_eq!(state.wake_at_ms(15_000, T + 1), due_ms, "a token of {token_ms} ms");
+    }
     assert_eq!(UserState::default().wake_at_ms(15_000, T), None);
     let mut without_token = in_progress();
     without_token.generations[0].accepted.credentials.token = Rc::from("");

@@ -20,7 +20,7 @@ fn parts(state: &UserState) -> (Vec<&Generation>, Vec<&Generation>) {
 
 /// The ending of a generation by a failure, if it has no candidates, as the service makes it.
 fn failure(generation: &Generation, code: Code, now_ms: u64) -> Ending {
-    Ending::interrupted(generation, code, generation.attempts, now_ms)
+    Ending::interrupted(!generation.candidates.is_empty(), code, generation.attempts, now_ms)
 }
 
 /// An event of a state without keys.
@@ -230,10 +230,10 @@ proptest! {
             };
             prop_assert!(alarm_ms >= now_ms + ALARM_MIN_MS);
             let is_expired = |found: &Generation, at_ms| {
-                found.ending.is_some() && !is_running(found.accepted.id) && found.keep_until_ms() <= at_ms
+                !is_running(found.accepted.id) && found.keep_until_ms() <= at_ms
             };
             let expires = |at_ms| state.generations.iter().any(|found| is_expired(found, at_ms));
-            let has_heartbeat = state.generations.iter().any(|found| found.ending.is_none() || is_running(found.accepted.id));
+            let has_heartbeat = state.generations.iter().any(|found| is_running(found.accepted.id));
             let has_job = |at_ms| {
                 has_heartbeat || state.is_idle(at_ms) || expires(at_ms) || !state.due_jobs(is_running, None, at_ms).is_empty()
             };
