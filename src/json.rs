@@ -3,7 +3,9 @@
 //! Tolerant of careless servers: `NaN` and `Infinity` are literals, duplicate members and extra commas are accepted. An object
 //! or a list that is not closed is broken.
 //!
-//! Not for: the text of the model (`generation::candidate_finder`).
+//! Not for: the text of the model (`generation::candidate_finder`), the service's own records ([`record`]).
+
+pub mod record;
 
 /// Tracks strings and brackets, to find where a value ends. Outside of brackets a quote has no meaning.
 #[derive(Debug, Default, Clone)]
@@ -111,6 +113,14 @@ impl<'a> Cursor<'a> {
                 Value::Bare(self.take(length))
             }
         }
+    }
+
+    /// Reads a value of any kind; returns it as it is written.
+    fn raw(&mut self) -> &'a [u8] {
+        self.first();
+        let before = self.rest;
+        self.value();
+        before.get(..before.len().saturating_sub(self.rest.len())).unwrap_or_default()
     }
 
     /// Reads an object; `on_member` receives each name with its escapes and reads exactly one value. A value of another

@@ -1,11 +1,8 @@
 //! The public keys of the sign-in service (RFC 7517) that can verify a token here.
 
-use std::borrow::Cow;
-use std::fmt;
+use serde::de::IgnoredAny;
 
-use serde::de::{Deserializer, MapAccess, Visitor};
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use crate::json::record::{FromJson, Items, Members, ToJson, write_object};
 
 /// A signature algorithm. The key determines it; the `alg` of the token must be the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,60 +48,20 @@ const KEYS_MAX: usize = 32;
 /// Reads a key set; keys of other kinds, uses or sizes are skipped. Returns `None` for a document that is no key set.
 #[must_use]
 pub fn read_key_set(document: &[u8]) -> Option<Vec<PublicKey>> {
-    let set: KeySet<'_> = serde_json::from_slice(document).ok()?;
-    Some(set.keys.into_iter().filter_map(read_key).take(KEYS_MAX).collect())
+    // As a whole: no key of a broken document is read.
+    std::str::from_utf8(document).ok()?;
+    serde_json::from_slice::<IgnoredAny>(document).ok()?;
+    let keys = Members::read(document)?.get::<Keys>("keys")?;
+    Some(keys.0)
 }
 
-#[derive(Deserialize)]
-struct KeySet<'a> {
-    /// Raw, so that a key of an unknown kind does not fail the others.
-    #[serde(borrow)]
-    keys: Vec<&'a RawValue>,
-}
+/// The keys of a set that can verify. Each is read by itself, so that one of an unknown kind does not fail the others.
+struct Keys(Vec<PublicKey>);
 
-/// The members of a key, parsed on access: a type with a field for each would make the module 4 KB larger.
-struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Object;
-        impl<'de> Visitor<'de> for Object {
-            type Value = Members<'de>;
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("an object")
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Self::Value, A::Error> {
-                let mut members = Vec::new();
-                while let Some(member) = object.next_entry()? {
-                    members.push(member);
-                }
-                Ok(Members(members))
-            }
-        }
-        deserializer.deserialize_map(Object)
+impl FromJson for Keys {
+    fn read(json: &[u8]) -> Option<Self> {
+        Some(Self(Items::read(json)?.iter().filter_map(read_key).take(KEYS_MAX).collect()))
     }
-}
-
-impl<'a> Members<'a> {
-    /// Returns a member as that type, or the default where it is missing; `None` for one of another type or a duplicate.
-    fn get<T: Deserialize<'a> + Default>(&self, name: &str) -> Option<T> {
-        let mut found = self.0.iter().filter(|(known, _)| known == name);
-        let Some((_, value)) = found.next() else { return Some(T::default()) };
-        let value = serde_json::from_slice(value.get().as_bytes()).ok()?;
-        found.next().is_none().then_some(value)
-    }
-
-    fn text(&self, name: &str) -> Option<Option<String>> {
-        self.get(name)
-    }
-}
-
-#[derive(Serialize)]
-#[serde(untagged)]
-enum Material<'a> {
-    Curve { kty: &'a str, crv: &'a str, x: &'a str, y: &'a str },
-    Edwards { kty: &'a str, crv: &'a str, x: &'a str },
-    Rsa { kty: &'a str, n: &'a str, e: &'a str },
 }
 
 /// 32 bytes as base64url without padding: a coordinate of P-256, a key of Ed25519.
@@ -112,35 +69,36 @@ const COORDINATE_CHARS: usize = 43;
 /// 2048 to 8192 bits; shorter keys are not safe, longer ones cost too much time.
 const MODULUS_CHARS: std::ops::RangeInclusive<usize> = 342..=1366;
 
-fn read_key(raw: &RawValue) -> Option<PublicKey> {
-    let key: Members<'_> = serde_json::from_slice(raw.get().as_bytes()).ok()?;
+fn read_key(json: &[u8]) -> Option<PublicKey> {
+    let key = Members::read(json)?;
+    let text = |name| key.get::<Option<String>>(name);
     let operations: Option<Vec<String>> = key.get("key_ops")?;
-    if key.text("use")?.is_some_and(|usage| usage != "sig")
+    if text("use")?.is_some_and(|usage| usage != "sig")
         || operations.is_some_and(|operations| !operations.iter().any(|operation| operation == "verify"))
     {
         return None;
     }
-    let coordinate = |name| key.text(name)?.filter(|text| text.len() == COORDINATE_CHARS);
-    let (algorithm, jwk) = match (key.text("kty")??.as_str(), key.text("crv")?.as_deref()) {
-        ("EC", Some(crv @ "P-256")) => {
-            let (x, y) = (coordinate("x")?, coordinate("y")?);
-            (Algorithm::Es256, serde_json::to_string(&Material::Curve { kty: "EC", crv, x: &x, y: &y }))
-        }
-        ("OKP", Some(crv @ "Ed25519")) => {
-            let x = coordinate("x")?;
-            (Algorithm::EdDsa, serde_json::to_string(&Material::Edwards { kty: "OKP", crv, x: &x }))
-        }
+    let coordinate = |name| text(name)?.filter(|text| text.len() == COORDINATE_CHARS);
+    let (kind, curve) = (text("kty")??, text("crv")?);
+    let (algorithm, material) = match (kind.as_str(), curve.as_deref()) {
+        ("EC", Some("P-256")) => (Algorithm::Es256, vec![("x", coordinate("x")?), ("y", coordinate("y")?)]),
+        ("OKP", Some("Ed25519")) => (Algorithm::EdDsa, vec![("x", coordinate("x")?)]),
         ("RSA", None) => {
-            let n = key.text("n")?.filter(|n| MODULUS_CHARS.contains(&n.len()))?;
-            let e = key.text("e")?.filter(|e| !e.is_empty() && e.len() <= 8)?;
-            (Algorithm::Rs256, serde_json::to_string(&Material::Rsa { kty: "RSA", n: &n, e: &e }))
+            let n = text("n")?.filter(|n| MODULUS_CHARS.contains(&n.len()))?;
+            let e = text("e")?.filter(|e| !e.is_empty() && e.len() <= 8)?;
+            (Algorithm::Rs256, vec![("n", n), ("e", e)])
         }
         _ => return None,
     };
-    if key.text("alg")?.is_some_and(|alg| Algorithm::from_name(&alg) != Some(algorithm)) {
+    if text("alg")?.is_some_and(|alg| Algorithm::from_name(&alg) != Some(algorithm)) {
         return None;
     }
-    Some(PublicKey { id: key.text("kid")?.filter(|kid| !kid.is_empty())?, algorithm, jwk: jwk.ok()? })
+    let mut members: Vec<(&str, &dyn ToJson)> = vec![("kty", &kind)];
+    members.extend(curve.as_ref().map(|curve| -> (&str, &dyn ToJson) { ("crv", curve) }));
+    members.extend(material.iter().map(|(name, value)| -> (&str, &dyn ToJson) { (name, value) }));
+    let mut jwk = String::new();
+    write_object(&mut jwk, &members);
+    Some(PublicKey { id: text("kid")?.filter(|kid| !kid.is_empty())?, algorithm, jwk })
 }
 
 #[cfg(test)]

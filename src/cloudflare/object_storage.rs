@@ -16,7 +16,8 @@ use std::cell::Cell;
 use wasm_bindgen::prelude::*;
 use worker::{SqlStorage, SqlStorageValue, State};
 
-use crate::user_state::stored::{self, StoredGeneration, StoredRows, batch, ledger_record, record};
+use crate::json::record::to_json;
+use crate::user_state::stored::{self, StoredGeneration, StoredRows, batch, ledger_record};
 use crate::user_state::{UserState, Write, WriteSet};
 
 const SCHEMA: &str = "
@@ -120,29 +121,29 @@ fn write_one(sql: &SqlStorage, state: &UserState, write: Write) -> StorageResult
     let key = |id: uuid::Uuid| JsValue::from(id.to_string());
     match write {
         Write::Ledger => {
-            let record = ledger_record(state).map_err(drop)?;
+            let record = ledger_record(state);
             exec(sql, "insert or replace into ledger values (0, ?)", vec![record.into()])
         }
         Write::Generation(id) => {
             let Some(generation) = state.find(id) else { return Ok(()) };
-            let ending = generation.ending.as_ref().map(record).transpose().map_err(drop)?;
+            let ending = generation.ending.as_ref().map(|ending| to_json(ending));
             // Not `insert or replace`, which would delete the candidates.
             let query = "insert into generations values (?, ?, ?)
                 on conflict (id) do update set record = excluded.record, ending = excluded.ending";
             let ending = ending.map_or(JsValue::NULL, JsValue::from);
-            exec(sql, query, vec![key(id), record(generation).map_err(drop)?.into(), ending])
+            exec(sql, query, vec![key(id), to_json(generation).into(), ending])
         }
         Write::Ending(id) => {
             let Some(ending) = state.find(id).and_then(|generation| generation.ending.as_ref()) else {
                 return Ok(());
             };
-            let ending = record(ending).map_err(drop)?;
+            let ending = to_json(ending);
             exec(sql, "update generations set ending = ? where id = ?", vec![ending.into(), key(id)])
         }
         Write::Candidates(id, from) => {
             let Some(generation) = state.find(id) else { return Ok(()) };
             let position = JsValue::from(u32::try_from(from).map_err(drop)?);
-            let batch = batch(generation, from).map_err(drop)?;
+            let batch = batch(generation, from);
             exec(sql, "insert into candidates values (?, ?, ?)", vec![key(id), position, batch.into()])
         }
         Write::RemoveGeneration(id) => exec(sql, "delete from generations where id = ?", vec![key(id)]),
@@ -152,7 +153,7 @@ fn write_one(sql: &SqlStorage, state: &UserState, write: Write) -> StorageResult
             let Some(found) = state.records.iter().find(|record| record.session_id == id) else {
                 return Ok(());
             };
-            let values = vec![key(id), milliseconds(found.expires_ms()), record(found).map_err(drop)?.into()];
+            let values = vec![key(id), milliseconds(found.expires_ms()), to_json(found).into()];
             exec(sql, "insert or replace into claims values (?, ?, ?)", values)
         }
         Write::RemoveIdempotencyRecords(until_ms) => {

@@ -8,42 +8,15 @@
 //! The command's message also carries the context of the problem document in the last event of a stream: the object's host writes
 //! the events where the object is, so that they are forwarded untouched. The user object itself gets the command alone.
 
-use std::borrow::Cow;
-use std::rc::Rc;
-
-use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::auth::credentials::Credentials;
 use crate::generation::usage::Usage;
-use crate::http::problem::{Code, ProblemContext};
-use crate::http::response_mode::ResponseMode;
-use crate::http::sse::EventId;
-use crate::json_string::JsonString;
-use crate::quota::{ATTEMPTS, BURST, CONCURRENT, GENERATIONS, PolicyStatus, Refusal};
+use crate::http::problem::ProblemContext;
+use crate::json::record::{Members, ToJson, write_object};
+use crate::quota::{ATTEMPTS, BURST, CONCURRENT, GENERATIONS, PolicyStatus, Refusal, UserQuota};
 use crate::user_object::command::{Command, Generate, Operation};
 use crate::user_object::reply::{Cause, Executed, Failure, LogFields, Reply, SessionDocument};
-
-#[derive(Serialize, Deserialize)]
-struct CommandMessage<'a> {
-    operation: Cow<'a, str>,
-    user_id: Uuid,
-    token: Rc<str>,
-    token_expires_ms: u64,
-    traceparent: Option<Rc<str>>,
-    began_ms: u64,
-    is_repeated: bool,
-    origin: Cow<'a, str>,
-    request_id: Cow<'a, str>,
-    id: Option<Uuid>,
-    after: Option<EventId>,
-    input_text: Option<JsonString>,
-    model: Option<Rc<str>>,
-    referer: Option<Rc<str>>,
-    no_cache: bool,
-    key: Option<String>,
-    mode: Option<ResponseMode>,
-}
 
 /// Writes a command.
 #[must_use]
@@ -56,160 +29,149 @@ pub fn write_command(command: &Command, context: &ProblemContext) -> Vec<u8> {
         Operation::Subscribe { id, after } => ("subscribe", Some(*id), *after, None),
         Operation::Stop { id } => ("stop", Some(*id), None, None),
     };
-    let message = CommandMessage {
-        operation: Cow::Borrowed(operation),
-        user_id: command.user_id,
-        token: Rc::clone(&credentials.token),
-        token_expires_ms: credentials.expires_ms,
-        traceparent: credentials.traceparent.clone(),
-        began_ms: command.began_ms,
-        is_repeated: command.is_repeated,
-        origin: Cow::Borrowed(&context.origin),
-        request_id: Cow::Borrowed(&context.request_id),
-        id,
-        after,
-        input_text: generate.map(|generate| generate.input_text.clone()),
-        model: generate.map(|generate| Rc::clone(&generate.model)),
-        referer: generate.map(|generate| Rc::clone(&generate.referer)),
-        no_cache: generate.is_some_and(|generate| generate.no_cache),
-        key: generate.and_then(|generate| generate.key.clone()),
-        mode: generate.map(|generate| generate.mode),
-    };
-    // Strings and numbers: serde_json has nothing that could fail in them.
-    serde_json::to_vec(&message).unwrap_or_default()
+    let no_cache = generate.is_some_and(|generate| generate.no_cache);
+    let mut members: Vec<(&str, &dyn ToJson)> = vec![
+        ("operation", &operation),
+        ("user_id", &command.user_id),
+        ("token", &credentials.token),
+        ("token_expires_ms", &credentials.expires_ms),
+        ("traceparent", &credentials.traceparent),
+        ("began_ms", &command.began_ms),
+        ("is_repeated", &command.is_repeated),
+        ("origin", &context.origin),
+        ("request_id", &context.request_id),
+        ("id", &id),
+        ("after", &after),
+        ("no_cache", &no_cache),
+    ];
+    if let Some(generate) = generate {
+        let generate: [(&str, &dyn ToJson); 5] = [
+            ("input_text", &generate.input_text),
+            ("model", &generate.model),
+            ("referer", &generate.referer),
+            ("key", &generate.key),
+            ("mode", &generate.mode),
+        ];
+        members.extend(generate);
+    }
+    let mut json = String::new();
+    write_object(&mut json, &members);
+    json.into_bytes()
 }
 
 /// Reads a command; `None` when it is not one.
 #[must_use]
 pub fn read_command(bytes: &[u8]) -> Option<(Command, ProblemContext)> {
-    let message: CommandMessage<'_> = serde_json::from_slice(bytes).ok()?;
-    let id = message.id;
-    let operation = match &*message.operation {
+    let message = Members::read(bytes)?;
+    let id: Option<Uuid> = message.get("id")?;
+    let operation = match message.get::<String>("operation")?.as_str() {
         "count" => Operation::Count,
         "generate" => Operation::Generate(Box::new(Generate {
             id: id?,
-            input_text: message.input_text?,
-            model: message.model?,
-            no_cache: message.no_cache,
-            referer: message.referer?,
-            key: message.key,
-            mode: message.mode?,
-            after: message.after,
+            input_text: message.get("input_text")?,
+            model: message.get("model")?,
+            no_cache: message.get("no_cache")?,
+            referer: message.get("referer")?,
+            key: message.get("key")?,
+            mode: message.get("mode")?,
+            after: message.get("after")?,
         })),
         "read" => Operation::Read { id: id? },
-        "subscribe" => Operation::Subscribe { id: id?, after: message.after },
+        "subscribe" => Operation::Subscribe { id: id?, after: message.get("after")? },
         "stop" => Operation::Stop { id: id? },
         _ => return None,
     };
     let command = Command {
-        user_id: message.user_id,
+        user_id: message.get("user_id")?,
         credentials: Credentials {
-            token: message.token,
-            expires_ms: message.token_expires_ms,
-            traceparent: message.traceparent,
+            token: message.get("token")?,
+            expires_ms: message.get("token_expires_ms")?,
+            traceparent: message.get("traceparent")?,
         },
-        began_ms: message.began_ms,
-        is_repeated: message.is_repeated,
+        began_ms: message.get("began_ms")?,
+        is_repeated: message.get("is_repeated")?,
         operation,
     };
-    let context =
-        ProblemContext { origin: message.origin.into_owned(), request_id: message.request_id.into_owned() };
+    let context = ProblemContext { origin: message.get("origin")?, request_id: message.get("request_id")? };
     Some((command, context))
-}
-
-#[derive(Serialize, Deserialize)]
-struct ReplyMessage<'a> {
-    reply: Cow<'a, str>,
-    /// The session of the reply, or of the log.
-    session_id: Option<Uuid>,
-    is_generating: bool,
-    was_reused: Option<bool>,
-    violated: Vec<Cow<'a, str>>,
-    is_blocked: bool,
-    retry_after_s: Option<u64>,
-    failure: Option<Code>,
-    /// The remaining quota of each policy, and the seconds until it grows.
-    quota: Option<[(u32, Option<u64>); 3]>,
-    code: Option<Code>,
-    model: Option<Cow<'a, str>>,
-    attempts: Option<u32>,
-    usage: Option<(u64, u64, f64)>,
-    model_ms: Option<u64>,
-    database_ms: Option<u64>,
 }
 
 /// Writes a reply, and the body of its response; that of a subscription is written event by event instead.
 #[must_use]
 pub fn write_reply(executed: &mut Executed) -> (String, Vec<u8>) {
-    let log = &executed.log;
-    let mut message = ReplyMessage {
-        reply: Cow::Borrowed(name_of(&executed.reply)),
-        session_id: log.session_id,
-        is_generating: false,
-        was_reused: None,
-        violated: Vec::new(),
-        is_blocked: false,
-        retry_after_s: None,
-        failure: None,
-        quota: executed.quota.map(|quota| quota.map(|policy| (policy.remaining, policy.more_in_s))),
-        code: log.code,
-        model: log.model.as_deref().map(Cow::Borrowed),
-        attempts: log.attempts,
-        usage: log.usage.map(|usage| (usage.prompt_tokens, usage.completion_tokens, usage.cost)),
-        model_ms: log.model_ms,
-        database_ms: log.database_ms,
-    };
-    let mut body = Vec::new();
+    let (name, log) = (name_of(&executed.reply), &executed.log);
+    // The session of the reply, or of the log.
+    let (mut session_id, mut body) = (log.session_id, Vec::new());
+    let (mut is_generating, mut was_reused) = (false, None);
+    let (mut violated, mut failure, mut is_blocked, mut retry_after_s) = (&[][..], None, false, None);
     match &mut executed.reply {
-        Reply::Session(document) | Reply::Accepted(document) => {
-            message.session_id = Some(document.id);
-            (message.is_generating, message.was_reused) = (document.is_generating, document.was_reused);
-            body = std::mem::take(&mut document.json);
+        Reply::Session(found) | Reply::Accepted(found) => {
+            session_id = Some(found.id);
+            body = std::mem::take(&mut found.json);
+            (is_generating, was_reused) = (found.is_generating, found.was_reused);
         }
-        Reply::Subscribed(id) => message.session_id = Some(*id),
+        Reply::Subscribed(id) => session_id = Some(*id),
         Reply::LimitExceeded(refusal) => {
-            message.violated = refusal.violated.iter().map(|policy| Cow::Borrowed(*policy)).collect();
-            message.retry_after_s = Some(refusal.retry_after_s);
+            (violated, retry_after_s) = (&refusal.violated, Some(refusal.retry_after_s));
         }
-        Reply::Failed(failure) => {
-            (message.is_blocked, message.retry_after_s) = (failure.is_blocked, failure.retry_after_s);
-            if let Cause::Generation(code) = failure.cause {
-                message.failure = Some(code);
+        Reply::Failed(failed) => {
+            (is_blocked, retry_after_s) = (failed.is_blocked, failed.retry_after_s);
+            if let Cause::Generation(code) = failed.cause {
+                failure = Some(code);
             }
         }
         Reply::Counted | Reply::NotFound | Reply::Stopped | Reply::NotRunning | Reply::KeyReused => {}
     }
-    (serde_json::to_string(&message).unwrap_or_default(), body)
+    let members: [(&str, &dyn ToJson); 15] = [
+        ("reply", &name),
+        ("session_id", &session_id),
+        ("is_generating", &is_generating),
+        ("was_reused", &was_reused),
+        ("violated", &violated),
+        ("is_blocked", &is_blocked),
+        ("retry_after_s", &retry_after_s),
+        ("failure", &failure),
+        ("quota", &executed.quota.map(Vec::from)),
+        ("code", &log.code),
+        ("model", &log.model),
+        ("attempts", &log.attempts),
+        ("usage", &log.usage.map(|usage| (usage.prompt_tokens, usage.completion_tokens, usage.cost))),
+        ("model_ms", &log.model_ms),
+        ("database_ms", &log.database_ms),
+    ];
+    let mut json = String::new();
+    write_object(&mut json, &members);
+    (json, body)
 }
 
 /// Reads a reply; `None` when it is not one. The body is forwarded beside it.
 #[must_use]
 pub fn read_reply(json: &str) -> Option<Executed> {
-    let message: ReplyMessage<'_> = serde_json::from_slice(json.as_bytes()).ok()?;
-    let document = |id| SessionDocument {
-        id,
-        is_generating: message.is_generating,
-        was_reused: message.was_reused,
-        json: Vec::new(),
+    let message = Members::read(json.as_bytes())?;
+    let session_id: Option<Uuid> = message.get("session_id")?;
+    let (is_blocked, retry_after_s) = (message.get("is_blocked")?, message.get("retry_after_s")?);
+    let document = || {
+        let (is_generating, was_reused) = (message.get("is_generating")?, message.get("was_reused")?);
+        Some(SessionDocument { id: session_id?, is_generating, was_reused, json: Vec::new() })
     };
-    let (is_blocked, retry_after_s) = (message.is_blocked, message.retry_after_s);
     let failed = |cause| Reply::Failed(Failure { cause, is_blocked, retry_after_s });
-    let reply = match &*message.reply {
+    let reply = match message.get::<String>("reply")?.as_str() {
         "counted" => Reply::Counted,
-        "session" => Reply::Session(document(message.session_id?)),
-        "accepted" => Reply::Accepted(document(message.session_id?)),
-        "subscribed" => Reply::Subscribed(message.session_id?),
+        "session" => Reply::Session(document()?),
+        "accepted" => Reply::Accepted(document()?),
+        "subscribed" => Reply::Subscribed(session_id?),
         "stopped" => Reply::Stopped,
         "not_found" => Reply::NotFound,
         "not_running" => Reply::NotRunning,
         "key_reused" => Reply::KeyReused,
         "limit_exceeded" => {
-            let is_violated = |policy: &&str| message.violated.iter().any(|name| name == policy);
+            let names: Vec<String> = message.get("violated")?;
+            let is_violated = |policy: &&str| names.iter().any(|name| name == policy);
             let policies = [BURST, GENERATIONS, ATTEMPTS, CONCURRENT].into_iter();
             let violated = policies.filter(is_violated).collect();
             Reply::LimitExceeded(Refusal { violated, retry_after_s: retry_after_s? })
         }
-        "generation_failed" => failed(Cause::Generation(message.failure?)),
+        "generation_failed" => failed(Cause::Generation(message.get("failure")?)),
         "not_persisted" => failed(Cause::NotPersisted),
         "not_readable" => failed(Cause::NotReadable),
         "token_expired" => failed(Cause::TokenExpired),
@@ -220,16 +182,17 @@ pub fn read_reply(json: &str) -> Option<Executed> {
     };
     let usage = |(prompt_tokens, completion_tokens, cost)| Usage { prompt_tokens, completion_tokens, cost };
     let log = LogFields {
-        code: message.code,
-        session_id: message.session_id,
-        model: message.model.map(Cow::into_owned),
-        attempts: message.attempts,
-        usage: message.usage.map(usage),
-        model_ms: message.model_ms,
-        database_ms: message.database_ms,
+        code: message.get("code")?,
+        session_id,
+        model: message.get("model")?,
+        attempts: message.get("attempts")?,
+        usage: message.get::<Option<_>>("usage")?.map(usage),
+        model_ms: message.get("model_ms")?,
+        database_ms: message.get("database_ms")?,
     };
-    let status = |(remaining, more_in_s)| PolicyStatus { remaining, more_in_s };
-    Some(Executed { reply, quota: message.quota.map(|quota| quota.map(status)), log })
+    let quota: Option<Vec<PolicyStatus>> = message.get("quota")?;
+    let quota = quota.map(UserQuota::try_from).transpose().ok()?;
+    Some(Executed { reply, quota, log })
 }
 
 const fn name_of(reply: &Reply) -> &'static str {

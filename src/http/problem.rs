@@ -9,10 +9,10 @@
 
 use std::borrow::Cow;
 
-use serde::de::{Deserialize, Deserializer, Error as _};
 use serde::{Serialize, Serializer};
 
 use crate::http::{PROBLEM_JSON, Response};
+use crate::json::record::{FromJson, ToJson};
 
 macro_rules! table {
     ($($code:ident $name:literal $status:literal $retryable:expr, $title:literal;)+) => {
@@ -80,10 +80,15 @@ impl Serialize for Code {
     }
 }
 
-impl<'de> Deserialize<'de> for Code {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let name = String::deserialize(deserializer)?;
-        Self::from_name(&name).ok_or_else(|| D::Error::custom("no such code"))
+impl ToJson for Code {
+    fn write(&self, json: &mut String) {
+        self.name().write(json);
+    }
+}
+
+impl FromJson for Code {
+    fn read(json: &[u8]) -> Option<Self> {
+        Self::from_name(&String::read(json)?)
     }
 }
 

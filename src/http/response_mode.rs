@@ -1,14 +1,12 @@
 //! How a client receives the result of a generation: by the headers `Accept` (RFC 9110, section 12.5.1) and `Prefer`
 //! (RFC 7240).
 
-use serde::{Deserialize, Serialize};
-
 use super::JSON;
 use super::sse::EVENT_STREAM;
+use crate::json::record::{FromJson, ToJson};
 
 /// How a client receives the result of a generation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ResponseMode {
     /// One document when it has ended.
     Sync,
@@ -16,6 +14,28 @@ pub enum ResponseMode {
     Stream,
     /// A 202 at once.
     Async,
+}
+
+impl ToJson for ResponseMode {
+    fn write(&self, json: &mut String) {
+        let name = match self {
+            Self::Sync => "sync",
+            Self::Stream => "stream",
+            Self::Async => "async",
+        };
+        name.write(json);
+    }
+}
+
+impl FromJson for ResponseMode {
+    fn read(json: &[u8]) -> Option<Self> {
+        match json {
+            br#""sync""# => Some(Self::Sync),
+            br#""stream""# => Some(Self::Stream),
+            br#""async""# => Some(Self::Async),
+            _ => None,
+        }
+    }
 }
 
 impl ResponseMode {

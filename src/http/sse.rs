@@ -8,7 +8,7 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use crate::json::record::{FromJson, ToJson};
 
 /// The media type.
 pub const EVENT_STREAM: &str = "text/event-stream";
@@ -43,15 +43,15 @@ impl fmt::Display for EventId {
     }
 }
 
-impl Serialize for EventId {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        (self.run, self.index).serialize(serializer)
+impl ToJson for EventId {
+    fn write(&self, json: &mut String) {
+        (self.run, self.index).write(json);
     }
 }
 
-impl<'de> Deserialize<'de> for EventId {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        <(u32, u32)>::deserialize(deserializer).map(|(run, index)| Self { run, index })
+impl FromJson for EventId {
+    fn read(json: &[u8]) -> Option<Self> {
+        <(u32, u32)>::read(json).map(|(run, index)| Self { run, index })
     }
 }
 

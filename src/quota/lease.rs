@@ -2,31 +2,42 @@
 //!
 //! As JSON: `[[id, expires_ms], …]`. A clock that steps back makes a lease last longer by as much, never shorter.
 
-use serde::{Deserialize, Serialize, Serializer};
 use uuid::Uuid;
 
+use crate::json::record::{FromJson, ToJson};
+
 /// The leases of one user. INVARIANT: at most one for an id.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Leases(Vec<Lease>);
 
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(from = "(Uuid, u64)")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Lease {
     id: Uuid,
     /// Milliseconds since the epoch; from then on the lease has ended.
     expires_ms: u64,
 }
 
-impl From<(Uuid, u64)> for Lease {
-    fn from((id, expires_ms): (Uuid, u64)) -> Self {
-        Self { id, expires_ms }
+impl ToJson for Leases {
+    fn write(&self, json: &mut String) {
+        self.0.write(json);
     }
 }
 
-impl Serialize for Lease {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        (self.id, self.expires_ms).serialize(serializer)
+impl FromJson for Leases {
+    fn read(json: &[u8]) -> Option<Self> {
+        Vec::read(json).map(Self)
+    }
+}
+
+impl ToJson for Lease {
+    fn write(&self, json: &mut String) {
+        (self.id, self.expires_ms).write(json);
+    }
+}
+
+impl FromJson for Lease {
+    fn read(json: &[u8]) -> Option<Self> {
+        <(Uuid, u64)>::read(json).map(|(id, expires_ms)| Self { id, expires_ms })
     }
 }
 

@@ -8,11 +8,11 @@
 //! As JSON: `[burst, generations, leases]`, see [`Window`] and [`Leases`]; missing members at the end are empty. `attempts` is
 //! stored beside the array, because the previous version reads three members and must read what this version stores.
 
-use serde::{Deserialize, Serialize, Serializer};
 use uuid::Uuid;
 
 use super::lease::Leases;
 use super::window::{Quota, Reservation, Window, seconds_until};
+use crate::json::record::{FromJson, Items, ToJson, write_tuple};
 
 /// The name of the policy for every request.
 pub const BURST: &str = "burst";
@@ -71,8 +71,7 @@ pub struct PolicyStatus {
 pub type UserQuota = [PolicyStatus; 3];
 
 /// The usage of one user.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(from = "StoredLedger")]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ledger {
     /// Requests.
     pub burst: Window,
@@ -84,19 +83,34 @@ pub struct Ledger {
     pub attempts: Window,
 }
 
-/// The array; missing members at its end are empty.
-#[derive(Deserialize)]
-struct StoredLedger(#[serde(default)] Window, #[serde(default)] Window, #[serde(default)] Leases);
-
-impl From<StoredLedger> for Ledger {
-    fn from(StoredLedger(burst, generations, leases): StoredLedger) -> Self {
-        Self { burst, generations, leases, attempts: Window::default() }
+impl ToJson for PolicyStatus {
+    fn write(&self, json: &mut String) {
+        (self.remaining, self.more_in_s).write(json);
     }
 }
 
-impl Serialize for Ledger {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        (&self.burst, &self.generations, &self.leases).serialize(serializer)
+impl FromJson for PolicyStatus {
+    fn read(json: &[u8]) -> Option<Self> {
+        <(u32, Option<u64>)>::read(json).map(|(remaining, more_in_s)| Self { remaining, more_in_s })
+    }
+}
+
+/// A list; missing items at its end are empty.
+impl ToJson for Ledger {
+    fn write(&self, json: &mut String) {
+        write_tuple(json, &[&self.burst, &self.generations, &self.leases]);
+    }
+}
+
+impl FromJson for Ledger {
+    fn read(json: &[u8]) -> Option<Self> {
+        let items = Items::read(json)?;
+        Some(Self {
+            burst: items.get_or_default(0)?,
+            generations: items.get_or_default(1)?,
+            leases: items.get_or_default(2)?,
+            attempts: Window::default(),
+        })
     }
 }
 
@@ -237,6 +251,7 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::json::record::to_json;
     use crate::quota::counts::{in_use, reserved};
 
     const POLICIES: Policies = Policies {
@@ -433,14 +448,14 @@ mod tests {
     fn a_ledger_is_stored_as_an_array() {
         let mut ledger = after(2, 1);
         ledger.reserve(&POLICIES, id(7), LEASE_MS, 0).expect("quota is available");
-        let text = serde_json::to_string(&ledger).expect("it is JSON");
+        let text = to_json(&ledger);
         assert_eq!(
             text,
             r#"[[60,2,[[0,0,2]],[]],[86400,2,[[0,0,2]],[]],[["00000000-0000-0000-0000-000000000007",120000]]]"#
         );
         let without_attempts = Ledger { attempts: Window::default(), ..ledger };
-        assert_eq!(serde_json::from_str::<Ledger>(&text).expect("it reads"), without_attempts);
-        assert_eq!(serde_json::from_str::<Ledger>("[]").expect("it reads"), Ledger::default());
+        assert_eq!(Ledger::read(text.as_bytes()).expect("it reads"), without_attempts);
+        assert_eq!(Ledger::read(b"[]").expect("it reads"), Ledger::default());
     }
 
     #[test]

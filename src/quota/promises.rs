@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::counts::{in_use, reserved};
 use super::*;
+use crate::json::record::{FromJson, ToJson, to_json};
 
 const NOON_MS: u64 = 1_785_585_600_000;
 const LEASE_MS: u64 = 3_000;
@@ -39,8 +40,8 @@ fn size(count: u32) -> usize {
 }
 
 /// Writes a value and reads it again.
-fn stored<T: serde::Serialize + serde::de::DeserializeOwned>(value: &T) -> T {
-    serde_json::from_str(&serde_json::to_string(value).expect("it is JSON")).expect("it reads")
+fn stored<T: ToJson + FromJson>(value: &T) -> T {
+    T::read(to_json(value).as_bytes()).expect("it reads")
 }
 
 /// Small windows, so that a few hundred steps see many of them.
@@ -93,7 +94,7 @@ proptest! {
             now_ms += pause_ms;
             window.take(quota, now_ms);
         }
-        let bytes = serde_json::to_string(&window).expect("it is JSON").len();
+        let bytes = to_json(&window).len();
         // Index, number and count: at most 30 bytes for each of 101 buckets.
         prop_assert!(bytes < 101 * 30 + 40, "{bytes} bytes");
         let idle_at_ms = window.idle_at_ms();

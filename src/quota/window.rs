@@ -22,7 +22,7 @@
 //!   earlier), so they stay at most one old bucket too long, and never leave too early. Those that had left a shorter window
 //!   do not return in a longer one.
 
-use serde::{Deserialize, Serialize, Serializer};
+use crate::json::record::{FromJson, Items, ToJson, write_tuple};
 
 /// Buckets per window. 100 is the contract's "never stricter than by a hundredth of the window".
 const BUCKETS_PER_WINDOW: u64 = 100;
@@ -47,8 +47,7 @@ impl Quota {
 }
 
 /// One reservation in a window, for [`Window::refund`]. It stays valid across clock steps and changes of the quota.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reservation(u64);
 
 /// The status of a quota at one time.
@@ -61,8 +60,7 @@ pub struct QuotaStatus {
 }
 
 /// The reservations of the last window, counted by bucket.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(from = "StoredWindow")]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Window {
     /// The length by which the indices below are counted; 0 before the first reservation.
     window_s: u32,
@@ -74,8 +72,7 @@ pub struct Window {
     refunded: Vec<u64>,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(from = "(u64, u64, u32)")]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Bucket {
     /// Time since the epoch in bucket lengths.
     index: u64,
@@ -86,37 +83,46 @@ struct Bucket {
     count: u32,
 }
 
-/// The array; missing members at its end are empty.
-#[derive(Deserialize)]
-struct StoredWindow(
-    #[serde(default)] u32,
-    #[serde(default)] u64,
-    #[serde(default)] Vec<Bucket>,
-    #[serde(default)] Vec<u64>,
-);
-
-impl From<StoredWindow> for Window {
-    fn from(StoredWindow(window_s, next, buckets, refunded): StoredWindow) -> Self {
-        Self { window_s, next, buckets, refunded }
+impl ToJson for Reservation {
+    fn write(&self, json: &mut String) {
+        self.0.write(json);
     }
 }
 
-impl From<(u64, u64, u32)> for Bucket {
-    fn from((index, first, count): (u64, u64, u32)) -> Self {
-        Self { index, first, count }
+impl FromJson for Reservation {
+    fn read(json: &[u8]) -> Option<Self> {
+        u64::read(json).map(Self)
     }
 }
 
-// Arrays, not objects: the ledger is read and written with every request.
-impl Serialize for Window {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        (self.window_s, self.next, &self.buckets, &self.refunded).serialize(serializer)
+/// A list, not an object: the ledger is written with every request. Missing items at its end are empty.
+impl ToJson for Window {
+    fn write(&self, json: &mut String) {
+        write_tuple(json, &[&self.window_s, &self.next, &self.buckets, &self.refunded]);
     }
 }
 
-impl Serialize for Bucket {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        (self.index, self.first, self.count).serialize(serializer)
+impl FromJson for Window {
+    fn read(json: &[u8]) -> Option<Self> {
+        let items = Items::read(json)?;
+        Some(Self {
+            window_s: items.get_or_default(0)?,
+            next: items.get_or_default(1)?,
+            buckets: items.get_or_default(2)?,
+            refunded: items.get_or_default(3)?,
+        })
+    }
+}
+
+impl ToJson for Bucket {
+    fn write(&self, json: &mut String) {
+        (self.index, self.first, self.count).write(json);
+    }
+}
+
+impl FromJson for Bucket {
+    fn read(json: &[u8]) -> Option<Self> {
+        <(u64, u64, u32)>::read(json).map(|(index, first, count)| Self { index, first, count })
     }
 }
 
@@ -245,6 +251,7 @@ fn below_at_ms(buckets: &[Bucket], quota: Quota, limit: u32, now_ms: u64) -> Opt
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::json::record::to_json;
     use crate::quota::counts::reserved;
 
     const MINUTE: Quota = Quota { count: 2, window_s: 60 }; // buckets of 600 ms
@@ -418,17 +425,17 @@ mod tests {
         assert_eq!(window.buckets.len(), 101);
         assert_eq!(reserved(&window, MONTH, now_ms), 1_000_000);
         assert_eq!(window.take(MONTH, now_ms), None);
-        assert!(serde_json::to_string(&window).expect("it is JSON").len() < 3_000);
+        assert!(to_json(&window).len() < 3_000);
     }
 
     #[test]
     fn a_window_is_stored_as_an_array() {
         let (mut window, reservations) = taken(MINUTE, &[0, 700]);
         window.refund(reservations[0]);
-        let text = serde_json::to_string(&window).expect("it is JSON");
+        let text = to_json(&window);
         assert_eq!(text, "[60,2,[[1,1,1]],[0]]");
-        assert_eq!(serde_json::from_str::<Window>(&text).expect("it reads"), window);
-        assert_eq!(serde_json::from_str::<Window>("[]").expect("it reads"), Window::default());
+        assert_eq!(Window::read(text.as_bytes()).expect("it reads"), window);
+        assert_eq!(Window::read(b"[]").expect("it reads"), Window::default());
     }
 
     #[test]
@@ -439,7 +446,7 @@ mod tests {
             for now_ms in [0, 1, u64::MAX] {
                 for window_s in [0, 1, u32::MAX] {
                     let quota = Quota { count: u32::MAX, window_s };
-                    let mut window: Window = serde_json::from_str(text).expect("it reads");
+                    let mut window = Window::read(text.as_bytes()).expect("it reads");
                     window.refund(Reservation(u64::MAX));
                     window.refund(Reservation(3));
                     assert!(window.available_at_ms(quota, now_ms) >= now_ms);

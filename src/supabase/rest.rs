@@ -2,11 +2,10 @@
 
 use std::ops::RangeInclusive;
 
-use serde::Deserialize;
-
 use crate::auth::credentials::Credentials;
 use crate::config::Supabase;
 use crate::http::{JSON, Request};
+use crate::json::record::Members;
 use crate::ports::{Exchange, Limits};
 
 /// The timeout of a request: each reads or writes a few rows by key.
@@ -134,16 +133,11 @@ pub fn request(
     Request { method, url: [&supabase.url, "/rest/v1", path].concat(), headers, body }
 }
 
-#[derive(Deserialize)]
-struct ErrorBody {
-    code: Option<String>,
-}
-
 /// PostgREST's code for invalid claims.
 const CLAIMS_REFUSED: &str = "PGRST303";
 
 pub(super) fn code_of(body: &[u8]) -> Option<String> {
-    serde_json::from_slice(body).ok().and_then(|body: ErrorBody| body.code)
+    Members::read(body)?.get("code")?
 }
 
 /// Whether the message is "JWT issued at future" or "JWT not yet valid". The other messages of this code, such as "JWT expired"

@@ -2,8 +2,7 @@
 
 use std::rc::Rc;
 
-use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::value::RawValue;
+use serde::Serialize;
 use uuid::Uuid;
 
 use super::rest::{BYTES_MAX, RestError, is_document, request, send, send_repeatable};
@@ -12,6 +11,7 @@ use crate::config::Supabase;
 use crate::generation::candidate::CHARS_MAX;
 use crate::generation::usage::Usage;
 use crate::http::problem::Code;
+use crate::json::record::{FromJson, Members};
 use crate::json_string::JsonString;
 use crate::ports::{Fetch, Timer};
 use crate::user_state::generation::SessionCandidate;
@@ -173,7 +173,7 @@ pub async fn log_rate_limited(
 
 /// A stored session. Its owner can have written the row without this service, so an invalid cost or time must not fail the
 /// read; the other columns have types without invalid values.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct SessionRow {
     /// The session's id.
     pub id: Uuid,
@@ -196,35 +196,57 @@ pub struct SessionRow {
     /// As billed.
     pub completion_tokens: Option<u64>,
     /// In US dollars.
-    #[serde(default, deserialize_with = "finite_or_none")]
     pub cost: Option<f64>,
     /// In their order; empty in a list.
-    #[serde(rename = "flashcard_candidates", alias = "first", default)]
     pub candidates: Vec<Rc<SessionCandidate>>,
     /// The candidates beyond [`ROWS_MAX`], which [`read`] appends to the others.
-    #[serde(default)]
     rest: Vec<Rc<SessionCandidate>>,
     /// In a list, the number of candidates, which PostgREST returns as an array of one.
-    #[serde(default)]
     counted: Vec<Counted>,
 }
 
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 struct Counted {
-    count: usize,
+    count: u32,
 }
 
-/// Reads a finite number; `None` for other values, such as a `numeric` of 400 digits or `"NaN"`.
-fn finite_or_none<'de, D: Deserializer<'de>>(column: D) -> Result<Option<f64>, D::Error> {
-    let raw = <&RawValue>::deserialize(column)?;
-    Ok(serde_json::from_slice(raw.get().as_bytes()).ok())
+impl FromJson for SessionRow {
+    fn read(json: &[u8]) -> Option<Self> {
+        let members = Members::read(json)?;
+        let candidates = ["flashcard_candidates", "first"].into_iter().find(|name| members.has(name));
+        Some(Self {
+            id: members.get("id")?,
+            run: members.get("run")?,
+            status: members.get("status")?,
+            model: members.get("model")?,
+            partial: members.get("partial")?,
+            error_code: members.get("error_code")?,
+            created_at: members.get("created_at")?,
+            ended_at: members.get("ended_at")?,
+            prompt_tokens: members.get("prompt_tokens")?,
+            completion_tokens: members.get("completion_tokens")?,
+            // None for a number that is not finite, such as a `numeric` of 400 digits or `"NaN"`.
+            cost: members.get("cost").flatten(),
+            candidates: candidates.map_or_else(|| Some(Vec::new()), |name| members.get(name))?,
+            rest: members.get_or_default("rest")?,
+            counted: members.get_or_default("counted")?,
+        })
+    }
+}
+
+impl FromJson for Counted {
+    fn read(json: &[u8]) -> Option<Self> {
+        Members::read(json)?.get("count").map(|count| Self { count })
+    }
 }
 
 impl SessionRow {
     /// Returns the number of candidates.
     #[must_use]
     pub fn candidate_count(&self) -> usize {
-        self.counted.first().map_or(self.candidates.len(), |counted| counted.count)
+        self.counted
+            .first()
+            .map_or(self.candidates.len(), |counted| usize::try_from(counted.count).unwrap_or(usize::MAX))
     }
 }
 
@@ -277,7 +299,7 @@ pub async fn read(
     let reading = request(supabase, credentials, "GET", &path_of(id, candidates_max), Vec::new());
     let bytes_max = bytes_of(candidates_max, CANDIDATE_BYTES_MAX);
     let body = send_repeatable(host, reading, bytes_max, &|| false).await?;
-    let rows: Vec<SessionRow> = serde_json::from_slice(&body).map_err(|_| RestError::Unavailable)?;
+    let rows: Vec<SessionRow> = Vec::read(&body).ok_or(RestError::Unavailable)?;
     Ok(rows.into_iter().next().map(|mut row| {
         row.candidates.append(&mut row.rest);
         row
@@ -308,7 +330,7 @@ pub async fn list(
     let reading = request(supabase, credentials, "GET", &path, Vec::new());
     let rows = usize::try_from(limit).unwrap_or(usize::MAX);
     let body = send_repeatable(host, reading, bytes_of(rows, SESSION_BYTES_MAX), &|| false).await?;
-    serde_json::from_slice(&body).map_err(|_| RestError::Unavailable)
+    Vec::read(&body).ok_or(RestError::Unavailable)
 }
 
 #[cfg(test)]

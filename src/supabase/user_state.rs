@@ -14,12 +14,13 @@ use uuid::Uuid;
 
 use crate::config::Supabase;
 use crate::http::{JSON, Request};
+use crate::json::record::to_json;
 use crate::json::{Cursor, Value};
 use crate::keyed_hash::{hex, keyed_hash};
 use crate::ports::{Lease, Polled};
 use crate::user_state::generation::Driver;
 use crate::user_state::stored::{
-    NotReadable, StoredGeneration, StoredRows, batch, ledger_record, load, read_batch, read_ending, record,
+    NotReadable, StoredGeneration, StoredRows, batch, ledger_record, load, read_batch, read_ending,
     record_without_token,
 };
 use crate::user_state::{UserState, Write, WriteSet};
@@ -142,7 +143,7 @@ pub fn store(commit: &Commit<'_>, state: &UserState, writes: &WriteSet) -> Resul
     for write in writes.writes() {
         rows.extend(row_of(commit, state, *write)?);
     }
-    let ledger = ledger_record(state)?;
+    let ledger = ledger_record(state);
     let ledger = ledger.strip_suffix('}').ok_or(NotReadable)?;
     let ledger = [ledger, ",\"commits\":[\"", &commit.commits.join("\",\""), "\"]}"].concat();
     let mut members = vec![
@@ -172,8 +173,8 @@ fn row_of(commit: &Commit<'_>, state: &UserState, write: Write) -> Result<Option
         Write::Ledger => None,
         Write::Generation(id) => {
             let Some(generation) = state.find(id) else { return Ok(None) };
-            let ending = generation.ending.as_ref().map(record).transpose()?;
-            let mut record = record_without_token(generation)?;
+            let ending = generation.ending.as_ref().map(|ending| to_json(ending));
+            let mut record = record_without_token(generation);
             if let Some(wake_up) = commit.wake_up {
                 record = wake_up.seal(id, record);
             }
@@ -187,11 +188,11 @@ fn row_of(commit: &Commit<'_>, state: &UserState, write: Write) -> Result<Option
         Write::Ending(id) => {
             let ending = state.find(id).and_then(|generation| generation.ending.as_ref());
             let Some(ending) = ending else { return Ok(None) };
-            row("ending", id, &[("ending", quoted(&record(ending)?))])
+            row("ending", id, &[("ending", quoted(&to_json(ending)))])
         }
         Write::Candidates(id, from) => {
             let Some(generation) = state.find(id) else { return Ok(None) };
-            let batch = quoted(&batch(generation, from)?);
+            let batch = quoted(&batch(generation, from));
             row("candidates", id, &[("position", from.to_string()), ("record", batch)])
         }
         Write::RemoveGeneration(id) => row("remove_generation", id, &[]),
@@ -203,7 +204,7 @@ fn row_of(commit: &Commit<'_>, state: &UserState, write: Write) -> Result<Option
                 return Ok(None);
             };
             let members =
-                [("expires_ms", found.expires_ms().to_string()), ("record", quoted(&record(found)?))];
+                [("expires_ms", found.expires_ms().to_string()), ("record", quoted(&to_json(found)))];
             row("idempotency_record", id, &members)
         }
         Write::RemoveIdempotencyRecords(until_ms) => Some(object(&[

@@ -2,20 +2,22 @@
 
 use std::rc::Rc;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use uuid::Uuid;
 
+use super::stored::{VERSION_MEMBER, read_versioned};
 use super::{CALL_MS_MIN, KEEP_FAILURE_MS, KEEP_NOT_PERSISTED_MS, REWRITE_MS, Write, WriteSet};
 use crate::auth::credentials::Credentials;
 use crate::generation::candidate::Candidate;
 use crate::generation::usage::Usage;
 use crate::http::problem::Code;
+use crate::json::record::{FromJson, Members, ToJson, write_object};
 use crate::json_string::JsonString;
 use crate::quota::Reservation;
 
 /// A candidate with its id, as it is stored and sent. The service makes the id, so that a response needs nothing from the
 /// database.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SessionCandidate {
     /// A UUIDv7.
     pub id: Uuid,
@@ -35,9 +37,28 @@ impl SessionCandidate {
     }
 }
 
+impl ToJson for SessionCandidate {
+    fn write(&self, json: &mut String) {
+        let members: [(&str, &dyn ToJson); 4] =
+            [("id", &self.id), ("front", &self.front), ("back", &self.back), ("prompt", &self.prompt)];
+        write_object(json, &members);
+    }
+}
+
+impl FromJson for SessionCandidate {
+    fn read(json: &[u8]) -> Option<Self> {
+        let members = Members::read(json)?;
+        Some(Self {
+            id: members.get("id")?,
+            front: members.get("front")?,
+            back: members.get("back")?,
+            prompt: members.get("prompt")?,
+        })
+    }
+}
+
 /// The parts of a request that the generation needs until its end.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "StoredAccepted", into = "StoredAccepted")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Accepted {
     /// The session's id.
     pub id: Uuid,
@@ -57,59 +78,47 @@ pub struct Accepted {
     pub no_cache: bool,
 }
 
-/// The stored record of [`Accepted`].
-#[derive(Serialize, Deserialize)]
-struct StoredAccepted {
-    id: Uuid,
-    run: u32,
-    user_id: Uuid,
-    input_text: JsonString,
-    model: Rc<str>,
-    token: Rc<str>,
-    token_expires_ms: u64,
-    origin: Rc<str>,
-    traceparent: Option<Rc<str>>,
-    no_cache: bool,
-}
-
-impl From<StoredAccepted> for Accepted {
-    fn from(stored: StoredAccepted) -> Self {
-        Self {
-            id: stored.id,
-            run: stored.run,
-            user_id: stored.user_id,
-            input_text: stored.input_text,
-            model: stored.model,
-            credentials: Credentials {
-                token: stored.token,
-                expires_ms: stored.token_expires_ms,
-                traceparent: stored.traceparent,
-            },
-            referer: stored.origin,
-            no_cache: stored.no_cache,
-        }
+impl ToJson for Accepted {
+    fn write(&self, json: &mut String) {
+        let credentials = &self.credentials;
+        let members: [(&str, &dyn ToJson); 10] = [
+            ("id", &self.id),
+            ("run", &self.run),
+            ("user_id", &self.user_id),
+            ("input_text", &self.input_text),
+            ("model", &self.model),
+            ("token", &credentials.token),
+            ("token_expires_ms", &credentials.expires_ms),
+            ("origin", &self.referer),
+            ("traceparent", &credentials.traceparent),
+            ("no_cache", &self.no_cache),
+        ];
+        write_object(json, &members);
     }
 }
 
-impl From<Accepted> for StoredAccepted {
-    fn from(accepted: Accepted) -> Self {
-        Self {
-            id: accepted.id,
-            run: accepted.run,
-            user_id: accepted.user_id,
-            input_text: accepted.input_text,
-            model: accepted.model,
-            token: accepted.credentials.token,
-            token_expires_ms: accepted.credentials.expires_ms,
-            origin: accepted.referer,
-            traceparent: accepted.credentials.traceparent,
-            no_cache: accepted.no_cache,
-        }
+impl FromJson for Accepted {
+    fn read(json: &[u8]) -> Option<Self> {
+        let members = Members::read(json)?;
+        Some(Self {
+            id: members.get("id")?,
+            run: members.get("run")?,
+            user_id: members.get("user_id")?,
+            input_text: members.get("input_text")?,
+            model: members.get("model")?,
+            credentials: Credentials {
+                token: members.get("token")?,
+                expires_ms: members.get("token_expires_ms")?,
+                traceparent: members.get("traceparent")?,
+            },
+            referer: members.get("origin")?,
+            no_cache: members.get("no_cache")?,
+        })
     }
 }
 
 /// How a generation ended. With a code it failed, without one it is completed.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Ending {
     /// The failure.
     pub code: Option<Code>,
@@ -128,11 +137,46 @@ pub struct Ending {
     /// Seconds, from the model API.
     pub retry_after_s: Option<u64>,
     /// Whether the model API sent a cached answer; `None` where none was requested.
-    #[serde(default)]
     pub was_reused: Option<bool>,
     /// Whether a firewall in front of the database refused the session: no retry can help.
-    #[serde(default)]
     pub is_blocked: bool,
+}
+
+impl ToJson for Ending {
+    fn write(&self, json: &mut String) {
+        let members: [(&str, &dyn ToJson); 11] = [
+            VERSION_MEMBER,
+            ("code", &self.code),
+            ("partial", &self.partial),
+            ("usage", &self.usage),
+            ("served_model", &self.served_model),
+            ("attempts", &self.attempts),
+            ("dropped", &self.dropped),
+            ("ended_ms", &self.ended_ms),
+            ("retry_after_s", &self.retry_after_s),
+            ("was_reused", &self.was_reused),
+            ("is_blocked", &self.is_blocked),
+        ];
+        write_object(json, &members);
+    }
+}
+
+impl FromJson for Ending {
+    fn read(json: &[u8]) -> Option<Self> {
+        let members = read_versioned(json)?;
+        Some(Self {
+            code: members.get("code")?,
+            partial: members.get("partial")?,
+            usage: members.get("usage")?,
+            served_model: members.get("served_model")?,
+            attempts: members.get("attempts")?,
+            dropped: members.get("dropped")?,
+            ended_ms: members.get("ended_ms")?,
+            retry_after_s: members.get("retry_after_s")?,
+            was_reused: members.get("was_reused")?,
+            is_blocked: members.get_or_default("is_blocked")?,
+        })
+    }
 }
 
 impl Ending {
@@ -162,7 +206,7 @@ impl Ending {
 }
 
 /// The state of a session's row before its ending is persisted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RowState {
     /// It may exist: no request was sent yet, or its response was lost.
     Unknown,
@@ -172,8 +216,30 @@ pub enum RowState {
     Refused,
 }
 
+impl ToJson for RowState {
+    fn write(&self, json: &mut String) {
+        let name = match self {
+            Self::Unknown => "Unknown",
+            Self::Opened => "Opened",
+            Self::Refused => "Refused",
+        };
+        name.write(json);
+    }
+}
+
+impl FromJson for RowState {
+    fn read(json: &[u8]) -> Option<Self> {
+        match json {
+            br#""Unknown""# => Some(Self::Unknown),
+            br#""Opened""# => Some(Self::Opened),
+            br#""Refused""# => Some(Self::Refused),
+            _ => None,
+        }
+    }
+}
+
 /// An accepted generation.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Generation {
     /// The parts of the request.
     pub accepted: Accepted,
@@ -182,31 +248,65 @@ pub struct Generation {
     /// `started_ms` + `AI_TIMEOUT_MS`: the model's answer is read until then at most.
     pub deadline_ms: u64,
     /// Its reservation of `generations`, until it is refunded or becomes final.
-    #[serde(rename = "unit")]
     pub reservation: Option<Reservation>,
     /// The state of the session's row.
     pub row: RowState,
     /// Model calls started.
     pub attempts: u32,
     /// Present: it has ended, and the ending has to be persisted. Stored beside the record.
-    #[serde(skip)]
     pub ending: Option<Ending>,
     /// Failed attempts to persist it.
     pub writes: u32,
     /// Those of them that the database refused in a way that no retry can change.
-    #[serde(default)]
     pub refusals: u32,
     /// The earliest moment of the next attempt.
     pub write_at_ms: u64,
     /// The complete candidates in their order. Stored in rows of their own.
-    #[serde(skip)]
     pub candidates: Vec<Rc<SessionCandidate>>,
     /// The isolate that drives it. Stored beside the record.
-    #[serde(skip)]
     pub driver: Driver,
     /// Whether another isolate has requested a stop of this run. Stored beside the record.
-    #[serde(skip)]
     pub is_stop_requested: bool,
+}
+
+/// Without its ending, its candidates and its driver, which have rows or columns of their own.
+impl ToJson for Generation {
+    fn write(&self, json: &mut String) {
+        let members: [(&str, &dyn ToJson); 10] = [
+            VERSION_MEMBER,
+            ("accepted", &self.accepted),
+            ("started_ms", &self.started_ms),
+            ("deadline_ms", &self.deadline_ms),
+            ("unit", &self.reservation),
+            ("row", &self.row),
+            ("attempts", &self.attempts),
+            ("writes", &self.writes),
+            ("refusals", &self.refusals),
+            ("write_at_ms", &self.write_at_ms),
+        ];
+        write_object(json, &members);
+    }
+}
+
+impl FromJson for Generation {
+    fn read(json: &[u8]) -> Option<Self> {
+        let members = read_versioned(json)?;
+        Some(Self {
+            accepted: members.get("accepted")?,
+            started_ms: members.get("started_ms")?,
+            deadline_ms: members.get("deadline_ms")?,
+            reservation: members.get("unit")?,
+            row: members.get("row")?,
+            attempts: members.get("attempts")?,
+            ending: None,
+            writes: members.get("writes")?,
+            refusals: members.get_or_default("refusals")?,
+            write_at_ms: members.get("write_at_ms")?,
+            candidates: Vec::new(),
+            driver: Driver::None,
+            is_stop_requested: false,
+        })
+    }
 }
 
 /// The isolate that drives a generation, where several isolates share a user's state: it has a lease of the generation.

@@ -8,12 +8,13 @@
 //! ```
 //! Not for: reading the header (`http::idempotency_key`).
 
-use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::UserState;
 use super::generation::{Ending, Generation};
+use super::stored::{VERSION_MEMBER, read_versioned};
 use crate::http::problem::Code;
+use crate::json::record::{FromJson, Members, ToJson, write_object};
 use crate::json_string::JsonString;
 use crate::keyed_hash::keyed_hash;
 
@@ -46,7 +47,7 @@ impl Key {
 }
 
 /// An idempotency record: a key in use.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdempotencyRecord {
     /// As the caller sent it.
     pub key: String,
@@ -57,20 +58,50 @@ pub struct IdempotencyRecord {
     /// The 1-based number of the session's last run.
     pub run: u32,
     /// The request that started this run.
-    #[serde(default, rename = "asked_by")]
     pub request: Uuid,
     /// Milliseconds since the Unix epoch.
-    #[serde(rename = "claimed_ms")]
     pub created_ms: u64,
     /// How the last run ended; `None` while it is in progress.
     pub outcome: Option<Outcome>,
     /// Whether its failure is final, whatever the code. Beside the outcome, so that the version before can read it.
-    #[serde(default)]
     pub is_final: bool,
 }
 
+impl ToJson for IdempotencyRecord {
+    fn write(&self, json: &mut String) {
+        let members: [(&str, &dyn ToJson); 9] = [
+            VERSION_MEMBER,
+            ("key", &self.key),
+            ("fingerprint", &self.fingerprint),
+            ("session_id", &self.session_id),
+            ("run", &self.run),
+            ("asked_by", &self.request),
+            ("claimed_ms", &self.created_ms),
+            ("outcome", &self.outcome),
+            ("is_final", &self.is_final),
+        ];
+        write_object(json, &members);
+    }
+}
+
+impl FromJson for IdempotencyRecord {
+    fn read(json: &[u8]) -> Option<Self> {
+        let members = read_versioned(json)?;
+        Some(Self {
+            key: members.get("key")?,
+            fingerprint: members.get("fingerprint")?,
+            session_id: members.get("session_id")?,
+            run: members.get("run")?,
+            request: members.get_or_default("asked_by")?,
+            created_ms: members.get("claimed_ms")?,
+            outcome: members.get("outcome")?,
+            is_final: members.get_or_default("is_final")?,
+        })
+    }
+}
+
 /// How a run ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// With candidates.
     Completed,
@@ -86,6 +117,24 @@ impl Outcome {
             Some(code) => Self::Failed(code),
             None => Self::Completed,
         }
+    }
+}
+
+impl ToJson for Outcome {
+    fn write(&self, json: &mut String) {
+        match self {
+            Self::Completed => "Completed".write(json),
+            Self::Failed(code) => write_object(json, &[("Failed", code)]),
+        }
+    }
+}
+
+impl FromJson for Outcome {
+    fn read(json: &[u8]) -> Option<Self> {
+        if json == br#""Completed""# {
+            return Some(Self::Completed);
+        }
+        Members::read(json)?.get("Failed").map(Self::Failed)
     }
 }
 
@@ -199,6 +248,7 @@ mod tests {
 
     use super::*;
     use crate::auth::credentials::Credentials;
+    use crate::json::record::to_json;
     use crate::quota::{Quota, Window};
     use crate::user_state::generation::Accepted;
 
@@ -383,8 +433,8 @@ mod tests {
         let key = key("text", 78);
         let id = Uuid::from_u128(1);
         let plan = |outcome, is_final| {
-            let stored = serde_json::to_string(&record(Some(outcome), is_final)).expect("it is JSON");
-            let records = vec![serde_json::from_str(&stored).expect("it is what was stored")];
+            let stored = to_json(&record(Some(outcome), is_final));
+            let records = vec![IdempotencyRecord::read(stored.as_bytes()).expect("it is what was stored")];
             let state = UserState { records, ..UserState::default() };
             classify(&state, Some(&key), Uuid::nil(), false, |_| false, T)
         };

@@ -11,13 +11,13 @@
 
 use std::rc::Rc;
 
-use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::UserState;
 use super::generation::{Driver, Ending, Generation, SessionCandidate};
 use super::idempotency::IdempotencyRecord;
-use crate::quota::{Ledger, Window};
+use crate::json::record::{FromJson, Members, ToJson, to_json, write_object};
+use crate::quota::Ledger;
 
 /// The version of the records that are stored.
 pub const VERSION: u32 = 1;
@@ -52,36 +52,14 @@ pub struct StoredGeneration {
     pub is_stop_requested: bool,
 }
 
-#[derive(Serialize)]
-struct LedgerRecord<'a> {
-    ledger: &'a Ledger,
-    attempts: &'a Window,
-    #[serde(rename = "told_limited")]
-    logged_limits: &'a [(String, u64)],
-    rejected_until_ms: u64,
-}
-
-#[derive(Deserialize)]
-struct StoredLedger {
-    ledger: Ledger,
-    #[serde(default)]
-    attempts: Window,
-    #[serde(rename = "told_limited")]
-    logged_limits: Vec<(String, u64)>,
-    #[serde(default)]
-    rejected_until_ms: u64,
-}
-
 /// Builds the state from its rows.
 ///
 /// # Errors
 /// [`NotReadable`].
 pub fn load(rows: &StoredRows) -> Result<UserState, NotReadable> {
-    let (mut ledger, mut logged_limits, mut rejected_until_ms) = (Ledger::default(), Vec::new(), 0);
+    let (mut ledger, mut logged_limits, mut rejected_until_ms) = StoredLedger::default();
     if let Some(record) = &rows.ledger {
-        let record: StoredLedger = read(record)?;
-        ledger = Ledger { attempts: record.attempts, ..record.ledger };
-        (logged_limits, rejected_until_ms) = (record.logged_limits, record.rejected_until_ms);
+        (ledger, logged_limits, rejected_until_ms) = read_ledger(record).ok_or(NotReadable)?;
     }
     let records = rows.idempotency_records.iter().map(|record| read::<IdempotencyRecord>(record));
     let mut generations = Vec::new();
@@ -102,51 +80,57 @@ pub fn load(rows: &StoredRows) -> Result<UserState, NotReadable> {
     Ok(UserState::from_parts((ledger, logged_limits, rejected_until_ms), records, generations))
 }
 
+/// The usage of the user, the limits that the event log has, and `rejected_until_ms`.
+type StoredLedger = (Ledger, Vec<(String, u64)>, u64);
+
+fn read_ledger(record: &str) -> Option<StoredLedger> {
+    let members = read_versioned(record.as_bytes())?;
+    let attempts = members.get_or_default("attempts")?;
+    let ledger = Ledger { attempts, ..members.get("ledger")? };
+    Some((ledger, members.get("told_limited")?, members.get_or_default("rejected_until_ms")?))
+}
+
 /// The record of the ledger.
-///
-/// # Errors
-/// [`NotReadable`].
-pub fn ledger_record(state: &UserState) -> Result<String, NotReadable> {
-    record(&LedgerRecord {
-        ledger: &state.ledger,
-        attempts: &state.ledger.attempts,
-        logged_limits: &state.logged_limits,
-        rejected_until_ms: state.rejected_until_ms,
-    })
+#[must_use]
+pub fn ledger_record(state: &UserState) -> String {
+    let mut record = String::new();
+    let members: [(&str, &dyn ToJson); 5] = [
+        VERSION_MEMBER,
+        ("ledger", &state.ledger),
+        ("attempts", &state.ledger.attempts),
+        ("told_limited", &state.logged_limits),
+        ("rejected_until_ms", &state.rejected_until_ms),
+    ];
+    write_object(&mut record, &members);
+    record
 }
 
-/// The record of a generation, of an ending or of an idempotency key.
-///
-/// # Errors
-/// [`NotReadable`].
-pub fn record(value: &impl Serialize) -> Result<String, NotReadable> {
-    serde_json::to_string(value).map_err(|_| NotReadable).and_then(|json| with_version(&json))
-}
+/// The first member of each record.
+pub(super) const VERSION_MEMBER: (&str, &dyn ToJson) = ("version", &VERSION);
 
-fn with_version(json: &str) -> Result<String, NotReadable> {
-    let members = json.strip_prefix('{').ok_or(NotReadable)?;
-    Ok(["{\"version\":", &VERSION.to_string(), ",", members].concat())
+/// Reads the members of a record, if it is not of a later version.
+pub(super) fn read_versioned(record: &[u8]) -> Option<Members<'_>> {
+    let members = Members::read(record)?;
+    let version: u32 = members.get_or_default("version")?;
+    (version <= VERSION).then_some(members)
 }
 
 /// The record of a generation for a store outside of the service: without the owner's token, which the owner's next request
 /// provides.
-///
-/// # Errors
-/// [`NotReadable`].
-pub fn record_without_token(generation: &Generation) -> Result<String, NotReadable> {
+#[must_use]
+pub fn record_without_token(generation: &Generation) -> String {
     let mut generation = generation.clone();
     let credentials = &mut generation.accepted.credentials;
     (credentials.token, credentials.expires_ms) = (Rc::from(""), 0);
-    record(&generation)
+    to_json(&generation)
 }
 
 /// The batch of a generation's candidates from a position on.
-///
-/// # Errors
-/// [`NotReadable`].
-pub fn batch(generation: &Generation, from: usize) -> Result<String, NotReadable> {
-    let batch = generation.candidates.get(from..).unwrap_or_default();
-    serde_json::to_string(batch).map_err(|_| NotReadable)
+#[must_use]
+pub fn batch(generation: &Generation, from: usize) -> String {
+    let mut batch = String::new();
+    generation.candidates.get(from..).unwrap_or_default().write(&mut batch);
+    batch
 }
 
 /// Reads the record of an ending.
@@ -162,26 +146,16 @@ pub fn read_ending(record: &str) -> Result<Ending, NotReadable> {
 /// # Errors
 /// [`NotReadable`].
 pub fn read_batch(batch: &str) -> Result<Vec<Rc<SessionCandidate>>, NotReadable> {
-    serde_json::from_slice(batch.as_bytes()).map_err(|_| NotReadable)
+    read(batch)
 }
 
-fn read<T: for<'a> Deserialize<'a>>(record: &str) -> Result<T, NotReadable> {
-    check_version(record)?;
-    serde_json::from_slice(record.as_bytes()).map_err(|_| NotReadable)
-}
-
-fn check_version(record: &str) -> Result<(), NotReadable> {
-    #[derive(Deserialize)]
-    struct Versioned {
-        #[serde(default)]
-        version: u32,
-    }
-    let Versioned { version } = serde_json::from_slice(record.as_bytes()).map_err(|_| NotReadable)?;
-    if version <= VERSION { Ok(()) } else { Err(NotReadable) }
+fn read<T: FromJson>(record: &str) -> Result<T, NotReadable> {
+    T::read(record.as_bytes()).ok_or(NotReadable)
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::{Value, json};
 
     use super::*;
@@ -189,7 +163,7 @@ mod tests {
     use crate::generation::usage::Usage;
     use crate::http::problem::Code;
     use crate::json_string::JsonString;
-    use crate::quota::{Policies, Quota, Reservation};
+    use crate::quota::{Policies, Quota, Reservation, Window};
     use crate::user_state::generation::{Accepted, Ending, RowState};
     use crate::user_state::idempotency::{Key, Outcome, Plan, classify};
 
@@ -309,21 +283,15 @@ mod tests {
     /// The rows as they are written now.
     fn rows_of(state: &UserState) -> StoredRows {
         let rows = |generation: &Generation| {
-            let ending = generation.ending.as_ref().map(|ending| record(ending).expect("it is JSON"));
-            row(record(generation).expect("it is JSON"), ending)
+            let ending = generation.ending.as_ref().map(|ending| to_json(ending));
+            row(to_json(generation), ending)
         };
-        let batch = |generation: &Generation| {
-            (generation.accepted.id.to_string(), batch(generation, 0).expect("it is JSON"))
-        };
+        let batch = |generation: &Generation| (generation.accepted.id.to_string(), batch(generation, 0));
         StoredRows {
-            ledger: Some(ledger_record(state).expect("it is JSON")),
+            ledger: Some(ledger_record(state)),
             generations: state.generations.iter().map(rows).collect(),
             candidates: state.generations.iter().map(batch).collect(),
-            idempotency_records: state
-                .records
-                .iter()
-                .map(|found| record(found).expect("it is JSON"))
-                .collect(),
+            idempotency_records: state.records.iter().map(|found| to_json(found)).collect(),
         }
     }
 
@@ -450,12 +418,6 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_is_no_object_is_no_record() {
-        assert_eq!(record(&[1, 2]), Err(NotReadable));
-        assert_eq!(record(&Option::<Ending>::None), Err(NotReadable));
-    }
-
-    #[test]
     fn candidates_are_appended_batch_by_batch() {
         let batches = [11, 12, 13].map(|number| {
             let candidate =
@@ -469,15 +431,10 @@ mod tests {
             state.generations[0].candidates.iter().map(|candidate| candidate.id.as_u128()).collect();
         assert_eq!(ids, [11, 12, 13]);
         assert_eq!(state.generations.len(), 1, "a batch without its generation is ignored");
-        let ids: Vec<_> = serde_json::from_str::<Vec<SessionCandidate>>(
-            &batch(&state.generations[0], 1).expect("it is JSON"),
-        )
-        .expect("it is JSON")
-        .iter()
-        .map(|candidate| candidate.id.as_u128())
-        .collect();
+        let rest = read_batch(&batch(&state.generations[0], 1)).expect("readable");
+        let ids: Vec<_> = rest.iter().map(|candidate| candidate.id.as_u128()).collect();
         assert_eq!(ids, [12, 13]);
-        assert_eq!(batch(&state.generations[0], 4), Ok("[]".to_owned()));
+        assert_eq!(batch(&state.generations[0], 4), "[]");
     }
 
     fn without(record: &str, members: &[&str]) -> String {
@@ -523,5 +480,92 @@ mod tests {
         };
         let state = load(&rows).expect("readable");
         assert_eq!(classify(&state, Some(&key()), Uuid::nil(), true, |_| true, T), Plan::Join(ONE));
+    }
+
+    fn any_text() -> impl Strategy<Value = String> {
+        prop_oneof![any::<String>(), "[\"\\\\/\u{0}-\u{20}\u{7f}-\u{a0}a-c]{0,20}"]
+    }
+
+    /// Writes a record, compares it with that of serde, and reads it again, also with other white space.
+    fn assert_stored<T>(value: &T, expected: &Value) -> Result<(), TestCaseError>
+    where
+        T: FromJson + ToJson + PartialEq + std::fmt::Debug,
+    {
+        let written = to_json(value);
+        prop_assert_eq!(&serde_json::from_str::<Value>(&written).expect("it is JSON"), expected);
+        for form in [written, expected.to_string(), format!("{expected:#}")] {
+            let read = T::read(form.as_bytes());
+            prop_assert_eq!(read.as_ref(), Some(value), "{}", form);
+        }
+        Ok(())
+    }
+
+    proptest! {
+        #[test]
+        fn an_ending_is_stored_as_serde_writes_it(
+            code in prop::option::of(prop::sample::select(Code::ALL)), texts in prop::option::of(any_text()),
+            numbers in any::<(u32, u32, u64, Option<u64>)>(), switches in any::<(bool, bool, Option<bool>)>(),
+            usage in prop::option::of((any::<u64>(), any::<u64>(), 0..1_000_000_000_u32)),
+        ) {
+            let usage = usage.map(|(prompt_tokens, completion_tokens, billionths)| {
+                Usage { prompt_tokens, completion_tokens, cost: f64::from(billionths) / 1e9 }
+            });
+            let ending = Ending {
+                code, partial: switches.0, usage, served_model: texts, attempts: numbers.0, dropped: numbers.1,
+                ended_ms: numbers.2, retry_after_s: numbers.3, was_reused: switches.2, is_blocked: switches.1,
+            };
+            let expected = json!({ "version": 1, "code": code.map(Code::name), "partial": ending.partial, "usage": usage,
+                "served_model": ending.served_model, "attempts": ending.attempts, "dropped": ending.dropped,
+                "ended_ms": ending.ended_ms, "retry_after_s": ending.retry_after_s, "was_reused": ending.was_reused,
+                "is_blocked": ending.is_blocked });
+            assert_stored(&ending, &expected)?;
+        }
+
+        #[test]
+        fn a_generation_is_stored_as_serde_writes_it(
+            [text, model, token, referer] in [any_text(), any_text(), any_text(), any_text()],
+            traceparent in prop::option::of(any_text()), no_cache in any::<bool>(),
+            numbers in any::<[u32; 4]>(), moments in any::<[u64; 4]>(),
+            (row, name) in prop::sample::select(vec![
+                (RowState::Unknown, "Unknown"), (RowState::Opened, "Opened"), (RowState::Refused, "Refused"),
+            ]),
+        ) {
+            let credentials = Credentials {
+                token: Rc::from(token), expires_ms: moments[0], traceparent: traceparent.map(Rc::from),
+            };
+            let accepted = Accepted {
+                id: ONE, run: numbers[0], user_id: TWO, input_text: JsonString::new(&text), model: Rc::from(model), credentials,
+                referer: Rc::from(referer), no_cache,
+            };
+            let stored = Generation {
+                deadline_ms: moments[2], reservation: None, row, attempts: numbers[1], writes: numbers[2],
+                refusals: numbers[3], write_at_ms: moments[3],
+                ..Generation::new(accepted.clone(), ledger().1, 0, moments[1])
+            };
+            let Credentials { token, expires_ms, traceparent } = &accepted.credentials;
+            let expected = json!({
+                "version": 1,
+                "accepted": { "id": ONE, "run": accepted.run, "user_id": TWO, "input_text": accepted.input_text.decoded(),
+                    "model": *accepted.model, "token": **token, "token_expires_ms": expires_ms,
+                    "origin": *accepted.referer, "traceparent": traceparent.as_deref(), "no_cache": no_cache },
+                "started_ms": moments[1], "deadline_ms": moments[2], "unit": null, "row": name, "attempts": numbers[1],
+                "writes": numbers[2], "refusals": numbers[3], "write_at_ms": moments[3],
+            });
+            assert_stored(&stored, &expected)?;
+        }
+
+        #[test]
+        fn an_idempotency_record_is_stored_as_serde_writes_it(
+            key in any_text(), run in any::<u32>(), created_ms in any::<u64>(), is_final in any::<bool>(),
+            code in prop::option::of(prop::sample::select(Code::ALL)), is_ended in any::<bool>(),
+        ) {
+            let outcome = is_ended.then(|| code.map_or(Outcome::Completed, Outcome::Failed));
+            let record = IdempotencyRecord { key, run, created_ms, outcome, is_final, ..idempotency_record() };
+            let expected = json!({ "version": 1, "key": record.key, "fingerprint": record.fingerprint,
+                "session_id": record.session_id, "run": run, "asked_by": record.request, "claimed_ms": created_ms,
+                "outcome": is_ended.then(|| code.map_or(json!("Completed"), |code| json!({ "Failed": code.name() }))),
+                "is_final": is_final });
+            assert_stored(&record, &expected)?;
+        }
     }
 }

@@ -18,6 +18,7 @@ const SHARED: &[&str] = &[
     "least_recently_used",
     "pseudonym",
     "readiness",
+    "rfc3339",
 ];
 const PURE: &[&str] = &["auth", "generation", "input", "quota", "user_state"];
 const VENDORS: &[&str] = &["openrouter", "supabase"];
@@ -47,7 +48,8 @@ fn allowed(module: &str) -> Option<Vec<&'static str>> {
         // The settings are of the stages' own types.
         "config" => &[&["json", "keyed_hash", "quota"]],
         "http" => &[&["config", "json", "quota"]],
-        "ids" | "json" | "json_string" | "keyed_hash" | "least_recently_used" => &[],
+        "ids" | "json" | "keyed_hash" | "least_recently_used" | "rfc3339" => &[],
+        "json_string" => &[&["json"]],
         "readiness" => &[&["http"]],
         "pseudonym" => &[&["keyed_hash"]],
         pure if PURE.contains(&pure) => &[SHARED, PURE],

@@ -11,11 +11,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
 use ai_sessions::auth::credentials::Credentials;
+use ai_sessions::json::record::to_json;
 use ai_sessions::ports::{Clock, Lease, Polled, StoreError, Timer};
 use ai_sessions::user_state::generation::Driver;
 use ai_sessions::user_state::stored::{
-    StoredGeneration, StoredRows, batch, ledger_record, load, read_batch, read_ending, record,
-    record_without_token,
+    StoredGeneration, StoredRows, batch, ledger_record, load, read_batch, read_ending, record_without_token,
 };
 use ai_sessions::user_state::{UserState, Write, WriteSet};
 use serde_json::Value;
@@ -529,19 +529,19 @@ impl Rows {
     /// As each host writes; the primary keys are the same.
     fn write(&mut self, state: &UserState, write: Write, (mode, isolate): (Mode, usize), now_ms: u64) {
         match write {
-            Write::Ledger => self.ledger = Some(ledger_record(state).expect("it is JSON")),
+            Write::Ledger => self.ledger = Some(ledger_record(state)),
             Write::Generation(id) => {
                 let Some(generation) = state.find(id) else { return };
                 let is_shared = mode == Mode::Shared;
-                let written = if is_shared { record_without_token(generation) } else { record(generation) };
+                let written = if is_shared { record_without_token(generation) } else { to_json(generation) };
                 let row = self.generations.entry(id).or_default();
-                row.record = written.expect("it is JSON");
-                row.ending = generation.ending.as_ref().map(|ending| record(ending).expect("it is JSON"));
+                row.record = written;
+                row.ending = generation.ending.as_ref().map(|ending| to_json(ending));
             }
             Write::Ending(id) => {
                 let ending = state.find(id).and_then(|generation| generation.ending.as_ref());
                 let (Some(ending), Some(row)) = (ending, self.generations.get_mut(&id)) else { return };
-                row.ending = Some(record(ending).expect("it is JSON"));
+                row.ending = Some(to_json(ending));
             }
             Write::Lease(_) | Write::Release(_) if mode != Mode::Shared => {}
             Write::Lease(id) => {
@@ -554,8 +554,7 @@ impl Rows {
             }
             Write::Candidates(id, from) => {
                 let Some(generation) = state.find(id) else { return };
-                let earlier =
-                    self.candidates.insert((id, from), batch(generation, from).expect("it is JSON"));
+                let earlier = self.candidates.insert((id, from), batch(generation, from));
                 assert_eq!(earlier, None, "a position is written once");
             }
             Write::RemoveGeneration(id) => {
@@ -564,7 +563,7 @@ impl Rows {
             }
             Write::IdempotencyRecord(id) => {
                 let Some(found) = state.records.iter().find(|record| record.session_id == id) else { return };
-                let json = record(found).expect("it is JSON");
+                let json = to_json(found);
                 self.idempotency.insert(id, (found.expires_ms(), json));
             }
             Write::RemoveIdempotencyRecords(until_ms) => {

@@ -13,6 +13,7 @@ use std::rc::Rc;
 use ai_sessions::auth::credentials::Credentials;
 use ai_sessions::config::Supabase;
 use ai_sessions::http::problem::Code;
+use ai_sessions::json::record::FromJson;
 use ai_sessions::json_string::JsonString;
 use ai_sessions::ports::{Lease, Polled};
 use ai_sessions::supabase::user_state::{
@@ -50,7 +51,7 @@ fn generation(id: Uuid, started_ms: u64) -> Generation {
         referer: Rc::from("https://cards.example"),
         no_cache: true,
     };
-    let reservation = serde_json::from_value(json!(T)).expect("a reservation is its moment");
+    let reservation = FromJson::read(T.to_string().as_bytes()).expect("a reservation is its moment");
     Generation::new(accepted, reservation, 60_000, started_ms)
 }
 

@@ -16,6 +16,7 @@ use ai_sessions::auth::credentials::Credentials;
 use ai_sessions::config::{Config, Platform};
 use ai_sessions::edge::endpoints::ready::ready;
 use ai_sessions::http::Request;
+use ai_sessions::json::record::FromJson;
 use ai_sessions::json_string::JsonString;
 use ai_sessions::keyed_hash::{hex, keyed_hash};
 use ai_sessions::ports::{Cipher, Clock, Fetch, Lease, Random, StoreError, Timer, Unreachable};
@@ -457,7 +458,7 @@ fn generation() -> Generation {
         referer: Rc::from(""),
         no_cache: false,
     };
-    let reservation = serde_json::from_value(json!(T)).expect("a reservation is its moment");
+    let reservation = FromJson::read(T.to_string().as_bytes()).expect("a reservation is its moment");
     Generation::new(accepted, reservation, 60_000, T)
 }
 

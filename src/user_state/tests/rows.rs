@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::json::record::to_json;
 use crate::user_state::stored::{self, StoredGeneration, StoredRows};
 
 /// Rows, as the tables of `cloudflare::object_storage` have them.
@@ -27,12 +28,11 @@ impl Rows {
 
     fn apply(&mut self, state: &UserState, write: Write) {
         match write {
-            Write::Ledger => self.ledger = Some(stored::ledger_record(state).expect("it is JSON")),
+            Write::Ledger => self.ledger = Some(stored::ledger_record(state)),
             Write::Generation(id) => {
                 let Some(generation) = state.find(id) else { return };
-                let ending =
-                    generation.ending.as_ref().map(|ending| stored::record(ending).expect("it is JSON"));
-                let record = stored::record(generation).expect("it is JSON");
+                let ending = generation.ending.as_ref().map(|ending| to_json(ending));
+                let record = to_json(generation);
                 self.generations.insert(id, (record, ending));
             }
             Write::Ending(id) => {
@@ -40,12 +40,12 @@ impl Rows {
                     return;
                 };
                 let row = self.generations.get_mut(&id).expect("the record is stored before its ending");
-                row.1 = Some(stored::record(ending).expect("it is JSON"));
+                row.1 = Some(to_json(ending));
             }
             Write::Candidates(id, from) => {
                 let Some(generation) = state.find(id) else { return };
                 assert!(self.generations.contains_key(&id), "the foreign key");
-                let batch = stored::batch(generation, from).expect("it is JSON");
+                let batch = stored::batch(generation, from);
                 assert_eq!(self.candidates.insert((id, from), batch), None, "the primary key");
             }
             Write::RemoveGeneration(id) => {
@@ -57,7 +57,7 @@ impl Rows {
             }
             Write::IdempotencyRecord(id) => {
                 let Some(found) = state.records.iter().find(|record| record.session_id == id) else { return };
-                let record = stored::record(found).expect("it is JSON");
+                let record = to_json(found);
                 self.idempotency_records.insert(id, (found.expires_ms(), record));
             }
             Write::RemoveIdempotencyRecords(until_ms) => {
