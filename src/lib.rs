@@ -27,6 +27,7 @@ pub mod least_recently_used;
 pub mod ports;
 pub mod pseudonym;
 pub mod readiness;
+pub mod rfc3339;
 
 pub mod auth;
 pub mod generation;

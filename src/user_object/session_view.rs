@@ -2,7 +2,6 @@
 
 use std::rc::Rc;
 
-use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -10,6 +9,7 @@ use super::reply::{Cause, Failure, SessionDocument};
 use crate::generation::usage::Usage;
 use crate::http::problem::Code;
 use crate::http::to_json;
+use crate::rfc3339;
 use crate::user_state::generation::{Generation, SessionCandidate};
 
 /// The status of a session without an end.
@@ -184,6 +184,5 @@ impl SessionView {
 /// RFC 3339, UTC, with milliseconds.
 #[must_use]
 pub fn rfc3339(ms: u64) -> String {
-    let at = i64::try_from(ms).ok().and_then(DateTime::<Utc>::from_timestamp_millis).unwrap_or_default();
-    at.to_rfc3339_opts(SecondsFormat::Millis, true)
+    rfc3339::write(i64::try_from(ms.saturating_mul(1000)).unwrap_or(i64::MAX), 3)
 }
