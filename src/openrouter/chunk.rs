@@ -50,6 +50,62 @@ pub struct Chunk<'a> {
     pub usage: Option<Usage>,
     /// The failure, if there was one.
     pub failure: Option<Failure>,
+    place: Place,
+}
+
+/// The members that may contain content.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Place {
+    #[default]
+    None,
+    /// One, a string: the number of its bytes, and of those after its closing quote.
+    String { bytes: usize, bytes_after: usize },
+    /// One that is no string, or several.
+    Other,
+}
+
+/// The bytes around the content of a chunk, which most chunks of a stream have in common. A chunk with the same ones is read
+/// without its other members.
+///
+/// INVARIANT: the chunk that they are of had neither finish nor usage nor failure, and one string with content.
+#[derive(Debug, Clone)]
+pub struct Frame {
+    /// To the opening quote.
+    before: Vec<u8>,
+    /// From the closing quote.
+    after: Vec<u8>,
+}
+
+impl Frame {
+    /// The frame of a chunk that is the whole text; `None` where more than the content may differ in the next one.
+    #[must_use]
+    pub fn of(chunk: &Chunk<'_>, text: &[u8]) -> Option<Self> {
+        let Place::String { bytes, bytes_after } = chunk.place else { return None };
+        let is_plain = chunk.finish.is_none() && chunk.usage.is_none() && chunk.failure.is_none();
+        let quote = text.len().checked_sub(bytes_after)?.checked_sub(1)?;
+        let (before, after) = (text.get(..quote.checked_sub(bytes)?)?, text.get(quote..)?);
+        is_plain.then(|| Self { before: before.to_vec(), after: after.to_vec() })
+    }
+
+    /// Reads a chunk in this frame; `None` for another one. All but the content is left out: the reader has taken it from the
+    /// frame's own chunk.
+    #[must_use]
+    pub fn read<'a>(&self, text: &'a [u8]) -> Option<Chunk<'a>> {
+        let content = text.strip_prefix(self.before.as_slice())?.strip_suffix(self.after.as_slice())?;
+        let content = is_within_string(content).then(|| escapes::decode_server_text(content))?;
+        Some(Chunk { content, ..Chunk::default() })
+    }
+}
+
+/// Whether a string with these bytes ends behind them.
+fn is_within_string(bytes: &[u8]) -> bool {
+    let mut is_escaped = false;
+    let ends = bytes.iter().any(|byte| {
+        let is_end = *byte == b'"' && !is_escaped;
+        is_escaped = *byte == b'\\' && !is_escaped;
+        is_end
+    });
+    !ends && !is_escaped
 }
 
 /// `finish_reason`.
@@ -143,6 +199,7 @@ impl<'a> Chunk<'a> {
             b"finish_reason" => self.finish = finish_in(cursor.value()),
             // An API of completions without messages.
             b"text" => {
+                self.place = Place::Other;
                 let text = text_in(cursor.value());
                 if self.content.is_empty() {
                     self.content = text;
@@ -162,12 +219,22 @@ impl<'a> Chunk<'a> {
         cursor.object(&mut |name, cursor| match name {
             b"content" => {
                 let value = cursor.value();
+                self.place = match (self.place, value, cursor.rest()) {
+                    (Place::None, Value::Text(text), Some(rest)) => {
+                        Place::String { bytes: text.len(), bytes_after: rest.len() }
+                    }
+                    _ => Place::Other,
+                };
                 self.has_odd_content |= matches!(value, Value::Bare(_)) && value != Value::Bare(b"null");
                 content = text_in(value);
             }
             b"refusal" => self.is_refusal |= !text_in(cursor.value()).is_empty(),
-            b"function_call" => arguments = arguments_in(cursor),
+            b"function_call" => {
+                self.place = Place::Other;
+                arguments = arguments_in(cursor);
+            }
             b"tool_calls" => cursor.list(&mut |cursor| {
+                self.place = Place::Other;
                 cursor.object(&mut |name, cursor| match name {
                     b"function" => append(&mut arguments, arguments_in(cursor)),
                     _ => {

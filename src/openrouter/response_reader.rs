@@ -8,7 +8,7 @@
 //!
 //! Not for: time and connections (`user_object::generate`).
 
-use super::chunk::{Chunk, DONE, DocumentContext, Finish};
+use super::chunk::{Chunk, DONE, DocumentContext, Finish, Frame};
 use super::failure::{ErrorDetails, Failure};
 use crate::generation::candidate_reader::{CandidateReader, OnFound};
 use crate::generation::usage::Usage;
@@ -44,6 +44,8 @@ enum Format {
 #[derive(Debug, Default)]
 struct Received {
     reader: CandidateReader,
+    /// Of the last chunk in an event of its own.
+    frame: Option<Frame>,
     finish: Option<Finish>,
     /// The last chunk with a `finish_reason` had no content, and no content followed it.
     is_finished: bool,
@@ -250,6 +252,12 @@ impl Received {
             self.is_done = true;
             return;
         }
+        if !event.is_error
+            && let Some(chunk) = self.frame.as_ref().and_then(|frame| frame.read(data))
+        {
+            self.take_chunk(&chunk, on_found);
+            return;
+        }
         let context = DocumentContext { is_error: event.is_error, ..DocumentContext::default() };
         let rest = self.read_documents(data, context, on_found);
         if rest.is_empty() {
@@ -283,6 +291,7 @@ impl Received {
             && let Some((chunk, more)) = Chunk::read(rest, context)
         {
             self.take_chunk(&chunk, on_found);
+            self.frame = if more.is_empty() { Frame::of(&chunk, rest) } else { None };
             rest = more.trim_ascii_start();
         }
         rest
@@ -770,7 +779,151 @@ mod tests {
         }
     }
 
+    /// The events of a stream: content in one chunk after another, each like the first but for the changes.
+    fn similar_events() -> impl Strategy<Value = Vec<Vec<u8>>> {
+        let chunk = prop::sample::select(vec![
+            r#"{"id":"g","model":"m","choices":[{"index":0,"delta":{"role":"assistant","content":"@"},"finish_reason":null}]}"#,
+            r#"{"choices":[{"delta":{"content":"@","refusal":null,"tool_calls":[]}}]}"#,
+            r#"{"choices":[{"delta":{"content":"@","content":"b"}}]}"#,
+            r#"{"choices":[{"delta":{"content":"a","content":"@"}}]}"#,
+            r#"{"choices":[{"delta":{"content":"@"},"message":{"content":"b"}}]}"#,
+            r#"{"choices":[{"text":"@"}]}"#,
+            r#"{"choices":[{"delta":{"content":"@"},"text":"b"}]}"#,
+            r#"{"choices":[{"text":"b","delta":{"content":"@"}}]}"#,
+            r#"{"choices":[{"delta":{"content":"@","tool_calls":[{"function":{"arguments":"b"}}]}}]}"#,
+            r#"{"choices":[{"delta":{"content":"@","function_call":{"arguments":"b"}}}]}"#,
+            r#"{"choices":[{"delta":{"content":["@"]}}]}"#,
+            r#"{"choices":[{"delta":{"content":7,"reasoning":"@"}}]}"#,
+            r#"{"choices":[{"delta":{"content":"@","refusal":"no"}}]}"#,
+            r#"{"choices":[{"delta":{"content":"@"},"finish_reason":"length"}]}"#,
+            r#"{"choices":[{"delta":{"content":"@"},"finish_reason":"stop"}],"usage":{"prompt_tokens":1}}"#,
+            r#"{"choices":[{"delta":{"content":"@"}}],"usage":{"prompt_tokens":1}}"#,
+            r#"{"choices":[{"delta":{"content":"@"}}],"error":{"code":502}}"#,
+            r#"{"choices":[{"delta":{"content":"@"},"error":{"code":502}}]}"#,
+            r#"{"choices":[{"delta":{"content":"@"}}]}{"choices":[{"delta":{"content":"b"}}]}"#,
+            r#"{"choices":[{"delta":{"content":"@"}},{"delta":{"content":"b"}}]}"#,
+            r#"{"choices":[{"delta":{"content":"@"}}]} rest"#,
+            r#"{"choices":[{"delta":{"content":"@"}}"#,
+            r#"{"choices":[],"a":"@"}"#,
+        ]);
+        let content = prop_oneof![
+            prop::sample::select(vec![
+                "[",
+                "{",
+                "}",
+                "]",
+                ",",
+                ":",
+                " ",
+                "front",
+                "back",
+                "prompt",
+                "\\\"",
+                "\\\\",
+                "\\n",
+                "\\u007b",
+                "\\ud83d",
+                "\\ude00",
+                "\\",
+                "\"",
+                "\u{e9}",
+                "f",
+                "7",
+                "",
+                "\\\"front\\\":\\\"f\\\",\\\"back\\\":\\\"b\\\",\\\"prompt\\\":\\\"p\\\"",
+                "\"},\"finish_reason\":\"stop\"}]}",
+                "\"}}],\"error\":{\"code\":502}}",
+            ])
+            .prop_map(str::to_owned),
+            "[ -~]{0,9}",
+        ];
+        let contents = prop::collection::vec(prop::collection::vec(content, 0..4), 1..12);
+        let change = (any::<prop::sample::Index>(), 0..4_u8, any::<u8>(), any::<prop::sample::Index>());
+        let changes = prop::collection::vec(change, 0..3);
+        (chunk, contents, changes).prop_map(|(chunk, contents, changes)| {
+            let json = contents.iter().map(|content| chunk.replacen('@', &content.concat(), 1).into_bytes());
+            let mut events: Vec<_> = json.collect();
+            for (event, kind, byte, place) in changes {
+                let index = event.index(events.len());
+                let Some(event) = events.get_mut(index) else { continue };
+                let place = place.index(event.len());
+                match kind {
+                    0 => event[place] = byte,
+                    1 => event.insert(place, byte),
+                    2 => drop(event.remove(place)),
+                    _ => event.insert(0, b' '),
+                }
+            }
+            events
+        })
+    }
+
+    /// Reads the events one by one, and returns everything that can be observed. Without frames each chunk is read whole.
+    fn observe(events: &[Vec<u8>], prefix: &str, has_frames: bool) -> (Vec<String>, usize, Outcome) {
+        let (mut observed, mut framed) = (Vec::new(), 0);
+        let mut reader = ResponseReader::new(200, STREAM, None);
+        for event in events {
+            if !has_frames {
+                reader.received.frame = None;
+            }
+            let is_framed = |frame: &Frame| frame.read(event).is_some();
+            framed += usize::from(reader.received.frame.as_ref().is_some_and(is_framed));
+            let mut take = |found: Found| {
+                observed.push(format!("{found:?}"));
+                found.is_ok()
+            };
+            reader.push(&[prefix.as_bytes(), event, b"\n\n"].concat(), &mut take);
+            let Received {
+                frame: _,
+                reader: content,
+                finish,
+                failure,
+                is_unreadable,
+                is_refusal,
+                is_finished,
+                ..
+            } = &reader.received;
+            let state =
+                (content, finish, failure, is_unreadable, is_refusal, is_finished, reader.remaining());
+            observed.push(format!("{state:?}"));
+        }
+        let outcome = reader.end(End::Regular, &mut |found| found.is_ok());
+        (observed, framed, outcome)
+    }
+
+    #[test]
+    fn a_chunk_that_differs_in_its_content_alone_is_read_in_the_frame_of_the_last() {
+        let frame = r#"{"id":"g","choices":[{"delta":{"content":"@"},"finish_reason":null}]}"#;
+        let events: Vec<_> = ["{", "", "\\\"a\\\":1", "\\u00e9\\\\", "}"]
+            .iter()
+            .map(|content| frame.replace('@', content).into_bytes())
+            .collect();
+        let (with, framed, outcome) = observe(&events, "data: ", true);
+        assert_eq!(framed, 4);
+        assert_eq!((with, 0, outcome), observe(&events, "data: ", false));
+        for other in [
+            frame.replace('@', "a\\"),
+            frame.replace('@', "a\"b"),
+            frame.replace("null", "\"stop\""),
+            frame.replace("\"g\"", "\"h\""),
+            [frame, "{}"].concat(),
+        ] {
+            let events = [frame.as_bytes().to_vec(), other.clone().into_bytes()];
+            assert_eq!(observe(&events, "data: ", true).1, 0, "{other}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn a_frame_changes_no_result(events in similar_events(), prefix in prop_oneof![
+            8 => Just("data: "), 1 => Just("data: data: "), 1 => Just("event: error\ndata: "), 1 => Just("error: "),
+        ]) {
+            let (with, _, outcome) = observe(&events, prefix, true);
+            let (without, _, whole) = observe(&events, prefix, false);
+            prop_assert_eq!(with, without);
+            prop_assert_eq!(outcome, whole);
+        }
+
         #[test]
         fn no_splitting_changes_how_arbitrary_bytes_are_read(
             stream in proptest::collection::vec(prop_oneof![
