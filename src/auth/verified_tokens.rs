@@ -13,34 +13,41 @@ use super::{User, bearer::BearerToken, claims::LEEWAY_S, key_cache::Verifier};
 /// More than the users of one isolate at a time; some 300 bytes each.
 const TOKENS_MAX: usize = 1024;
 
+/// The SHA-256 of a whole token, computed once for each request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TokenHash([u8; 32]);
+
+impl TokenHash {
+    /// Computes the hash of a token.
+    #[must_use]
+    pub fn of(token: BearerToken<'_>) -> Self {
+        Self(Sha256::digest(token.as_str().as_bytes()).into())
+    }
+}
+
 /// The tokens that were verified in this isolate.
 #[derive(Debug, Default)]
 pub struct VerifiedTokens {
     /// INVARIANT: the oldest first, at most `TOKENS_MAX`.
-    known: VecDeque<([u8; 32], User, Verifier)>,
+    known: VecDeque<(TokenHash, User, Verifier)>,
 }
 
 impl VerifiedTokens {
     /// Returns the user and the verifier of a token that was verified before and has not expired since.
     #[must_use]
-    pub fn find(&self, token: BearerToken<'_>, now_ms: u64) -> Option<(&User, &Verifier)> {
-        let hash = hash(token);
+    pub fn find(&self, hash: TokenHash, now_ms: u64) -> Option<(&User, &Verifier)> {
         let (_, user, verifier) = self.known.iter().rev().find(|(known, ..)| *known == hash)?;
         let leeway_ms = u64::try_from(LEEWAY_S).unwrap_or(0).saturating_mul(1000);
         (now_ms <= user.expires_ms.saturating_add(leeway_ms)).then_some((user, verifier))
     }
 
     /// Stores a token; at the limit the oldest one is dropped.
-    pub fn remember(&mut self, token: BearerToken<'_>, user: &User, verifier: Verifier) {
+    pub fn remember(&mut self, hash: TokenHash, user: &User, verifier: Verifier) {
         if self.known.len() >= TOKENS_MAX {
             self.known.pop_front();
         }
-        self.known.push_back((hash(token), user.clone(), verifier));
+        self.known.push_back((hash, user.clone(), verifier));
     }
-}
-
-fn hash(token: BearerToken<'_>) -> [u8; 32] {
-    Sha256::digest(token.as_str().as_bytes()).into()
 }
 
 #[cfg(test)]
@@ -51,8 +58,8 @@ mod tests {
 
     const SECRET: Verifier = Verifier::Secret(None);
 
-    fn token(header: &str) -> BearerToken<'_> {
-        BearerToken::read(Some(header)).expect("it may be a token")
+    fn token(header: &str) -> TokenHash {
+        TokenHash::of(BearerToken::read(Some(header)).expect("it may be a token"))
     }
 
     #[test]
