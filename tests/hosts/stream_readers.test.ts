@@ -13,6 +13,7 @@ import { createGate } from '../support/gate.ts';
 import type { EventSubscriber } from '../support/event_subscriber.ts';
 import { answer, candidateByCandidate } from '../support/model_behaviour.ts';
 import { within } from '../support/within.ts';
+import { withObjectState } from './object_state.ts';
 import { startAfter, startOnWorkerd, type WorkerdService } from './workerd.ts';
 
 const hasEnded = (stream: EventSubscriber) => isEnd(stream.events.at(-1));
@@ -172,25 +173,18 @@ async function neverRead(service: WorkerdService, { token }: SignedIn, path: str
   return socket;
 }
 
-/** Makes the storage fail from the third insert of candidates. Accessed in the constructor of the object. */
-const brokenStorage = `{
-  const { construct } = Reflect;
+/** Makes the storage fail from the third insert of candidates. */
+const brokenStorage = withObjectState(`
+  const storage = Object.getPrototypeOf(state.storage.sql);
+  if (storage.isBroken) return;
+  storage.isBroken = true;
+  const { exec } = storage;
   let left = 2;
-  Reflect.construct = (target, values, newTarget = target) => {
-    const sql = values[0]?.storage?.sql;
-    if (sql !== undefined) {
-      const storage = Object.getPrototypeOf(sql);
-      const { exec } = storage;
-      storage.exec = function (statement, ...bound) {
-        if (statement.startsWith('insert into candidates') && (left -= 1) < 0) throw new Error('disk full');
-        return exec.call(this, statement, ...bound);
-      };
-      Reflect.construct = construct;
-    }
-    return construct(target, values, newTarget);
+  storage.exec = function (statement, ...bound) {
+    if (statement.startsWith('insert into candidates') && (left -= 1) < 0) throw new Error('disk full');
+    return exec.call(this, statement, ...bound);
   };
-}
-`;
+`);
 
 describe('a stream whose storage fails', () => {
   let service: WorkerdService;
