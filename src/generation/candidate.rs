@@ -14,6 +14,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::escapes;
+use super::lower_case::push_lower_case;
 use crate::input::sanitize::sanitize;
 
 /// The most characters (Unicode scalar values, after sanitizing) of each field; the least is 1. The checks in
@@ -159,11 +160,16 @@ fn fold(front: &str) -> String {
         if !folded.is_empty() {
             folded.push(' ');
         }
-        folded.push_str(word);
+        for c in word.chars() {
+            // The two letters of living scripts whose full folding differs from their lower case.
+            match c {
+                'ß' | 'ẞ' => folded.push_str("ss"),
+                'ς' => folded.push('σ'),
+                _ => push_lower_case(&mut folded, c),
+            }
+        }
     }
-    // Lower case and the two letters of living scripts whose full folding differs from it; the tables of upper case
-    // would make the module 7 KB larger.
-    folded.to_lowercase().replace('ß', "ss").replace('ς', "σ")
+    folded
 }
 
 /// Converts bytes to text. Two halves of a surrogate pair as WTF-8 become their character; a single half, and any other
