@@ -260,12 +260,17 @@ pub(super) fn respond_to(
 
 /// Headers, two lines each: the name and the value.
 fn lines(headers: &[(&'static str, String)]) -> String {
-    let mut lines = String::new();
+    let bytes = headers.iter().map(|(name, value)| name.len().saturating_add(value.len()).saturating_add(2));
+    let mut lines = String::with_capacity(bytes.sum());
     for (name, value) in headers {
         lines.push_str(name);
         lines.push('\n');
         // A line break in a value: the platform refuses the one as it does the other.
-        lines.extend(value.chars().map(|char| if char == '\n' { '\r' } else { char }));
+        if value.contains('\n') {
+            lines.push_str(&value.replace('\n', "\r"));
+        } else {
+            lines.push_str(value);
+        }
         lines.push('\n');
     }
     lines
