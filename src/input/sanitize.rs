@@ -11,6 +11,9 @@ use std::borrow::Cow;
 /// Sanitizes a text; borrowed if no character within it had to be removed or replaced.
 #[must_use]
 pub fn sanitize(text: &str) -> Cow<'_, str> {
+    if !text.bytes().any(may_be_changed) {
+        return Cow::Borrowed(text.trim());
+    }
     let trimmed = text.trim_matches(|c: char| c.is_whitespace() || is_removed(c));
     if !trimmed.chars().any(|c| c == '\r' || is_removed(c)) {
         return Cow::Borrowed(trimmed);
@@ -27,6 +30,12 @@ pub fn sanitize(text: &str) -> Cow<'_, str> {
         after_cr = c == '\r';
     }
     Cow::Owned(clean)
+}
+
+/// Whether the first byte of a character that is removed or replaced can be this one.
+const fn may_be_changed(byte: u8) -> bool {
+    // C1 begins with C2, U+FEFF with EF, a tag character with F3.
+    matches!(byte, 0..=8 | 0xb..=0x1f | 0x7f | 0xc2 | 0xef | 0xf3)
 }
 
 const fn is_removed(c: char) -> bool {
