@@ -6,6 +6,7 @@
 //! Not for: the text of the model (`generation::candidate_finder`), the service's own records ([`record`]).
 
 pub mod record;
+pub mod scan;
 
 /// Tracks strings and brackets, to find where a value ends. Outside of brackets a quote has no meaning.
 #[derive(Debug, Default, Clone)]

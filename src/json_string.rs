@@ -92,7 +92,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::json::record::to_json;
+    use crate::json::record::{quoted, to_json};
 
     /// Text with every kind of character that JSON treats in its own way.
     fn texts() -> impl Strategy<Value = String> {
@@ -121,7 +121,19 @@ mod tests {
         assert!(!JsonString::new("\0").is_empty());
     }
 
+    #[test]
+    fn a_text_is_quoted_as_by_serde_json() {
+        for text in ('\0'..='\u{ff}').map(|char| format!("some text {char} more")) {
+            assert_eq!(quoted(&text), serde_json::to_string(&text).expect("it is text"));
+        }
+    }
+
     proptest! {
+        #[test]
+        fn any_text_is_quoted_as_by_serde_json(text in texts()) {
+            prop_assert_eq!(quoted(&text), serde_json::to_string(&text)?);
+        }
+
         #[test]
         fn a_text_is_written_as_serde_json_writes_it(text in texts()) {
             let expected = serde_json::to_string(&[&text, &text])?;

@@ -19,6 +19,7 @@
 //! Not for: the content of the data, and reconnecting: a model's answer cannot be resumed.
 
 use crate::json::Brackets;
+use crate::json::scan::find_either;
 
 /// The longest line, and the longest event. OpenRouter's chunks have some hundred bytes; a simple server may
 /// send a whole answer in one event, and content has the same limit (`candidate_reader::CONTENT_BYTES_MAX`).
@@ -83,7 +84,7 @@ impl EventStream {
                     rest = tail;
                 }
             }
-            let Some(end) = rest.iter().position(|byte| matches!(byte, b'\n' | b'\r')) else { break };
+            let Some(end) = find_either(rest, *b"\n\r") else { break };
             let (head, tail) = rest.split_at(end);
             if head.len() > EVENT_BYTES_MAX {
                 return Err(TooLong);

@@ -15,6 +15,7 @@ use std::rc::Rc;
 use uuid::Uuid;
 
 use super::Cursor;
+use super::scan::find_escaped;
 
 /// A value that a record can contain, as JSON.
 pub trait ToJson {
@@ -172,6 +173,44 @@ fn read_items<'a>(
     cursor.rest().filter(|rest| rest.trim_ascii().is_empty()).map(|_| ())
 }
 
+/// Writes a text as a JSON string.
+pub fn write_quoted(json: &mut String, text: &str) {
+    json.reserve(text.len().saturating_add(2));
+    json.push('"');
+    let mut rest = text;
+    while let Some((plain, escaped)) = find_escaped(rest.as_bytes()).and_then(|at| rest.split_at_checked(at))
+    {
+        json.push_str(plain);
+        let mut chars = escaped.chars();
+        match chars.next() {
+            Some('\n') => json.push_str("\\n"),
+            Some('\r') => json.push_str("\\r"),
+            Some('\t') => json.push_str("\\t"),
+            Some('\u{8}') => json.push_str("\\b"),
+            Some('\u{c}') => json.push_str("\\f"),
+            Some(char) if char < ' ' => {
+                json.push_str(if char < '\u{10}' { "\\u000" } else { "\\u001" });
+                json.extend(char::from_digit(u32::from(char) & 15, 16));
+            }
+            char => {
+                json.push('\\');
+                json.extend(char);
+            }
+        }
+        rest = chars.as_str();
+    }
+    json.push_str(rest);
+    json.push('"');
+}
+
+/// Returns a text as a JSON string.
+#[must_use]
+pub fn quoted(text: &str) -> String {
+    let mut json = String::new();
+    write_quoted(&mut json, text);
+    json
+}
+
 macro_rules! whole_numbers {
     ($($number:ty)+) => {$(
         impl ToJson for $number {
@@ -226,8 +265,7 @@ impl FromJson for bool {
 
 impl ToJson for str {
     fn write(&self, json: &mut String) {
-        // Serializing a string cannot fail.
-        json.push_str(&serde_json::to_string(self).unwrap_or_default());
+        write_quoted(json, self);
     }
 }
 

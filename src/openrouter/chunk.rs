@@ -24,6 +24,7 @@ use std::borrow::Cow;
 use super::failure::{ErrorDetails, Failure};
 use crate::generation::escapes;
 use crate::generation::usage::Usage;
+use crate::json::scan::{strip_prefix, strip_suffix};
 use crate::json::{Cursor, Value};
 
 /// The data of the event that ends a stream.
@@ -91,7 +92,7 @@ impl Frame {
     /// frame's own chunk.
     #[must_use]
     pub fn read<'a>(&self, text: &'a [u8]) -> Option<Chunk<'a>> {
-        let content = text.strip_prefix(self.before.as_slice())?.strip_suffix(self.after.as_slice())?;
+        let content = strip_suffix(strip_prefix(text, &self.before)?, &self.after)?;
         let content = is_within_string(content).then(|| escapes::decode_server_text(content))?;
         Some(Chunk { content, ..Chunk::default() })
     }

@@ -15,6 +15,7 @@
 use crate::config::ModelApi;
 use crate::generation::prompt::{ANSWER_SCHEMA, escaped_user_message, system_message};
 use crate::http::Request;
+use crate::json::record::quoted;
 use crate::json_string::JsonString;
 use crate::pseudonym::pseudonym;
 
@@ -123,12 +124,6 @@ fn model_or_models(settings: &ModelApi, model: &str) -> String {
     let others = settings.allowed_models.iter().map(String::as_str).filter(|other| *other != model);
     let models: Vec<_> = std::iter::once(model).chain(others).take(MODELS_MAX).map(quoted).collect();
     [r#""models":["#, &models.join(","), "]"].concat()
-}
-
-/// Writes a JSON string.
-fn quoted(text: &str) -> String {
-    // Serializing a string cannot fail.
-    serde_json::to_string(text).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::config::Supabase;
 use crate::http::{JSON, Request};
-use crate::json::record::to_json;
+use crate::json::record::{quoted, to_json};
 use crate::json::{Cursor, Value};
 use crate::keyed_hash::{hex, keyed_hash};
 use crate::ports::{Lease, Polled};
@@ -225,10 +225,6 @@ fn object(members: &[(&'static str, String)]) -> String {
     }
     json.push('}');
     json
-}
-
-fn quoted(text: &str) -> String {
-    serde_json::to_string(text).unwrap_or_default()
 }
 
 fn text(id: Uuid) -> String {
