@@ -2,6 +2,8 @@
 // the buffer of a read in progress stays here, and workerd writes into it as bytes arrive: a look, the end and a cut connection
 // see every byte. tests/hosts/pending_read.test.ts checks this property of workerd.
 
+import { begin } from './operations.js';
+
 const BUFFER_BYTES = 32 * 1024;
 /** Buffers that are kept for later reads. */
 const BUFFERS_MAX = 16;
@@ -10,59 +12,50 @@ const BUFFERS_MAX = 16;
 const buffers = [];
 
 /** The outcomes of a read, as in pending_read_body.rs. */
-const MORE = 0;
-const END = 1;
-const CUT = 2;
+const CUT = 0;
+const MORE = 1;
+const END = 2;
+
+const NO_BYTES = new Uint8Array();
 
 export class PendingRead {
-  /** `ended` is called when a read has ended. */
-  constructor(stream, ended) {
+  constructor(stream) {
     this.reader = stream.getReader({ mode: 'byob' });
-    this.ended = ended;
   }
 
-  /** Begins a read, which ends when at least so many bytes have arrived, or at the end of the body. */
-  begin(atLeast) {
-    this.bytes = buffers.pop() ?? new Uint8Array(BUFFER_BYTES);
-    this.taken = 0;
-    /** The number of arrived bytes, once the read has ended. */
-    this.length = undefined;
+  /**
+   * Begins a read, an operation. It ends when at least so many bytes have arrived, or at the end of the body, with its outcome and
+   * the bytes that no look has taken.
+   */
+  begin(id, atLeast) {
+    const bytes = buffers.pop() ?? new Uint8Array(BUFFER_BYTES);
     const min = Math.min(atLeast, BUFFER_BYTES);
-    this.reader.read(this.bytes, { min }).then(
+    const end = begin(id, () => {});
+    this.bytes = bytes;
+    this.taken = 0;
+    this.reader.read(bytes, { min }).then(
       ({ value }) => {
-        this.length = value?.length ?? 0;
-        this.outcome = this.length < min ? END : MORE;
-        this.ended();
+        const length = value?.length ?? 0;
+        this.bytes = undefined;
+        end(length < min ? END : MORE, '', bytes.subarray(this.taken, length));
+        // The module has its copy.
+        if (buffers.length < BUFFERS_MAX) buffers.push(bytes.fill(0, 0, length));
       },
       () => {
-        this.length = this.taken + this.arrived();
-        this.outcome = CUT;
-        this.ended();
+        const rest = this.look();
+        this.bytes = undefined;
+        end(CUT, '', rest);
       },
     );
   }
 
-  /** The number of arrived bytes that are not yet taken. During a read, NULs at their end wait for the next byte. */
-  arrived() {
+  /** Takes the bytes of the read in progress that have arrived. NULs at their end wait for the next byte. */
+  look() {
     const { bytes, taken } = this;
-    let length = this.length ?? BUFFER_BYTES;
-    if (this.length === undefined) while (length > taken && bytes[length - 1] === 0) length -= 1;
-    return length - taken;
-  }
-
-  /** Takes as many arrived bytes as `into` has room for. Returns the outcome of the read. */
-  take(into) {
-    into.set(this.bytes.subarray(this.taken, this.taken + into.length));
-    this.taken += into.length;
-    if (this.length === undefined) return MORE;
-    if (this.outcome !== CUT && this.taken === this.length && buffers.length < BUFFERS_MAX) {
-      buffers.push(this.bytes.fill(0, 0, this.length));
-    }
-    return this.outcome;
-  }
-
-  /** Nothing waits for the read in progress any more. */
-  abandon() {
-    this.ended = () => {};
+    if (bytes === undefined) return NO_BYTES;
+    let length = BUFFER_BYTES;
+    while (length > taken && bytes[length - 1] === 0) length -= 1;
+    this.taken = length;
+    return bytes.subarray(taken, length);
   }
 }

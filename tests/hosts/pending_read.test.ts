@@ -10,7 +10,7 @@ import { Miniflare } from 'miniflare';
 import { type LoopbackServer, startLoopbackServer } from '../support/loopback_server.ts';
 import { COMPATIBILITY } from './workerd.ts';
 
-const moduleUrl = new URL('../../src/web/pending_read.js', import.meta.url);
+const sourceUrl = new URL('../../src/web/', import.meta.url);
 
 /** A part of an answer that is sent, its regular end, or a closed or reset connection. */
 type Part = Buffer | 'end' | 'close' | 'reset';
@@ -29,46 +29,54 @@ type Result = {
 const LOOK_MS = 5_000;
 
 const reader = `
+import { connect } from './operations.js';
 import { PendingRead } from './pending_read.js';
 
 const hex = (parts) => parts.map((bytes) => Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('')).join('');
+const sum = (parts) => parts.reduce((length, bytes) => length + bytes.length, 0);
+
+/** The ends of reads, by the numbers of their operations. Like the module, this copies the bytes. */
+const ends = new Map();
+let operations = 0;
+connect((id, status, head, bytes) => ends.get(id)({ status, bytes: bytes.slice() }));
 
 async function readAnswer(upstream, { answer, at_least, looks, abort }) {
   const controller = new AbortController();
   const response = await fetch(upstream + '/' + answer, { signal: controller.signal });
   const next = () => fetch(upstream + '/next/' + answer).then((sent) => sent.text());
+  const read = new PendingRead(response.body);
   let hasEnded = false;
-  let wake = () => {};
-  const read = new PendingRead(response.body, () => { hasEnded = true; wake(); });
-  const take = (parts) => {
-    const bytes = new Uint8Array(read.arrived());
-    const outcome = read.take(bytes);
-    parts.push(bytes);
-    return outcome;
+  const begin = () => {
+    const id = operations++;
+    const ended = new Promise((end) => ends.set(id, end));
+    ended.then(() => { hasEnded = true; });
+    read.begin(id, at_least);
+    return ended;
   };
   const seen = [];
-  read.begin(at_least);
+  let ended = begin();
   for (const expected of looks) {
     await next();
     const until = Date.now() + ${LOOK_MS};
-    while (!hasEnded && read.arrived() < expected && Date.now() < until) await scheduler.wait(1);
-    const parts = [];
-    if (!hasEnded) take(parts);
-    seen.push(hasEnded ? '+' : hex(parts));
+    const parts = [read.look().slice()];
+    while (!hasEnded && sum(parts) < expected && Date.now() < until) {
+      await scheduler.wait(1);
+      parts.push(read.look().slice());
+    }
+    seen.push(hasEnded && sum(parts) === 0 ? '+' : hex(parts));
   }
   if (abort) {
-    read.abandon();
     controller.abort();
     return { looks: seen, rest: '', outcome: 'cut', reads: 1 };
   }
   await next();
   const rest = [];
   for (let reads = 1; ; reads += 1) {
-    if (!hasEnded) await new Promise((resolve) => { wake = resolve; });
-    const outcome = take(rest);
-    if (outcome !== 0) return { looks: seen, rest: hex(rest), outcome: outcome === 1 ? 'end' : 'cut', reads };
+    const { status, bytes } = await ended;
+    rest.push(bytes);
+    if (status !== 1) return { looks: seen, rest: hex(rest), outcome: status === 2 ? 'end' : 'cut', reads };
     hasEnded = false;
-    read.begin(at_least);
+    ended = begin();
   }
 }
 
@@ -104,7 +112,9 @@ describe('a pending read', () => {
     miniflare = new Miniflare({
       modules: [
         { type: 'ESModule', path: 'reader.js', contents: reader },
-        { type: 'ESModule', path: 'pending_read.js', contents: await readFile(moduleUrl, 'utf8') },
+        ...(await Promise.all(
+          ['pending_read.js', 'operations.js'].map(async (path) => ({ type: 'ESModule' as const, path, contents: await readFile(new URL(path, sourceUrl), 'utf8') })),
+        )),
       ],
       ...COMPATIBILITY,
       bindings: { UPSTREAM: server.url },
