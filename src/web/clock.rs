@@ -1,5 +1,7 @@
 //! The time and randomness.
 
+use std::cell::RefCell;
+
 use super::WebHost;
 use crate::ports::Random;
 
@@ -14,14 +16,32 @@ pub(crate) fn now_ms() -> u64 {
     js_sys::Date::now() as u64
 }
 
+/// The values of one call of the platform's generator: a generation needs one for each candidate, and each call is a crossing.
+const RANDOM_VALUES: usize = 32;
+
+thread_local! {
+    /// Values that nothing has used yet; each is used once.
+    static RANDOM: RefCell<Vec<u128>> = const { RefCell::new(Vec::new()) };
+}
+
 /// 128 bits from the platform's cryptographic generator.
 pub(crate) fn random_bits() -> u128 {
-    let mut bytes = [0; 16];
-    #[expect(clippy::disallowed_methods, reason = "this is the host: the one place that gives randomness")]
-    let filled = getrandom::fill(&mut bytes);
-    // `crypto.getRandomValues` does not fail for 16 bytes; without it no host could run.
-    debug_assert!(filled.is_ok());
-    u128::from_ne_bytes(bytes)
+    RANDOM.with_borrow_mut(|values| {
+        if let Some(value) = values.pop() {
+            return value;
+        }
+        let mut bytes = [0; 16 * RANDOM_VALUES];
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "this is the host: the one place that gives randomness"
+        )]
+        let filled = getrandom::fill(&mut bytes);
+        // `crypto.getRandomValues` does not fail for 512 bytes; without it no host could run.
+        debug_assert!(filled.is_ok());
+        let (chunks, _) = bytes.as_chunks::<16>();
+        values.extend(chunks.iter().map(|chunk| u128::from_ne_bytes(*chunk)));
+        values.pop().unwrap_or_default()
+    })
 }
 
 impl<T: WebHost> Random for T {
