@@ -4,19 +4,19 @@
 
 use js_sys::Function;
 use wasm_bindgen::prelude::*;
-use wasm_bindgen_futures::spawn_local;
 use web_sys::Request;
 
 use super::edge_platform::{Context, WorkerRequest};
 use crate::web::edge_host::{EdgeHost, respond};
 use crate::web::messages::InboundRequest;
+use crate::web::tasks::start;
 
 /// Responds to a request, by a call of `resolve`.
 #[wasm_bindgen]
 pub fn fetch(request: Request, env: JsValue, context: JsValue, resolve: Function) {
     let host = EdgeHost::new(WorkerRequest::new(env, context.unchecked_into::<Context>()));
-    spawn_local(async move {
+    start(Box::pin(async move {
         let outgoing = host.handle(InboundRequest::new(request, str::to_owned)).await;
         respond(&resolve, outgoing);
-    });
+    }));
 }

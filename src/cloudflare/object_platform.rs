@@ -7,7 +7,6 @@ use std::time::Duration;
 use futures_util::future::LocalBoxFuture;
 use uuid::Uuid;
 use wasm_bindgen::JsValue;
-use wasm_bindgen_futures::spawn_local;
 use worker::State;
 
 use super::object_storage::{load, store};
@@ -17,6 +16,7 @@ use crate::user_state::{UserState, WriteSet};
 use crate::web::clock::now_ms;
 use crate::web::object_host::{ObjectHost, ObjectPlatform};
 use crate::web::settings::{Settings, settings};
+use crate::web::tasks::spawn;
 
 pub(super) struct DurableObjectState {
     state: State,
@@ -78,7 +78,7 @@ impl ObjectPlatform for DurableObjectState {
     }
 
     fn spawn(&self, task: LocalBoxFuture<'static, ()>) {
-        spawn_local(task);
+        spawn(task);
     }
 
     fn transact<'a>(

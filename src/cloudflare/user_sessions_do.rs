@@ -5,7 +5,6 @@ use std::rc::Rc;
 
 use js_sys::{Function, Promise};
 use wasm_bindgen::prelude::*;
-use wasm_bindgen_futures::spawn_local;
 use web_sys::ReadableStream;
 use worker::worker_sys::DurableObjectState as Context;
 
@@ -15,6 +14,7 @@ use crate::edge::wire::{read_command, write_reply};
 use crate::ports::{Clock, Log, StoreError, UserStore};
 use crate::user_object::UserObject;
 use crate::web::object_host::ObjectHost;
+use crate::web::tasks::start;
 use crate::web::{WebHost, promise_of};
 
 #[wasm_bindgen(module = "/src/cloudflare/operations.js")]
@@ -48,12 +48,12 @@ impl UserSessions {
     /// Executes a command of the edge, and resolves the call with the reply, or rejects it.
     pub fn execute(&self, command: Vec<u8>, resolve: Function, reject: Function) {
         let object = Rc::clone(&self.0);
-        spawn_local(async move {
+        start(Box::pin(async move {
             if object.execute(&command, &resolve).await.is_none() {
                 // The edge takes any error for a lost reply.
                 let _ = reject.call0(&JsValue::UNDEFINED);
             }
-        });
+        }));
     }
 
     /// Runs the due jobs.

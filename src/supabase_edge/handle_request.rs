@@ -4,7 +4,6 @@
 
 use js_sys::{Function, Promise};
 use wasm_bindgen::prelude::*;
-use wasm_bindgen_futures::spawn_local;
 use web_sys::Request;
 
 use super::edge_platform::FunctionRequest;
@@ -12,19 +11,20 @@ use super::{background, objects, unread_body};
 use crate::http::url::without_first_segment;
 use crate::web::edge_host::{EdgeHost, respond};
 use crate::web::messages::InboundRequest;
+use crate::web::tasks::start;
 
 /// Responds to a request, by a call of `resolve`. `environment`: an object with the variables, and `ASSETS`, which has a `fetch(url)` that serves
 /// `openapi.json` and `docs.html`. `wait_until(promise)` keeps the isolate until the promise has ended, for work that outlives the response.
 #[wasm_bindgen]
 pub fn handle_request(request: Request, environment: JsValue, wait_until: Function, resolve: Function) {
     background::set_wait_until(wait_until);
-    spawn_local(async move {
+    start(Box::pin(async move {
         let host = EdgeHost::new(FunctionRequest::new(environment));
         // The first segment is the function's name.
         let outgoing = host.handle(InboundRequest::new(Clone::clone(&request), without_first_segment)).await;
         unread_body::drain(&request).await;
         respond(&resolve, outgoing);
-    });
+    }));
 }
 
 /// Releases the leases of this isolate's runs, before its end.

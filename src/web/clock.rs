@@ -1,18 +1,52 @@
 //! The time and randomness.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use super::WebHost;
 use crate::ports::Random;
 
+/// The time in a turn.
+#[derive(Clone, Copy)]
+enum TurnTime {
+    /// No turn runs.
+    None,
+    /// Not yet read.
+    Unread,
+    Read(u64),
+}
+
+thread_local! {
+    static TURN_TIME: Cell<TurnTime> = const { Cell::new(TurnTime::None) };
+}
+
+/// Runs a turn of a task, in which the clock stands: it is read once. On Workers the platform's clock stands, too.
+pub(super) fn in_turn<T>(work: impl FnOnce() -> T) -> T {
+    TURN_TIME.set(TurnTime::Unread);
+    let result = work();
+    TURN_TIME.set(TurnTime::None);
+    result
+}
+
 /// The time of this machine, in milliseconds since the Unix epoch.
+pub(crate) fn now_ms() -> u64 {
+    match TURN_TIME.get() {
+        TurnTime::Read(now_ms) => now_ms,
+        TurnTime::None => read_clock(),
+        TurnTime::Unread => {
+            let now_ms = read_clock();
+            TURN_TIME.set(TurnTime::Read(now_ms));
+            now_ms
+        }
+    }
+}
+
 #[expect(
     clippy::as_conversions,
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     reason = "JavaScript's clock gives whole milliseconds since 1970 as a float"
 )]
-pub(crate) fn now_ms() -> u64 {
+fn read_clock() -> u64 {
     js_sys::Date::now() as u64
 }
 

@@ -1,5 +1,5 @@
 //! Host code of every web-standard runtime: the hosts of requests and of user objects, operations outside of the module (requests
-//! to upstreams, responses, timers), streams, signatures, the clock, randomness, the log. Provides ports, makes no decision.
+//! to upstreams, responses, timers), streams, signatures, tasks, the clock, randomness, the log. Provides ports, makes no decision.
 //!
 //! [`edge::handle`](crate::edge::handle) and the user object are generic over their host. Each of the two has one host type here,
 //! whatever the platform, so that the module contains their code once: a platform implements [`EdgePlatform`](edge_host::EdgePlatform)
@@ -17,15 +17,15 @@ mod pending_read_body;
 pub(crate) mod pipe;
 pub(crate) mod settings;
 pub(crate) mod stream_body;
+pub(crate) mod tasks;
 pub(crate) mod timer;
 
-use std::panic::AssertUnwindSafe;
-
 use futures_util::future::LocalBoxFuture;
+use js_sys::Promise;
 use wasm_bindgen::JsValue;
-use wasm_bindgen_futures::future_to_promise;
 
 use settings::Settings;
+use tasks::spawn;
 
 /// Marks the hosts: they get the ports of this folder.
 pub(crate) trait WebHost {
@@ -33,7 +33,17 @@ pub(crate) trait WebHost {
     fn settings(&self) -> &Settings;
 }
 
-/// Starts a future. Not generic: the code that connects a future with a promise is long.
-pub(crate) fn promise_of(future: LocalBoxFuture<'static, Result<JsValue, JsValue>>) -> js_sys::Promise {
-    future_to_promise(AssertUnwindSafe(future))
+/// Starts a task with a result.
+pub(crate) fn promise_of(future: LocalBoxFuture<'static, Result<JsValue, JsValue>>) -> Promise {
+    let mut future = Some(future);
+    Promise::new(&mut |resolve, reject| {
+        let Some(future) = future.take() else { return };
+        spawn(Box::pin(async move {
+            // The functions of a promise do not fail.
+            let _ = match future.await {
+                Ok(value) => resolve.call1(&JsValue::UNDEFINED, &value),
+                Err(error) => reject.call1(&JsValue::UNDEFINED, &error),
+            };
+        }));
+    })
 }

@@ -56,6 +56,12 @@ export function wait_for(id, promise) {
   promise.then((value) => end(1, '', NO_BYTES, value), () => end(0));
 }
 
+/** Calls the module in a turn of its own. The number is that of no operation. */
+export function turn_later(id) {
+  const end = begin(id, () => {});
+  queueMicrotask(() => end(1));
+}
+
 /** Detaches a promise. */
 export const detach = (promise) => void promise.catch(() => {});
 

@@ -9,6 +9,8 @@ use js_sys::{Function, Promise};
 use wasm_bindgen::prelude::*;
 use web_sys::{ReadableStream, Request, WritableStreamDefaultWriter};
 
+use super::tasks::turn;
+
 #[wasm_bindgen(module = "/src/web/operations.js")]
 extern "C" {
     fn connect(receive: &Receive);
@@ -29,6 +31,8 @@ extern "C" {
     fn open(id: u32, method: &str, url: &str, headers: &str, body: &[u8], names: &str);
     fn receive_response(id: u32, response: &Promise);
     fn receive_body(id: u32, request: &Request, bytes_max: u32);
+    #[wasm_bindgen(js_name = turn_later)]
+    fn call_later(id: u32);
     fn respond(resolve: &Function, status: u16, headers: &str, body: &[u8]);
     fn finish(resolve: &Function, status: u16, headers: &str, body: &JsValue);
 
@@ -89,19 +93,32 @@ fn receive(id: u32, end: End) {
     }
 }
 
+/// Runs the tasks that are woken, in a turn of its own.
+pub(super) fn turn_later() {
+    OPERATIONS.with_borrow_mut(Operations::connect);
+    call_later(NO_OPERATION);
+}
+
+/// The number of no operation.
+const NO_OPERATION: u32 = u32::MAX;
+
 impl Operations {
     fn slot(&mut self, id: u32) -> Option<&mut Slot> {
         self.slots.get_mut(usize::try_from(id).ok()?)
     }
 
-    fn insert(&mut self) -> u32 {
+    fn connect(&mut self) {
         if self.receive.is_none() {
             let callback = Closure::new(|id, status, text, bytes, value| {
-                receive(id, End { status, text, bytes, value });
+                turn(|| receive(id, End { status, text, bytes, value }));
             });
             connect(&callback);
             self.receive = Some(callback);
         }
+    }
+
+    fn insert(&mut self) -> u32 {
+        self.connect();
         let id = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot::Free);
             u32::try_from(self.slots.len().saturating_sub(1)).unwrap_or(u32::MAX)
