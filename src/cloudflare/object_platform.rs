@@ -20,6 +20,8 @@ use crate::web::tasks::spawn;
 
 pub(super) struct DurableObjectState {
     state: State,
+    /// The `DurableObjectStorage` of `state`.
+    storage: JsValue,
     settings: Settings,
     /// INVARIANT: `None`, or the state that is stored: dropped as soon as a write fails.
     memory: RefCell<Option<UserState>>,
@@ -29,8 +31,11 @@ pub(super) struct DurableObjectState {
 
 impl DurableObjectState {
     pub(super) fn new(state: State, env: &JsValue) -> Self {
+        // Without a storage, no write succeeds.
+        let storage = state.as_raw().storage().map_or(JsValue::UNDEFINED, JsValue::from);
         Self {
             state,
+            storage,
             settings: settings(Platform::Cloudflare, env),
             memory: RefCell::default(),
             has_tables: Cell::default(),
@@ -48,7 +53,7 @@ impl DurableObjectState {
         let mut memory = self.memory.borrow_mut();
         let mut state = self.load(memory.take())?;
         let writes = decide(&mut state);
-        if !writes.is_empty() && store(&self.state, &state, &writes, &self.has_tables).is_err() {
+        if !writes.is_empty() && store(&self.storage, &state, &writes, &self.has_tables).is_err() {
             self.has_tables.set(false);
             return Err(StoreError);
         }

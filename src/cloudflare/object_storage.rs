@@ -14,7 +14,7 @@
 use std::cell::Cell;
 
 use wasm_bindgen::prelude::*;
-use worker::{SqlStorage, SqlStorageValue, State};
+use worker::{SqlStorage, SqlStorageValue};
 
 use crate::json::record::to_json;
 use crate::user_state::stored::{self, StoredGeneration, StoredRows, batch, ledger_record};
@@ -32,17 +32,16 @@ const SCHEMA: &str = "
         session_id text primary key, ends_ms integer not null, record text not null
     ) strict;";
 
-#[wasm_bindgen]
+#[wasm_bindgen(module = "/src/cloudflare/operations.js")]
 extern "C" {
-    /// The members of `DurableObjectStorage` that `worker` does not declare.
-    type SyncStorage;
-
-    #[wasm_bindgen(method, catch, js_name = transactionSync)]
-    fn transaction_sync(
-        this: &SyncStorage,
-        work: &mut dyn FnMut() -> Result<JsValue, JsValue>,
-    ) -> Result<JsValue, JsValue>;
+    #[wasm_bindgen(js_name = store)]
+    fn execute(storage: &JsValue, statements: &str) -> bool;
 }
+
+/// Ends a statement.
+const STATEMENT_END: char = '\u{1e}';
+/// Before each value of a statement.
+const VALUE: char = '\u{1f}';
 
 /// A row that cannot be read or written.
 pub(super) type StorageResult<T> = Result<T, ()>;
@@ -89,95 +88,90 @@ fn text(value: Option<SqlStorageValue>) -> Option<String> {
 
 /// Stores the writes of a decision: all of them or none.
 pub(super) fn store(
-    object: &State,
+    storage: &JsValue,
     state: &UserState,
     writes: &WriteSet,
     has_tables: &Cell<bool>,
 ) -> StorageResult<()> {
-    let storage: SyncStorage = object.as_raw().storage().map_err(drop)?.unchecked_into();
-    let sql = object.storage().sql();
-    // An exception rolls the transaction back.
-    let mut work =
-        || write_all(&sql, state, writes, has_tables).map_err(|()| JsValue::NULL).map(|()| JsValue::NULL);
-    storage.transaction_sync(&mut work).map(drop).map_err(drop)
-}
-
-fn write_all(
-    sql: &SqlStorage,
-    state: &UserState,
-    writes: &WriteSet,
-    has_tables: &Cell<bool>,
-) -> StorageResult<()> {
+    let mut statements = Statements::default();
     for write in writes.writes() {
         if *write != Write::RemoveAll && !has_tables.replace(true) {
-            exec(sql, SCHEMA, Vec::new())?;
+            statements.add(SCHEMA, &[])?;
         }
-        write_one(sql, state, *write)?;
+        statements.write(state, *write)?;
     }
-    Ok(())
+    if execute(storage, &statements.0) { Ok(()) } else { Err(()) }
 }
 
-fn write_one(sql: &SqlStorage, state: &UserState, write: Write) -> StorageResult<()> {
-    let key = |id: uuid::Uuid| JsValue::from(id.to_string());
-    match write {
-        Write::Ledger => {
-            let record = ledger_record(state);
-            exec(sql, "insert or replace into ledger values (0, ?)", vec![record.into()])
-        }
-        Write::Generation(id) => {
-            let Some(generation) = state.find(id) else { return Ok(()) };
-            let ending = generation.ending.as_ref().map(|ending| to_json(ending));
-            // Not `insert or replace`, which would delete the candidates.
-            let query = "insert into generations values (?, ?, ?)
-                on conflict (id) do update set record = excluded.record, ending = excluded.ending";
-            let ending = ending.map_or(JsValue::NULL, JsValue::from);
-            exec(sql, query, vec![key(id), to_json(generation).into(), ending])
-        }
-        Write::Ending(id) => {
-            let Some(ending) = state.find(id).and_then(|generation| generation.ending.as_ref()) else {
-                return Ok(());
-            };
-            let ending = to_json(ending);
-            exec(sql, "update generations set ending = ? where id = ?", vec![ending.into(), key(id)])
-        }
-        Write::Candidates(id, from) => {
-            let Some(generation) = state.find(id) else { return Ok(()) };
-            let position = JsValue::from(u32::try_from(from).map_err(drop)?);
-            let batch = batch(generation, from);
-            exec(sql, "insert into candidates values (?, ?, ?)", vec![key(id), position, batch.into()])
-        }
-        Write::RemoveGeneration(id) => exec(sql, "delete from generations where id = ?", vec![key(id)]),
-        // This object is the only one.
-        Write::Lease(_) | Write::Release(_) => Ok(()),
-        Write::IdempotencyRecord(id) => {
-            let Some(found) = state.records.iter().find(|record| record.session_id == id) else {
-                return Ok(());
-            };
-            let values = vec![key(id), milliseconds(found.expires_ms()), to_json(found).into()];
-            exec(sql, "insert or replace into claims values (?, ?, ?)", values)
-        }
-        Write::RemoveIdempotencyRecords(until_ms) => {
-            exec(sql, "delete from claims where ends_ms <= ?", vec![milliseconds(until_ms)])
-        }
-        Write::RemoveAll => {
-            for table in ["ledger", "candidates", "generations", "claims"] {
-                exec(sql, &["drop table if exists ", table].concat(), Vec::new())?;
+/// Statements with their values, as one text for JavaScript.
+#[derive(Default)]
+struct Statements(String);
+
+impl Statements {
+    fn add(&mut self, query: &str, values: &[&str]) -> StorageResult<()> {
+        self.0.push_str(query);
+        for value in values {
+            // No value can end its statement: JSON has no control characters.
+            if value.bytes().any(|byte| byte < b' ') {
+                return Err(());
             }
-            Ok(())
+            self.0.push(VALUE);
+            self.0.push_str(value);
+        }
+        self.0.push(STATEMENT_END);
+        Ok(())
+    }
+
+    fn write(&mut self, state: &UserState, write: Write) -> StorageResult<()> {
+        match write {
+            Write::Ledger => {
+                self.add("insert or replace into ledger values (0, ?)", &[&ledger_record(state)])
+            }
+            Write::Generation(id) => {
+                let Some(generation) = state.find(id) else { return Ok(()) };
+                let ending = generation.ending.as_ref().map(|ending| to_json(ending)).unwrap_or_default();
+                // Not `insert or replace`, which would delete the candidates.
+                let query = "insert into generations values (?, ?, nullif(?, ''))
+                    on conflict (id) do update set record = excluded.record, ending = excluded.ending";
+                self.add(query, &[&id.to_string(), &to_json(generation), &ending])
+            }
+            Write::Ending(id) => {
+                let Some(ending) = state.find(id).and_then(|generation| generation.ending.as_ref()) else {
+                    return Ok(());
+                };
+                let query = "update generations set ending = ? where id = ?";
+                self.add(query, &[&to_json(ending), &id.to_string()])
+            }
+            Write::Candidates(id, from) => {
+                let Some(generation) = state.find(id) else { return Ok(()) };
+                let query = "insert into candidates values (?, ?, ?)";
+                self.add(query, &[&id.to_string(), &from.to_string(), &batch(generation, from)])
+            }
+            Write::RemoveGeneration(id) => {
+                self.add("delete from generations where id = ?", &[&id.to_string()])
+            }
+            // This object is the only one.
+            Write::Lease(_) | Write::Release(_) => Ok(()),
+            Write::IdempotencyRecord(id) => {
+                let Some(found) = state.records.iter().find(|record| record.session_id == id) else {
+                    return Ok(());
+                };
+                let values = [&*id.to_string(), &found.expires_ms().to_string(), &to_json(found)];
+                self.add("insert or replace into claims values (?, ?, ?)", &values)
+            }
+            Write::RemoveIdempotencyRecords(until_ms) => {
+                self.add("delete from claims where ends_ms <= cast(? as integer)", &[&until_ms.to_string()])
+            }
+            Write::RemoveAll => {
+                for table in ["ledger", "candidates", "generations", "claims"] {
+                    self.add(&["drop table if exists ", table].concat(), &[])?;
+                }
+                Ok(())
+            }
         }
     }
-}
-
-fn exec(sql: &SqlStorage, query: &str, values: Vec<JsValue>) -> StorageResult<()> {
-    sql.exec_raw(query, values).map(drop).map_err(drop)
 }
 
 fn rows(sql: &SqlStorage, query: &str) -> StorageResult<Vec<Vec<SqlStorageValue>>> {
     sql.exec(query, None).map_err(drop)?.raw().collect::<worker::Result<_>>().map_err(drop)
-}
-
-/// Exact: a moment has 41 bits, a JavaScript number 53.
-#[expect(clippy::as_conversions, clippy::cast_precision_loss, reason = "SQLite takes JavaScript's numbers")]
-fn milliseconds(moment: u64) -> JsValue {
-    JsValue::from(moment as f64)
 }

@@ -1,4 +1,4 @@
-// The call of a user object: one crossing at either side.
+// The call of a user object and its storage: one crossing each.
 
 import { begin } from '../web/operations.js';
 
@@ -19,3 +19,20 @@ export const reply = (resolve, text, body) => resolve({ text, body: body.length 
 
 /** The same with a stream. */
 export const reply_stream = (resolve, text, body) => resolve({ text, body });
+
+/**
+ * Runs statements, each of which ends with U+001E and has each of its values after U+001F: all of them or none. Returns whether they
+ * have succeeded. Values are texts: columns of integers convert theirs.
+ */
+export function store(storage, statements) {
+  const all = statements.split('\x1e').slice(0, -1);
+  const run = (statement) => void storage.sql.exec(...statement.split('\x1f'));
+  try {
+    // A single statement without a transaction of its own is one, too.
+    if (all.length === 1) run(all[0]);
+    else storage.transactionSync(() => all.forEach(run));
+    return true;
+  } catch {
+    return false;
+  }
+}
