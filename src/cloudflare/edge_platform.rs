@@ -1,5 +1,7 @@
 //! A request from a client on Workers: its user object in a Durable Object, the Cache API, Analytics Engine.
 
+use std::cell::Cell;
+
 use futures_util::future::LocalBoxFuture;
 use js_sys::{Array, Function, Object, Promise, Reflect, Uint8Array};
 use wasm_bindgen::prelude::*;
@@ -31,6 +33,11 @@ extern "C" {
     fn wait_until(this: &Context, task: &Promise);
 }
 
+thread_local! {
+    /// Whether the deployment has the binding `METRICS`, as far as a request has seen: a new deployment gets new isolates.
+    static HAS_METRICS: Cell<bool> = const { Cell::new(true) };
+}
+
 pub(super) struct WorkerRequest {
     env: JsValue,
     context: Context,
@@ -57,7 +64,8 @@ impl WorkerRequest {
 
     fn try_measure(&self, point: &Point<'_>) -> Result<(), JsValue> {
         let dataset = Reflect::get(&self.env, &"METRICS".into())?;
-        if !dataset.is_object() {
+        HAS_METRICS.set(dataset.is_object());
+        if !HAS_METRICS.get() {
             return Ok(());
         }
         let [route, ..] = point.texts;
@@ -132,7 +140,9 @@ impl EdgePlatform for WorkerRequest {
 
     /// Writes to the optional binding `METRICS`, an Analytics Engine dataset.
     fn measure(&self, point: &Point<'_>) {
-        // A missing binding or a refused point does not fail the request.
-        let _ = self.try_measure(point);
+        if HAS_METRICS.get() {
+            // A refused point does not fail the request.
+            let _ = self.try_measure(point);
+        }
     }
 }

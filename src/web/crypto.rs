@@ -1,12 +1,13 @@
 //! Signature checks and encryption, by WebCrypto.
 
 use std::cell::RefCell;
+use std::rc::Rc;
 
 use js_sys::{JSON, Object, Reflect, Uint8Array};
 use wasm_bindgen::{JsCast, JsValue};
-use web_sys::{CryptoKey, SubtleCrypto, WorkerGlobalScope};
+use web_sys::{CryptoKey, WorkerGlobalScope};
 
-use super::operations::value_of;
+use super::operations::{Operation, value_of};
 use crate::auth::jwk::Algorithm;
 use crate::ports::VerifyKey;
 
@@ -14,61 +15,58 @@ use crate::ports::VerifyKey;
 const IMPORTED_MAX: usize = 16;
 
 thread_local! {
-    static IMPORTED: RefCell<Vec<(String, CryptoKey)>> = const { RefCell::new(Vec::new()) };
+    static IMPORTED: RefCell<Vec<Imported>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A key, with the parameters of its checks.
+#[derive(Clone)]
+struct Imported {
+    /// The JWK or the secret.
+    source: Rc<str>,
+    key: CryptoKey,
+    algorithm: Object,
 }
 
 /// Whether the signature is valid; `false` for everything that the platform refuses.
 pub(crate) async fn verify(key: VerifyKey<'_>, message: &[u8], signature: &[u8]) -> bool {
-    try_verify(key, message, signature).await.unwrap_or(false)
+    let Ok(Imported { key, algorithm, .. }) = import(key).await else { return false };
+    Operation::verify(&key, &algorithm, message, signature).await.status == 1
 }
 
-async fn try_verify(key: VerifyKey<'_>, message: &[u8], signature: &[u8]) -> Result<bool, JsValue> {
-    let global: WorkerGlobalScope = js_sys::global().unchecked_into();
-    let subtle = global.crypto()?.subtle();
-    let algorithm = match key {
-        VerifyKey::Public(public) => parameters(public.algorithm)?,
-        VerifyKey::Secret(_) => parameters(Algorithm::Hs256)?,
-    };
-    let crypto_key = import(&subtle, key, &algorithm).await?;
-    let verified = subtle.verify_with_object_and_js_u8_array_and_js_u8_array(
-        &algorithm,
-        &crypto_key,
-        &Uint8Array::from(signature),
-        &Uint8Array::from(message),
-    )?;
-    Ok(value_of(&verified).await?.is_truthy())
-}
-
-async fn import(subtle: &SubtleCrypto, key: VerifyKey<'_>, algorithm: &Object) -> Result<CryptoKey, JsValue> {
+async fn import(key: VerifyKey<'_>) -> Result<Imported, JsValue> {
     let source = match key {
         VerifyKey::Public(public) => &public.jwk,
         VerifyKey::Secret(secret) => secret,
     };
-    let known = IMPORTED.with_borrow(|imported| {
-        imported.iter().find(|(known, _)| known == source).map(|(_, crypto_key)| crypto_key.clone())
-    });
+    let known =
+        IMPORTED.with_borrow(|imported| imported.iter().find(|known| &*known.source == source).cloned());
     if let Some(known) = known {
         return Ok(known);
     }
+    let global: WorkerGlobalScope = js_sys::global().unchecked_into();
+    let subtle = global.crypto()?.subtle();
     let usages = js_sys::Array::of1(&"verify".into());
-    let importing = match key {
+    let (importing, algorithm) = match key {
         VerifyKey::Public(public) => {
+            let algorithm = parameters(public.algorithm)?;
             let jwk: Object = JSON::parse(&public.jwk)?.dyn_into()?;
-            subtle.import_key_with_object("jwk", &jwk, algorithm, false, &usages)?
+            (subtle.import_key_with_object("jwk", &jwk, &algorithm, false, &usages)?, algorithm)
         }
         VerifyKey::Secret(secret) => {
+            let algorithm = parameters(Algorithm::Hs256)?;
             let bytes = Uint8Array::from(secret.as_bytes());
-            subtle.import_key_with_object("raw", &bytes, algorithm, false, &usages)?
+            (subtle.import_key_with_object("raw", &bytes, &algorithm, false, &usages)?, algorithm)
         }
     };
-    let crypto_key: CryptoKey = value_of(&importing).await?.dyn_into()?;
+    let key: CryptoKey = value_of(&importing).await?.dyn_into()?;
+    let new = Imported { source: source.into(), key, algorithm };
     IMPORTED.with_borrow_mut(|imported| {
         if imported.len() >= IMPORTED_MAX {
             imported.remove(0);
         }
-        imported.push((source.to_owned(), crypto_key.clone()));
+        imported.push(new.clone());
     });
-    Ok(crypto_key)
+    Ok(new)
 }
 
 /// Encrypts or decrypts by AES-GCM, as `usage` (`encrypt` or `decrypt`) says; `None` for everything that the platform refuses.

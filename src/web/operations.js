@@ -56,6 +56,17 @@ export function wait_for(id, promise) {
   promise.then((value) => end(1, '', NO_BYTES, value), () => end(0));
 }
 
+/** Checks a signature: status 1 when it is valid, 0 when it is not, or when the platform refuses it. */
+export async function verify(id, key, algorithm, message, signature) {
+  const end = begin(id, () => {});
+  try {
+    // Copies: the module's memory changes while the platform checks.
+    end((await crypto.subtle.verify(algorithm, key, signature.slice(), message.slice())) ? 1 : 0);
+  } catch {
+    end(0);
+  }
+}
+
 /** Calls the module in a turn of its own. The number is that of no operation. */
 export function turn_later(id) {
   const end = begin(id, () => {});

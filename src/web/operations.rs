@@ -5,9 +5,9 @@ use std::cell::RefCell;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
-use js_sys::{Function, Promise};
+use js_sys::{Function, Object, Promise};
 use wasm_bindgen::prelude::*;
-use web_sys::{ReadableStream, Request, WritableStreamDefaultWriter};
+use web_sys::{CryptoKey, ReadableStream, Request, WritableStreamDefaultWriter};
 
 use super::tasks::turn;
 
@@ -29,6 +29,7 @@ extern "C" {
         bytes_max: u32,
     );
     fn open(id: u32, method: &str, url: &str, headers: &str, body: &[u8], names: &str);
+    fn verify(id: u32, key: &CryptoKey, algorithm: &Object, message: &[u8], signature: &[u8]);
     fn receive_response(id: u32, response: &Promise);
     fn receive_body(id: u32, request: &Request, bytes_max: u32);
     #[wasm_bindgen(js_name = turn_later)]
@@ -169,6 +170,11 @@ impl Operation {
 
     pub(super) fn write(writer: &WritableStreamDefaultWriter, chunk: &[u8]) -> Self {
         Self::begin(|id| write(id, writer, chunk))
+    }
+
+    /// Checks a signature: status 1 when it is valid.
+    pub(super) fn verify(key: &CryptoKey, algorithm: &Object, message: &[u8], signature: &[u8]) -> Self {
+        Self::begin(|id| verify(id, key, algorithm, message, signature))
     }
 
     /// Sends a request and receives the whole response.
