@@ -1,7 +1,7 @@
 /** The measurements: rows of samples by target, and their statistics. */
 
 /** The goal of a row: for the ratio of ours to that target, or for ours itself. */
-export type Goal = { over: 'peer' | 'floor' | 'nothing'; at: number; is: 'at most' | 'at least' };
+export type Goal = { over: 'peer' | 'floor' | 'floor-with-promises' | 'nothing'; at: number; is: 'at most' | 'at least' };
 
 export type RowHead = {
   /** The workload, as in "plain generation, 8 cards". */

@@ -18,7 +18,7 @@ const ratioHead = (name: string) => `ours / ${name}`.padEnd(WIDTHS.ratio);
 function line(row: Row, columns: string[], builds: string[]): string {
   const { ratio, reached } = judge(row);
   const bound = row.goal?.is === 'at most' ? '≤' : '≥';
-  const over = row.goal?.over === 'floor' ? ' of floor' : row.goal?.over === 'nothing' ? ' itself' : '';
+  const over = { peer: '', nothing: ' itself', floor: ' of floor', 'floor-with-promises': ' of floor-with-promises' }[row.goal?.over ?? 'peer'];
   const cells = [
     `  ${row.figure}`.padEnd(WIDTHS.figure),
     ...columns.map((name) => cell(row, name).padEnd(WIDTHS.target)),

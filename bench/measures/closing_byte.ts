@@ -23,10 +23,10 @@ export const closingByte: Measure = {
         if (candidates.length !== CARDS || closed_ms.length !== CARDS) throw new Error(`${name} streams ${candidates.length} of ${closed_ms.length} cards`);
         waits_ms.push(...candidates.map(({ at_ms }, index) => at_ms - (closed_ms[index] ?? Number.NaN)));
       }
-      const goal: Goal = { over: 'peer', at: 0.5, is: 'at most' };
-      const row = (figure: string): RowHead => ({ work: `streamed answer, ${CARDS} cards, model ${CHUNK_DELAY_MS} ms a chunk`, figure, unit: 'ms', goal });
-      figures.add(row("card's last byte to its event, p50"), name, quantile(waits_ms, 0.5));
-      figures.add(row("card's last byte to its event, p99"), name, quantile(waits_ms, 0.99));
+      const row = (figure: string, goal: Goal): RowHead => ({ work: `streamed answer, ${CARDS} cards, model ${CHUNK_DELAY_MS} ms a chunk`, figure, unit: 'ms', goal });
+      // The floor that stores each card before it sends it.
+      figures.add(row("card's last byte to its event, p50", { over: 'floor-with-promises', at: 1.1, is: 'at most' }), name, quantile(waits_ms, 0.5));
+      figures.add(row("card's last byte to its event, p99", { over: 'peer', at: 0.5, is: 'at most' }), name, quantile(waits_ms, 0.99));
     }
   },
 };
