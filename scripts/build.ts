@@ -13,6 +13,7 @@ import { assetsFolder, buildFolder, cargoTool, edgeFunctionFolder, npmPackage, r
 import { run } from './run_program.ts';
 import { ensureRustToolchain } from './rust_toolchain.ts';
 import { Failure, messageOf, runScript, step } from './steps.ts';
+import { shortenImports } from './wasm_imports.ts';
 
 /** The fingerprint of the inputs of build/; written last, so that an interrupted build does not count. */
 const stampFile = join(buildFolder, '.built-from');
@@ -95,12 +96,20 @@ async function buildModule(): Promise<void> {
       process.stderr.write(output);
       throw new Failure("The module could not be built: see the compiler's message above.");
     }
+    await shortenNames();
     await bundleEdgeFunction();
     await bundleWorker();
     await stripNames();
     // A file that was saved while the compiler ran may not be in the module: then the next build compiles again.
     if (!(await changedSince(start))) await writeFile(stampFile, await fingerprint(tools));
   });
+}
+
+/** Shortens the names of the module's imports, in both files of wasm-bindgen. */
+async function shortenNames(): Promise<void> {
+  const [module, entry] = [join(buildFolder, 'index_bg.wasm'), join(buildFolder, 'index.js')];
+  const shortened = shortenImports(await readFile(module), await readFile(entry, 'utf8'));
+  await Promise.all([writeFile(module, shortened.wasm), writeFile(entry, shortened.script)]);
 }
 
 /** Makes the JavaScript of Supabase Edge from the output of wasm-bindgen, whose module only Cloudflare imports as a file. */
@@ -202,7 +211,7 @@ async function inputs(): Promise<string[]> {
   const targetFolder = process.env['CARGO_TARGET_DIR'] ?? join(root, 'target');
   const listed = await readFile(join(targetFolder, 'wasm32-unknown-unknown/release/ai_sessions.d'), 'utf8').catch(() => '');
   const included = listed.split(/(?<!\\)\s+/).slice(1).map((file) => file.replaceAll('\\ ', ' '));
-  const settings = ['Cargo.toml', 'Cargo.lock', 'rust-toolchain.toml', 'tools/Cargo.lock', 'scripts/build.ts', 'scripts/wasm_bindgen.mjs', 'scripts/esbuild.mjs'].map((file) => join(root, file));
+  const settings = ['Cargo.toml', 'Cargo.lock', 'rust-toolchain.toml', 'tools/Cargo.lock', 'scripts/build.ts', 'scripts/wasm_bindgen.mjs', 'scripts/wasm_imports.ts', 'scripts/esbuild.mjs'].map((file) => join(root, file));
   const npmTools = ['binaryen', 'esbuild'].map((name) => npmPackage(name, 'package.json'));
   const files = [...new Set([...sources, ...included.filter((file) => file !== ''), ...settings, ...npmTools])].sort();
   const present = await Promise.all(files.map((file) => stat(file).then(() => true, () => false)));
