@@ -1,5 +1,5 @@
 //! When `GET /health/ready` checks the dependencies: at most once in 30 s of an isolate, whatever the number of requests, so that
-//! no caller can load them. Pure.
+//! no caller can load them. And since when each has been down, as far as this isolate has checked. Pure.
 
 use crate::http::Response;
 
@@ -8,11 +8,16 @@ pub const VALID_MS: u64 = 30_000;
 /// A check that has not ended by then was lost with the request that made it. Longer than a check may take.
 pub const CHECKING_MS: u64 = 10_000;
 
+/// The dependencies, in the order of their rows: the signing keys, the database, the model API.
+pub const DEPENDENCIES: usize = 3;
+
 /// The last result, and whether a check is in progress.
 #[derive(Debug, Default)]
 pub struct Readiness {
     last: Option<(u64, Response)>,
     checking_since_ms: Option<u64>,
+    /// Of each dependency whose last check failed: the time of the first failed check since it was last available.
+    down_since_ms: [Option<u64>; DEPENDENCIES],
 }
 
 /// The action for a request.
@@ -41,6 +46,15 @@ impl Readiness {
         Next::Check
     }
 
+    /// Records a check of all dependencies that began at `began_ms`. Returns since when each has been down; `None` for one that is
+    /// available.
+    pub fn since(&mut self, ok: [bool; DEPENDENCIES], began_ms: u64) -> [Option<u64>; DEPENDENCIES] {
+        for (since_ms, ok) in self.down_since_ms.iter_mut().zip(ok) {
+            *since_ms = if ok { None } else { since_ms.or(Some(began_ms)) };
+        }
+        self.down_since_ms
+    }
+
     /// Stores the response of a check.
     pub fn checked(&mut self, response: Response, now_ms: u64) {
         self.last = Some((now_ms, response));
@@ -63,6 +77,18 @@ mod tests {
         assert_eq!(readiness.next(t + 100 + VALID_MS - 1), Next::Send(response));
         assert_eq!(readiness.next(t + 100 + VALID_MS), Next::Check);
         assert_eq!(readiness.next(t + 100 + VALID_MS), Next::Wait);
+    }
+
+    #[test]
+    fn a_dependency_is_down_since_its_first_failed_check() {
+        let mut readiness = Readiness::default();
+        // The first check ever fails; the next ones keep its time, and another dependency has a time of its own.
+        assert_eq!(readiness.since([true, false, true], 1_000), [None, Some(1_000), None]);
+        assert_eq!(readiness.since([true, false, true], 31_000), [None, Some(1_000), None]);
+        assert_eq!(readiness.since([true, false, false], 61_000), [None, Some(1_000), Some(61_000)]);
+        // Available again: the time is forgotten, and the next outage has its own.
+        assert_eq!(readiness.since([true, true, false], 91_000), [None, None, Some(61_000)]);
+        assert_eq!(readiness.since([true, false, false], 121_000), [None, Some(121_000), Some(61_000)]);
     }
 
     #[test]

@@ -59,4 +59,8 @@ pub struct Check {
     /// Why not, in words of this service.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
+    /// Of a dependency that is down: when the first failed check since it was last available began, as far as this isolate has
+    /// checked. RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
 }

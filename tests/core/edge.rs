@@ -10,9 +10,11 @@ use ai_sessions::http::problem::{Code, ProblemContext};
 use ai_sessions::http::response_mode::ResponseMode;
 use ai_sessions::http::sse::EventId;
 use ai_sessions::json_string::JsonString;
+use ai_sessions::ports::Clock as _;
 use ai_sessions::quota::{ATTEMPTS, BURST, CONCURRENT, GENERATIONS, PolicyStatus, Refusal};
 use ai_sessions::user_object::command::{Command, Generate, Operation};
 use ai_sessions::user_object::reply::{Cause, Executed, Failure, LogFields, Reply, SessionDocument};
+use ai_sessions::user_object::session_view::rfc3339;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -291,6 +293,38 @@ fn ready_names_the_dependencies_that_are_down() {
         assert_eq!(checks[2]["ok"], true, "the database is up");
         assert_eq!((&checks[3]["ok"], &checks[3]["detail"]), (&json!(false), &json!(detail)));
     }
+}
+
+#[test]
+fn ready_states_since_when_a_dependency_has_been_down() {
+    let world = world();
+    let (keys, models) = ("/auth/v1/.well-known/jwks.json", "/v1/key");
+    let published = || Scripted::new(200).say(json!({ "keys": [] }).to_string());
+    let check = || {
+        let ready = world.request(anonymous("GET", "/health/ready"));
+        let checks = ready.json()["checks"].clone();
+        let since = |index: usize| checks[index]["since"].clone();
+        assert_eq!([since(0), since(2)], [json!(null), json!(null)], "they are available");
+        world.run_for(30_000);
+        [since(1), since(3)]
+    };
+    let now = || json!(rfc3339(world.now_ms()));
+
+    // Down at the first check ever: since that check, also when it ends late.
+    let first = now();
+    world.host().always(keys, published());
+    world.host().always(models, Scripted::silence());
+    assert_eq!(check(), [json!(null), first.clone()]);
+    // Still down, and another one with it: each has its own time.
+    let second = now();
+    world.host().always(keys, Scripted::new(500));
+    assert_eq!(check(), [second.clone(), first]);
+    // Available again, then down again.
+    world.host().always(models, Scripted::new(200));
+    assert_eq!(check(), [second.clone(), json!(null)]);
+    let third = now();
+    world.host().always(models, Scripted::new(503));
+    assert_eq!(check(), [second, third]);
 }
 
 // Authentication.

@@ -268,11 +268,12 @@ fn session() -> SessionView {
 
 #[test]
 fn every_member_of_a_document_is_documented_and_no_other() {
-    let check = |detail: Option<&str>| Check {
+    let check = |text: Option<&str>| Check {
         name: "database",
         ok: true,
         latency_ms: 1,
-        detail: detail.map(str::to_owned),
+        detail: text.map(str::to_owned),
+        since: text.map(str::to_owned),
     };
     let view = session();
     let created = view.created().expect("it is persisted");

@@ -110,10 +110,10 @@ export function tests(start: StartService): void {
       services.keyless().world.gateway.fail('/auth/v1/.well-known/jwks.json', { kind: 'answer', status: 503 });
     });
     for (const { id, method, path } of operations()) {
-      for (const { status, code, mediaType, value } of examplesOfAnswers(method, path)) {
-        const way = ways[`${id} ${code ?? status}`] ?? ways[code ?? ''];
+      for (const { name, status, code, mediaType, value } of examplesOfAnswers(method, path)) {
+        const way = ways[`${id} ${name}`] ?? ways[`${id} ${code ?? status}`] ?? ways[code ?? ''];
         if (BY_A_BROKEN_HOST.includes(code ?? '') || (code === 'internal' && isPublic(id))) continue;
-        it(`${id} ${status} ${code ?? mediaType} equals its example`, async () => {
+        it(`${id} ${status} ${code ?? `${mediaType} ${name}`} equals its example`, async () => {
           assert.ok(way !== undefined, 'there is a way to trigger it');
           const there = services[way.setting ?? 'well']();
           const user = there === service() ? owner : await signIn(there);
@@ -164,14 +164,14 @@ function operations(): Operation[] {
   );
 }
 
-type AnswerExample = { status: string; code: string | undefined; mediaType: string; value: any };
+type AnswerExample = { name: string; status: string; code: string | undefined; mediaType: string; value: any };
 
 function examplesOfAnswers(method: string, path: string): AnswerExample[] {
   return Object.entries(answersTo(method, path)).flatMap(([status, { response }]) =>
     Object.entries<Json>(response['content'] ?? {}).flatMap(([mediaType, body]) =>
-      Object.values<Json>(body['examples'] ?? {}).map((ref) => {
+      Object.entries<Json>(body['examples'] ?? {}).map(([name, ref]) => {
         const { value } = at(ref['$ref']);
-        return { status, code: value.code, mediaType, value };
+        return { name, status, code: value.code, mediaType, value };
       }),
     ),
   );
@@ -368,5 +368,6 @@ const ways: Record<string, Way> = {
   'listModels 200': asNewcomer({}),
   'health 200': asNewcomer({}),
   'ready 200': asNewcomer({}),
-  'ready 503': { setting: 'broken', send: (exchange) => plainly(exchange, undefined) },
+  'ready unavailable': { setting: 'keyless', send: (exchange) => plainly(exchange, undefined) },
+  'ready misconfigured': { setting: 'broken', send: (exchange) => plainly(exchange, undefined) },
 };

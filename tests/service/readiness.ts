@@ -5,6 +5,9 @@ import { describe, it } from 'node:test';
 import { httpError, type ModelBehaviour } from '../support/model_behaviour.ts';
 import { type Answer, sendRequest, type Service, started, type StartService } from './service.ts';
 
+/** The clock of the service may differ so much from this one: on Supabase Edge it is the database's, as far as replies show it. */
+const CLOCK_MS = 2000;
+
 const JWKS = '/auth/v1/.well-known/jwks.json';
 
 export function tests(start: StartService): void {
@@ -14,16 +17,17 @@ export function tests(start: StartService): void {
 
 const ready = (service: Service) => sendRequest(service, 'GET', '/health/ready');
 
-type Check = { name: string; ok: boolean; latency_ms: number };
+type Check = { name: string; ok: boolean; latency_ms: number; since?: string };
 
 /** Checks the document; returns the names of failed checks. */
 function failedChecks({ status, headers, body }: Answer): string[] {
   assert.equal(headers.get('content-type'), 'application/json');
   const checks = body.checks as Check[];
-  for (const { name, ok, latency_ms } of checks) {
+  for (const { name, ok, latency_ms, since } of checks) {
     assert.ok(name.length > 0);
     assert.equal(typeof ok, 'boolean');
     assert.ok(latency_ms >= 0);
+    assert.equal(since !== undefined, !ok && name !== 'configuration', name);
   }
   const names = checks.filter(({ ok }) => !ok).map(({ name }) => name);
   assert.deepEqual([status, body.status], names.length === 0 ? [200, 'ok'] : [503, 'unavailable']);
@@ -50,9 +54,16 @@ function configured(start: StartService): void {
     it(name, async () => {
       await service().restart();
       const mend = breaks(service());
+      const start_ms = Date.now();
       const answer = await ready(service());
       mend();
       assert.deepEqual(failedChecks(answer), expected);
+      for (const { name, since } of answer.body.checks as Check[]) {
+        const since_ms = Date.parse(since ?? '');
+        if (expected.includes(name)) assert.ok(start_ms - CLOCK_MS <= since_ms && since_ms <= Date.now() + CLOCK_MS, `${name}: ${since}`);
+      }
+      const again = await ready(service());
+      assert.equal(again.text, answer.text, 'the result is kept, with its times');
     });
   const failing = (path: string) => (service: Service) => service.world.gateway.fail(path, { kind: 'answer', status: 503 }).clear;
   const key = (behaviour: ModelBehaviour) => ({ world }: Service) => {

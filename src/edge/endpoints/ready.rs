@@ -9,6 +9,7 @@ use crate::edge::documents::{Check, Ready};
 use crate::http::{JSON, Response, to_json};
 use crate::ports::{Background, Clock, Fetch, IsolateMemory, Timer, within};
 use crate::readiness::Next;
+use crate::user_object::session_view::rfc3339;
 use crate::{openrouter, supabase};
 
 /// A caller would not wait longer for a dependency.
@@ -38,7 +39,10 @@ pub async fn ready(host: &impl ReadyHost, config: &Result<Rc<Config>, Misconfigu
 pub trait ReadyHost: Fetch + Timer + Clock + IsolateMemory + Background + 'static {}
 impl<H: Fetch + Timer + Clock + IsolateMemory + Background + 'static> ReadyHost for H {}
 
-async fn check(host: &(impl Fetch + Timer + Clock), config: &Result<Rc<Config>, Misconfigured>) -> Response {
+async fn check(
+    host: &(impl Fetch + Timer + Clock + IsolateMemory),
+    config: &Result<Rc<Config>, Misconfigured>,
+) -> Response {
     let checks = match config {
         Ok(config) => check_all(host, config).await,
         Err(Misconfigured { errors, .. }) => errors.iter().map(misconfigured).collect(),
@@ -48,19 +52,28 @@ async fn check(host: &(impl Fetch + Timer + Clock), config: &Result<Rc<Config>, 
         .with("cache-control", "no-store")
 }
 
+/// Without `since`: the configuration of an isolate never changes, so the time would be that of the isolate's first check.
 fn misconfigured(error: &ConfigError) -> Check {
     let detail = [error.variable, " ", error.expected].concat();
-    Check { name: "configuration", ok: false, latency_ms: 0, detail: Some(detail) }
+    Check { name: "configuration", ok: false, latency_ms: 0, detail: Some(detail), since: None }
 }
 
-async fn check_all(host: &(impl Fetch + Timer + Clock), config: &Config) -> Vec<Check> {
+async fn check_all(host: &(impl Fetch + Timer + Clock + IsolateMemory), config: &Config) -> Vec<Check> {
+    let began_ms = host.now_ms();
     let (auth_keys, database, model_api) = join3(
         check_one(host, "auth_keys", supabase::keys::probe(host, &config.supabase)),
         check_one(host, "database", check_database(host, config)),
         check_one(host, "model_api", openrouter::probe::probe(host, &config.model_api)),
     )
     .await;
-    let configuration = Check { name: "configuration", ok: true, latency_ms: 0, detail: None };
+    let mut dependencies = [auth_keys, database, model_api];
+    let ok = dependencies.each_ref().map(|check| check.ok);
+    let since_ms = host.with_memory(|memory| memory.readiness.since(ok, began_ms));
+    for (check, since_ms) in dependencies.iter_mut().zip(since_ms) {
+        check.since = since_ms.map(rfc3339);
+    }
+    let [auth_keys, database, model_api] = dependencies;
+    let configuration = Check { name: "configuration", ok: true, latency_ms: 0, detail: None, since: None };
     vec![configuration, auth_keys, database, model_api]
 }
 
@@ -81,5 +94,5 @@ async fn check_one(
     let probed =
         within(host, TIMEOUT_MS, probe).await.unwrap_or_else(|_| Err("no answer in time".to_owned()));
     let latency_ms = host.now_ms().saturating_sub(began_ms);
-    Check { name, ok: probed.is_ok(), latency_ms, detail: probed.err() }
+    Check { name, ok: probed.is_ok(), latency_ms, detail: probed.err(), since: None }
 }

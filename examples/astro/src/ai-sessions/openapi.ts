@@ -192,7 +192,7 @@ export interface paths {
         };
         /**
          * Check that a generation can succeed
-         * @description Checks the dependencies, at most once in 30 s.
+         * @description Checks the dependencies, at most once in 30 s, and states since when each has been down.
          */
         get: operations["ready"];
         put?: never;
@@ -394,6 +394,11 @@ export interface components {
             latency_ms: number;
             /** @description The reason of a failure. */
             detail?: string;
+            /**
+             * Format: date-time
+             * @description Since when a dependency has been down, RFC 3339, UTC: the time of the first failed check after the last successful one. Each isolate of the service has checks of its own, at most one in 30 s, so the outage may have begun earlier, and two responses may have different times. Absent while the dependency is available, and for `configuration`, which is constant in an isolate.
+             */
+            since?: string;
         };
         /** @description RFC 9457: every error has this shape. */
         Problem: {
