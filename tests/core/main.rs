@@ -8,6 +8,7 @@ mod formulas;
 mod hostile_tokens;
 mod model_call;
 mod openapi;
+mod runbook;
 mod scripted_client;
 mod scripted_database;
 mod scripted_host;

@@ -24,6 +24,8 @@ export type WorkerdService = Service & {
   readonly pid: number;
   /** The folder of the objects' storage. */
   readonly storage: string;
+  /** Stops it and starts it again on the same storage, with other variables. */
+  restart(changed?: Record<string, string>): Promise<void>;
   /** Sends `kill -9` immediately, then starts on the same storage. */
   kill(): Promise<void>;
 };
@@ -41,6 +43,15 @@ export async function startAfter(
   const world = await startWorld();
   const storage = await mkdtemp(join(tmpdir(), 'ai-sessions-storage-'));
   const logs: string[] = [];
+  const bindings: Record<string, string> = {
+    SUPABASE_URL: world.supabaseUrl,
+    SUPABASE_ANON_KEY: world.anonKey,
+    OPENROUTER_API_KEY: world.openrouter.key,
+    OPENROUTER_BASE_URL: world.openrouter.url,
+    ALLOWED_MODELS: 'test/first,test/second',
+    ALLOWED_ORIGINS: 'https://cards.example',
+    ...(typeof variables === 'function' ? variables(world) : variables),
+  };
   const worker: WorkerOptions = {
     name: 'ai-sessions',
     modules: [
@@ -49,15 +60,7 @@ export async function startAfter(
     ],
     modulesRoot: build,
     ...COMPATIBILITY,
-    bindings: {
-      SUPABASE_URL: world.supabaseUrl,
-      SUPABASE_ANON_KEY: world.anonKey,
-      OPENROUTER_API_KEY: world.openrouter.key,
-      OPENROUTER_BASE_URL: world.openrouter.url,
-      ALLOWED_MODELS: 'test/first,test/second',
-      ALLOWED_ORIGINS: 'https://cards.example',
-      ...(typeof variables === 'function' ? variables(world) : variables),
-    },
+    bindings,
     durableObjects: { USER_SESSIONS: { className: 'UserSessions', useSQLite: true } },
     // workerd's own file service. miniflare's `assets` puts two workers before this one, which cost each start 130 ms and each
     // request 0.5 ms; tests/scripts/local_worker.test.ts has them, as wrangler.toml sets them.
@@ -91,7 +94,8 @@ export async function startAfter(
     get url() {
       return url;
     },
-    async restart() {
+    async restart(changed = {}) {
+      Object.assign(bindings, changed);
       await miniflare.dispose();
       await begin();
     },

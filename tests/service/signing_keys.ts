@@ -85,6 +85,23 @@ function rotation(start: StartService): void {
     await expectAccepted(service(), freshToken(service(), user, next));
   });
 
+  it('no request is refused during a rotation', async () => {
+    const { auth } = service().world;
+    await service().restart();
+    const user = await signIn(service());
+    const old = auth.current.kid;
+    const before = auth.jwksRequests;
+    const expectAllAccepted = (kids: string[]) =>
+      Promise.all(Array.from({ length: 20 }, (_, n) => expectAccepted(service(), freshToken(service(), user, kids[n % kids.length]))));
+
+    await expectAllAccepted([old]);
+    const next = await auth.rotate();
+    await expectAllAccepted([old, next]);
+    await auth.retire(old);
+    await expectAllAccepted([next]);
+    assert.equal(auth.jwksRequests, before + 2, 'once at the start, once for the new key');
+  });
+
   it('a verified token is refused once its key has left the set', async () => {
     const { auth } = service().world;
     await service().restart();

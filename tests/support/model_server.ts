@@ -22,6 +22,10 @@ export type ModelServer = {
   next(behaviour: ModelBehaviour, times?: number): void;
   /** Sets the behaviour of requests while none is queued. */
   always(behaviour: ModelBehaviour): void;
+  /** Accepts another API key too. */
+  addKey(key: string): void;
+  /** Refuses a key from now on. */
+  removeKey(key: string): void;
   /** Sets the behaviour of `/key`; null for the good answer. */
   onKey(behaviour: ModelBehaviour | null): void;
   /** Resets behaviours and records, and is up. */
@@ -41,6 +45,7 @@ export async function startModelServer(port?: number): Promise<ModelServer> {
   const otherRequests = new RecordedRequests<ModelRequest>();
   const queue: ModelBehaviour[] = [];
   let standing = goodAnswer;
+  const keys = new Set([key]);
   let keyState: ModelBehaviour | null = null;
   let serverEnds = false;
 
@@ -92,7 +97,7 @@ export async function startModelServer(port?: number): Promise<ModelServer> {
 
   function refuseKey(request: ModelRequest): ModelBehaviour | undefined {
     const given = request.headers['authorization'];
-    if (given === `Bearer ${key}`) return undefined;
+    if ([...keys].some((key) => given === `Bearer ${key}`)) return undefined;
     const message = given === undefined ? 'No auth credentials found' : 'User not found.';
     return (turn) => turn.reply(401, { error: { message, code: 401 } });
   }
@@ -115,6 +120,8 @@ export async function startModelServer(port?: number): Promise<ModelServer> {
     always(behaviour) {
       standing = behaviour;
     },
+    addKey: (added) => void keys.add(added),
+    removeKey: (removed) => void keys.delete(removed),
     onKey(behaviour) {
       keyState = behaviour;
     },

@@ -1,0 +1,109 @@
+//! `operations/runbook.md` against the code: every alert and every 5xx code has an entry, with all of its parts, and every variable
+//! and function that it names exists. `tests/core/documents.rs` checks its links, paths and npm commands;
+//! `tests/scripts/runbook.test.ts` the commands of wrangler, and `tests/hosts/rotation.test.ts` those of Node.
+
+#![expect(clippy::expect_used, reason = "a document that cannot be read fails the test")]
+
+use std::fs;
+use std::path::Path;
+
+use ai_sessions::config::VARIABLES;
+use ai_sessions::http::problem::Code;
+
+/// The names of the alerts, which link to the entries.
+const ALERTS: [&str; 10] = [
+    "availability-fast-burn",
+    "availability-slow-burn",
+    "ai-misconfigured",
+    "not-persisted",
+    "dollars-per-hour",
+    "rate-limited-share",
+    "first-candidate-p95",
+    "dropped-candidates-share",
+    "signing-keys-stale",
+    "no-traffic",
+];
+
+fn read(file: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).expect("it can be read")
+}
+
+/// The sections of a chapter: heading and text.
+fn entries(chapter: &str) -> Vec<(String, String)> {
+    let runbook = read("operations/runbook.md");
+    let start = ["\n## ", chapter, "\n"].concat();
+    let text = runbook.split(&start).nth(1).expect("the chapter is there");
+    let text = text.split("\n## ").next().unwrap_or_default();
+    let sections =
+        text.split("\n### ").skip(1).map(|section| section.split_once('\n').unwrap_or((section, "")));
+    sections.map(|(heading, text)| (heading.to_owned(), text.to_owned())).collect()
+}
+
+/// The texts in code format, of a line each.
+fn quoted(text: &str) -> Vec<String> {
+    let without_blocks: String = text.split("```").step_by(2).collect();
+    without_blocks.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+#[test]
+fn every_alert_has_an_entry_in_the_runbook() {
+    let headings: Vec<String> = entries("Alerts").into_iter().map(|(heading, _)| heading).collect();
+    assert_eq!(headings, ALERTS);
+}
+
+#[test]
+fn every_5xx_code_has_an_entry_in_the_runbook() {
+    let headings: Vec<String> = entries("5xx codes").into_iter().map(|(heading, _)| heading).collect();
+    let codes: Vec<&str> =
+        Code::ALL.iter().filter(|code| code.status() >= 500).map(|code| code.name()).collect();
+    assert_eq!(headings, codes);
+}
+
+#[test]
+fn every_entry_has_meaning_query_action_and_end() {
+    for (heading, text) in [entries("Alerts"), entries("5xx codes")].concat() {
+        let places: Vec<Option<usize>> =
+            ["\n**Meaning.** ", "\n**See.** ", "\n```sql\n", "\n**Act.** ", "\n**Over.** "]
+                .iter()
+                .map(|part| text.find(part))
+                .collect();
+        assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{heading}: {places:?}");
+        assert_eq!(text.matches("```").count(), 2, "{heading} has one query");
+        assert!(text.contains("FROM ai_sessions\nWHERE blob1"), "{heading} queries one kind of point");
+    }
+}
+
+#[test]
+fn every_variable_and_function_of_the_runbook_exists() {
+    let runbook = read("operations/runbook.md");
+    let migrations: String = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations"))
+        .expect("the folder is there")
+        .filter_map(|entry| fs::read_to_string(entry.expect("it can be read").path()).ok())
+        .collect();
+    let is_variable =
+        |word: &str| word.len() > 3 && word.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
+    let mut variables = 0;
+    for text in quoted(&runbook) {
+        let words = text
+            .split([' ', '=', '<', '>'])
+            .filter(|word| is_variable(word) && *word != "NAME" && *word != "VALUE");
+        for word in words {
+            assert!(VARIABLES.contains(&word) || word == "METRICS", "{word} is no variable");
+            variables += 1;
+        }
+    }
+    assert!(variables > 40, "only {variables} variables were found");
+    let functions =
+        runbook.split("ai_sessions.").skip(1).map(|rest| rest.split(['(', ' ']).next().unwrap_or_default());
+    let mut found = 0;
+    for name in functions {
+        let name = ["ai_sessions.", name].concat();
+        assert!(
+            migrations.contains(&["create function ", &name, "("].concat())
+                || migrations.contains(&["create table ", &name, " ("].concat()),
+            "{name}"
+        );
+        found += 1;
+    }
+    assert!(found > 2, "only {found} functions and tables were found");
+}
