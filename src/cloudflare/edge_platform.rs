@@ -11,7 +11,7 @@ use crate::config::Platform;
 use crate::edge::execute::{Received, UserObjectError};
 use crate::edge::wire::{read_reply, write_command};
 use crate::http::problem::ProblemContext;
-use crate::ports::Point;
+use crate::points::Point;
 use crate::user_object::command::Command;
 use crate::web::clock::now_ms;
 use crate::web::edge_host::{EdgePlatform, Execution, bytes_of};
@@ -68,9 +68,9 @@ impl WorkerRequest {
         if !HAS_METRICS.get() {
             return Ok(());
         }
-        let [route, ..] = point.texts;
+        let index = point.texts.first().copied().unwrap_or_default();
         let columns = Object::new();
-        Reflect::set(&columns, &"indexes".into(), &Array::of1(&route.into()))?;
+        Reflect::set(&columns, &"indexes".into(), &Array::of1(&index.into()))?;
         Reflect::set(
             &columns,
             &"blobs".into(),

@@ -6,7 +6,8 @@ use uuid::Uuid;
 use crate::config::{ConfigError, LogLevel};
 use crate::generation::usage::Usage;
 use crate::http::problem::Code;
-use crate::ports::{Log, Metrics, Point, log_line};
+use crate::points::{REQUEST, figure};
+use crate::ports::{Log, Metrics, log_line};
 use crate::user_object::reply::LogFields;
 
 /// The log line of a request.
@@ -83,29 +84,26 @@ pub fn log_request(host: &(impl Log + Metrics), logged: &Logged<'_>) {
         usage: fields.usage,
     };
     log_line(host, level, &line);
-    host.measure(&point(&line));
+    measure(host, &line);
 }
 
-/// The figures of the line.
-fn point<'a>(line: &RequestLine<'a>) -> Point<'a> {
-    // Milliseconds and tokens of one request: a number beyond 32 bits is no measurement.
-    let figure = |number: u64| u32::try_from(number).map_or(f64::INFINITY, f64::from);
+/// Writes the point of the line.
+fn measure(metrics: &impl Metrics, line: &RequestLine<'_>) {
     let ms = |ms: Option<u64>| figure(ms.unwrap_or(0));
     let usage = line.usage.unwrap_or_default();
-    Point {
-        texts: [line.route, line.method, line.code.map_or("", Code::name), line.model.unwrap_or("")],
-        figures: [
-            f64::from(line.status),
-            figure(line.duration_ms),
-            ms(line.auth_ms),
-            ms(line.model_ms),
-            ms(line.database_ms),
-            f64::from(line.attempts.unwrap_or(0)),
-            figure(usage.prompt_tokens),
-            figure(usage.completion_tokens),
-            usage.cost,
-        ],
-    }
+    let texts = [line.route, line.method, line.code.map_or("", Code::name), line.model.unwrap_or("")];
+    let figures = [
+        f64::from(line.status),
+        figure(line.duration_ms),
+        ms(line.auth_ms),
+        ms(line.model_ms),
+        ms(line.database_ms),
+        f64::from(line.attempts.unwrap_or(0)),
+        figure(usage.prompt_tokens),
+        figure(usage.completion_tokens),
+        usage.cost,
+    ];
+    metrics.measure(&REQUEST.point(&texts, &figures));
 }
 
 fn level_of(code: Option<Code>) -> LogLevel {

@@ -18,6 +18,7 @@ use uuid::Uuid;
 use crate::auth::{jwk::PublicKey, key_cache::KeyCache, verified_tokens::VerifiedTokens};
 use crate::config::LogLevel;
 use crate::http::Request;
+use crate::points::Point;
 use crate::quota::Reads;
 use crate::readiness::Readiness;
 use crate::user_state::generation::{Driver, Ending, SessionCandidate};
@@ -203,21 +204,10 @@ pub fn log_line(log: &impl Log, level: LogLevel, line: &impl Serialize) {
     log.log(level, &serde_json::to_string(line).unwrap_or_default());
 }
 
-/// Figures for a dashboard.
+/// Data points for dashboards and alerts.
 pub trait Metrics {
     /// Writes one point, where the deployment has a dataset.
     fn measure(&self, point: &Point<'_>);
-}
-
-/// One request in figures. The order of the members is that of the point's columns, and is not changed: a dashboard
-/// names them by number.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Point<'a> {
-    /// Route, method, code, model; empty where there is none.
-    pub texts: [&'a str; 4],
-    /// Status, total ms, auth ms, model ms, database ms, attempts, prompt tokens, completion tokens, US dollars; 0
-    /// where there is none.
-    pub figures: [f64; 9],
 }
 
 /// Runs a future for at most `ms` milliseconds.

@@ -10,7 +10,7 @@ use super::isolate::now_ms;
 use super::{background, objects};
 use crate::config::Platform;
 use crate::http::problem::ProblemContext;
-use crate::ports::Point;
+use crate::points::Point;
 use crate::user_object::command::Command;
 use crate::web::edge_host::{EdgePlatform, Execution};
 use crate::web::settings::{Settings, settings};

@@ -16,8 +16,9 @@ use crate::edge::execute::{Received, UserObjectError, UserObjects};
 use crate::edge::handle::handle;
 use crate::edge::render::Outgoing;
 use crate::http::problem::ProblemContext;
+use crate::points::Point;
 use crate::ports::{
-    Assets, Background, Clock, IsolateMemory, Memory, Metrics, Point, SharedCache, VerifyKey, VerifySignature,
+    Assets, Background, Clock, IsolateMemory, Memory, Metrics, SharedCache, VerifyKey, VerifySignature,
 };
 use crate::user_object::command::Command;
 

@@ -16,6 +16,7 @@ const SHARED: &[&str] = &[
     "json_string",
     "keyed_hash",
     "least_recently_used",
+    "points",
     "pseudonym",
     "readiness",
     "rfc3339",
@@ -48,7 +49,7 @@ fn allowed(module: &str) -> Option<Vec<&'static str>> {
         // The settings are of the stages' own types.
         "config" => &[&["json", "keyed_hash", "quota"]],
         "http" => &[&["config", "json", "quota"]],
-        "ids" | "json" | "keyed_hash" | "least_recently_used" | "rfc3339" => &[],
+        "ids" | "json" | "keyed_hash" | "least_recently_used" | "points" | "rfc3339" => &[],
         "json_string" => &[&["json"]],
         "readiness" => &[&["http"]],
         "pseudonym" => &[&["keyed_hash"]],

@@ -9,6 +9,7 @@ use std::path::Path;
 use ai_sessions::config::{Config, Platform, VARIABLES};
 use ai_sessions::edge::routes::TABLE;
 use ai_sessions::http::problem::Code;
+use ai_sessions::points::{Columns, GENERATION, JOB, REQUEST};
 
 fn read(file: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).expect("the document is there")
@@ -24,6 +25,7 @@ fn documents() -> Vec<String> {
         "bench/README.md",
         "migrations/README.md",
         "operations/runbook.md",
+        "operations/README.md",
     ];
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let entries = fs::read_dir(root.join("docs")).expect("the folder is there");
@@ -135,6 +137,36 @@ fn every_problem_is_in_the_table_with_its_status() {
     let expected: BTreeSet<(String, String)> =
         Code::ALL.iter().map(|code| (code.status().to_string(), code.name().to_owned())).collect();
     assert_eq!(documented, expected);
+}
+
+/// The first three cells of the rows of a kind of point.
+fn columns<const T: usize, const F: usize>(kind: &str, columns: &Columns<T, F>) -> Vec<[String; 3]> {
+    let numbered = |column: &'static str, names: &[&str]| -> Vec<[String; 3]> {
+        let rows = names.iter().zip(1..);
+        rows.map(|(name, number)| [kind.to_owned(), format!("{column}{number}"), (*name).to_owned()])
+            .collect()
+    };
+    [numbered("blob", &columns.texts), numbered("double", &columns.figures)].concat()
+}
+
+#[test]
+fn every_column_of_each_point_is_in_the_table() {
+    let documented: Vec<[String; 3]> = rows(&chapter("operations/README.md", "## Points"))
+        .iter()
+        .map(|row| [0, 1, 2].map(|index| cell(row, index)))
+        .collect();
+    let expected =
+        [columns("request", &REQUEST), columns("generation", &GENERATION), columns("job", &JOB)].concat();
+    assert_eq!(documented, expected);
+}
+
+/// Analytics Engine stores at most 20 texts and 20 figures of a point.
+#[test]
+fn no_point_has_more_columns_than_the_dataset_stores() {
+    for row in rows(&chapter("operations/README.md", "## Points")) {
+        let number = cell(&row, 1).trim_start_matches(|c: char| c.is_alphabetic()).parse::<u32>();
+        assert!(number.is_ok_and(|number| (1..=20).contains(&number)), "{row:?}");
+    }
 }
 
 /// The Rust files under a folder, but for tests, with their text.

@@ -184,17 +184,18 @@ fn each_request_is_measured_by_one_point() {
     world.request(anonymous("GET", "/health"));
     world.request(anonymous("GET", "/nothing"));
     let points = world.points();
-    let texts =
-        |route: &str, method: &str, code: &str, model: &str| [route, method, code, model].map(str::to_owned);
+    let texts = |route: &str, method: &str, code: &str, model: &str| {
+        [route, method, code, model].map(str::to_owned).to_vec()
+    };
     assert_eq!(
         points,
         [
             (
                 texts("/ai-sessions", "POST", "", "a/one"),
-                [201.0, 2000.0, 0.0, 2000.0, 0.0, 1.0, 7.0, 5.0, 0.5]
+                vec![201.0, 2000.0, 0.0, 2000.0, 0.0, 1.0, 7.0, 5.0, 0.5]
             ),
-            (texts("/health", "GET", "", ""), [200.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]),
-            (texts("none", "GET", "not_found", ""), [404.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]),
+            (texts("/health", "GET", "", ""), vec![200.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]),
+            (texts("none", "GET", "not_found", ""), vec![404.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]),
         ]
     );
 }

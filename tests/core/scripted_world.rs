@@ -25,9 +25,10 @@ use ai_sessions::edge::render::Outgoing;
 use ai_sessions::edge::wire::{read_command, read_reply, write_command, write_reply};
 use ai_sessions::http::Request;
 use ai_sessions::http::problem::ProblemContext;
+use ai_sessions::points::Point;
 use ai_sessions::ports::{
-    Assets, Background, Clock, Fetch, Head, IsolateMemory, Lease, Log, Memory, Metrics, Point, Polled,
-    Random, SharedCache, Spawn, StoreError, Timer, Unreachable, UserStore, VerifyKey, VerifySignature,
+    Assets, Background, Clock, Fetch, Head, IsolateMemory, Lease, Log, Memory, Metrics, Polled, Random,
+    SharedCache, Spawn, StoreError, Timer, Unreachable, UserStore, VerifyKey, VerifySignature,
 };
 use ai_sessions::user_object::UserObject;
 use ai_sessions::user_object::command::Command;
@@ -57,6 +58,9 @@ const FIRST_NEW_ISOLATE: usize = 100;
 #[derive(Clone)]
 pub(crate) struct World(Rc<Shared>, Option<usize>);
 
+/// The texts and the figures of a point.
+pub(crate) type MeasuredPoint = (Vec<String>, Vec<f64>);
+
 struct Shared {
     host: ScriptedHost,
     mode: Mode,
@@ -73,7 +77,7 @@ struct Shared {
     isolates_begun: Cell<usize>,
     random: Rc<Cell<u128>>,
     log: Rc<RefCell<Vec<(LogLevel, String)>>>,
-    points: RefCell<Vec<([String; 4], [f64; 9])>>,
+    points: RefCell<Vec<MeasuredPoint>>,
     deliveries: RefCell<VecDeque<Delivery>>,
     commands: Cell<usize>,
     woken: RefCell<Vec<Uuid>>,
@@ -406,7 +410,8 @@ impl Log for World {
 
 impl Metrics for World {
     fn measure(&self, point: &Point<'_>) {
-        self.0.points.borrow_mut().push((point.texts.map(str::to_owned), point.figures));
+        let texts = point.texts.iter().map(|text| (*text).to_owned()).collect();
+        self.0.points.borrow_mut().push((texts, point.figures.to_vec()));
     }
 }
 
@@ -692,7 +697,7 @@ impl World {
     }
 
     /// The measured points.
-    pub(crate) fn points(&self) -> Vec<([String; 4], [f64; 9])> {
+    pub(crate) fn points(&self) -> Vec<MeasuredPoint> {
         self.0.points.borrow().clone()
     }
 

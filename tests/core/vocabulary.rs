@@ -66,6 +66,7 @@ const FOLDERS: &[&str] = &[
     "fuzz/targets",
     "migrations",
     "docs",
+    "operations",
     "tools",
 ];
 const FILES: &[&str] = &[
