@@ -1,12 +1,11 @@
 //! A request from a client on Workers: its user object in a Durable Object, the Cache API, Analytics Engine.
 
-use std::cell::Cell;
-
 use futures_util::future::LocalBoxFuture;
-use js_sys::{Array, Function, Object, Promise, Reflect, Uint8Array};
+use js_sys::{Promise, Reflect, Uint8Array};
 use wasm_bindgen::prelude::*;
 use web_sys::{Cache, Headers, Response, ResponseInit};
 
+use super::metrics::write_point;
 use crate::config::Platform;
 use crate::edge::execute::{Received, UserObjectError};
 use crate::edge::wire::{read_reply, write_command};
@@ -33,11 +32,6 @@ extern "C" {
     fn wait_until(this: &Context, task: &Promise);
 }
 
-thread_local! {
-    /// Whether the deployment has the binding `METRICS`, as far as a request has seen: a new deployment gets new isolates.
-    static HAS_METRICS: Cell<bool> = const { Cell::new(true) };
-}
-
 pub(super) struct WorkerRequest {
     env: JsValue,
     context: Context,
@@ -60,27 +54,6 @@ impl WorkerRequest {
             _ => read_reply(&end.text).ok_or(UserObjectError::Unreachable)?,
         };
         Ok(Received { executed, body: OutgoingBody::Forwarded(end.value) })
-    }
-
-    fn try_measure(&self, point: &Point<'_>) -> Result<(), JsValue> {
-        let dataset = Reflect::get(&self.env, &"METRICS".into())?;
-        HAS_METRICS.set(dataset.is_object());
-        if !HAS_METRICS.get() {
-            return Ok(());
-        }
-        let index = point.texts.first().copied().unwrap_or_default();
-        let columns = Object::new();
-        Reflect::set(&columns, &"indexes".into(), &Array::of1(&index.into()))?;
-        Reflect::set(
-            &columns,
-            &"blobs".into(),
-            &point.texts.iter().map(|text| JsValue::from(*text)).collect::<Array>(),
-        )?;
-        let figures = point.figures.iter().map(|figure| JsValue::from(*figure)).collect::<Array>();
-        Reflect::set(&columns, &"doubles".into(), &figures)?;
-        let write: Function = Reflect::get(&dataset, &"writeDataPoint".into())?.dyn_into()?;
-        write.call1(&dataset, &columns)?;
-        Ok(())
     }
 }
 
@@ -138,11 +111,7 @@ impl EdgePlatform for WorkerRequest {
         })
     }
 
-    /// Writes to the optional binding `METRICS`, an Analytics Engine dataset.
     fn measure(&self, point: &Point<'_>) {
-        if HAS_METRICS.get() {
-            // A refused point does not fail the request.
-            let _ = self.try_measure(point);
-        }
+        write_point(&self.env, point);
     }
 }

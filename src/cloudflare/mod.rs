@@ -3,6 +3,7 @@
 
 mod edge_platform;
 mod fetch_event;
+mod metrics;
 mod object_platform;
 mod object_storage;
 mod user_sessions_do;

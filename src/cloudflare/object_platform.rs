@@ -9,8 +9,10 @@ use uuid::Uuid;
 use wasm_bindgen::JsValue;
 use worker::State;
 
+use super::metrics::write_point;
 use super::object_storage::{load, store};
 use crate::config::Platform;
+use crate::points::Point;
 use crate::ports::{Lease, Polled, StoreError};
 use crate::user_state::{UserState, WriteSet};
 use crate::web::clock::now_ms;
@@ -22,6 +24,7 @@ pub(super) struct DurableObjectState {
     state: State,
     /// The `DurableObjectStorage` of `state`.
     storage: JsValue,
+    environment: JsValue,
     settings: Settings,
     /// INVARIANT: `None`, or the state that is stored: dropped as soon as a write fails.
     memory: RefCell<Option<UserState>>,
@@ -30,13 +33,14 @@ pub(super) struct DurableObjectState {
 }
 
 impl DurableObjectState {
-    pub(super) fn new(state: State, env: &JsValue) -> Self {
+    pub(super) fn new(state: State, environment: JsValue) -> Self {
         // Without a storage, no write succeeds.
         let storage = state.as_raw().storage().map_or(JsValue::UNDEFINED, JsValue::from);
         Self {
             state,
             storage,
-            settings: settings(Platform::Cloudflare, env),
+            settings: settings(Platform::Cloudflare, &environment),
+            environment,
             memory: RefCell::default(),
             has_tables: Cell::default(),
         }
@@ -84,6 +88,10 @@ impl ObjectPlatform for DurableObjectState {
 
     fn spawn(&self, task: LocalBoxFuture<'static, ()>) {
         spawn(task);
+    }
+
+    fn measure(&self, point: &Point<'_>) {
+        write_point(&self.environment, point);
     }
 
     fn transact<'a>(

@@ -47,6 +47,41 @@ pub enum Dropped {
     TooMany,
 }
 
+/// The number of dropped candidates, by the reason.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DroppedCounts {
+    /// [`Dropped::Empty`].
+    pub empty: u32,
+    /// [`Dropped::TooLong`].
+    pub too_long: u32,
+    /// [`Dropped::Unreadable`].
+    pub unreadable: u32,
+    /// [`Dropped::Duplicate`].
+    pub duplicate: u32,
+    /// [`Dropped::TooMany`].
+    pub too_many: u32,
+}
+
+impl DroppedCounts {
+    const fn count(&mut self, reason: Dropped) {
+        let count = match reason {
+            Dropped::Empty => &mut self.empty,
+            Dropped::TooLong => &mut self.too_long,
+            Dropped::Unreadable => &mut self.unreadable,
+            Dropped::Duplicate => &mut self.duplicate,
+            Dropped::TooMany => &mut self.too_many,
+        };
+        *count = count.saturating_add(1);
+    }
+
+    /// In all.
+    #[must_use]
+    pub fn total(&self) -> u32 {
+        let counts = [self.empty, self.too_long, self.unreadable, self.duplicate, self.too_many];
+        counts.iter().fold(0, |total, count| total.saturating_add(*count))
+    }
+}
+
 /// A candidate, or why it was dropped.
 pub type Found = Result<Candidate, Dropped>;
 
@@ -78,14 +113,18 @@ pub struct Candidates {
     /// The folded front of each candidate so far.
     folded_fronts: BTreeSet<String>,
     count_max: usize,
-    dropped_count: u32,
+    dropped: DroppedCounts,
 }
 
 impl Candidates {
     /// Creates an empty list of at most `count_max`.
     #[must_use]
     pub const fn new(count_max: usize) -> Self {
-        Self { folded_fronts: BTreeSet::new(), count_max, dropped_count: 0 }
+        Self {
+            folded_fronts: BTreeSet::new(),
+            count_max,
+            dropped: DroppedCounts { empty: 0, too_long: 0, unreadable: 0, duplicate: 0, too_many: 0 },
+        }
     }
 
     /// Checks a candidate that the reader found.
@@ -104,8 +143,8 @@ impl Candidates {
             self.folded_fronts.insert(folded);
             Ok(candidate)
         });
-        if checked.is_err() {
-            self.dropped_count = self.dropped_count.saturating_add(1);
+        if let Err(reason) = checked {
+            self.dropped.count(reason);
         }
         checked
     }
@@ -118,8 +157,8 @@ impl Candidates {
 
     /// Returns the number of dropped candidates.
     #[must_use]
-    pub const fn dropped_count(&self) -> u32 {
-        self.dropped_count
+    pub const fn dropped(&self) -> DroppedCounts {
+        self.dropped
     }
 }
 
@@ -354,7 +393,8 @@ mod tests {
                 Err(Dropped::TooMany),
             ]
         );
-        assert_eq!(candidates.dropped_count(), 5);
+        let dropped = DroppedCounts { empty: 1, duplicate: 2, too_many: 2, ..DroppedCounts::default() };
+        assert_eq!((candidates.dropped(), dropped.total()), (dropped, 5));
         assert!(!candidates.is_empty());
     }
 

@@ -11,7 +11,7 @@
 
 use super::failure::Failure;
 use super::response_reader::Outcome;
-use crate::generation::candidate::{Candidate, Candidates, Found};
+use crate::generation::candidate::{Candidate, Candidates, DroppedCounts, Found};
 use crate::generation::retry;
 use crate::generation::usage::Usage;
 use crate::http::problem::Code;
@@ -34,11 +34,13 @@ pub struct Answer {
     /// The completeness of an answer with at least one candidate, or the failure.
     pub outcome: Result<Extent, Code>,
     /// Invalid candidates, over all attempts.
-    pub dropped: u32,
+    pub dropped: DroppedCounts,
     /// Over all attempts; `None` when the model API sent none.
     pub usage: Option<Usage>,
     /// The model that answered last, as the model API names it.
     pub model: Option<String>,
+    /// Its provider, as the model API names it.
+    pub provider: Option<String>,
     /// The last generation's id at the model API.
     pub generation_id: Option<String>,
     /// Whether the answer was a cached one; `None` when none was requested, or the API did not say.
@@ -58,6 +60,7 @@ pub struct ModelCall {
     attempts: u32,
     usage: Option<Usage>,
     model: Option<String>,
+    provider: Option<String>,
     generation_id: Option<String>,
     was_reused: Option<bool>,
     failure: Option<Failure>,
@@ -72,6 +75,7 @@ impl ModelCall {
             attempts: attempts_made,
             usage: None,
             model: None,
+            provider: None,
             generation_id: None,
             was_reused: None,
             failure: None,
@@ -117,6 +121,7 @@ impl ModelCall {
             (before, now) => now.or(before),
         };
         self.model = outcome.model.or(self.model.take());
+        self.provider = outcome.provider.or(self.provider.take());
         self.generation_id = outcome.id.or(self.generation_id.take());
         self.was_reused = was_reused;
         self.failure = outcome.failure;
@@ -154,9 +159,10 @@ impl ModelCall {
         let retryable = self.failure.filter(|failure| has_none && failure.code.retryable() == Some(true));
         Answer {
             outcome,
-            dropped: self.candidates.dropped_count(),
+            dropped: self.candidates.dropped(),
             usage: self.usage,
             model: self.model,
+            provider: self.provider,
             generation_id: self.generation_id,
             was_reused: self.was_reused,
             attempts: self.attempts,

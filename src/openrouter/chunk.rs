@@ -39,6 +39,8 @@ pub struct Chunk<'a> {
     pub id: Option<&'a str>,
     /// The model that generated the answer.
     pub model: Option<&'a str>,
+    /// The provider that ran the model.
+    pub provider: Option<&'a str>,
     /// The next bytes of the content, the arguments of tool calls included.
     pub content: Cow<'a, [u8]>,
     /// The content was a number or another value without quotes: a token, or no content at all.
@@ -151,6 +153,7 @@ impl<'a> Chunk<'a> {
         cursor.object(&mut |name, cursor| match name {
             b"id" => chunk.id = name_in(cursor.value()),
             b"model" => chunk.model = name_in(cursor.value()),
+            b"provider" => chunk.provider = words_in(cursor.value()),
             b"usage" => chunk.usage = usage_in(cursor).or(chunk.usage),
             b"error" => error = cursor.value(),
             b"code" => code = cursor.value(),
@@ -327,8 +330,14 @@ fn text_of_part(json: &[u8]) -> Option<Cow<'_, [u8]>> {
 
 /// Returns an id or name of printable ASCII, for the log.
 fn name_in(value: Value<'_>) -> Option<&str> {
-    value.as_str().filter(|word| {
-        (1..=NAME_BYTES_MAX).contains(&word.len()) && word.bytes().all(|byte| byte.is_ascii_graphic())
+    words_in(value).filter(|word| !word.contains(' '))
+}
+
+/// The same with spaces, as in `Google AI Studio`.
+fn words_in(value: Value<'_>) -> Option<&str> {
+    value.as_str().filter(|words| {
+        (1..=NAME_BYTES_MAX).contains(&words.len())
+            && words.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ')
     })
 }
 
@@ -620,6 +629,22 @@ mod tests {
             let json = [r#"{"id":"#, json, r#","model":"#, json, "}"].concat();
             let chunk = chunk(&json);
             assert_eq!((chunk.id, chunk.model), (name, name), "{json}");
+        }
+    }
+
+    #[test]
+    fn a_provider_is_read_only_as_printable_ascii() {
+        for (json, provider) in [
+            (r#""OpenAI""#, Some("OpenAI")),
+            (r#""Google AI Studio""#, Some("Google AI Studio")),
+            (r#""a\u0000b""#, None),
+            ("\"a\u{1f}b\"", None),
+            ("\"caf\u{e9}\"", None),
+            (r#""""#, None),
+            (r#"{"order":["OpenAI"]}"#, None),
+            ("null", None),
+        ] {
+            assert_eq!(chunk(&[r#"{"provider":"#, json, "}"].concat()).provider, provider, "{json}");
         }
     }
 

@@ -55,6 +55,7 @@ struct Received {
     is_unreadable: bool,
     usage: Option<Usage>,
     model: Option<String>,
+    provider: Option<String>,
     id: Option<String>,
 }
 
@@ -91,6 +92,8 @@ pub struct Outcome {
     pub usage: Option<Usage>,
     /// The model that generated the answer.
     pub model: Option<String>,
+    /// Its provider.
+    pub provider: Option<String>,
     /// The generation's id at the model API.
     pub id: Option<String>,
 }
@@ -99,7 +102,7 @@ impl Outcome {
     /// Creates the outcome of an attempt without a response.
     #[must_use]
     pub const fn without_response(failure: Failure) -> Self {
-        Self { failure: Some(failure), usage: None, model: None, id: None }
+        Self { failure: Some(failure), usage: None, model: None, provider: None, id: None }
     }
 }
 
@@ -234,7 +237,13 @@ impl ResponseReader {
         } else {
             Some(received.failure(end, self.is_too_large, is_stream))
         };
-        Outcome { failure, usage: received.usage, model: received.model, id: received.id }
+        Outcome {
+            failure,
+            usage: received.usage,
+            model: received.model,
+            provider: received.provider,
+            id: received.id,
+        }
     }
 }
 
@@ -313,6 +322,9 @@ impl Received {
         self.usage = chunk.usage.or(self.usage);
         if self.model.is_none() {
             self.model = chunk.model.map(str::to_owned);
+        }
+        if self.provider.is_none() {
+            self.provider = chunk.provider.map(str::to_owned);
         }
         if self.id.is_none() {
             self.id = chunk.id.map(str::to_owned);

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::isolate::{isolate, now_ms};
 use super::{background, objects};
 use crate::config::{Config, LogLevel};
+use crate::points::Point;
 use crate::ports::{Lease, Log, Polled, StoreError, UserStore};
 use crate::supabase::user_store::UserStateStore;
 use crate::user_state::{UserState, WriteSet};
@@ -90,6 +91,9 @@ impl ObjectPlatform for IsolateObject {
             drop(busy);
         }));
     }
+
+    /// No dataset exists here.
+    fn measure(&self, _: &Point<'_>) {}
 
     fn transact<'a>(
         &'a self,

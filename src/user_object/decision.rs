@@ -5,14 +5,17 @@ use std::rc::Rc;
 use serde::Serialize;
 use uuid::Uuid;
 
+use super::generate::log::Note;
+use super::points::{JobName, Reason, measure_generation, measure_job};
 use super::reply::Reply;
 use super::run::{Role, Run};
 use super::{UserObject, UserObjectHost};
 use crate::auth::credentials::Credentials;
 use crate::config::LogLevel;
+use crate::http::problem::Code;
 use crate::ports::{Log, log_line};
 use crate::quota::{Refusal, UserQuota};
-use crate::user_state::generation::Generation;
+use crate::user_state::generation::{Ending, Generation};
 use crate::user_state::{Job, UserState, Write, WriteSet};
 
 /// One decision. Its reserved runs start once the transaction is stored; a repeated decision begins anew.
@@ -27,7 +30,7 @@ pub(super) struct Decision<'a, H: UserObjectHost> {
 /// The consequences of a decision: runs to start, lines and rows to log.
 pub(super) struct Reserved<H: UserObjectHost> {
     runs: Vec<ReservedRun<H>>,
-    abandoned: Vec<Uuid>,
+    abandoned: Vec<Generation>,
     /// The policies whose limit has to be written to the event log.
     limits: Vec<&'static str>,
 }
@@ -41,8 +44,8 @@ impl<H: UserObjectHost> Default for Reserved<H> {
 impl<H: UserObjectHost> Reserved<H> {
     /// Starts the runs. Returns the limits that have to be logged.
     pub(super) fn start(self, object: &UserObject<H>) -> Vec<&'static str> {
-        for id in self.abandoned {
-            log_abandoned(object.host(), id);
+        for generation in &self.abandoned {
+            measure_abandoned(object.host(), generation);
         }
         for reserved in self.runs {
             reserved.start();
@@ -215,6 +218,18 @@ impl<'a, H: UserObjectHost> Decision<'a, H> {
     /// The user's quota now.
     pub(super) fn quota(&self) -> UserQuota {
         self.state.ledger.status(&self.object.0.config.rate_limit, self.now_ms)
+    }
+}
+
+/// Logs and measures a generation that no job continues. One that never ended has no other point.
+fn measure_abandoned(host: &impl UserObjectHost, generation: &Generation) {
+    let (now_ms, note) = (host.now_ms(), Note::default());
+    log_abandoned(host, generation.accepted.id);
+    let job = if generation.ending.is_some() { JobName::Persist } else { JobName::Resume };
+    measure_job(host, job, Reason::Abandoned, generation, now_ms);
+    if generation.ending.is_none() {
+        let ending = Ending::failed(Code::DatabaseError, generation.attempts, now_ms);
+        measure_generation(host, generation, &ending, &note, 0, false);
     }
 }
 

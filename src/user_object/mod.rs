@@ -14,6 +14,7 @@ pub mod command;
 mod decision;
 mod follow;
 pub mod generate;
+mod points;
 pub mod reply;
 mod run;
 pub mod session_view;
@@ -29,7 +30,7 @@ use uuid::Uuid;
 use crate::auth::credentials::Credentials;
 use crate::config::Config;
 use crate::http::sse::EventId;
-use crate::ports::{Clock, Fetch, Log, Random, Spawn, StoreError, Timer, UserStore, within};
+use crate::ports::{Clock, Fetch, Log, Metrics, Random, Spawn, StoreError, Timer, UserStore, within};
 use crate::quota::{Refusal, UserQuota};
 use crate::supabase::sessions;
 use crate::user_state::generation::Generation;
@@ -43,8 +44,14 @@ use subscription::{SUBSCRIBERS_PER_SESSION_MAX, SUBSCRIBERS_PER_USER_MAX, Subscr
 use turns::Turns;
 
 /// Everything that the object needs of its host.
-pub trait UserObjectHost: UserStore + Fetch + Timer + Clock + Random + Log + Spawn + Clone + 'static {}
-impl<H: UserStore + Fetch + Timer + Clock + Random + Log + Spawn + Clone + 'static> UserObjectHost for H {}
+pub trait UserObjectHost:
+    UserStore + Fetch + Timer + Clock + Random + Log + Metrics + Spawn + Clone + 'static
+{
+}
+impl<H: UserStore + Fetch + Timer + Clock + Random + Log + Metrics + Spawn + Clone + 'static> UserObjectHost
+    for H
+{
+}
 
 /// One user's object. A clone is the same object.
 #[derive(Debug)]

@@ -330,23 +330,22 @@ impl UserState {
     }
 
     /// Abandons the generations that were not persisted in the time for which they are kept, and those that could not be resumed
-    /// in it. Returns their ids, each worth an error in the log.
+    /// in it. Returns them, each worth an error in the log.
     pub fn abandon_expired(
         &mut self,
         is_running: impl Fn(Uuid) -> bool,
         now_ms: u64,
-    ) -> (Vec<Uuid>, WriteSet) {
+    ) -> (Vec<Generation>, WriteSet) {
         let is_expired = |generation: &&Generation| {
             let id = generation.accepted.id;
             let is_driven = is_running(id) || generation.is_driven_elsewhere();
             let is_kept = generation.ending.is_none() && !generation.has_token();
             !is_kept && generation.keep_until_ms() <= now_ms && !is_driven
         };
-        let expired: Vec<Uuid> =
-            self.generations.iter().filter(is_expired).map(|generation| generation.accepted.id).collect();
+        let expired: Vec<Generation> = self.generations.iter().filter(is_expired).cloned().collect();
         let mut writes = WriteSet::none();
-        for id in &expired {
-            writes.extend(self.abandon(*id));
+        for generation in &expired {
+            writes.extend(self.abandon(generation.accepted.id));
         }
         (expired, writes)
     }

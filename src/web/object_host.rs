@@ -12,7 +12,8 @@ use super::settings::Settings;
 use super::{WebHost, crypto};
 use crate::edge::events::write_events;
 use crate::http::problem::ProblemContext;
-use crate::ports::{Cipher, Clock, Lease, Polled, Spawn, StoreError, UserStore};
+use crate::points::Point;
+use crate::ports::{Cipher, Clock, Lease, Metrics, Polled, Spawn, StoreError, UserStore};
 use crate::user_object::subscription::Subscription;
 use crate::user_state::{UserState, WriteSet};
 
@@ -25,6 +26,8 @@ pub(crate) trait ObjectPlatform {
     fn now_ms(&self) -> u64;
     /// Runs a task to its end.
     fn spawn(&self, task: LocalBoxFuture<'static, ()>);
+    /// [`Metrics::measure`].
+    fn measure(&self, point: &Point<'_>);
     /// [`UserStore::transact`].
     fn transact<'a>(
         &'a self,
@@ -104,6 +107,12 @@ impl Clock for ObjectHost {
 impl Spawn for ObjectHost {
     fn spawn(&self, task: impl Future<Output = ()> + 'static) {
         self.0.spawn(Box::pin(task));
+    }
+}
+
+impl Metrics for ObjectHost {
+    fn measure(&self, point: &Point<'_>) {
+        self.0.measure(point);
     }
 }
 

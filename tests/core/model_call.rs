@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use ai_sessions::config::ModelApi;
-use ai_sessions::generation::candidate::Candidate;
+use ai_sessions::generation::candidate::{Candidate, DroppedCounts};
 use ai_sessions::generation::usage::Usage;
 use ai_sessions::http::problem::Code;
 use ai_sessions::json_string::JsonString;
@@ -233,7 +233,7 @@ fn event(value: &Value) -> String {
 
 fn delta(content: &str) -> String {
     event(
-        &json!({ "id": "gen-1", "model": "m/served", "choices": [{ "delta": { "content": content }, "finish_reason": null }] }),
+        &json!({ "id": "gen-1", "model": "m/served", "provider": "A Provider", "choices": [{ "delta": { "content": content }, "finish_reason": null }] }),
     )
 }
 
@@ -280,9 +280,10 @@ fn a_complete_answer_has_candidates_usage_and_model() {
     assert_eq!(outcome.candidates.len(), 2);
     assert_eq!(outcome.answer.usage, Some(Usage { prompt_tokens: 1, completion_tokens: 2, cost: 0.25 }));
     assert_eq!(outcome.answer.model.as_deref(), Some("m/served"));
+    assert_eq!(outcome.answer.provider.as_deref(), Some("A Provider"));
     assert_eq!(outcome.answer.generation_id.as_deref(), Some("gen-1"));
     assert_eq!((outcome.answer.attempts, outcome.attempts_counted), (1, vec![1]));
-    assert_eq!((outcome.answer.dropped, outcome.answer.retry_after_s), (0, None));
+    assert_eq!((outcome.answer.dropped.total(), outcome.answer.retry_after_s), (0, None));
     assert_eq!(outcome.answer.operator_note, "");
     assert_eq!(outcome.took_ms, 0);
 }
@@ -724,7 +725,7 @@ fn empty_events_change_no_answer() {
     }
     let outcome = both_ways(&settings(), &[reply.say(DONE)]);
     assert_eq!((outcome.answer.outcome, outcome.candidates.len()), (WHOLE, 2));
-    assert_eq!((outcome.answer.attempts, outcome.answer.dropped), (1, 0));
+    assert_eq!((outcome.answer.attempts, outcome.answer.dropped.total()), (1, 0));
 }
 
 #[test]
@@ -1033,10 +1034,12 @@ fn dropped_candidates_are_counted_and_affect_no_other() {
     let outcome = both_ways(&settings(), &[stream().say(delta(&content.concat())).say(DONE)]);
     assert_eq!(outcome.answer.outcome, WHOLE);
     assert_eq!(outcome.stored.iter().map(|(front, _)| front.as_str()).collect::<Vec<_>>(), ["one", "ab"]);
-    assert_eq!(outcome.answer.dropped, 5);
+    let dropped = DroppedCounts { duplicate: 1, too_long: 1, empty: 1, unreadable: 2, too_many: 0 };
+    assert_eq!(outcome.answer.dropped, dropped);
 
     let outcome = both_ways(&ModelApi { candidates_max: 1, ..settings() }, &[whole()]);
-    assert_eq!((outcome.answer.outcome, outcome.candidates.len(), outcome.answer.dropped), (WHOLE, 1, 1));
+    assert_eq!((outcome.answer.outcome, outcome.candidates.len()), (WHOLE, 1));
+    assert_eq!(outcome.answer.dropped, DroppedCounts { too_many: 1, ..DroppedCounts::default() });
 }
 
 #[test]

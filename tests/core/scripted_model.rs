@@ -10,8 +10,8 @@ pub(crate) fn stream() -> Reply {
 
 /// An event with a part of the answer.
 pub(crate) fn delta(content: &str) -> String {
-    let chunk =
-        json!({ "id": "gen-1", "model": "a/served", "choices": [{ "delta": { "content": content } }] });
+    let choices = json!([{ "delta": { "content": content } }]);
+    let chunk = json!({ "id": "gen-1", "provider": "A Provider", "model": "a/served", "choices": choices });
     format!("data: {chunk}\n\n")
 }
 

@@ -61,6 +61,10 @@ pub(crate) struct World(Rc<Shared>, Option<usize>);
 /// The texts and the figures of a point.
 pub(crate) type MeasuredPoint = (Vec<String>, Vec<f64>);
 
+fn owned(point: &Point<'_>) -> MeasuredPoint {
+    (point.texts.iter().map(|text| (*text).to_owned()).collect(), point.figures.to_vec())
+}
+
 struct Shared {
     host: ScriptedHost,
     mode: Mode,
@@ -77,7 +81,7 @@ struct Shared {
     isolates_begun: Cell<usize>,
     random: Rc<Cell<u128>>,
     log: Rc<RefCell<Vec<(LogLevel, String)>>>,
-    points: RefCell<Vec<MeasuredPoint>>,
+    points: Rc<RefCell<Vec<MeasuredPoint>>>,
     deliveries: RefCell<VecDeque<Delivery>>,
     commands: Cell<usize>,
     woken: RefCell<Vec<Uuid>>,
@@ -228,6 +232,7 @@ pub(crate) struct ObjectHost {
     process: Rc<Process>,
     random: Rc<Cell<u128>>,
     log: Rc<RefCell<Vec<(LogLevel, String)>>>,
+    points: Rc<RefCell<Vec<MeasuredPoint>>>,
     has_yields: bool,
 }
 
@@ -333,6 +338,12 @@ impl Log for ObjectHost {
     }
 }
 
+impl Metrics for ObjectHost {
+    fn measure(&self, point: &Point<'_>) {
+        self.points.borrow_mut().push(owned(point));
+    }
+}
+
 impl Spawn for ObjectHost {
     fn spawn(&self, task: impl Future<Output = ()> + 'static) {
         let process = Rc::clone(&self.process);
@@ -410,8 +421,7 @@ impl Log for World {
 
 impl Metrics for World {
     fn measure(&self, point: &Point<'_>) {
-        let texts = point.texts.iter().map(|text| (*text).to_owned()).collect();
-        self.0.points.borrow_mut().push((texts, point.figures.to_vec()));
+        self.0.points.borrow_mut().push(owned(point));
     }
 }
 
@@ -553,7 +563,7 @@ impl World {
                 isolates_begun: Cell::default(),
                 random: Rc::default(),
                 log: Rc::default(),
-                points: RefCell::default(),
+                points: Rc::default(),
                 deliveries: RefCell::default(),
                 commands: Cell::default(),
                 woken: RefCell::default(),
@@ -642,6 +652,7 @@ impl World {
                 process: Rc::clone(&process),
                 random: Rc::clone(&self.0.random),
                 log: Rc::clone(&self.0.log),
+                points: Rc::clone(&self.0.points),
                 has_yields: self.0.has_yields.get(),
             };
             let object = UserObject::new(host, Rc::clone(config));

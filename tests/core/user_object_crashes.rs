@@ -110,6 +110,11 @@ fn check_rest(world: &World, scenario: &Scenario, first: &ClientResponse, note: 
     let rows = world.database().rows();
     assert!(rows.len() <= 1, "{note}: one session");
     assert!(rows.iter().all(|(_, row)| row.status != "generating"), "{note}: it has ended");
+    // No crash doubles the point; one between the commit of the database and the point loses it.
+    let points = world.points();
+    let is_generation = |texts: &[String]| texts.first().is_some_and(|kind| kind == "generation");
+    let measured = points.iter().filter(|(texts, _)| is_generation(texts)).count();
+    assert!(measured == 1 || measured == 0 && world.was_crashed(), "{note}: {measured} points");
     let calls = world.model_calls();
     // A crash counts as an attempt of its own.
     assert!(calls <= scenario.calls + 1 && calls <= 3, "{note}: {calls} calls");

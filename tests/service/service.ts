@@ -116,6 +116,7 @@ export type SignedIn = User & { token: string };
 /** Signs in a new user. */
 export async function signIn(service: Service, wanted: { anonymous?: boolean } = {}): Promise<SignedIn> {
   const user = await service.world.auth.createUser(wanted);
+  keepSecret(service, user.id);
   return { ...user, token: service.world.auth.token(user) };
 }
 
@@ -225,7 +226,7 @@ export async function eventually<T>(
 export const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 export const UUID_V7 = /^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/;
 
-/** Parts of tokens and texts that went through `sendRequest`, by service. */
+/** The ids of users, and parts of tokens and texts that went through `sendRequest`, by service. */
 const secrets = new WeakMap<Service, Set<string>>();
 
 /** A shorter part could occur in a line by chance. */
@@ -242,11 +243,11 @@ function textIn(body: unknown): string {
   return typeof text === 'string' ? (text.trim().split(/[\r\n]/)[0] ?? '') : '';
 }
 
-/** Expects no token, key or text in any line. */
+/** Expects no token, key, text or user's id in any line. */
 function expectNothingLeaked(service: Service): void {
   const { anonKey, serviceKey, jwtSecret, openrouter } = service.world;
   const keys = [...anonKey.split('.').slice(1), ...serviceKey.split('.').slice(1), jwtSecret, openrouter.key];
   const never = [...keys, ...(secrets.get(service) ?? [])];
   const leaks = service.logs.filter((line) => never.some((secret) => line.includes(secret)));
-  assert.deepEqual(leaks, [], 'log lines with a token, a key or a text');
+  assert.deepEqual(leaks, [], "log lines with a token, a key, a text or a user's id");
 }

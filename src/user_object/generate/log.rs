@@ -4,23 +4,33 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::config::LogLevel;
+use crate::generation::candidate::DroppedCounts;
 use crate::generation::usage::Usage;
 use crate::http::problem::Code;
 use crate::ports::{Log, log_line};
 use crate::supabase::rest::RestError;
 use crate::user_state::generation::{Ending, Generation};
 
-/// The fields of an ending that are only logged.
-pub(super) struct Note {
+/// The facts of an ending that are only logged and measured: unknown for one that is stored, after a crash.
+#[derive(Default)]
+pub(in crate::user_object) struct Note {
     /// The last failure at the model API, in words of this service.
-    pub(super) text: String,
+    pub(in crate::user_object) text: String,
     /// The id of the last call at the model API, for the operator.
-    pub(super) generation_id: Option<String>,
+    pub(in crate::user_object) generation_id: Option<String>,
+    /// The provider of the model that answered.
+    pub(in crate::user_object) provider: Option<String>,
+    /// The dropped candidates, by the reason.
+    pub(in crate::user_object) dropped: DroppedCounts,
+    /// When the first candidate was complete, in milliseconds since the Unix epoch.
+    pub(in crate::user_object) first_candidate_ms: Option<u64>,
+    /// When the model's answer ended, in milliseconds since the Unix epoch.
+    pub(in crate::user_object) answered_ms: Option<u64>,
 }
 
 impl Note {
     pub(super) fn new(text: &str) -> Self {
-        Self { text: text.to_owned(), generation_id: None }
+        Self { text: text.to_owned(), ..Self::default() }
     }
 }
 
@@ -37,9 +47,13 @@ struct EndingLine<'a> {
     note: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     generation_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    provider: Option<&'a str>,
     attempts: u32,
     candidates_dropped: u32,
     partial: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_candidate_ms: Option<u64>,
     duration_ms: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     usage: Option<Usage>,
@@ -60,9 +74,11 @@ pub(super) fn log_ending(log: &impl Log, generation: &Generation, ending: &Endin
         code: ending.code,
         note: &note.text,
         generation_id: note.generation_id.as_deref(),
+        provider: note.provider.as_deref(),
         attempts: ending.attempts,
         candidates_dropped: ending.dropped,
         partial: ending.partial,
+        first_candidate_ms: note.first_candidate_ms.map(|at_ms| at_ms.saturating_sub(generation.started_ms)),
         duration_ms: ending.ended_ms.saturating_sub(generation.started_ms),
         usage: ending.usage,
     };

@@ -6,7 +6,7 @@
 //! 3. Store the ending, with the refund; or hold it, too.
 //! 4. Persist it: candidates, session and event in one database transaction. Held output is stored beside it if that takes long.
 
-mod log;
+pub(super) mod log;
 mod persist;
 pub mod read_pacing;
 mod resume;
@@ -53,7 +53,8 @@ pub(super) async fn run<H: UserObjectHost>(
     mut generation: Generation,
 ) -> Result<Option<RunResult>, StoreError> {
     // (0) Check the database.
-    if run.take_resumed() {
+    let is_resumed = run.take_resumed();
+    if is_resumed {
         generation = match resume(object, run, generation).await? {
             Resumed::Ended(result) => return Ok(Some(*result)),
             Resumed::Continues(generation) => *generation,
@@ -61,10 +62,12 @@ pub(super) async fn run<H: UserObjectHost>(
         };
     }
     if let Some(ending) = &generation.ending {
-        if generation.writes == 0 {
-            log_ending(object.host(), &generation, ending, &Note::new("ended after a crash"));
+        // A later attempt to persist it is a job.
+        let note = (is_resumed || generation.writes == 0).then(|| Note::new("ended after a crash"));
+        if let Some(note) = &note {
+            log_ending(object.host(), &generation, ending, note);
         }
-        return persist(object, run, generation, None).await.map(result_of);
+        return persist(object, run, generation, None, note.as_ref()).await.map(result_of);
     }
     let Generated { ending, note, row, candidates, until_ms } = generate(object, run, &generation).await?;
     // (3) Store the ending, or hold it.
@@ -78,12 +81,12 @@ pub(super) async fn run<H: UserObjectHost>(
     generation.candidates = run.stored_from(0);
     generation.candidates.extend(candidates);
     if can_be_held && object.host().now_ms() < until_ms {
-        return persist(object, run, generation, Some(until_ms)).await.map(result_of);
+        return persist(object, run, generation, Some(until_ms), Some(&note)).await.map(result_of);
     }
     if !store_held(object, run, &generation).await? {
         return Ok(None);
     }
-    persist(object, run, generation, None).await.map(result_of)
+    persist(object, run, generation, None, Some(&note)).await.map(result_of)
 }
 
 fn result_of(finished: Finished) -> Option<RunResult> {
@@ -283,7 +286,7 @@ async fn generate<H: UserObjectHost>(
     let now_ms = host.now_ms();
     let Held { candidates, until_ms } = held;
     let candidates = with_ids(host, candidates);
-    let (ending, note) = match ended {
+    let (ending, mut note) = match ended {
         Ended::Answered(answer) => ending_of(answer, now_ms),
         Ended::RowFailed(attempts) => {
             let ending = Ending::failed(Code::DatabaseError, attempts, now_ms);
@@ -294,6 +297,7 @@ async fn generate<H: UserObjectHost>(
             (Ending::interrupted(has_candidates, Code::Cancelled, attempts, now_ms), Note::new("stopped"))
         }
     };
+    (note.first_candidate_ms, note.answered_ms) = (step.first_candidate_ms(), step.answered_ms());
     Ok(Generated { ending, note, row, candidates, until_ms })
 }
 
@@ -449,11 +453,18 @@ fn ending_of(answer: Answer, now_ms: u64) -> (Ending, Note) {
         usage: answer.usage,
         served_model: answer.model,
         attempts: answer.attempts,
-        dropped: answer.dropped,
+        dropped: answer.dropped.total(),
         ended_ms: now_ms,
         retry_after_s: answer.retry_after_s,
         was_reused: answer.was_reused,
         is_blocked: false,
     };
-    (ending, Note { text: answer.operator_note, generation_id: answer.generation_id })
+    let note = Note {
+        text: answer.operator_note,
+        generation_id: answer.generation_id,
+        provider: answer.provider,
+        dropped: answer.dropped,
+        ..Note::default()
+    };
+    (ending, note)
 }

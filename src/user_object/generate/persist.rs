@@ -4,7 +4,7 @@ use std::pin::pin;
 
 use futures_util::future::{Either, join, select};
 
-use super::log::log_rest;
+use super::log::{Note, log_rest};
 use super::step::OPEN_GRACE_MS;
 use super::{UserObject, UserObjectHost, advance_held, in_time, reject_unknown_user, store_held};
 use crate::http::problem::Code;
@@ -12,6 +12,7 @@ use crate::ports::{StoreError, within};
 use crate::supabase::rest::RestError;
 use crate::supabase::sessions::{self, EventData, FinishedRow};
 use crate::user_object::decision::log_abandoned;
+use crate::user_object::points::{JobName, Reason, measure_generation, measure_job};
 use crate::user_object::run::Run;
 use crate::user_object::session_view::{COMPLETED, FAILED, rfc3339};
 use crate::user_state::generation::{Ending, Finished, Generation, RowState};
@@ -24,12 +25,13 @@ const PERSIST_GRACE_MS: u64 = 15_000;
 const PERSIST_MS_MIN: u64 = PERSIST_GRACE_MS - OPEN_GRACE_MS;
 
 /// Persists an ending. One that cannot be persisted stays in the state. `held_until_ms`: until then the ending, and candidates, need
-/// not be stored; `None`: they are.
+/// not be stored; `None`: they are. `note`: of the first attempt to persist it; a later one is a job.
 pub(super) async fn persist<H: UserObjectHost>(
     object: &UserObject<H>,
     run: &Run,
     mut generation: Generation,
     mut held_until_ms: Option<u64>,
+    note: Option<&Note>,
 ) -> Result<Finished, StoreError> {
     let (host, id) = (object.host(), generation.accepted.id);
     let began_ms = host.now_ms();
@@ -92,13 +94,23 @@ pub(super) async fn persist<H: UserObjectHost>(
         Some(_) if !is_persisted => in_time(object, advance).await,
         _ => object.transact(advance).await,
     };
+    let mut reason = if event == Event::Refused { Reason::Refused } else { Reason::Unavailable };
     match advanced? {
         After::Kept => {}
         After::Lost => return Err(StoreError),
         After::Persisted => object.0.persisted.borrow_mut().push((id, generation.accepted.run)),
-        After::Abandoned => log_abandoned(host, id),
+        After::Abandoned => {
+            log_abandoned(host, id);
+            reason = Reason::Abandoned;
+        }
     }
-    Ok(Finished { generation, is_persisted, database_ms: now_ms.saturating_sub(began_ms) })
+    let database_ms = now_ms.saturating_sub(began_ms);
+    match note {
+        Some(note) => measure_generation(host, &generation, &ending, note, database_ms, is_persisted),
+        None if is_persisted => {}
+        None => measure_job(host, JobName::Persist, reason, &generation, now_ms),
+    }
+    Ok(Finished { generation, is_persisted, database_ms })
 }
 
 /// Waits for the database, and stores the held output beside that wait if it takes longer than the hold. Whether it was stored.

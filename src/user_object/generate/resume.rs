@@ -7,6 +7,7 @@ use crate::ports::{StoreError, within};
 use crate::supabase::rest::RestError;
 use crate::supabase::sessions::{self, SessionRow};
 use crate::user_object::log_fields;
+use crate::user_object::points::{JobName, Reason, measure_job};
 use crate::user_object::reply::LogFields;
 use crate::user_object::run::{Run, RunResult};
 use crate::user_object::session_view::GENERATING;
@@ -71,7 +72,11 @@ pub(super) async fn resume<H: UserObjectHost>(
     });
     let Some(mut resumed) = resumed.await? else { return Ok(Resumed::Removed) };
     match row {
-        Err(_) => Err(StoreError),
+        Err(error) => {
+            let reason = if error.is_permanent() { Reason::Refused } else { Reason::Unavailable };
+            measure_job(host, JobName::Resume, reason, &generation, now_ms);
+            Err(StoreError)
+        }
         Ok(Some(row)) => {
             generation.ending = ending;
             run.set_ended_ms(generation.ending.as_ref().map(|ending| ending.ended_ms));

@@ -181,7 +181,10 @@ pub struct Step {
     bytes_since_ms: u64,
     /// When candidates were last stored.
     stored_ms: Option<u64>,
-    has_candidate: bool,
+    /// When the first candidate was complete.
+    first_candidate_ms: Option<u64>,
+    /// When the last attempt ended.
+    answered_ms: Option<u64>,
     is_row_opening: bool,
     has_row_failed: bool,
     stop_until_ms: Option<u64>,
@@ -200,7 +203,8 @@ impl Step {
             tail_since_ms: None,
             bytes_since_ms: now_ms,
             stored_ms: None,
-            has_candidate: false,
+            first_candidate_ms: None,
+            answered_ms: None,
             is_row_opening: true,
             has_row_failed: false,
             stop_until_ms: None,
@@ -213,7 +217,7 @@ impl Step {
             Input::RowOpened(is_ok) => {
                 self.is_row_opening = false;
                 // Without a candidate nothing is lost, and the bill stops. The result of a call that has ended is kept.
-                self.has_row_failed = !is_ok && !self.has_candidate && !matches!(self.model, Model::Ended);
+                self.has_row_failed = !is_ok && !self.has_candidate() && !matches!(self.model, Model::Ended);
             }
             Input::QuotaChecked { has_quota, random_bits } => {
                 if let Model::Checking { failed } = self.model {
@@ -253,7 +257,7 @@ impl Step {
             }
             Input::Timer(arrived) => self.expire(&arrived, now_ms),
         }
-        self.keep_time();
+        self.keep_time(now_ms);
     }
 
     /// Decides the next action. `has_subscriber`: a candidate is stored soon after it is complete, because it is sent once it is
@@ -266,9 +270,12 @@ impl Step {
                 Pace::Read { at_least, until_ms } => read = Some((at_least, until_ms)),
                 Pace::End(end) => {
                     self.end_response(end, now_ms);
-                    self.keep_time();
+                    self.keep_time(now_ms);
                 }
             }
+        }
+        if self.is_answered() {
+            self.answered_ms.get_or_insert(now_ms);
         }
         let ended = self.has_ended(now_ms);
         if ended {
@@ -325,6 +332,23 @@ impl Step {
         matches!(self.model, Model::Ended)
     }
 
+    /// When the first candidate was complete, in milliseconds since the Unix epoch. Without a subscriber, that is up to [`LOOK_MS`]
+    /// after its last byte.
+    #[must_use]
+    pub const fn first_candidate_ms(&self) -> Option<u64> {
+        self.first_candidate_ms
+    }
+
+    /// When the last attempt ended; `None` for a generation that was stopped or whose row has failed before.
+    #[must_use]
+    pub const fn answered_ms(&self) -> Option<u64> {
+        self.answered_ms
+    }
+
+    const fn has_candidate(&self) -> bool {
+        self.first_candidate_ms.is_some()
+    }
+
     /// Whether the time of a stop is over: the bytes that had arrived are read.
     fn is_stop_over(&self, now_ms: u64) -> bool {
         self.stop_until_ms.is_some_and(|until_ms| now_ms >= until_ms)
@@ -349,7 +373,7 @@ impl Step {
     fn end(&mut self, now_ms: u64) -> Ended {
         let attempts = self.call.attempts();
         // A stop comes before a failure whose row is not yet known; an answer that is there is kept.
-        let is_cancelled = self.is_row_opening && self.is_stop_over(now_ms) && !self.has_candidate;
+        let is_cancelled = self.is_row_opening && self.is_stop_over(now_ms) && !self.has_candidate();
         if self.is_answered() && !is_cancelled {
             return Ended::Answered(std::mem::replace(&mut self.call, ModelCall::new(0, 0)).into_answer());
         }
@@ -437,9 +461,9 @@ impl Step {
     }
 
     /// Notes since when there are candidates that are not stored.
-    fn keep_time(&mut self) {
+    fn keep_time(&mut self, now_ms: u64) {
         if !self.pending.is_empty() {
-            self.has_candidate = true;
+            self.first_candidate_ms.get_or_insert(now_ms);
             self.pending_since_ms.get_or_insert(self.bytes_since_ms);
         }
     }

@@ -225,7 +225,11 @@ fn a_failure_that_cannot_be_persisted_is_abandoned_after_ten_minutes() {
     assert_eq!(state.due_jobs(|_| false, None, expires_ms - 1), vec![Job::Persist(ONE)]);
     assert_eq!(state.abandon_expired(|_| false, expires_ms - 1), (Vec::new(), WriteSet::none()));
     let removed = WriteSet::from([Write::RemoveGeneration(ONE)]);
-    assert_eq!(state.abandon_expired(|_| false, expires_ms), (vec![ONE], removed));
+    let (abandoned, writes) = state.abandon_expired(|_| false, expires_ms);
+    assert_eq!(
+        (abandoned.iter().map(|one| one.accepted.id).collect::<Vec<_>>(), writes),
+        (vec![ONE], removed)
+    );
     assert_eq!(plan(&state, T), Plan::ReadStored(ONE, false));
     assert_eq!(state.failure_of(ONE), Some(Code::AiRefused), "its key returns it");
 }

@@ -57,7 +57,11 @@ fn a_result_without_a_valid_token_is_kept_for_a_day() {
     assert_eq!(state.abandon_expired(|_| false, expires_ms - 1), (Vec::new(), WriteSet::none()));
     assert_eq!(state.abandon_expired(|_| true, expires_ms), (Vec::new(), WriteSet::none()), "it is running");
     let removed = WriteSet::from([Write::RemoveGeneration(ONE)]);
-    assert_eq!(state.abandon_expired(|_| false, expires_ms), (vec![ONE], removed));
+    let (abandoned, writes) = state.abandon_expired(|_| false, expires_ms);
+    assert_eq!(
+        (abandoned.iter().map(|one| one.accepted.id).collect::<Vec<_>>(), writes),
+        (vec![ONE], removed)
+    );
     assert!(state.find(ONE).is_none());
 
     let mut state = not_persisted();
