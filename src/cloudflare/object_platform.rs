@@ -2,11 +2,12 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::ready;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use futures_util::future::LocalBoxFuture;
 use uuid::Uuid;
-use wasm_bindgen::JsValue;
+use wasm_bindgen::prelude::*;
 use worker::State;
 
 use super::metrics::write_point;
@@ -20,11 +21,19 @@ use crate::web::object_host::{ObjectHost, ObjectPlatform};
 use crate::web::settings::{Settings, settings};
 use crate::web::tasks::spawn;
 
+#[wasm_bindgen(module = "/src/cloudflare/operations.js")]
+extern "C" {
+    fn begin_span(tracing: &JsValue, name: &str) -> u32;
+    fn end_span(number: u32);
+}
+
 pub(super) struct DurableObjectState {
     state: State,
     /// The `DurableObjectStorage` of `state`.
     storage: JsValue,
     environment: JsValue,
+    /// `tracing` of `cloudflare:workers`.
+    tracing: JsValue,
     settings: Settings,
     /// INVARIANT: `None`, or the state that is stored: dropped as soon as a write fails.
     memory: RefCell<Option<UserState>>,
@@ -33,7 +42,7 @@ pub(super) struct DurableObjectState {
 }
 
 impl DurableObjectState {
-    pub(super) fn new(state: State, environment: JsValue) -> Self {
+    pub(super) fn new(state: State, environment: JsValue, tracing: JsValue) -> Self {
         // Without a storage, no write succeeds.
         let storage = state.as_raw().storage().map_or(JsValue::UNDEFINED, JsValue::from);
         Self {
@@ -41,6 +50,7 @@ impl DurableObjectState {
             storage,
             settings: settings(Platform::Cloudflare, &environment),
             environment,
+            tracing,
             memory: RefCell::default(),
             has_tables: Cell::default(),
         }
@@ -92,6 +102,14 @@ impl ObjectPlatform for DurableObjectState {
 
     fn measure(&self, point: &Point<'_>) {
         write_point(&self.environment, point);
+    }
+
+    fn begin_span(&self, name: &'static str) -> Option<NonZeroU32> {
+        NonZeroU32::new(begin_span(&self.tracing, name))
+    }
+
+    fn end_span(&self, number: NonZeroU32) {
+        end_span(number.get());
     }
 
     fn transact<'a>(

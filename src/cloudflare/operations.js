@@ -48,3 +48,21 @@ export function measure(environment, texts, figures) {
   }
   return dataset !== undefined;
 }
+
+/** The spans in progress, by their numbers, and the last number. */
+const spans = new Map();
+let lastSpan = 0;
+
+/** Begins a span of the current trace. Returns its number; 0 where no trace is sampled, or the runtime has no such spans. */
+export function begin_span(tracing, name) {
+  const span = tracing?.startActiveSpan?.(name, (span) => span);
+  if (!span?.isTraced) return 0;
+  spans.set(++lastSpan, span);
+  return lastSpan;
+}
+
+/** Ends a span. */
+export function end_span(number) {
+  spans.get(number)?.end();
+  spans.delete(number);
+}

@@ -39,9 +39,9 @@ struct Object {
 impl UserSessions {
     /// The object with this storage; not yet loaded.
     #[wasm_bindgen(constructor)]
-    pub fn new(context: JsValue, env: JsValue) -> Self {
+    pub fn new(context: JsValue, env: JsValue, tracing: JsValue) -> Self {
         let context: Context = context.unchecked_into();
-        let host = ObjectHost::new(Rc::new(DurableObjectState::new(context.into(), env)));
+        let host = ObjectHost::new(Rc::new(DurableObjectState::new(context.into(), env, tracing)));
         Self(Rc::new(Object { host, object: OnceCell::new() }))
     }
 

@@ -4,7 +4,7 @@
 //
 // `scripts/build.ts` bundles this file with the output of wasm-bindgen ("wasm-bindgen" below).
 
-import { DurableObject } from 'cloudflare:workers';
+import * as workers from 'cloudflare:workers';
 import { fetch, UserSessions as Module } from 'wasm-bindgen';
 import { guarded, instance, internal, waiting } from '../web/trap_guard.js';
 
@@ -22,7 +22,7 @@ export default {
 };
 
 /** The user object. The edge repeats a failed call once, on a new instance; the platform repeats a failed alarm. */
-export class UserSessions extends DurableObject {
+export class UserSessions extends workers.DurableObject {
   #module;
   #instance;
 
@@ -40,7 +40,8 @@ export class UserSessions extends DurableObject {
   /** The object in the current instance of the module. */
   get #current() {
     if (this.#instance !== instance) {
-      this.#module = new Module(this.ctx, this.env);
+      // `tracing` came to the runtime later than the class.
+      this.#module = new Module(this.ctx, this.env, workers.tracing);
       this.#instance = instance;
     }
     return this.#module;

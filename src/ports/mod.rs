@@ -7,6 +7,7 @@
 
 pub mod reusable_timer;
 
+use std::num::NonZeroU32;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -208,6 +209,14 @@ pub fn log_line(log: &impl Log, level: LogLevel, line: &impl Serialize) {
 pub trait Metrics {
     /// Writes one point, where the deployment has a dataset.
     fn measure(&self, point: &Point<'_>);
+}
+
+/// Spans of the platform's traces.
+pub trait Trace {
+    /// Begins a span in the trace of the call that runs now. Returns its number; `None` where no trace is sampled.
+    fn begin_span(&self, name: &'static str) -> Option<NonZeroU32>;
+    /// Ends a span.
+    fn end_span(&self, number: NonZeroU32);
 }
 
 /// Runs a future for at most `ms` milliseconds.

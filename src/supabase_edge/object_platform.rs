@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::ready;
+use std::num::NonZeroU32;
 use std::rc::Rc;
 
 use futures_util::future::{AbortHandle, LocalBoxFuture, abortable};
@@ -94,6 +95,13 @@ impl ObjectPlatform for IsolateObject {
 
     /// No dataset exists here.
     fn measure(&self, _: &Point<'_>) {}
+
+    /// The platform has no traces.
+    fn begin_span(&self, _: &'static str) -> Option<NonZeroU32> {
+        None
+    }
+
+    fn end_span(&self, _: NonZeroU32) {}
 
     fn transact<'a>(
         &'a self,

@@ -30,7 +30,7 @@ use uuid::Uuid;
 use crate::auth::credentials::Credentials;
 use crate::config::Config;
 use crate::http::sse::EventId;
-use crate::ports::{Clock, Fetch, Log, Metrics, Random, Spawn, StoreError, Timer, UserStore, within};
+use crate::ports::{Clock, Fetch, Log, Metrics, Random, Spawn, StoreError, Timer, Trace, UserStore, within};
 use crate::quota::{Refusal, UserQuota};
 use crate::supabase::sessions;
 use crate::user_state::generation::Generation;
@@ -45,11 +45,11 @@ use turns::Turns;
 
 /// Everything that the object needs of its host.
 pub trait UserObjectHost:
-    UserStore + Fetch + Timer + Clock + Random + Log + Metrics + Spawn + Clone + 'static
+    UserStore + Fetch + Timer + Clock + Random + Log + Metrics + Trace + Spawn + Clone + 'static
 {
 }
-impl<H: UserStore + Fetch + Timer + Clock + Random + Log + Metrics + Spawn + Clone + 'static> UserObjectHost
-    for H
+impl<H: UserStore + Fetch + Timer + Clock + Random + Log + Metrics + Trace + Spawn + Clone + 'static>
+    UserObjectHost for H
 {
 }
 

@@ -31,6 +31,8 @@ pub(super) struct Run {
     is_stopped: Cell<bool>,
     /// Whether it was in progress at a crash, and the database has to be checked before it continues.
     is_resumed: Cell<bool>,
+    /// Whether its trace is sampled, as far as its stages have seen.
+    is_traced: Cell<bool>,
     /// When its answer ended, which the database gets now.
     ended_ms: Cell<Option<u64>>,
     /// No other isolate can have taken the run over before this moment and 10 s.
@@ -79,6 +81,7 @@ impl Run {
             has_ended: Cell::default(),
             is_stopped: Cell::default(),
             is_resumed: Cell::default(),
+            is_traced: Cell::new(true),
             ended_ms: Cell::default(),
             leased_ms: Cell::default(),
             is_lost: Cell::default(),
@@ -201,6 +204,14 @@ impl Run {
     /// Whether it has to be resumed; only once.
     pub(super) fn take_resumed(&self) -> bool {
         self.is_resumed.take()
+    }
+
+    pub(super) const fn is_traced(&self) -> bool {
+        self.is_traced.get()
+    }
+
+    pub(super) fn set_traced(&self, is_traced: bool) {
+        self.is_traced.set(is_traced);
     }
 
     pub(super) const fn ended_ms(&self) -> Option<u64> {

@@ -1,5 +1,6 @@
 //! The host of a user object, on any platform.
 
+use std::num::NonZeroU32;
 use std::rc::Rc;
 
 use futures_util::future::LocalBoxFuture;
@@ -13,7 +14,7 @@ use super::{WebHost, crypto};
 use crate::edge::events::write_events;
 use crate::http::problem::ProblemContext;
 use crate::points::Point;
-use crate::ports::{Cipher, Clock, Lease, Metrics, Polled, Spawn, StoreError, UserStore};
+use crate::ports::{Cipher, Clock, Lease, Metrics, Polled, Spawn, StoreError, Trace, UserStore};
 use crate::user_object::subscription::Subscription;
 use crate::user_state::{UserState, WriteSet};
 
@@ -28,6 +29,10 @@ pub(crate) trait ObjectPlatform {
     fn spawn(&self, task: LocalBoxFuture<'static, ()>);
     /// [`Metrics::measure`].
     fn measure(&self, point: &Point<'_>);
+    /// [`Trace::begin_span`].
+    fn begin_span(&self, name: &'static str) -> Option<NonZeroU32>;
+    /// [`Trace::end_span`].
+    fn end_span(&self, number: NonZeroU32);
     /// [`UserStore::transact`].
     fn transact<'a>(
         &'a self,
@@ -113,6 +118,16 @@ impl Spawn for ObjectHost {
 impl Metrics for ObjectHost {
     fn measure(&self, point: &Point<'_>) {
         self.0.measure(point);
+    }
+}
+
+impl Trace for ObjectHost {
+    fn begin_span(&self, name: &'static str) -> Option<NonZeroU32> {
+        self.0.begin_span(name)
+    }
+
+    fn end_span(&self, number: NonZeroU32) {
+        self.0.end_span(number);
     }
 }
 

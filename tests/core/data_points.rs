@@ -102,9 +102,12 @@ fn a_generation_is_measured_with_each_column() {
     }
 }
 
+/// The outcome, what leads to it, and the expected figures.
+type Case = (&'static str, fn(&World), [f64; 4]);
+
 #[test]
 fn each_outcome_is_measured_once() {
-    let cases: [(&str, fn(&World), [f64; 4]); 9] = [
+    let cases: [Case; 9] = [
         // candidates, partial, persisted, attempts
         ("completed", |world| world.model(answer(3)), [3.0, 0.0, 1.0, 1.0]),
         ("completed", |world| world.model(begun(2, 10).cut()), [2.0, 1.0, 1.0, 1.0]),
@@ -313,4 +316,49 @@ fn the_log_line_of_a_generation_has_the_measured_facts() {
     assert_eq!(facts, [[json!("A Provider"), json!(0)], [json!("A Provider"), json!(2)]]);
     let first_ms = lines.first().and_then(|line| line["first_candidate_ms"].as_u64());
     assert!(first_ms.is_some_and(|ms| (1_000..=1_250).contains(&ms)), "{first_ms:?}");
+}
+
+#[test]
+fn each_stage_of_a_traced_generation_is_a_span() {
+    for mode in MODES {
+        let world = World::new(mode);
+        world.trace();
+        world.model(model_error(503));
+        world.model(slow_answer(2, 100));
+        assert_eq!(world.request(post()).status, 201);
+        let read = ["call_model", "/call_model", "read_answer", "/read_answer"];
+        let expected =
+            [&["open_row"], &read[..1], &["/open_row"], &read[1..], &read[..], &["persist", "/persist"]]
+                .concat();
+        assert_eq!(world.spans(), expected, "{mode:?}");
+    }
+}
+
+#[test]
+fn every_span_ends_with_a_stop_or_a_failure() {
+    for mode in MODES {
+        let world = World::new(mode);
+        world.trace();
+        world.model(begun(1, 10).hang());
+        let id = world.request(post().respond_async()).session();
+        world.run_for(1_000);
+        world.request(delete(id));
+        world.database().fail_all(Some(Failure::Down));
+        world.request(post());
+        world.run_for(60_000);
+        let spans = world.spans();
+        let (ends, begins): (Vec<&String>, Vec<&String>) =
+            spans.iter().partition(|name| name.starts_with('/'));
+        assert!(begins.len() > 6, "{spans:?}");
+        assert_eq!(begins.len(), ends.len(), "{mode:?}: {spans:?}");
+    }
+}
+
+#[test]
+fn a_generation_without_a_sampled_trace_begins_one_span() {
+    for mode in MODES {
+        let world = World::new(mode);
+        world.request(post());
+        assert_eq!(world.spans(), ["open_row"], "{mode:?}");
+    }
 }

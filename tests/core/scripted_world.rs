@@ -13,6 +13,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -28,7 +29,7 @@ use ai_sessions::http::problem::ProblemContext;
 use ai_sessions::points::Point;
 use ai_sessions::ports::{
     Assets, Background, Clock, Fetch, Head, IsolateMemory, Lease, Log, Memory, Metrics, Polled, Random,
-    SharedCache, Spawn, StoreError, Timer, Unreachable, UserStore, VerifyKey, VerifySignature,
+    SharedCache, Spawn, StoreError, Timer, Trace, Unreachable, UserStore, VerifyKey, VerifySignature,
 };
 use ai_sessions::user_object::UserObject;
 use ai_sessions::user_object::command::Command;
@@ -82,6 +83,8 @@ struct Shared {
     random: Rc<Cell<u128>>,
     log: Rc<RefCell<Vec<(LogLevel, String)>>>,
     points: Rc<RefCell<Vec<MeasuredPoint>>>,
+    spans: Rc<RefCell<Vec<String>>>,
+    is_traced: Cell<bool>,
     deliveries: RefCell<VecDeque<Delivery>>,
     commands: Cell<usize>,
     woken: RefCell<Vec<Uuid>>,
@@ -233,6 +236,8 @@ pub(crate) struct ObjectHost {
     random: Rc<Cell<u128>>,
     log: Rc<RefCell<Vec<(LogLevel, String)>>>,
     points: Rc<RefCell<Vec<MeasuredPoint>>>,
+    spans: Rc<RefCell<Vec<String>>>,
+    is_traced: bool,
     has_yields: bool,
 }
 
@@ -341,6 +346,23 @@ impl Log for ObjectHost {
 impl Metrics for ObjectHost {
     fn measure(&self, point: &Point<'_>) {
         self.points.borrow_mut().push(owned(point));
+    }
+}
+
+/// Records a span by its name once it begins, and with a `/` before it once it ends.
+impl Trace for ObjectHost {
+    fn begin_span(&self, name: &'static str) -> Option<NonZeroU32> {
+        let mut spans = self.spans.borrow_mut();
+        spans.push(name.to_owned());
+        let number = u32::try_from(spans.len()).ok().and_then(NonZeroU32::new);
+        number.filter(|_| self.is_traced)
+    }
+
+    fn end_span(&self, number: NonZeroU32) {
+        let mut spans = self.spans.borrow_mut();
+        let index = usize::try_from(number.get()).expect("a small number") - 1;
+        let ended = ["/", spans.get(index).expect("it has begun")].concat();
+        spans.push(ended);
     }
 }
 
@@ -564,6 +586,8 @@ impl World {
                 random: Rc::default(),
                 log: Rc::default(),
                 points: Rc::default(),
+                spans: Rc::default(),
+                is_traced: Cell::default(),
                 deliveries: RefCell::default(),
                 commands: Cell::default(),
                 woken: RefCell::default(),
@@ -653,6 +677,8 @@ impl World {
                 random: Rc::clone(&self.0.random),
                 log: Rc::clone(&self.0.log),
                 points: Rc::clone(&self.0.points),
+                spans: Rc::clone(&self.0.spans),
+                is_traced: self.0.is_traced.get(),
                 has_yields: self.0.has_yields.get(),
             };
             let object = UserObject::new(host, Rc::clone(config));
@@ -710,6 +736,16 @@ impl World {
     /// The measured points.
     pub(crate) fn points(&self) -> Vec<MeasuredPoint> {
         self.0.points.borrow().clone()
+    }
+
+    /// Samples the traces of later objects.
+    pub(crate) fn trace(&self) {
+        self.0.is_traced.set(true);
+    }
+
+    /// The spans in the order of their begins and ends; an end has a `/` before the name.
+    pub(crate) fn spans(&self) -> Vec<String> {
+        self.0.spans.borrow().clone()
     }
 
     /// Makes each port of the objects wait a moment, so that a crash can happen before and after its effect.

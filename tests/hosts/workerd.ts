@@ -39,6 +39,8 @@ export async function startAfter(
   variables: Variables = {},
   /** Bindings that a script of their own makes, by name. */
   wrapped: Record<string, string> = {},
+  /** A script with a streaming tail handler, which receives the spans of the Worker and its objects. */
+  tail?: string,
 ): Promise<WorkerdService> {
   const world = await startWorld();
   const storage = await mkdtemp(join(tmpdir(), 'ai-sessions-storage-'));
@@ -67,9 +69,17 @@ export async function startAfter(
     serviceBindings: { ASSETS: { disk: { path: join(build, 'assets'), writable: false } } },
     wrappedBindings: Object.fromEntries(Object.keys(wrapped).map((name) => [name, { scriptName: name }])),
     unsafeEphemeralDurableObjects: false,
+    ...(tail === undefined ? {} : { streamingTails: ['tail'] }),
+  };
+  const tailWorker: WorkerOptions = {
+    name: 'tail',
+    modules: true,
+    script: tail ?? '',
+    ...COMPATIBILITY,
+    compatibilityFlags: ['experimental', 'streaming_tail_worker'],
   };
   const options: MiniflareOptions = {
-    workers: [worker, ...Object.entries(wrapped).map(([name, script]) => ({ name, modules: true, script }) satisfies WorkerOptions)],
+    workers: [worker, ...Object.entries(wrapped).map(([name, script]) => ({ name, modules: true, script }) satisfies WorkerOptions), ...(tail === undefined ? [] : [tailWorker])],
     durableObjectsPersist: storage,
     unsafeRuntimeEnv: { [SERVES_FROM]: storage },
     handleRuntimeStdio: (stdout: Readable, stderr: Readable) => {

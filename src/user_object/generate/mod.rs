@@ -10,6 +10,7 @@ pub(super) mod log;
 mod persist;
 pub mod read_pacing;
 mod resume;
+mod stage;
 pub mod step;
 
 use std::cell::Cell;
@@ -35,6 +36,7 @@ use crate::user_state::{Event, UserState, WriteSet};
 use log::{Note, log_ending, log_rest};
 use persist::persist;
 use resume::{Resumed, resume};
+use stage::Stage;
 use step::{Action, Ended, Held, Input, ModelEnd, ModelHead, Step, StepSettings};
 
 /// A transaction of paid output is repeated for so long after its begin. A client that waits has its response within the
@@ -196,6 +198,8 @@ async fn generate<H: UserObjectHost>(
     let mut opening = pin!(open_row(object, generation, &is_busy));
     let (mut is_opening, mut is_row_blocked, mut is_stop_handled) = (true, false, false);
     let mut row = generation.row;
+    let mut opening_stage = Some(Stage::begin(host, run, "open_row"));
+    let mut model_stage = None;
     let mut connection = Connection::Closed;
     let mut timer = ReusableTimer::new(host);
     let (ended, held) = loop {
@@ -230,10 +234,12 @@ async fn generate<H: UserObjectHost>(
             Action::Send(may_reuse) => {
                 let request = build(&config.model_api, &request, may_reuse);
                 connection = Connection::Sent(Box::pin(host.fetch(request)));
+                model_stage = Some(Stage::begin(host, run, "call_model"));
                 continue;
             }
             Action::AbandonRow => {
                 is_opening = false;
+                opening_stage = None;
                 row = row_opened(object, generation, Err(&RestError::Unavailable)).await?;
                 Input::RowOpened(false)
             }
@@ -242,6 +248,7 @@ async fn generate<H: UserObjectHost>(
                 is_calling.set(!step.is_answered());
                 if at_least.is_none() {
                     connection = Connection::Closed; // nothing more is billed
+                    model_stage = None;
                 }
                 let woken = poll_fn(|context| {
                     if run.is_lost() {
@@ -268,6 +275,7 @@ async fn generate<H: UserObjectHost>(
                     Woken::Input(input) => input,
                     Woken::Row(opened) => {
                         is_opening = false;
+                        opening_stage = None;
                         is_row_blocked = opened.as_ref().is_err_and(RestError::is_firewall_rejection);
                         row = row_opened(object, generation, opened.as_ref().copied()).await?;
                         Input::RowOpened(opened.is_ok())
@@ -275,6 +283,8 @@ async fn generate<H: UserObjectHost>(
                     Woken::Response(response) => {
                         let head = head_of(&response);
                         connection = Connection::Open(response);
+                        drop(model_stage.take());
+                        model_stage = Some(Stage::begin(host, run, "read_answer"));
                         Input::ModelHead(head)
                     }
                 }
@@ -282,7 +292,7 @@ async fn generate<H: UserObjectHost>(
         };
         step.handle(input, host.now_ms());
     };
-    drop(connection); // nothing more is billed
+    drop((connection, opening_stage, model_stage)); // nothing more is billed
     let now_ms = host.now_ms();
     let Held { candidates, until_ms } = held;
     let candidates = with_ids(host, candidates);

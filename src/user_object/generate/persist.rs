@@ -5,6 +5,7 @@ use std::pin::pin;
 use futures_util::future::{Either, join, select};
 
 use super::log::{Note, log_rest};
+use super::stage::Stage;
 use super::step::OPEN_GRACE_MS;
 use super::{UserObject, UserObjectHost, advance_held, in_time, reject_unknown_user, store_held};
 use crate::http::problem::Code;
@@ -35,6 +36,7 @@ pub(super) async fn persist<H: UserObjectHost>(
 ) -> Result<Finished, StoreError> {
     let (host, id) = (object.host(), generation.accepted.id);
     let began_ms = host.now_ms();
+    let stage = Stage::begin(host, run, "persist");
     let Some(ending) = generation.ending.clone() else {
         return Ok(Finished { generation, is_persisted: false, database_ms: 0 });
     };
@@ -72,6 +74,7 @@ pub(super) async fn persist<H: UserObjectHost>(
     };
     let is_persisted = event == Event::Persisted;
     let now_ms = host.now_ms();
+    drop(stage);
     let advance = |state: &mut UserState| {
         if !state.has_run(id, generation.accepted.run) {
             let is_stored = held_until_ms.is_none();
