@@ -4,6 +4,7 @@
 
 #![expect(clippy::expect_used, reason = "a document that cannot be read fails the test")]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -106,4 +107,34 @@ fn every_variable_and_function_of_the_runbook_exists() {
         found += 1;
     }
     assert!(found > 2, "only {found} functions and tables were found");
+}
+
+/// The columns that a kind of point has, by the table of `operations/README.md`.
+fn columns(kind: &str) -> BTreeSet<String> {
+    let table = read("operations/README.md");
+    let rows = table.lines().filter(|line| line.starts_with(&["| ", kind, " |"].concat()));
+    rows.filter_map(|line| line.split('`').nth(1)).map(str::to_owned).collect()
+}
+
+/// The columns in a query.
+fn named_columns(query: &str) -> BTreeSet<String> {
+    let words = query.split(|c: char| !c.is_ascii_alphanumeric());
+    let is_column = |word: &&str| {
+        let digits = word.strip_prefix("blob").or_else(|| word.strip_prefix("double"));
+        digits.is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    words.filter(is_column).map(str::to_owned).collect()
+}
+
+#[test]
+fn every_query_of_the_runbook_names_columns_of_its_points() {
+    for (heading, text) in [entries("Alerts"), entries("5xx codes")].concat() {
+        let query = text.split("```").nth(1).unwrap_or_default();
+        let kinds = [("= 'generation'", "generation"), ("= 'job'", "job"), ("LIKE '/", "request")];
+        let kind = kinds.iter().find(|(condition, _)| query.contains(&["WHERE blob1 ", condition].concat()));
+        let (_, kind) = kind.expect("it selects one kind of point");
+        let (known, named) = (columns(kind), named_columns(query));
+        assert!(known.len() > 4, "the columns of {kind} were not read");
+        assert!(!named.is_empty() && named.is_subset(&known), "{heading}: {named:?}");
+    }
 }
