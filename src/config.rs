@@ -6,7 +6,8 @@ use serde::de::IgnoredAny;
 
 use crate::json::{Cursor, Value};
 use crate::keyed_hash::{hex, keyed_hash};
-use crate::quota::{Policies, Quota};
+use crate::money;
+use crate::quota::{Policies, Price, Quota, SpendPolicy};
 
 /// The platform of a deployment: some variables, defaults and bounds differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,6 +87,23 @@ pub struct ModelApi {
     pub may_collect_data: bool,
     /// Whether only providers with zero data retention are used; default false.
     pub zero_data_retention: bool,
+    /// The most that a provider may charge for a token; `None`: not limited.
+    pub max_price: Option<Price>,
+}
+
+/// The share of a candidate in `max_tokens`, markup included. A candidate of 300 characters has 100 tokens in English, 300 in a
+/// script that the tokenizer hardly covers.
+const CANDIDATE_TOKENS_MAX: usize = 400;
+/// The share of everything else: prose, fences, and the reasoning of models that bill it as output.
+const OTHER_TOKENS_MAX: usize = 1_000;
+/// The least output limit among the models that are commonly allowed; providers reject requests above it.
+const ANSWER_TOKENS_MAX: usize = 16_000;
+
+/// Returns `max_tokens` for so many candidates: no answer is longer, reasoning included.
+#[must_use]
+pub fn answer_tokens_max(candidates_max: usize) -> usize {
+    let candidates = candidates_max.saturating_mul(CANDIDATE_TOKENS_MAX);
+    candidates.saturating_add(OTHER_TOKENS_MAX).min(ANSWER_TOKENS_MAX)
 }
 
 /// The origins from which a browser may call.
@@ -161,6 +179,7 @@ pub const VARIABLES: &[&str] = &[
     "RATE_LIMIT_ATTEMPTS",
     "RATE_LIMIT_READS",
     "RATE_LIMIT_CONCURRENT",
+    "RATE_LIMIT_SPEND",
     "AI_TIMEOUT_MS",
     "AI_IDLE_TIMEOUT_MS",
     "AI_MAX_ATTEMPTS",
@@ -168,6 +187,7 @@ pub const VARIABLES: &[&str] = &[
     "AI_CACHE_TTL_S",
     "AI_DATA_COLLECTION",
     "AI_ZDR",
+    "AI_MAX_PRICE",
     "ALLOW_ANONYMOUS_USERS",
     "LOG_LEVEL",
     "USER_STATE_KEY",
@@ -242,6 +262,14 @@ const USER_STATE_KEY_EXPECTED: &str = "must be the 32 to 512 visible ASCII chara
     has set in the database; `openssl rand -hex 32` makes them, `supabase secrets set USER_STATE_KEY=…` sets them here";
 const KEYS_EXPECTED: &str = "must be a JSON object whose `default` is a publishable key";
 const JWKS_EXPECTED: &str = "must be a JSON Web Key Set: an object with the list `keys`, or that list";
+const PRICE_EXPECTED: &str = "must be US dollars per million tokens in and out, as 1/5: each 0.000001 to 10000, with at most 6 decimals";
+const SPEND_EXPECTED: &str = "must be US dollars/seconds, as 0.50/86400: up to 1000000, with at most 9 decimals, in 1 to 2678400 seconds";
+const SPEND_TOO_LOW: &str = "must be enough for one generation: 46000 tokens in and max_tokens out at AI_MAX_PRICE, where \
+    max_tokens is 400 * MAX_CANDIDATES + 1000, at most 16000";
+/// Picodollars a token.
+const PRICES: std::ops::RangeInclusive<u64> = 1..=10_000_000_000;
+/// Nanodollars.
+const SPENDS: std::ops::RangeInclusive<u64> = 1..=1_000_000_000_000_000;
 const URL_EXPECTED: &str = "must be an absolute http(s) URL";
 const PUBLIC_URL_EXPECTED: &str = "must be an absolute http(s) URL of visible ASCII characters without query, whose path does not begin with a route";
 const SET_EXPECTED: &str = "must be set";
@@ -278,6 +306,8 @@ impl Reader<'_> {
         let is_edge = reader.platform == Platform::SupabaseEdge;
         let timeout = reader.timeout_limits();
         let url = reader.url("SUPABASE_URL", None);
+        let candidates_max = reader.number("MAX_CANDIDATES", 1, 2000, 20, "must be 1 to 2000");
+        let max_price = reader.max_price();
         let config = Config {
             public_url: reader.public_url(&url),
             user_state_key: is_edge.then(|| reader.user_state_key()),
@@ -309,7 +339,7 @@ impl Reader<'_> {
                     "must be 100 to 600000",
                 ),
                 attempts_max: reader.number("AI_MAX_ATTEMPTS", 1, 10, 3, "must be 1 to 10"),
-                candidates_max: reader.number("MAX_CANDIDATES", 1, 2000, 20, "must be 1 to 2000"),
+                candidates_max,
                 cache_ttl_s: reader.number("AI_CACHE_TTL_S", 0, 86_400, 0, "must be 0 to 86400"),
                 may_collect_data: reader.one_of(
                     "AI_DATA_COLLECTION",
@@ -317,6 +347,7 @@ impl Reader<'_> {
                     "must be deny or allow",
                 ),
                 zero_data_retention: reader.switch("AI_ZDR"),
+                max_price,
             },
             service_secret: reader.secret(),
             rate_limit: Policies {
@@ -324,6 +355,7 @@ impl Reader<'_> {
                 generations: reader.quota("RATE_LIMIT_GENERATIONS", Quota { count: 50, window_s: 86_400 }),
                 attempts: reader.quota("RATE_LIMIT_ATTEMPTS", Quota { count: 150, window_s: 86_400 }),
                 concurrent: reader.number("RATE_LIMIT_CONCURRENT", 1, 100, 2, "must be 1 to 100"),
+                spend: reader.spend(max_price, candidates_max),
             },
             read_limit: reader.quota("RATE_LIMIT_READS", Quota { count: 300, window_s: 60 }),
             allowed_origins: reader.origins(),
@@ -499,6 +531,47 @@ impl Reader<'_> {
             self.reject(variable, "must be count/seconds: 1 to 1000000 in 1 to 2678400 seconds");
             default
         })
+    }
+
+    fn max_price(&mut self) -> Option<Price> {
+        const VARIABLE: &str = "AI_MAX_PRICE";
+        let text = self.text(VARIABLE)?;
+        let price = |text| money::read(text, money::PRICE).filter(|price| PRICES.contains(price));
+        let read = text.split_once('/').and_then(|(prompt, completion)| {
+            Some(Price { prompt: price(prompt)?, completion: price(completion)? })
+        });
+        if read.is_none() {
+            self.reject(VARIABLE, PRICE_EXPECTED);
+        }
+        read
+    }
+
+    /// Reads the limit in money, which must be enough for one generation: no request would ever be accepted.
+    fn spend(&mut self, max_price: Option<Price>, candidates_max: usize) -> Option<SpendPolicy> {
+        const VARIABLE: &str = "RATE_LIMIT_SPEND";
+        let text = self.text(VARIABLE)?;
+        let read = text.split_once('/').and_then(|(dollars, window_s)| {
+            let limit = money::read(dollars, money::NANODOLLAR).filter(|limit| SPENDS.contains(limit))?;
+            let window_s = window_s.parse().ok().filter(|window_s| (1..=2_678_400).contains(window_s))?;
+            Some((limit, window_s))
+        });
+        let Some((limit, window_s)) = read else {
+            self.reject(VARIABLE, SPEND_EXPECTED);
+            return None;
+        };
+        let Some(price) = max_price else {
+            // An invalid price is reported already.
+            if self.text("AI_MAX_PRICE").is_none() {
+                self.reject("AI_MAX_PRICE", "must be set, because RATE_LIMIT_SPEND needs it");
+            }
+            return None;
+        };
+        let answer_tokens_max = u64::try_from(answer_tokens_max(candidates_max)).unwrap_or(u64::MAX);
+        let policy = SpendPolicy { limit, window_s, price, answer_tokens_max };
+        if limit < policy.largest_cost() {
+            self.reject(VARIABLE, SPEND_TOO_LOW);
+        }
+        Some(policy)
     }
 
     fn models(&mut self) -> Vec<String> {
@@ -839,6 +912,14 @@ mod tests {
             ("RATE_LIMIT_ATTEMPTS", &["0/86400", "150/0", "150"]),
             ("RATE_LIMIT_READS", &["0/60", "300/0", "1000001/60"]),
             ("RATE_LIMIT_CONCURRENT", &["0", "101"]),
+            (
+                "AI_MAX_PRICE",
+                &["1", "1/", "/5", "0/5", "1/0", "-1/5", "1/5/9", "1.0000001/5", "10001/5", "1e1/5", "x/5"],
+            ),
+            (
+                "RATE_LIMIT_SPEND",
+                &["0.5", "0/60", "0.5/0", "1000001/60", "-1/60", "x/60", "1/2678401", "1/60/60"],
+            ),
             ("AI_TIMEOUT_MS", &["999", "600001", "-5"]),
             ("AI_IDLE_TIMEOUT_MS", &["99"]),
             ("AI_MAX_ATTEMPTS", &["0", "11"]),
@@ -853,6 +934,42 @@ mod tests {
                 assert!(is_rejected(variable, text), "{variable}={text:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_limit_in_money_needs_a_price() {
+        let config = read(&[]).expect("it is off by default");
+        assert_eq!((config.rate_limit.spend, config.model_api.max_price), (None, None));
+
+        let price = Price { prompt: 75_000, completion: 5_000_000 };
+        let config = read(&[("AI_MAX_PRICE", "0.075/5")]).expect("a price alone is valid");
+        assert_eq!((config.rate_limit.spend, config.model_api.max_price), (None, Some(price)));
+
+        let both = [("RATE_LIMIT_SPEND", "0.50/86400"), ("AI_MAX_PRICE", "0.075/5")];
+        let config = read(&both).expect("both are valid");
+        let (limit, window_s, answer_tokens_max) = (500_000_000, 86_400, 9_000);
+        assert_eq!(config.rate_limit.spend, Some(SpendPolicy { limit, window_s, price, answer_tokens_max }));
+        assert_eq!(config.model_api.max_price, Some(price));
+
+        let rejected = |more: &[(&str, &str)]| -> Vec<_> {
+            let errors = read(more).expect_err("one is missing or invalid");
+            errors.iter().map(|error| (error.variable, error.expected)).collect()
+        };
+        assert_eq!(
+            rejected(&[("RATE_LIMIT_SPEND", "0.50/86400")]),
+            [("AI_MAX_PRICE", "must be set, because RATE_LIMIT_SPEND needs it")]
+        );
+        assert_eq!(rejected(&[both[0], ("AI_MAX_PRICE", "1")]), [("AI_MAX_PRICE", PRICE_EXPECTED)]);
+    }
+
+    #[test]
+    fn a_limit_in_money_must_be_enough_for_one_generation() {
+        // (46000 tokens in + 9000 out) * 1 dollar per million.
+        let with = |spend| read(&[("AI_MAX_PRICE", "1/1"), ("RATE_LIMIT_SPEND", spend)]);
+        assert!(with("0.055/60").is_ok());
+        let errors = with("0.054999999/60").expect_err("one generation can cost more");
+        let too_low = ConfigError { variable: "RATE_LIMIT_SPEND", expected: SPEND_TOO_LOW };
+        assert_eq!(errors, [too_low]);
     }
 
     #[test]

@@ -24,6 +24,7 @@ pub mod json;
 pub mod json_string;
 pub mod keyed_hash;
 pub mod least_recently_used;
+pub mod money;
 pub mod points;
 pub mod ports;
 pub mod pseudonym;

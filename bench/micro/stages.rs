@@ -111,18 +111,20 @@ fn candidate_reader(criterion: &mut Criterion) {
 }
 
 fn quota(criterion: &mut Criterion) {
+    const TEXT_BYTES: usize = 3_000;
     let policies = Policies {
         burst: Quota { count: 10, window_s: 60 },
         generations: Quota { count: 50, window_s: 86_400 },
         attempts: Quota { count: 150, window_s: 86_400 },
         concurrent: 2,
+        spend: None,
     };
     // A user in the middle of the day.
     let mut used = Ledger::default();
     for generation in 0..40_u64 {
         let (id, now_ms) = (Uuid::from_u128(generation.into()), NOW_MS + generation * 600_000);
         used.count_request(&policies, now_ms).expect("quota is available");
-        used.reserve(&policies, id, 120_000, now_ms).expect("quota is available");
+        used.reserve(&policies, id, TEXT_BYTES, 120_000, now_ms).expect("quota is available");
         used.release(id);
     }
     let now_ms = NOW_MS + 40 * 600_000;
@@ -132,7 +134,7 @@ fn quota(criterion: &mut Criterion) {
             || used.clone(),
             |ledger| {
                 ledger.count_request(&policies, now_ms).expect("quota is available");
-                ledger.reserve(&policies, black_box(id), 120_000, now_ms).expect("quota is available");
+                ledger.reserve(&policies, black_box(id), TEXT_BYTES, 120_000, now_ms).expect("quota is available");
                 ledger.release(id);
             },
             BatchSize::SmallInput,

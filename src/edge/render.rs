@@ -5,10 +5,11 @@ use uuid::Uuid;
 use super::execute::Received;
 use super::failure;
 use crate::config::Config;
-use crate::http::problem::{Code, Problem, ProblemContext};
+use crate::http::problem::{Code, Problem, ProblemContext, SpendLimit};
 use crate::http::sse::EVENT_STREAM;
 use crate::http::{JSON, Response, rate_limit};
-use crate::quota::Refusal;
+use crate::money;
+use crate::quota::{Refusal, SPEND, UserQuota};
 use crate::user_object::reply::{LogFields, Reply, SessionDocument};
 
 /// Seconds after which a client reads a session in progress again: most generations take 5 to 20 s.
@@ -55,7 +56,12 @@ pub fn render<B>(
 ) -> Responded<B> {
     let Received { executed, body } = received;
     let forwarded = |head| Outgoing::Forwarded(head, body);
-    let problem = problem_of(&executed.reply);
+    let mut problem = problem_of(&executed.reply);
+    if let (Some(problem), Some(quota)) = (&mut problem, &executed.quota)
+        && problem.violated_policies.contains(&SPEND)
+    {
+        problem.spend = spend_limit(config, quota).map(Box::new);
+    }
     let mut outgoing = match (&executed.reply, &problem) {
         (Reply::Session(document), _) => forwarded(on_session(document)),
         (Reply::Accepted(document), _) => forwarded(accepted(document)),
@@ -68,6 +74,16 @@ pub fn render<B>(
     }
     let code = problem.map(|problem| problem.code).or(executed.log.code);
     Ok((outgoing, LogFields { code, ..executed.log }))
+}
+
+/// The limit in US dollars.
+fn spend_limit(config: &Config, quota: &UserQuota) -> Option<SpendLimit> {
+    let (policy, status) = (config.rate_limit.spend?, quota.spend?);
+    Some(SpendLimit {
+        limit: money::write(policy.limit, money::NANODOLLAR),
+        remaining: money::write(status.remaining, money::NANODOLLAR),
+        window_s: policy.window_s,
+    })
 }
 
 /// The problem of a reply that is an error.

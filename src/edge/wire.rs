@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! command   {"operation":"generate","user_id":"…","token":"…",…,"input_text":"…",…}
-//! reply     {"reply":"session","session_id":"…",…,"quota":[[9,6],[49,512],[149,512]],…}, and beside it the body of the response
+//! reply     {"reply":"session","session_id":"…",…,"quota":[[9,6],[49,512],[149,512]],"spend":[750000000,512],…}, and beside it the body of the response
 //! ```
 //! The command's message also carries the context of the problem document in the last event of a stream: the object's host writes
 //! the events where the object is, so that they are forwarded untouched. The user object itself gets the command alone.
@@ -14,7 +14,7 @@ use crate::auth::credentials::Credentials;
 use crate::generation::usage::Usage;
 use crate::http::problem::ProblemContext;
 use crate::json::record::{Members, ToJson, write_object};
-use crate::quota::{ATTEMPTS, BURST, CONCURRENT, GENERATIONS, PolicyStatus, Refusal, UserQuota};
+use crate::quota::{ATTEMPTS, BURST, CONCURRENT, GENERATIONS, PolicyStatus, Refusal, SPEND, UserQuota};
 use crate::user_object::command::{Command, Generate, Operation};
 use crate::user_object::reply::{Cause, Executed, Failure, LogFields, Reply, SessionDocument};
 
@@ -122,7 +122,7 @@ pub fn write_reply(executed: &mut Executed) -> (String, Vec<u8>) {
         }
         Reply::Counted | Reply::NotFound | Reply::Stopped | Reply::NotRunning | Reply::KeyReused => {}
     }
-    let members: [(&str, &dyn ToJson); 15] = [
+    let members: [(&str, &dyn ToJson); 16] = [
         ("reply", &name),
         ("session_id", &session_id),
         ("is_generating", &is_generating),
@@ -131,7 +131,8 @@ pub fn write_reply(executed: &mut Executed) -> (String, Vec<u8>) {
         ("is_blocked", &is_blocked),
         ("retry_after_s", &retry_after_s),
         ("failure", &failure),
-        ("quota", &executed.quota.map(Vec::from)),
+        ("quota", &executed.quota.map(|quota| Vec::from(quota.counts))),
+        ("spend", &executed.quota.and_then(|quota| quota.spend)),
         ("code", &log.code),
         ("model", &log.model),
         ("attempts", &log.attempts),
@@ -167,7 +168,7 @@ pub fn read_reply(json: &str) -> Option<Executed> {
         "limit_exceeded" => {
             let names: Vec<String> = message.get("violated")?;
             let is_violated = |policy: &&str| names.iter().any(|name| name == policy);
-            let policies = [BURST, GENERATIONS, ATTEMPTS, CONCURRENT].into_iter();
+            let policies = [BURST, GENERATIONS, ATTEMPTS, SPEND, CONCURRENT].into_iter();
             let violated = policies.filter(is_violated).collect();
             Reply::LimitExceeded(Refusal { violated, retry_after_s: retry_after_s? })
         }
@@ -190,8 +191,11 @@ pub fn read_reply(json: &str) -> Option<Executed> {
         model_ms: message.get("model_ms")?,
         database_ms: message.get("database_ms")?,
     };
-    let quota: Option<Vec<PolicyStatus>> = message.get("quota")?;
-    let quota = quota.map(UserQuota::try_from).transpose().ok()?;
+    let counts: Option<Vec<PolicyStatus>> = message.get("quota")?;
+    let counts = counts.map(<[PolicyStatus; 3]>::try_from).transpose().ok()?;
+    // An object of the previous version sends no `spend`.
+    let spend = message.get_or_default("spend")?;
+    let quota = counts.map(|counts| UserQuota { counts, spend });
     Some(Executed { reply, quota, log })
 }
 

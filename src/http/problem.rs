@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! { "type": "https://…/docs#validation_failed", "title": "…", "status": 400, "detail": "…", "code": "…",
-//!   "request_id": "…", "retryable": false, "errors": [ … ], "violated-policies": [ … ] }
+//!   "request_id": "…", "retryable": false, "errors": [ … ], "violated-policies": [ … ],
+//!   "spend": { "limit": "0.5", "remaining": "0.02", "window_s": 86400 } }
 //! ```
 //! Not for: messages to the operator. A problem contains no text of an upstream, no token and no key: this service writes
 //! `detail`, and `code` is a row of the table.
@@ -115,6 +116,17 @@ pub struct FieldError {
     pub actual: Option<u64>,
 }
 
+/// The limit of money, for a request that exceeds it. Amounts are US dollars as decimal numbers in text, which no reader rounds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SpendLimit {
+    /// In any window.
+    pub limit: String,
+    /// What is left of it now.
+    pub remaining: String,
+    /// Seconds.
+    pub window_s: u32,
+}
+
 /// One error for the caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
@@ -126,6 +138,8 @@ pub struct Problem {
     pub errors: Vec<FieldError>,
     /// The names of the violated policies, for `rate_limited`.
     pub violated_policies: Vec<&'static str>,
+    /// The limit in money, where `spend` is one of them.
+    pub spend: Option<Box<SpendLimit>>,
     /// Whole seconds after which a retry can succeed.
     pub retry_after_s: Option<u64>,
     /// Whether the same request can succeed later: as the table says, unless the cause decides otherwise.
@@ -155,6 +169,8 @@ struct Document<'a> {
     errors: &'a [FieldError],
     #[serde(rename = "violated-policies", skip_serializing_if = "<[_]>::is_empty")]
     violated_policies: &'a [&'static str],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    spend: Option<&'a SpendLimit>,
 }
 
 impl Problem {
@@ -166,6 +182,7 @@ impl Problem {
             detail: detail.into(),
             errors: Vec::new(),
             violated_policies: Vec::new(),
+            spend: None,
             retry_after_s: None,
             retryable: code.retryable(),
         }
@@ -197,6 +214,7 @@ impl Problem {
             retryable: self.retryable,
             errors: &self.errors,
             violated_policies: &self.violated_policies,
+            spend: self.spend.as_deref(),
         };
         // Serializing a struct of strings and numbers cannot fail.
         serde_json::to_vec(&document).unwrap_or_default()
@@ -275,6 +293,15 @@ mod tests {
         let document: serde_json::Value = serde_json::from_slice(&response.body).expect("it is JSON");
         assert_eq!(document["type"], QUOTA_EXCEEDED);
         assert_eq!(document["violated-policies"], serde_json::json!(["burst"]));
+        assert_eq!(document.get("spend"), None);
+        let (limit, remaining) = ("0.5".to_owned(), "0.02".to_owned());
+        problem.spend = Some(Box::new(SpendLimit { limit, remaining, window_s: 60 }));
+        let document: serde_json::Value =
+            serde_json::from_slice(&problem.to_json(&context(""))).expect("it is JSON");
+        assert_eq!(
+            document["spend"],
+            serde_json::json!({ "limit": "0.5", "remaining": "0.02", "window_s": 60 })
+        );
     }
 
     #[test]

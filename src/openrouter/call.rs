@@ -15,6 +15,7 @@ use crate::generation::candidate::{Candidate, Candidates, DroppedCounts, Found};
 use crate::generation::retry;
 use crate::generation::usage::Usage;
 use crate::http::problem::Code;
+use crate::quota::Reported;
 
 /// The `Retry-After` of a response after the model API's 429 without one, in seconds.
 const RATE_LIMIT_S: u64 = 10;
@@ -37,6 +38,8 @@ pub struct Answer {
     pub dropped: DroppedCounts,
     /// Over all attempts; `None` when the model API sent none.
     pub usage: Option<Usage>,
+    /// The cost that the attempts reported, without those before a crash.
+    pub reported: Reported,
     /// The model that answered last, as the model API names it.
     pub model: Option<String>,
     /// Its provider, as the model API names it.
@@ -59,6 +62,7 @@ pub struct ModelCall {
     candidates: Candidates,
     attempts: u32,
     usage: Option<Usage>,
+    reported: Reported,
     model: Option<String>,
     provider: Option<String>,
     generation_id: Option<String>,
@@ -74,6 +78,7 @@ impl ModelCall {
             candidates: Candidates::new(candidates_max),
             attempts: attempts_made,
             usage: None,
+            reported: Reported { calls: 0, nanodollars: 0 },
             model: None,
             provider: None,
             generation_id: None,
@@ -86,6 +91,12 @@ impl ModelCall {
     #[must_use]
     pub const fn attempts(&self) -> u32 {
         self.attempts
+    }
+
+    /// The cost that the attempts have reported, without those before a crash.
+    #[must_use]
+    pub const fn reported(&self) -> Reported {
+        self.reported
     }
 
     /// The 1-based number of the next attempt; `None` when all are used.
@@ -120,6 +131,7 @@ impl ModelCall {
             (Some(before), Some(now)) => Some(before.plus(now)),
             (before, now) => now.or(before),
         };
+        self.reported.add(outcome.cost);
         self.model = outcome.model.or(self.model.take());
         self.provider = outcome.provider.or(self.provider.take());
         self.generation_id = outcome.id.or(self.generation_id.take());
@@ -161,6 +173,7 @@ impl ModelCall {
             outcome,
             dropped: self.candidates.dropped(),
             usage: self.usage,
+            reported: self.reported,
             model: self.model,
             provider: self.provider,
             generation_id: self.generation_id,

@@ -26,6 +26,7 @@ use crate::generation::escapes;
 use crate::generation::usage::Usage;
 use crate::json::scan::{strip_prefix, strip_suffix};
 use crate::json::{Cursor, Value};
+use crate::money::nanodollars;
 
 /// The data of the event that ends a stream.
 pub const DONE: &[u8] = b"[DONE]";
@@ -51,6 +52,8 @@ pub struct Chunk<'a> {
     pub finish: Option<Finish>,
     /// The usage, if it was sent.
     pub usage: Option<Usage>,
+    /// The cost in nanodollars, if the usage has one.
+    pub cost: Option<u64>,
     /// The failure, if there was one.
     pub failure: Option<Failure>,
     place: Place,
@@ -154,7 +157,11 @@ impl<'a> Chunk<'a> {
             b"id" => chunk.id = name_in(cursor.value()),
             b"model" => chunk.model = name_in(cursor.value()),
             b"provider" => chunk.provider = words_in(cursor.value()),
-            b"usage" => chunk.usage = usage_in(cursor).or(chunk.usage),
+            b"usage" => {
+                if let Some((usage, cost)) = usage_in(cursor) {
+                    (chunk.usage, chunk.cost) = (Some(usage), cost.or(chunk.cost));
+                }
+            }
             b"error" => error = cursor.value(),
             b"code" => code = cursor.value(),
             b"object" | b"type" => kind = error_in(cursor.value(), kind),
@@ -356,7 +363,8 @@ fn finish_in(value: Value<'_>) -> Option<Finish> {
     }
 }
 
-fn usage_in(cursor: &mut Cursor<'_>) -> Option<Usage> {
+/// Reads the usage, and the cost in nanodollars where it is plausible.
+fn usage_in(cursor: &mut Cursor<'_>) -> Option<(Usage, Option<u64>)> {
     let (mut prompt, mut completion, mut cost) = (None, None, None);
     cursor.object(&mut |name, cursor| match name {
         b"prompt_tokens" => prompt = cursor.value().whole(),
@@ -372,7 +380,9 @@ fn usage_in(cursor: &mut Cursor<'_>) -> Option<Usage> {
         completion_tokens: completion.unwrap_or(0),
         cost: cost.unwrap_or(0.0),
     };
-    Some(usage.bounded())
+    let usage = usage.bounded();
+    let reported = cost.filter(|cost| *cost <= usage.cost).map(nanodollars);
+    Some((usage, reported))
 }
 
 /// Reads an error object; an error of another type adds no details.
@@ -582,6 +592,23 @@ mod tests {
                 let json = [r#"{"choices":[{""#, place, r#"":{"refusal":"#, refusal, "}}]}"].concat();
                 assert_eq!(chunk(&json).is_refusal, is_refusal, "{json}");
             }
+        }
+    }
+
+    #[test]
+    fn a_cost_is_reported_or_not() {
+        for (usage, cost) in [
+            (r#"{"prompt_tokens":7,"cost":0.00012}"#, Some(120_000)),
+            (r#"{"prompt_tokens":7,"cost":0}"#, Some(0)),
+            (r#"{"prompt_tokens":7,"cost":"0.5"}"#, Some(500_000_000)),
+            (r#"{"prompt_tokens":7,"cost":1e-10}"#, Some(1)),
+            (r#"{"prompt_tokens":7}"#, None),
+            (r#"{"prompt_tokens":7,"cost":null}"#, None),
+            (r#"{"prompt_tokens":7,"cost":-0.1}"#, None),
+            (r#"{"prompt_tokens":7,"cost":1000000.5}"#, None),
+            (r#"{"prompt_tokens":7,"cost":"free"}"#, None),
+        ] {
+            assert_eq!(chunk(&[r#"{"usage":"#, usage, "}"].concat()).cost, cost, "{usage}");
         }
     }
 

@@ -4,7 +4,8 @@
 //! POST {base_url}/chat/completions
 //! authorization: Bearer …        x-session-id: …        http-referer: …      x-openrouter-title: …
 //! {"model":"…" | "models":["…",…],"messages":[{system},{user}],"stream":true,"usage":{"include":true},
-//!  "response_format":{strict JSON schema},"provider":{"require_parameters":true,"data_collection":"deny"},
+//!  "response_format":{strict JSON schema},"provider":{"require_parameters":true,"data_collection":"deny",
+//!  "max_price":{"prompt":1,"completion":5,"request":0}},
 //!  "user":"…","max_tokens":…}
 //! ```
 //! INVARIANT: the body depends on user, model and text alone (and on the deployment), so that the model API can return a
@@ -12,22 +13,16 @@
 //!
 //! The request is always for a stream: only then does closing the connection end the billing.
 
-use crate::config::ModelApi;
+use crate::config::{ModelApi, answer_tokens_max};
 use crate::generation::prompt::{ANSWER_SCHEMA, escaped_user_message, system_message};
 use crate::http::Request;
 use crate::json::record::quoted;
 use crate::json_string::JsonString;
+use crate::money;
 use crate::pseudonym::pseudonym;
 
 /// OpenRouter: "'models' array must have 3 items or fewer", with status 400.
 const MODELS_MAX: usize = 3;
-/// The share of a candidate in `max_tokens`, markup included. A candidate of 300 characters has 100 tokens in English, 300 in a
-/// script that the tokenizer hardly covers.
-const CANDIDATE_TOKENS_MAX: usize = 400;
-/// The share of everything else: prose, fences, and the reasoning of models that bill it as output.
-const OTHER_TOKENS_MAX: usize = 1_000;
-/// The least output limit among the models that are commonly allowed; providers reject requests above it.
-const TOKENS_MAX: usize = 16_000;
 /// The name of this service in the statistics of the model API.
 const TITLE: &str = "ai-sessions";
 
@@ -90,8 +85,6 @@ pub const fn allows_reuse(settings: &ModelApi, request: &ModelRequest<'_>) -> bo
 
 /// Writes the body as text, so that every byte of it is visible here.
 fn body(settings: &ModelApi, request: &ModelRequest<'_>) -> String {
-    let candidates = settings.candidates_max.saturating_mul(CANDIDATE_TOKENS_MAX);
-    let tokens_max = candidates.saturating_add(OTHER_TOKENS_MAX).min(TOKENS_MAX);
     [
         "{",
         &model_or_models(settings, request.model),
@@ -107,14 +100,23 @@ fn body(settings: &ModelApi, request: &ModelRequest<'_>) -> String {
         // Always sent: the default of an account may differ.
         if settings.may_collect_data { r#""allow""# } else { r#""deny""# },
         if settings.zero_data_retention { r#","zdr":true"# } else { "" },
+        &max_price(settings),
         r#"},"user":"#,
         &quoted(&pseudonym(request.secret, request.user_id)),
         // No temperature: with `require_parameters` a model without that parameter has no provider.
         r#","max_tokens":"#,
-        &tokens_max.to_string(),
+        &answer_tokens_max(settings.candidates_max).to_string(),
         "}",
     ]
     .concat()
+}
+
+/// Writes `max_price`: US dollars per million tokens, and for a request, which some providers charge in addition.
+fn max_price(settings: &ModelApi) -> String {
+    let Some(price) = settings.max_price else { return String::new() };
+    let prompt = money::write(price.prompt, money::PRICE);
+    let completion = money::write(price.completion, money::PRICE);
+    [r#","max_price":{"prompt":"#, &prompt, r#","completion":"#, &completion, r#","request":0}"#].concat()
 }
 
 fn model_or_models(settings: &ModelApi, model: &str) -> String {
@@ -133,6 +135,7 @@ mod tests {
 
     use super::*;
     use crate::keyed_hash::short_hash;
+    use crate::quota::{PROMPT_TOKENS_MAX, Price, TEXT_BYTES_MAX};
 
     fn settings() -> ModelApi {
         ModelApi {
@@ -147,6 +150,7 @@ mod tests {
             cache_ttl_s: 0,
             may_collect_data: false,
             zero_data_retention: false,
+            max_price: None,
         }
     }
 
@@ -253,6 +257,43 @@ mod tests {
         ] {
             let settings = ModelApi { may_collect_data, zero_data_retention, ..settings() };
             assert_eq!(body_of(&settings, &request())["provider"], provider);
+        }
+    }
+
+    #[test]
+    fn the_highest_price_is_sent_in_dollars_per_million_tokens() {
+        for (prompt, completion, sent) in [
+            (1_000_000, 5_000_000, json!({ "prompt": 1, "completion": 5, "request": 0 })),
+            (75_000, 600_000, json!({ "prompt": 0.075, "completion": 0.6, "request": 0 })),
+            (1, 10_000_000_000, json!({ "prompt": 0.000_001, "completion": 10_000, "request": 0 })),
+        ] {
+            let max_price = Some(Price { prompt, completion });
+            let body = body_of(&ModelApi { max_price, zero_data_retention: true, ..settings() }, &request());
+            assert_eq!(
+                body["provider"],
+                json!({ "require_parameters": true, "data_collection": "deny", "zdr": true, "max_price": sent })
+            );
+        }
+    }
+
+    /// A token of a prompt has a byte or more, so that the bytes of the request bound its tokens.
+    #[test]
+    fn the_reserved_tokens_cover_the_request() {
+        let most = ModelApi {
+            fallback: true,
+            candidates_max: usize::MAX,
+            max_price: Some(Price { prompt: 1, completion: 1 }),
+            zero_data_retention: true,
+            ..settings()
+        };
+        for text in ["", TEXT, &"\u{1f600}".repeat(10_000), &"\"".repeat(10_000)] {
+            let request = request_of(text);
+            let bytes = build(&most, &request, true).body.len();
+            let without_text = u64::try_from(bytes - request.text.escaped().len()).expect("it is small");
+            // As much again for the chat template, and a provider's own words around the schema.
+            assert!(2 * without_text <= PROMPT_TOKENS_MAX, "{without_text} bytes");
+            let text_bytes = u64::try_from(request.text.escaped().len()).expect("it is small");
+            assert!(text_bytes <= TEXT_BYTES_MAX, "{text_bytes} bytes");
         }
     }
 

@@ -54,6 +54,7 @@ struct Received {
     is_refusal: bool,
     is_unreadable: bool,
     usage: Option<Usage>,
+    cost: Option<u64>,
     model: Option<String>,
     provider: Option<String>,
     id: Option<String>,
@@ -90,6 +91,8 @@ pub struct Outcome {
     pub failure: Option<Failure>,
     /// The usage, if it was sent.
     pub usage: Option<Usage>,
+    /// The cost in nanodollars, if it was sent.
+    pub cost: Option<u64>,
     /// The model that generated the answer.
     pub model: Option<String>,
     /// Its provider.
@@ -102,7 +105,7 @@ impl Outcome {
     /// Creates the outcome of an attempt without a response.
     #[must_use]
     pub const fn without_response(failure: Failure) -> Self {
-        Self { failure: Some(failure), usage: None, model: None, provider: None, id: None }
+        Self { failure: Some(failure), usage: None, cost: None, model: None, provider: None, id: None }
     }
 }
 
@@ -240,6 +243,7 @@ impl ResponseReader {
         Outcome {
             failure,
             usage: received.usage,
+            cost: received.cost,
             model: received.model,
             provider: received.provider,
             id: received.id,
@@ -320,6 +324,7 @@ impl Received {
         self.finish = chunk.finish.or(self.finish);
         self.failure = chunk.failure;
         self.usage = chunk.usage.or(self.usage);
+        self.cost = chunk.cost.or(self.cost);
         if self.model.is_none() {
             self.model = chunk.model.map(str::to_owned);
         }

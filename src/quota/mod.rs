@@ -1,4 +1,4 @@
-//! The quotas of a user: four policies that are decided together in one [`Ledger`] per user, and a fifth, `reads`, in the
+//! The quotas of a user: five policies that are decided together in one [`Ledger`] per user, and a sixth, `reads`, in the
 //! memory of one isolate ([`Reads`]).
 //!
 //! | policy | counts | a reservation ends |
@@ -6,6 +6,7 @@
 //! | `burst` | every authenticated request | when it has left the window |
 //! | `generations` | accepted generations | when it has left the window, or by a refund after a failure |
 //! | `attempts` | model calls, retries included | when it has left the window: never refunded |
+//! | `spend` | US dollars, where it is configured | when its cost has left the window; at its end it becomes the reported cost |
 //! | `concurrent` | generations in flight | when the generation ends, or its lease does |
 //!
 //! Pure: the time is an argument (`now_ms`), the decision is a returned value. Not for: storing the ledger in a transaction
@@ -18,11 +19,15 @@ mod ledger;
 #[cfg(test)]
 mod promises;
 mod reads;
+mod spend;
+#[cfg(test)]
+mod spend_promises;
 mod window;
 
 pub use lease::Leases;
 pub use ledger::{
-    ATTEMPTS, BURST, CONCURRENT, GENERATIONS, Ledger, Policies, PolicyStatus, Refusal, UserQuota,
+    ATTEMPTS, BURST, CONCURRENT, GENERATIONS, Ledger, Policies, PolicyStatus, Refusal, SPEND, UserQuota,
 };
 pub use reads::{READS, Reads};
+pub use spend::{PROMPT_TOKENS_MAX, Price, Reported, Spend, SpendPolicy, SpendStatus, TEXT_BYTES_MAX};
 pub use window::{Quota, QuotaStatus, Reservation, Window};

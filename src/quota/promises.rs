@@ -12,6 +12,7 @@ use crate::json::record::{FromJson, ToJson, to_json};
 
 const NOON_MS: u64 = 1_785_585_600_000;
 const LEASE_MS: u64 = 3_000;
+const TEXT_BYTES: usize = 1_000;
 
 /// The times of all reservations that were not refunded.
 #[derive(Debug, Default)]
@@ -47,6 +48,15 @@ fn stored<T: ToJson + FromJson>(value: &T) -> T {
 /// Small windows, so that a few hundred steps see many of them.
 fn quota() -> impl Strategy<Value = Quota> {
     (1..8_u32, 1..6_u32).prop_map(|(count, window_s)| Quota { count, window_s })
+}
+
+/// A limit of one to eight model calls.
+fn spend() -> impl Strategy<Value = SpendPolicy> {
+    (1..8_u64, 1..6_u32).prop_map(|(calls, window_s)| {
+        let price = Price { prompt: 10, completion: 50 };
+        let policy = SpendPolicy { limit: 0, window_s, price, answer_tokens_max: 9_000 };
+        SpendPolicy { limit: calls * policy.cost_max(TEXT_BYTES), ..policy }
+    })
 }
 
 /// The time between two steps, often 0.
@@ -153,9 +163,10 @@ proptest! {
     #[test]
     fn a_ledger_keeps_every_promise_in_any_order_of_events(
         (burst, generations, attempts, concurrent) in (quota(), quota(), quota(), 1..4_u32),
+        spend in prop::option::of(spend()),
         steps in prop::collection::vec((step(), pause_ms()), 1..200),
     ) {
-        let mut user = User::new(Policies { burst, generations, attempts, concurrent });
+        let mut user = User::new(Policies { burst, generations, attempts, concurrent, spend });
         for (step, pause_ms) in steps {
             user.now_ms += pause_ms;
             user.go(&step)?;
@@ -239,11 +250,15 @@ impl User {
             }
             Step::Retry => {
                 let (at_least, at_most) = self.calls.bounds(self.policies.attempts, self.now_ms);
-                if self.ledger.count_attempt(&self.policies, self.now_ms) {
+                let has_money = self.has_money();
+                let id = self.generations.last().map_or(Uuid::nil(), |generation| generation.id);
+                let expires_ms = self.now_ms + LEASE_MS;
+                if self.ledger.count_attempt(&self.policies, id, TEXT_BYTES, expires_ms, self.now_ms) {
+                    prop_assert!(has_money, "one model call over the limit");
                     prop_assert!(at_least < size(self.policies.attempts.count), "one model call too many");
                     self.calls.0.push(self.now_ms);
                 } else {
-                    prop_assert!(at_most >= size(self.policies.attempts.count), "too strict");
+                    prop_assert!(!has_money || at_most >= size(self.policies.attempts.count), "too strict");
                 }
             }
             Step::Fail(which) if !self.generations.is_empty() => {
@@ -251,6 +266,7 @@ impl User {
                 let generation = &mut self.generations[number];
                 self.ledger.refund(generation.reservation);
                 self.ledger.release(generation.id);
+                self.ledger.reconcile(generation.id, Reported::default(), self.now_ms);
                 if !generation.was_refunded {
                     self.started.refund(generation.started_ms);
                 }
@@ -259,6 +275,8 @@ impl User {
             Step::End(which) if !self.generations.is_empty() => {
                 let number = which.index(self.generations.len());
                 self.ledger.release(self.generations[number].id);
+                let reported = Reported { calls: 1, nanodollars: 10 };
+                self.ledger.reconcile(self.generations[number].id, reported, self.now_ms);
                 self.generations[number].was_released = true;
             }
             Step::Alarm if self.ledger.idle_at_ms() <= self.now_ms => {
@@ -270,9 +288,17 @@ impl User {
         Ok(())
     }
 
-    /// Writes the ledger and reads it again; `attempts` is stored beside it.
+    /// Writes the ledger and reads it again; `attempts` and `spend` are stored beside it.
     fn stored_ledger(&self) -> Ledger {
-        Ledger { attempts: stored(&self.ledger.attempts), ..stored(&self.ledger) }
+        let Ledger { attempts, spend, .. } = &self.ledger;
+        Ledger { attempts: stored(attempts), spend: stored(spend), ..stored(&self.ledger) }
+    }
+
+    /// Whether the most that a model call can cost remains.
+    fn has_money(&self) -> bool {
+        let remaining = self.ledger.status(&self.policies, self.now_ms).spend.map(|spend| spend.remaining);
+        let needed = self.policies.spend.map(|spend| spend.cost_max(TEXT_BYTES));
+        remaining >= needed
     }
 
     fn count_request(&mut self) -> Result<bool, TestCaseError> {
@@ -286,7 +312,8 @@ impl User {
             Err(refusal) => {
                 prop_assert!(at_most >= size(self.policies.burst.count), "too strict");
                 prop_assert_eq!(&refusal.violated, &[BURST]);
-                let refusal = self.ledger.refusal_of_generation(refusal, &self.policies, self.now_ms);
+                let refusal =
+                    self.ledger.refusal_of_generation(refusal, &self.policies, TEXT_BYTES, self.now_ms);
                 prop_assert!(!refusal.violated.contains(&CONCURRENT));
                 self.assert_the_wait_is_exact(&refusal)?;
                 Ok(false)
@@ -298,12 +325,14 @@ impl User {
         let (at_least, at_most) = self.started.bounds(self.policies.generations, self.now_ms);
         let (calls_at_least, calls_at_most) = self.calls.bounds(self.policies.attempts, self.now_ms);
         let has_lease = self.running() < size(self.policies.concurrent);
+        let has_money = self.has_money();
         let id = Uuid::from_u128(u128::try_from(self.generations.len()).expect("a small number"));
-        match self.ledger.reserve(&self.policies, id, LEASE_MS, self.now_ms) {
+        match self.ledger.reserve(&self.policies, id, TEXT_BYTES, LEASE_MS, self.now_ms) {
             Ok(reservation) => {
                 prop_assert!(at_least < size(self.policies.generations.count), "one generation too many");
                 prop_assert!(calls_at_least < size(self.policies.attempts.count), "one model call too many");
                 prop_assert!(has_lease, "one too many in flight");
+                prop_assert!(has_money, "one model call over the limit");
                 self.calls.0.push(self.now_ms);
                 let (started_ms, was_refunded, was_released) = (self.now_ms, false, false);
                 self.started.0.push(started_ms);
@@ -311,6 +340,7 @@ impl User {
             }
             Err(refusal) => {
                 prop_assert_eq!(refusal.violated.contains(&CONCURRENT), !has_lease);
+                prop_assert_eq!(refusal.violated.contains(&SPEND), !has_money);
                 if refusal.violated.contains(&GENERATIONS) {
                     prop_assert!(at_most >= size(self.policies.generations.count), "too strict");
                 }
@@ -335,7 +365,7 @@ impl User {
     fn send_at(&self, leases: &Leases, now_ms: u64) -> Result<(), Refusal> {
         let mut ledger = Ledger { leases: leases.clone(), ..self.stored_ledger() };
         ledger.count_request(&self.policies, now_ms)?;
-        ledger.reserve(&self.policies, Uuid::max(), LEASE_MS, now_ms).map(|_| ())
+        ledger.reserve(&self.policies, Uuid::max(), TEXT_BYTES, LEASE_MS, now_ms).map(|_| ())
     }
 
     fn assert_the_wait_is_exact(&self, refusal: &Refusal) -> Result<(), TestCaseError> {

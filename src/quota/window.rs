@@ -73,14 +73,14 @@ pub struct Window {
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Bucket {
+pub(super) struct Bucket {
     /// Time since the epoch in bucket lengths.
-    index: u64,
+    pub(super) index: u64,
     /// The number of its first reservation; it contains those up to the next bucket's first. A [`Reservation`] finds its bucket
-    /// by number, not by time, so that buckets can be moved and merged.
-    first: u64,
-    /// Reservations without a refund.
-    count: u32,
+    /// by number, not by time, so that buckets can be moved and merged. 0 in a window of amounts.
+    pub(super) first: u64,
+    /// Reservations without a refund, or an amount.
+    pub(super) count: u64,
 }
 
 impl ToJson for Reservation {
@@ -122,7 +122,7 @@ impl ToJson for Bucket {
 
 impl FromJson for Bucket {
     fn read(json: &[u8]) -> Option<Self> {
-        <(u64, u64, u32)>::read(json).map(|(index, first, count)| Self { index, first, count })
+        <(u64, u64, u64)>::read(json).map(|(index, first, count)| Self { index, first, count })
     }
 }
 
@@ -130,7 +130,7 @@ impl Window {
     /// Makes one reservation, or returns `None` when the quota is used up.
     pub fn take(&mut self, quota: Quota, now_ms: u64) -> Option<Reservation> {
         self.advance(quota, now_ms);
-        if total(&self.buckets) >= quota.count {
+        if total(&self.buckets) >= u64::from(quota.count) {
             return None;
         }
         let reservation = Reservation(self.next);
@@ -162,7 +162,7 @@ impl Window {
     /// With a quota of 0, where none ever is: a window from now.
     #[must_use]
     pub fn available_at_ms(&self, quota: Quota, now_ms: u64) -> u64 {
-        below_at_ms(&self.buckets_at(quota, now_ms), quota, quota.count, now_ms)
+        below_at_ms(&self.buckets_at(quota, now_ms), quota.window_s(), u64::from(quota.count), now_ms)
             .unwrap_or_else(|| now_ms.saturating_add(u64::from(quota.window_s()).saturating_mul(1000)))
     }
 
@@ -170,10 +170,10 @@ impl Window {
     #[must_use]
     pub fn status(&self, quota: Quota, now_ms: u64) -> QuotaStatus {
         let buckets = self.buckets_at(quota, now_ms);
-        let used = total(&buckets);
+        let (used, count) = (total(&buckets), u64::from(quota.count));
         QuotaStatus {
-            remaining: quota.count.saturating_sub(used),
-            more_at_ms: below_at_ms(&buckets, quota, used.min(quota.count), now_ms),
+            remaining: u32::try_from(count.saturating_sub(used)).unwrap_or(quota.count),
+            more_at_ms: below_at_ms(&buckets, quota.window_s(), used.min(count), now_ms),
         }
     }
 
@@ -193,25 +193,30 @@ impl Window {
 
     /// Returns the buckets that count at `now_ms`, by the present length of the quota.
     fn buckets_at(&self, quota: Quota, now_ms: u64) -> Vec<Bucket> {
-        let (old_ms, new_ms) = (bucket_ms(self.window_s), bucket_ms(quota.window_s()));
-        let mut buckets: Vec<Bucket> = Vec::with_capacity(self.buckets.len());
-        for bucket in &self.buckets {
-            // The latest possible time of its reservations. Within one length and without a clock step the index stays the
-            // same.
-            let last_ms = bucket.index.saturating_add(1).saturating_mul(old_ms).saturating_sub(1).min(now_ms);
-            let index = last_ms / new_ms;
-            if leaves_at_ms(index, quota.window_s()) <= now_ms {
-                continue;
-            }
-            match buckets.last_mut() {
-                Some(newest) if newest.index >= index => {
-                    newest.count = newest.count.saturating_add(bucket.count);
-                }
-                _ => buckets.push(Bucket { index, ..*bucket }),
-            }
-        }
-        buckets
+        buckets_at(&self.buckets, self.window_s, quota.window_s(), now_ms)
     }
+}
+
+/// Returns the buckets that count at `now_ms` in a window of `window_s`; those given are of a window of `old_window_s`.
+pub(super) fn buckets_at(all: &[Bucket], old_window_s: u32, window_s: u32, now_ms: u64) -> Vec<Bucket> {
+    let (old_ms, new_ms) = (bucket_ms(old_window_s), bucket_ms(window_s));
+    let mut buckets: Vec<Bucket> = Vec::with_capacity(all.len());
+    for bucket in all {
+        // The latest possible time of its reservations. Within one length and without a clock step the index stays the
+        // same.
+        let last_ms = bucket.index.saturating_add(1).saturating_mul(old_ms).saturating_sub(1).min(now_ms);
+        let index = last_ms / new_ms;
+        if leaves_at_ms(index, window_s) <= now_ms {
+            continue;
+        }
+        match buckets.last_mut() {
+            Some(newest) if newest.index >= index => {
+                newest.count = newest.count.saturating_add(bucket.count);
+            }
+            _ => buckets.push(Bucket { index, ..*bucket }),
+        }
+    }
+    buckets
 }
 
 /// Returns the seconds until `at_ms`, rounded up: a client that waits for them has reached `at_ms`.
@@ -220,21 +225,22 @@ pub(super) const fn seconds_until(at_ms: u64, now_ms: u64) -> u64 {
 }
 
 /// Returns the length of a bucket: exact, because a window is whole seconds, and never 0.
-fn bucket_ms(window_s: u32) -> u64 {
+pub(super) fn bucket_ms(window_s: u32) -> u64 {
     u64::from(window_s.max(1)).saturating_mul(1000 / BUCKETS_PER_WINDOW)
 }
 
 /// Returns the end of the bucket plus a window.
-fn leaves_at_ms(index: u64, window_s: u32) -> u64 {
+pub(super) fn leaves_at_ms(index: u64, window_s: u32) -> u64 {
     index.saturating_add(1).saturating_add(BUCKETS_PER_WINDOW).saturating_mul(bucket_ms(window_s))
 }
 
-fn total(buckets: &[Bucket]) -> u32 {
+/// Returns what is left in `buckets`.
+pub(super) fn total(buckets: &[Bucket]) -> u64 {
     buckets.iter().fold(0, |sum, bucket| sum.saturating_add(bucket.count))
 }
 
-/// Returns the first time, `now_ms` or later, at which fewer than `limit` reservations are left in `buckets`.
-fn below_at_ms(buckets: &[Bucket], quota: Quota, limit: u32, now_ms: u64) -> Option<u64> {
+/// Returns the first time, `now_ms` or later, at which less than `limit` is left in `buckets`.
+pub(super) fn below_at_ms(buckets: &[Bucket], window_s: u32, limit: u64, now_ms: u64) -> Option<u64> {
     let mut left = total(buckets);
     if left < limit {
         return Some(now_ms);
@@ -242,7 +248,7 @@ fn below_at_ms(buckets: &[Bucket], quota: Quota, limit: u32, now_ms: u64) -> Opt
     for bucket in buckets {
         left = left.saturating_sub(bucket.count);
         if left < limit {
-            return Some(leaves_at_ms(bucket.index, quota.window_s()));
+            return Some(leaves_at_ms(bucket.index, window_s));
         }
     }
     None

@@ -126,7 +126,12 @@ fn admit<H: UserObjectHost>(
         match decision.state.count(policies, now_ms) {
             Ok(writes) => decision.writes.extend(writes),
             Err(refusal) => {
-                let refusal = decision.state.ledger.refusal_of_generation(refusal, policies, now_ms);
+                let refusal = decision.state.ledger.refusal_of_generation(
+                    refusal,
+                    policies,
+                    generate.input_text.escaped().len(),
+                    now_ms,
+                );
                 return Admitted::Rejected(decision.exceed_limit(refusal));
             }
         }

@@ -13,7 +13,7 @@ use crate::generation::usage::Usage;
 use crate::http::problem::Code;
 use crate::json::record::{FromJson, Members, ToJson, write_object};
 use crate::json_string::JsonString;
-use crate::quota::Reservation;
+use crate::quota::{Reported, Reservation};
 
 /// A candidate with its id, as it is stored and sent. The service makes the id, so that a response needs nothing from the
 /// database.
@@ -78,6 +78,14 @@ pub struct Accepted {
     pub no_cache: bool,
 }
 
+impl Accepted {
+    /// A bound of the bytes of the text.
+    #[must_use]
+    pub fn text_bytes(&self) -> usize {
+        self.input_text.escaped().len()
+    }
+}
+
 impl ToJson for Accepted {
     fn write(&self, json: &mut String) {
         let credentials = &self.credentials;
@@ -140,11 +148,13 @@ pub struct Ending {
     pub was_reused: Option<bool>,
     /// Whether a firewall in front of the database refused the session: no retry can help.
     pub is_blocked: bool,
+    /// The cost that its model calls reported.
+    pub reported: Reported,
 }
 
 impl ToJson for Ending {
     fn write(&self, json: &mut String) {
-        let members: [(&str, &dyn ToJson); 11] = [
+        let members: [(&str, &dyn ToJson); 12] = [
             VERSION_MEMBER,
             ("code", &self.code),
             ("partial", &self.partial),
@@ -156,6 +166,7 @@ impl ToJson for Ending {
             ("retry_after_s", &self.retry_after_s),
             ("was_reused", &self.was_reused),
             ("is_blocked", &self.is_blocked),
+            ("reported", &self.reported),
         ];
         write_object(json, &members);
     }
@@ -175,6 +186,7 @@ impl FromJson for Ending {
             retry_after_s: members.get("retry_after_s")?,
             was_reused: members.get("was_reused")?,
             is_blocked: members.get_or_default("is_blocked")?,
+            reported: members.get_or_default("reported")?,
         })
     }
 }
@@ -194,6 +206,7 @@ impl Ending {
             retry_after_s: None,
             was_reused: None,
             is_blocked: false,
+            reported: Reported { calls: 0, nanodollars: 0 },
         }
     }
 

@@ -21,7 +21,7 @@ use uuid::Uuid;
 use crate::auth::claims::LEEWAY_S;
 use crate::auth::credentials::Credentials;
 use crate::http::problem::Code;
-use crate::quota::{ATTEMPTS, BURST, CONCURRENT, GENERATIONS, Ledger, Policies, Refusal};
+use crate::quota::{ATTEMPTS, BURST, CONCURRENT, GENERATIONS, Ledger, Policies, Refusal, SPEND};
 use generation::{Accepted, Driver, Ending, Generation, RowState, SessionCandidate};
 use idempotency::{IdempotencyRecord, Key, Outcome};
 pub use write_set::{Write, WriteSet};
@@ -127,7 +127,7 @@ impl UserState {
     /// this run.
     ///
     /// # Errors
-    /// [`Refusal`] by `generations`, `attempts` or `concurrent` (also when too many are not yet persisted); nothing is
+    /// [`Refusal`] by `generations`, `attempts`, `spend` or `concurrent` (also when too many are not yet persisted); nothing is
     /// reserved then, and no record is created.
     pub fn admit(
         &mut self,
@@ -145,8 +145,8 @@ impl UserState {
         if not_persisted.count() >= NOT_PERSISTED_MAX {
             return Err(Refusal::by_concurrent());
         }
-        let reservation =
-            self.ledger.reserve(policies, id, timeout_ms.saturating_add(LEASE_GRACE_MS), now_ms)?;
+        let lease_ms = timeout_ms.saturating_add(LEASE_GRACE_MS);
+        let reservation = self.ledger.reserve(policies, id, accepted.text_bytes(), lease_ms, now_ms)?;
         let mut writes = WriteSet::from([Write::Ledger]);
         if self.find(id).is_some() {
             // With the stop and the lease of the run before.
@@ -224,7 +224,9 @@ impl UserState {
             generation.attempts = attempt;
             return (true, WriteSet::none()); // `Resumed` assumes it anyway
         }
-        if !self.ledger.count_attempt(policies, now_ms) {
+        let text_bytes = generation.accepted.text_bytes();
+        let expires_ms = generation.deadline_ms.saturating_add(LEASE_GRACE_MS);
+        if !self.ledger.count_attempt(policies, id, text_bytes, expires_ms, now_ms) {
             return (false, WriteSet::none());
         }
         generation.attempts = attempt;
@@ -247,8 +249,8 @@ impl UserState {
 
     /// Applies a change of a generation.
     ///
-    /// A reservation is refunded with the ending, not later, so that the quota status of the reply includes it; only once,
-    /// because only the first ending counts.
+    /// A reservation is refunded, and that of money replaced by the cost, with the ending, not later, so that the quota status of
+    /// the reply includes it; only once, because only the first ending counts.
     pub fn advance(&mut self, id: Uuid, event: Event, now_ms: u64) -> WriteSet {
         let Some(index) = self.generations.iter().position(|generation| generation.accepted.id == id) else {
             return WriteSet::none();
@@ -269,7 +271,7 @@ impl UserState {
                 generation.candidates.extend(candidates);
                 WriteSet::from([Write::Candidates(id, from)])
             }
-            Event::Ended(ending) => self.end(index, id, ending),
+            Event::Ended(ending) => self.end(index, id, ending, now_ms),
             Event::Persisted => {
                 self.generations.remove(index);
                 WriteSet::from([Write::RemoveGeneration(id)])
@@ -293,7 +295,7 @@ impl UserState {
         }
     }
 
-    fn end(&mut self, index: usize, id: Uuid, ending: Ending) -> WriteSet {
+    fn end(&mut self, index: usize, id: Uuid, ending: Ending, now_ms: u64) -> WriteSet {
         let Some(generation) = self.generations.get_mut(index).filter(|found| found.ending.is_none()) else {
             return WriteSet::none();
         };
@@ -301,6 +303,9 @@ impl UserState {
         let is_refunded = ending.code.is_some_and(|code| code != Code::AiRefused);
         if let Some(reservation) = generation.reservation.take().filter(|_| is_refunded) {
             self.ledger.refund(reservation);
+            writes.add(Write::Ledger);
+        }
+        if self.ledger.reconcile(id, ending.reported, now_ms) {
             writes.add(Write::Ledger);
         }
         // Not a reason to store the ledger: see `from_parts`.
@@ -512,6 +517,7 @@ impl UserState {
                 BURST => policies.burst.window_s,
                 GENERATIONS => policies.generations.window_s,
                 ATTEMPTS => policies.attempts.window_s,
+                SPEND => policies.spend.map_or(0, |spend| spend.window_s),
                 CONCURRENT => CONCURRENT_WINDOW_S,
                 _ => continue,
             };

@@ -1,7 +1,7 @@
 //! The stored form of the user state: JSON records, which a host keeps in rows.
 //!
 //! ```text
-//! ledger       one row       {"version":1,"ledger":[…],"attempts":[…],"told_limited":[…],"rejected_until_ms":…}
+//! ledger       one row       {"version":1,"ledger":[…],"attempts":[…],"spend":[…],"told_limited":[…],"rejected_until_ms":…}
 //! generations  id            {"version":1,"accepted":{…},…}, and beside it the ending: null or {"version":1,…}
 //! candidates   id, position  a batch: [{"id":…,"front":…,"back":…,"prompt":…},…]
 //! claims       session       {"version":1,"key":…,…}: the idempotency records
@@ -86,7 +86,8 @@ type StoredLedger = (Ledger, Vec<(String, u64)>, u64);
 fn read_ledger(record: &str) -> Option<StoredLedger> {
     let members = read_versioned(record.as_bytes())?;
     let attempts = members.get_or_default("attempts")?;
-    let ledger = Ledger { attempts, ..members.get("ledger")? };
+    let spend = members.get_or_default("spend")?;
+    let ledger = Ledger { attempts, spend, ..members.get("ledger")? };
     Some((ledger, members.get("told_limited")?, members.get_or_default("rejected_until_ms")?))
 }
 
@@ -94,10 +95,11 @@ fn read_ledger(record: &str) -> Option<StoredLedger> {
 #[must_use]
 pub fn ledger_record(state: &UserState) -> String {
     let mut record = String::new();
-    let members: [(&str, &dyn ToJson); 5] = [
+    let members: [(&str, &dyn ToJson); 6] = [
         VERSION_MEMBER,
         ("ledger", &state.ledger),
         ("attempts", &state.ledger.attempts),
+        ("spend", &state.ledger.spend),
         ("told_limited", &state.logged_limits),
         ("rejected_until_ms", &state.rejected_until_ms),
     ];
@@ -163,7 +165,7 @@ mod tests {
     use crate::generation::usage::Usage;
     use crate::http::problem::Code;
     use crate::json_string::JsonString;
-    use crate::quota::{Policies, Quota, Reservation, Window};
+    use crate::quota::{Policies, Price, Quota, Reported, Reservation, Spend, SpendPolicy, Window};
     use crate::user_state::generation::{Accepted, Ending, RowState};
     use crate::user_state::idempotency::{Key, Outcome, Plan, classify};
 
@@ -184,6 +186,12 @@ mod tests {
             generations: Quota { count: 3, window_s: 3600 },
             attempts: Quota { count: 1000, window_s: 3600 },
             concurrent: 2,
+            spend: Some(SpendPolicy {
+                limit: 1_000_000_000,
+                window_s: 3600,
+                price: Price { prompt: 1_000_000, completion: 5_000_000 },
+                answer_tokens_max: 9_000,
+            }),
         }
     }
 
@@ -194,11 +202,12 @@ mod tests {
         for at_ms in [T, T + 30_000] {
             ledger.count_request(&policies, at_ms).expect("within the burst");
         }
-        let first = ledger.reserve(&policies, ONE, 90_000, T).expect("within the limits");
-        let second = ledger.reserve(&policies, TWO, 90_000, T).expect("within the limits");
+        let first = ledger.reserve(&policies, ONE, 1_000, 90_000, T).expect("within the limits");
+        let second = ledger.reserve(&policies, TWO, 1_000, 90_000, T).expect("within the limits");
         ledger.refund(first);
         ledger.release(ONE);
-        assert!(ledger.count_attempt(&policies, T + 30_000));
+        ledger.reconcile(ONE, Reported { calls: 1, nanodollars: 1_250_000 }, T);
+        assert!(ledger.count_attempt(&policies, TWO, 1_000, T + 90_000, T + 30_000));
         (ledger, second)
     }
 
@@ -246,6 +255,7 @@ mod tests {
             retry_after_s: Some(30),
             was_reused: Some(false),
             is_blocked: true,
+            reported: Reported { calls: 1, nanodollars: 1_250_000 },
         }
     }
 
@@ -449,22 +459,46 @@ mod tests {
     #[test]
     fn a_record_from_before_a_member_existed_is_loaded() {
         let rows = StoredRows {
-            ledger: Some(without(LEDGER, &["attempts", "rejected_until_ms"])),
+            ledger: Some(without(LEDGER, &["attempts", "spend", "rejected_until_ms"])),
             generations: vec![row(
                 without(GENERATION, &["refusals"]),
-                Some(without(ENDING, &["was_reused", "is_blocked"])),
+                Some(without(ENDING, &["was_reused", "is_blocked", "reported"])),
             )],
             candidates: Vec::new(),
             idempotency_records: vec![without(IDEMPOTENCY_RECORD, &["asked_by", "is_final"])],
         };
         let state = load(&rows).expect("readable");
         assert_eq!((state.ledger.attempts, state.rejected_until_ms), (Window::default(), 0));
+        assert_eq!(state.ledger.spend, Spend::default());
         let found = &state.generations[0];
         assert_eq!(found.refusals, 0);
-        let expected = Ending { was_reused: None, is_blocked: false, ..ending() };
+        let expected =
+            Ending { was_reused: None, is_blocked: false, reported: Reported::default(), ..ending() };
         assert_eq!(found.ending, Some(expected));
         let expected = IdempotencyRecord { request: Uuid::nil(), is_final: false, ..idempotency_record() };
         assert_eq!(state.records, [expected]);
+    }
+
+    #[test]
+    fn records_from_before_spend_are_loaded() {
+        let rows = StoredRows {
+            ledger: Some(include_str!("../../tests/fixtures/stored/ledger_before_spend.json").to_owned()),
+            generations: vec![row(
+                GENERATION.to_owned(),
+                Some(include_str!("../../tests/fixtures/stored/ending_before_spend.json").to_owned()),
+            )],
+            ..StoredRows::default()
+        };
+        let state = load(&rows).expect("readable");
+        let expected = Ledger { spend: Spend::default(), leases: state.ledger.leases.clone(), ..ledger().0 };
+        assert_eq!(state.ledger, expected);
+        let expected = Ending { reported: Reported::default(), ..ending() };
+        assert_eq!(state.generations[0].ending, Some(expected));
+        // The version before reads these three items of the array, and ignores members that are new.
+        let stored: Value = serde_json::from_str(&ledger_record(&load(&fixtures(None)).expect("readable")))
+            .expect("it is JSON");
+        assert_eq!(stored["ledger"].as_array().map(Vec::len), Some(3));
+        assert!(stored["spend"].is_array());
     }
 
     #[test]
@@ -506,6 +540,7 @@ mod tests {
             code in prop::option::of(prop::sample::select(Code::ALL)), texts in prop::option::of(any_text()),
             numbers in any::<(u32, u32, u64, Option<u64>)>(), switches in any::<(bool, bool, Option<bool>)>(),
             usage in prop::option::of((any::<u64>(), any::<u64>(), 0..1_000_000_000_u32)),
+            (calls, nanodollars) in any::<(u32, u64)>(),
         ) {
             let usage = usage.map(|(prompt_tokens, completion_tokens, billionths)| {
                 Usage { prompt_tokens, completion_tokens, cost: f64::from(billionths) / 1e9 }
@@ -513,11 +548,12 @@ mod tests {
             let ending = Ending {
                 code, partial: switches.0, usage, served_model: texts, attempts: numbers.0, dropped: numbers.1,
                 ended_ms: numbers.2, retry_after_s: numbers.3, was_reused: switches.2, is_blocked: switches.1,
+                reported: Reported { calls, nanodollars },
             };
             let expected = json!({ "version": 1, "code": code.map(Code::name), "partial": ending.partial, "usage": usage,
                 "served_model": ending.served_model, "attempts": ending.attempts, "dropped": ending.dropped,
                 "ended_ms": ending.ended_ms, "retry_after_s": ending.retry_after_s, "was_reused": ending.was_reused,
-                "is_blocked": ending.is_blocked });
+                "is_blocked": ending.is_blocked, "reported": [calls, nanodollars] });
             assert_stored(&ending, &expected)?;
         }
 

@@ -16,6 +16,7 @@ const SHARED: &[&str] = &[
     "json_string",
     "keyed_hash",
     "least_recently_used",
+    "money",
     "points",
     "pseudonym",
     "readiness",
@@ -47,9 +48,9 @@ const PURE_FILES: &[&str] = &[
 fn allowed(module: &str) -> Option<Vec<&'static str>> {
     let layers: &[&[&'static str]] = match module {
         // The settings are of the stages' own types.
-        "config" => &[&["json", "keyed_hash", "quota"]],
+        "config" => &[&["json", "keyed_hash", "money", "quota"]],
         "http" => &[&["config", "json", "quota"]],
-        "ids" | "json" | "keyed_hash" | "least_recently_used" | "points" | "rfc3339" => &[],
+        "ids" | "json" | "keyed_hash" | "least_recently_used" | "money" | "points" | "rfc3339" => &[],
         "json_string" => &[&["json"]],
         "readiness" => &[&["http"]],
         "pseudonym" => &[&["keyed_hash"]],

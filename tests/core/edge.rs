@@ -11,7 +11,9 @@ use ai_sessions::http::response_mode::ResponseMode;
 use ai_sessions::http::sse::EventId;
 use ai_sessions::json_string::JsonString;
 use ai_sessions::ports::Clock as _;
-use ai_sessions::quota::{ATTEMPTS, BURST, CONCURRENT, GENERATIONS, PolicyStatus, Refusal};
+use ai_sessions::quota::{
+    ATTEMPTS, BURST, CONCURRENT, GENERATIONS, PolicyStatus, Refusal, SPEND, SpendStatus, UserQuota,
+};
 use ai_sessions::user_object::command::{Command, Generate, Operation};
 use ai_sessions::user_object::reply::{Cause, Executed, Failure, LogFields, Reply, SessionDocument};
 use ai_sessions::user_object::session_view::rfc3339;
@@ -832,7 +834,8 @@ fn replies() -> impl Strategy<Value = Reply> {
         was_reused,
         json,
     });
-    let policies = proptest::sample::subsequence(vec![BURST, GENERATIONS, ATTEMPTS, CONCURRENT], 1..=4);
+    let policies =
+        proptest::sample::subsequence(vec![BURST, GENERATIONS, ATTEMPTS, SPEND, CONCURRENT], 1..=5);
     let cause = prop_oneof![
         codes().prop_map(Cause::Generation),
         Just(Cause::NotPersisted),
@@ -904,9 +907,13 @@ proptest! {
     fn a_reply_is_read_as_it_was_written(
         reply in replies(),
         quota in proptest::option::of(proptest::array::uniform3((any::<u32>(), proptest::option::of(any::<u64>())))),
+        spend in proptest::option::of((any::<u64>(), proptest::option::of(any::<u64>()))),
         log in log_fields(),
     ) {
-        let quota = quota.map(|quota| quota.map(|(remaining, more_in_s)| PolicyStatus { remaining, more_in_s }));
+        let quota = quota.map(|counts| UserQuota {
+            counts: counts.map(|(remaining, more_in_s)| PolicyStatus { remaining, more_in_s }),
+            spend: spend.map(|(remaining, more_in_s)| SpendStatus { remaining, more_in_s }),
+        });
         let executed = Executed { reply, quota, log };
         let (message, body) = write_reply(&mut executed.clone());
         // A header's value.

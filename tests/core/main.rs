@@ -26,6 +26,7 @@ mod user_object_generation;
 mod user_object_hold;
 mod user_object_isolates;
 mod user_object_jobs;
+mod user_object_spend;
 mod user_object_store;
 mod user_object_streams;
 mod user_state_requests;

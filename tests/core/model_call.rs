@@ -46,6 +46,7 @@ fn settings() -> ModelApi {
         cache_ttl_s: 0,
         may_collect_data: false,
         zero_data_retention: false,
+        max_price: None,
     }
 }
 

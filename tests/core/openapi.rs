@@ -22,11 +22,11 @@ use ai_sessions::edge::render::{created, found, render};
 use ai_sessions::edge::routes::TABLE;
 use ai_sessions::generation::candidate;
 use ai_sessions::generation::usage::Usage;
-use ai_sessions::http::problem::{Code, FieldError, Problem, ProblemContext};
+use ai_sessions::http::problem::{Code, FieldError, Problem, ProblemContext, SpendLimit};
 use ai_sessions::http::{Response, cors, idempotency_key, rate_limit, to_json};
 use ai_sessions::input::{new_session, page};
 use ai_sessions::ports::{Assets, Log};
-use ai_sessions::quota::{ATTEMPTS, BURST, CONCURRENT, GENERATIONS, Ledger, READS, Refusal};
+use ai_sessions::quota::{ATTEMPTS, BURST, CONCURRENT, GENERATIONS, Ledger, READS, Refusal, SPEND};
 use ai_sessions::user_object::reply::{Cause, Executed, Failure, LogFields, Reply, SessionDocument};
 use ai_sessions::user_object::session_view::SessionView;
 use ai_sessions::user_state::generation::SessionCandidate;
@@ -315,13 +315,16 @@ fn every_member_of_a_problem_is_documented_and_no_other() {
     let mut problem = Problem::new(Code::DatabaseError, "d");
     problem.errors = vec![field_error(Some(1)), field_error(None)];
     problem.violated_policies = vec![BURST];
+    problem.spend =
+        Some(Box::new(SpendLimit { limit: "1".to_owned(), remaining: "0".to_owned(), window_s: 1 }));
     let fullest = written(&problem.to_json(&context()));
     let least = written(&Problem::new(Code::Internal, "d").to_json(&context()));
     assert_members("Problem", &fullest, &least);
+    assert_members("SpendLimit", &fullest["spend"], &fullest["spend"]);
     assert_members("FieldError", &fullest["errors"][0], &fullest["errors"][1]);
     assert_eq!(
         strings(&schema("Problem")["properties"]["violated-policies"]["items"]["enum"]),
-        set([BURST, GENERATIONS, ATTEMPTS, CONCURRENT, READS])
+        set([BURST, GENERATIONS, ATTEMPTS, SPEND, CONCURRENT, READS])
     );
 }
 

@@ -786,8 +786,14 @@ impl World {
         let policies = &self.0.config.as_ref().expect("the settings are valid").rate_limit;
         let counts = [policies.burst.count, policies.generations.count, policies.attempts.count];
         let status = state.ledger.status(policies, self.now_ms());
-        let mut used = counts.iter().zip(status).map(|(count, status)| count - status.remaining);
+        let mut used = counts.iter().zip(status.counts).map(|(count, status)| count - status.remaining);
         [(); 3].map(|()| used.next().expect("three policies"))
+    }
+
+    /// What remains of `spend`, in nanodollars.
+    pub(crate) fn remaining_money(&self, state: &UserState) -> u64 {
+        let policies = &self.0.config.as_ref().expect("the settings are valid").rate_limit;
+        state.ledger.status(policies, self.now_ms()).spend.expect("it is configured").remaining
     }
 
     /// The process of the object ends.

@@ -174,6 +174,7 @@ async fn generate<H: UserObjectHost>(
 ) -> Result<Generated, StoreError> {
     let (host, config) = (object.host(), &object.0.config);
     let (id, policies) = (generation.accepted.id, &config.rate_limit);
+    let text_bytes = generation.accepted.text_bytes();
     let (session_id, user_id) = (id.to_string(), generation.accepted.user_id.to_string());
     let request = ModelRequest {
         secret: &config.service_secret,
@@ -215,7 +216,8 @@ async fn generate<H: UserObjectHost>(
             }
             Action::CheckQuota => {
                 let now_ms = host.now_ms();
-                let has_quota = object.peek(|state| state.ledger.has_attempt(policies, now_ms)).await?;
+                let has_quota =
+                    object.peek(|state| state.ledger.has_attempt(policies, text_bytes, now_ms)).await?;
                 Input::QuotaChecked { has_quota, random_bits: host.random_bits() }
             }
             // The admission has counted it; a transaction without a write would be one more round trip before the call.
@@ -300,11 +302,12 @@ async fn generate<H: UserObjectHost>(
         Ended::Answered(answer) => ending_of(answer, now_ms),
         Ended::RowFailed(attempts) => {
             let ending = Ending::failed(Code::DatabaseError, attempts, now_ms);
-            (Ending { is_blocked: is_row_blocked, ..ending }, Note::new(""))
+            (Ending { is_blocked: is_row_blocked, reported: step.reported(), ..ending }, Note::new(""))
         }
         Ended::Stopped(attempts) => {
             let has_candidates = run.stored_count() > 0 || !candidates.is_empty();
-            (Ending::interrupted(has_candidates, Code::Cancelled, attempts, now_ms), Note::new("stopped"))
+            let ending = Ending::interrupted(has_candidates, Code::Cancelled, attempts, now_ms);
+            (Ending { reported: step.reported(), ..ending }, Note::new("stopped"))
         }
     };
     (note.first_candidate_ms, note.answered_ms) = (step.first_candidate_ms(), step.answered_ms());
@@ -468,6 +471,7 @@ fn ending_of(answer: Answer, now_ms: u64) -> (Ending, Note) {
         retry_after_s: answer.retry_after_s,
         was_reused: answer.was_reused,
         is_blocked: false,
+        reported: answer.reported,
     };
     let note = Note {
         text: answer.operator_note,

@@ -17,6 +17,7 @@ use crate::generation::retry;
 use crate::openrouter::call::{Answer, ModelCall, is_loggable_id};
 use crate::openrouter::failure::Failure;
 use crate::openrouter::response_reader::{End, Outcome, ResponseReader};
+use crate::quota::Reported;
 
 /// Complete output is held in memory for this long at most, from the earliest moment at which it can have arrived: a crash loses
 /// no older output, and an answer that the database has within this time is never stored beside it.
@@ -330,6 +331,12 @@ impl Step {
     #[must_use]
     pub const fn is_answered(&self) -> bool {
         matches!(self.model, Model::Ended)
+    }
+
+    /// The cost that the calls have reported; after [`Ended::Answered`], the answer has it.
+    #[must_use]
+    pub const fn reported(&self) -> Reported {
+        self.call.reported()
     }
 
     /// When the first candidate was complete, in milliseconds since the Unix epoch. Without a subscriber, that is up to [`LOOK_MS`]

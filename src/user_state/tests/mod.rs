@@ -26,6 +26,7 @@ fn policies() -> Policies {
         generations: Quota { count: 3, window_s: 3600 },
         attempts: Quota { count: 1000, window_s: 3600 },
         concurrent: 2,
+        spend: None,
     }
 }
 

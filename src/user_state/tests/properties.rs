@@ -174,7 +174,7 @@ proptest! {
     #[test]
     fn a_job_is_due_at_the_time_of_every_alarm(steps in alarm_steps(), late_ms in prop_oneof![Just(0_u64), 0..7_200_000_u64]) {
         let any = Quota { count: 1000, window_s: 60 };
-        let policies = Policies { burst: any, generations: any, attempts: any, concurrent: 100 };
+        let policies = Policies { burst: any, generations: any, attempts: any, concurrent: 100, spend: None };
         let (mut state, mut rows, mut now_ms) = (UserState::default(), Rows::default(), T);
         let (mut running, mut next_id) = (BTreeSet::new(), 0_u128);
         for step in steps {
