@@ -10,7 +10,7 @@
 //! its reservation could exceed it: it is counted as reported.
 //!
 //! Amounts are integers: nanodollars, and picodollars a token. As JSON:
-//! `[window_s, [[index, nanodollars], …], [[id, expires_ms, nanodollars, nanodollars of its last call], …]]`. The buckets, steps
+//! `[window_s, [[index, 0, nanodollars], …], [[id, expires_ms, nanodollars, nanodollars of its last call], …]]`. The buckets, steps
 //! of the clock and changes of the window are those of [`super::window`].
 //!
 //! Not for: the prices and sizes of a deployment ([`crate::config`]), what a response reports ([`crate::openrouter`]).
@@ -147,19 +147,16 @@ impl FromJson for SpendStatus {
 /// A list; missing items at its end are empty.
 impl ToJson for Spend {
     fn write(&self, json: &mut String) {
-        let buckets: Vec<_> = self.buckets.iter().map(|bucket| (bucket.index, bucket.count)).collect();
-        write_tuple(json, &[&self.window_s, &buckets, &self.in_progress]);
+        write_tuple(json, &[&self.window_s, &self.buckets, &self.in_progress]);
     }
 }
 
 impl FromJson for Spend {
     fn read(json: &[u8]) -> Option<Self> {
         let items = Items::read(json)?;
-        let buckets: Vec<(u64, u64)> = items.get_or_default(1)?;
-        let bucket = |(index, count)| Bucket { index, first: 0, count };
         Some(Self {
             window_s: items.get_or_default(0)?,
-            buckets: buckets.into_iter().map(bucket).collect(),
+            buckets: items.get_or_default(1)?,
             in_progress: items.get_or_default(2)?,
         })
     }
@@ -508,7 +505,7 @@ mod tests {
         assert!(reserve(&mut spend, B, 300, 700));
         assert!(reserve(&mut spend, B, 200, 700));
         let text = to_json(&spend);
-        assert_eq!(text, r#"[60,[[1,30]],[["00000000-0000-0000-0000-000000000002",5000,500,200]]]"#);
+        assert_eq!(text, r#"[60,[[1,0,30]],[["00000000-0000-0000-0000-000000000002",5000,500,200]]]"#);
         assert_eq!(Spend::read(text.as_bytes()), Some(spend));
         assert_eq!(Spend::read(b"[]"), Some(Spend::default()));
         for broken in ["", "{}", "[1,2]", "[60,[[1]]]", r#"[60,[],[["x",1,2,3]]]"#] {
@@ -520,7 +517,7 @@ mod tests {
     fn extreme_times_and_stored_states_do_not_panic() {
         let most = u64::MAX;
         let odd = format!(
-            r#"[4294967295,[[{most},{most}],[0,{most}]],[["00000000-0000-0000-0000-000000000001",{most},{most},{most}]]]"#
+            r#"[4294967295,[[{most},0,{most}],[0,0,{most}]],[["00000000-0000-0000-0000-000000000001",{most},{most},{most}]]]"#
         );
         for text in ["[]", &odd] {
             for now_ms in [0, 1, most] {

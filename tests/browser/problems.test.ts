@@ -189,22 +189,24 @@ describe('a limit on the page', () => {
       ['burst', 'You have used all 10 requests of one minute.'],
       ['generations', 'You have used all 50 generations of 24 hours.'],
       ['attempts', 'You have used all 150 model calls of 24 hours.'],
+      ['spend', 'Your cards may cost $0.50 in 24 hours. $0.0237 of that is left, and cards from this text can cost more.'],
       ['reads', 'Your cards were requested too often in a short time.'],
       ['concurrent', 'Too many cards of yours are being made, stored or watched at this moment.'],
       ['of-another-version', 'You have reached a limit.'],
     ];
+    const spend = { limit: '0.5', remaining: '0.02375', window_s: 86400 };
     for (const [policy, sentence] of sentences) {
       await tab.route('**/ai-sessions', (route) => route.fulfill({
         status: 429,
         headers: {
           'access-control-allow-origin': '*',
           'access-control-expose-headers': 'Retry-After, RateLimit, RateLimit-Policy',
-          'ratelimit-policy': '"burst";q=10;w=60, "generations";q=50;w=86400, "attempts";q=150;w=86400, "of-another-version";q=1;w=86400',
-          ratelimit: '"burst";r=9;t=60, "generations";r=49;t=86400, "attempts";r=2;t=86400, "of-another-version";r=0;t=86400',
+          'ratelimit-policy': '"burst";q=10;w=60, "generations";q=50;w=86400, "attempts";q=150;w=86400, "spend";q=5;w=86400, "of-another-version";q=1;w=86400',
+          ratelimit: '"burst";r=9;t=60, "generations";r=49;t=86400, "attempts";r=2;t=86400, "spend";r=0;t=86400, "of-another-version";r=0;t=86400',
           'retry-after': '60',
         },
         contentType: 'application/problem+json',
-        body: JSON.stringify({ type: 'https://iana.org/assignments/http-problem-types#quota-exceeded', title: 'x', status: 429, detail: 'x', code: 'rate_limited', request_id: crypto.randomUUID(), 'violated-policies': [policy] }),
+        body: JSON.stringify({ type: 'https://iana.org/assignments/http-problem-types#quota-exceeded', title: 'x', status: 429, detail: 'x', code: 'rate_limited', request_id: crypto.randomUUID(), 'violated-policies': [policy], ...(policy === 'spend' ? { spend } : {}) }),
       }));
       await button(tab, 'Make cards').click();
       await problemSays(tab, sentence);

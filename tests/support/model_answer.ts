@@ -29,6 +29,8 @@ export type Answer = {
   finish_reason?: string | null;
   /** Default true. */
   usage?: boolean;
+  /** US dollars; default: from the tokens. Null: the usage has no cost. */
+  cost?: number | null;
   /** `data: [DONE]`. Default true. */
   done?: boolean;
   /** In place of finish_reason, usage and [DONE]: cut the connection, go silent, or send comments endlessly. */
@@ -119,7 +121,7 @@ export async function endStream(turn: ModelTurn, wanted: Answer): Promise<void> 
   }
   const reason = wanted.finish_reason === undefined ? 'stop' : wanted.finish_reason;
   if (reason !== null) await turn.chunk({ content: '' }, reason);
-  if (wanted.usage !== false) await turn.usageChunk(usageOf(turn));
+  if (wanted.usage !== false) await turn.usageChunk(usageOf(turn, wanted.cost));
   if (wanted.done !== false) await turn.event('[DONE]');
   turn.end();
 }
@@ -157,14 +159,14 @@ export function completion(turn: ModelTurn, message: string, finish_reason: stri
 }
 
 /** Plausible figures that depend on the request alone. */
-function usageOf(turn: ModelTurn) {
+function usageOf(turn: ModelTurn, cost?: number | null) {
   const prompt_tokens = Math.ceil(turn.request.raw.length / 4);
   const completion_tokens = 400;
   return {
     prompt_tokens,
     completion_tokens,
     total_tokens: prompt_tokens + completion_tokens,
-    cost: (prompt_tokens * 15 + completion_tokens * 60) / 1e8,
+    ...(cost === null ? {} : { cost: cost ?? (prompt_tokens * 15 + completion_tokens * 60) / 1e8 }),
     prompt_tokens_details: { cached_tokens: 0 },
     completion_tokens_details: { reasoning_tokens: 0 },
   };

@@ -19,3 +19,5 @@ export type DoneEvent = Schemas['DoneEvent'];
 /** RFC 9457, with the members of this service. */
 export type Problem = Schemas['Problem'];
 export type ProblemCode = Schemas['ProblemCode'];
+/** US dollars as decimal numbers in text. */
+export type SpendLimit = Schemas['SpendLimit'];

@@ -424,7 +424,17 @@ export interface components {
             /** @description One entry per invalid field. */
             errors?: components["schemas"]["FieldError"][];
             /** @description The limits that are reached. */
-            "violated-policies"?: ("burst" | "generations" | "attempts" | "concurrent" | "reads")[];
+            "violated-policies"?: ("burst" | "generations" | "attempts" | "spend" | "concurrent" | "reads")[];
+            spend?: components["schemas"]["SpendLimit"];
+        };
+        /** @description The limit in money, where `violated-policies` names `spend`. Amounts are US dollars. */
+        SpendLimit: {
+            /** @description The most in any window. */
+            limit: string;
+            /** @description What is left of it: less than the request can cost. Generations in progress count with the most that they can cost. */
+            remaining: string;
+            /** @description Seconds. */
+            window_s: number;
         };
         FieldError: {
             /** @description A member, a parameter or a header; empty for the body itself. */
@@ -584,13 +594,13 @@ export interface components {
          */
         "Retry-After": number;
         /**
-         * @description draft-ietf-httpapi-ratelimit-headers: at most `q` in any window of `w` seconds. `burst` counts requests, `generations` accepted requests, `attempts` model calls, retries included. Two more policies are not in this field: `concurrent`, which has no window, and `reads`.
+         * @description draft-ietf-httpapi-ratelimit-headers: at most `q` in any window of `w` seconds. `burst` counts requests, `generations` accepted requests, `attempts` model calls, retries included. `spend`, present where the deployment limits it, is an amount of US dollars: `q` is how many generations it allows if each costs the most that one can cost, because the field has no unit for money. Two more policies are not in this field: `concurrent`, which has no window, and `reads`.
          * @example "burst";q=10;w=60, "generations";q=50;w=86400, "attempts";q=150;w=86400
          */
         "RateLimit-Policy": string;
         /**
-         * @description `r` are left, more in `t` seconds.
-         * @example "burst";r=9;t=60, "generations";r=49;t=86400, "attempts";r=149;t=86400
+         * @description `r` are left, more in `t` seconds. Of `spend`, a request may be accepted with `r=0`, because most texts cost less than the longest.
+         * @example "burst";r=9;t=60, "generations";r=49;t=86400, "attempts";r=149;t=86400, "spend";r=4;t=86400
          */
         RateLimit: string;
         /**
@@ -912,7 +922,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description A limit is reached; `concurrent` also when 20 ended sessions of the user are not stored yet, and for a stream when 8 streams read this session, or 32 the sessions of this user. A client that waits for exactly `Retry-After` is admitted; where `concurrent` alone is violated that is an estimate of 1 to 10 s. */
+            /** @description A limit is reached; `concurrent` also when 20 ended sessions of the user are not stored yet, and for a stream when 8 streams read this session, or 32 the sessions of this user. A client that waits for exactly `Retry-After` is admitted, earlier where generations in progress cost less `spend` than is reserved; where `concurrent` alone is violated that is an estimate of 1 to 10 s. */
             429: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];

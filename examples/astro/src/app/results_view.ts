@@ -92,7 +92,7 @@ export function resultsView(actions: ResultsActions): ResultsView {
     if (problemText === undefined) return;
     const problem = error instanceof ProblemError ? error : undefined;
     remedy = problemText.remedy;
-    const sentence = problemText.remedy === 'wait' ? describeLimit(problem?.problem['violated-policies'] ?? [], actions.quota()) : problemText.sentence;
+    const sentence = problemText.remedy === 'wait' ? describeLimit(problem?.problem['violated-policies'] ?? [], actions.quota(), problem?.problem.spend) : problemText.sentence;
     byId('problem').dataset['tone'] = problem?.code === 'cancelled' ? 'calm' : 'bad';
     byId('problem-title').textContent = problemText.title;
     byId('problem-sentence').textContent = sentence;

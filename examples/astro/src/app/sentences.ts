@@ -1,5 +1,5 @@
 /** The sentence for each problem, and its remedy. */
-import type { ProblemCode } from '../ai-sessions/documents.ts';
+import type { ProblemCode, SpendLimit } from '../ai-sessions/documents.ts';
 import { ConnectionError, ProblemError } from '../ai-sessions/errors.ts';
 import type { Quota } from '../ai-sessions/quota.ts';
 
@@ -67,9 +67,12 @@ export const describeCode = (code: ProblemCode): ProblemText => texts[code] ?? u
 /** The counted unit of each limit. */
 const counted: { [policy: string]: string } = { burst: 'request', generations: 'generation', attempts: 'model call' };
 
-/** Describes the violated limit. `quota` is that of the same response. */
-export function describeLimit(policies: string[], quota: Quota[]): string {
+/** Describes the violated limit. `quota` and `spend` are those of the same response. */
+export function describeLimit(policies: string[], quota: Quota[], spend?: SpendLimit): string {
   const [policy = ''] = policies;
+  if (policy === 'spend' && spend !== undefined) {
+    return `Your cards may cost ${dollars(spend.limit)} in ${span(spend.window_s)}. ${dollars(spend.remaining)} of that is left, and cards from this text can cost more.`;
+  }
   const { limit, window_s } = quota.find((each) => each.policy === policy) ?? {};
   if (policy === 'concurrent') return 'Too many cards of yours are being made, stored or watched at this moment. Wait until some of them are done, or close other tabs.';
   if (policy === 'reads') return 'Your cards were requested too often in a short time. Wait a moment.';
@@ -85,6 +88,10 @@ export function tellLeft({ policy, limit, window_s, remaining }: Quota): string 
   const of = limit === undefined ? '' : ` of ${count(limit)}`;
   return `${count(remaining)}${of} ${what}s left${window_s === undefined ? '' : ` in ${span(window_s)}`}`;
 }
+
+/** `$0.50`: an amount of US dollars, as the service writes it. */
+const dollars = (amount: string) =>
+  Number(amount).toLocaleString('en', { style: 'currency', currency: 'USD', minimumFractionDigits: 2, maximumFractionDigits: 4, roundingMode: 'floor' } as Intl.NumberFormatOptions);
 
 /** `24 hours`, `one minute`, `90 seconds`. */
 function span(seconds: number): string {
