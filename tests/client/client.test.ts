@@ -124,11 +124,20 @@ test('Retry-After is waited for only up to wait_s', async () => {
   await assert.rejects(connect(hopeless).create(request, { wait_s: 10 }), withCode('ai_misconfigured'));
 });
 
+test('a refusal by spend has the amounts in dollars', async () => {
+  const spend = { limit: '0.5', remaining: '0.02375', window_s: 86400 };
+  const limited = scripted(problem(429, 'rate_limited', { 'violated-policies': ['spend'], spend }, { 'retry-after': '7' }));
+  await assert.rejects(connect(limited).create(request), (error: ProblemError) => {
+    assert.deepEqual(error.problem.spend, spend);
+    return error.problem['violated-policies']?.[0] === 'spend';
+  });
+});
+
 test('onQuota receives the limits of every response that has them', async () => {
   const quotas: Quota[][] = [];
   const fields = {
-    'ratelimit-policy': '"burst";q=10;w=60, "generations";q=50;w=86400, "attempts";q=150;w=86400',
-    ratelimit: '"burst";r=9;t=6, "generations";r=49, "attempts";r=149;t=9',
+    'ratelimit-policy': '"burst";q=10;w=60, "generations";q=50;w=86400, "attempts";q=150;w=86400, "spend";q=5;w=86400',
+    ratelimit: '"burst";r=9;t=6, "generations";r=49, "attempts";r=149;t=9, "spend";r=5',
   };
   const service = scripted(json({ id: 's-1' }, 201, fields), json({ models: [] }));
   const client = connect({ ...service, onQuota: (quota) => quotas.push(quota) });
@@ -139,6 +148,7 @@ test('onQuota receives the limits of every response that has them', async () => 
       { policy: 'burst', limit: 10, window_s: 60, remaining: 9, reset_s: 6 },
       { policy: 'generations', limit: 50, window_s: 86400, remaining: 49, reset_s: undefined },
       { policy: 'attempts', limit: 150, window_s: 86400, remaining: 149, reset_s: 9 },
+      { policy: 'spend', limit: 5, window_s: 86400, remaining: 5, reset_s: undefined },
     ],
   ]);
 });
