@@ -171,7 +171,7 @@ impl User {
 
 proptest! {
     #[test]
-    fn the_money_of_any_window_is_within_the_limit_and_no_call_is_refused_early(
+    fn no_window_costs_more_than_the_limit_and_no_call_is_refused_early(
         policy in policy(),
         steps in prop::collection::vec((step(), pause_ms()), 1..300),
     ) {

@@ -103,6 +103,7 @@ export function tests(start: StartService): void {
     const services: Record<Setting, () => Service> = {
       well: service,
       tight: started(start, { ...variables, RATE_LIMIT_BURST: '1/60', RATE_LIMIT_READS: '1/60' }),
+      priced: started(start, { ...variables, RATE_LIMIT_SPEND: '0.50/86400', AI_MAX_PRICE: '1/5' }),
       keyless: started(start, variables),
       broken: started(start, { ALLOWED_MODELS: models.join(), OPENROUTER_API_KEY: '' }),
     };
@@ -113,7 +114,7 @@ export function tests(start: StartService): void {
       for (const { name, status, code, mediaType, value } of examplesOfAnswers(method, path)) {
         const way = ways[`${id} ${name}`] ?? ways[`${id} ${code ?? status}`] ?? ways[code ?? ''];
         if (BY_A_BROKEN_HOST.includes(code ?? '') || (code === 'internal' && isPublic(id))) continue;
-        it(`${id} ${status} ${code ?? `${mediaType} ${name}`} equals its example`, async () => {
+        it(`${id} ${status} ${code ?? mediaType} ${name} equals its example`, async () => {
           assert.ok(way !== undefined, 'there is a way to trigger it');
           const there = services[way.setting ?? 'well']();
           const user = there === service() ? owner : await signIn(there);
@@ -240,7 +241,7 @@ async function store({ world }: Service, user: User, session: Json): Promise<voi
   }
 }
 
-type Setting = 'well' | 'tight' | 'keyless' | 'broken';
+type Setting = 'well' | 'tight' | 'priced' | 'keyless' | 'broken';
 
 /** A request that triggers a certain response. `owner` has the session of the examples where that exists. */
 type Exchange = { service: Service; owner: SignedIn; method: string; path: string };
@@ -348,6 +349,15 @@ const ways: Record<string, Way> = {
     setting: 'tight',
     send: async (exchange) => {
       await plainly(exchange, exchange.owner.token, { body: '{' });
+      return plainly(exchange, exchange.owner.token);
+    },
+  },
+  'createSession spend_limited': {
+    setting: 'priced',
+    send: async (exchange) => {
+      const { limit, remaining } = example('spend_limited')['spend'];
+      exchange.service.world.openrouter.next(answer({ cost: Number(limit) - Number(remaining) }));
+      await plainly(exchange, exchange.owner.token);
       return plainly(exchange, exchange.owner.token);
     },
   },
