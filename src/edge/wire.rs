@@ -122,7 +122,7 @@ pub fn write_reply(executed: &mut Executed) -> (String, Vec<u8>) {
         }
         Reply::Counted | Reply::NotFound | Reply::Stopped | Reply::NotRunning | Reply::KeyReused => {}
     }
-    let members: [(&str, &dyn ToJson); 16] = [
+    let members: [(&str, &dyn ToJson); 17] = [
         ("reply", &name),
         ("session_id", &session_id),
         ("is_generating", &is_generating),
@@ -133,6 +133,7 @@ pub fn write_reply(executed: &mut Executed) -> (String, Vec<u8>) {
         ("failure", &failure),
         ("quota", &executed.quota.map(|quota| Vec::from(quota.counts))),
         ("spend", &executed.quota.and_then(|quota| quota.spend)),
+        ("refusal_lasts_ms", &executed.refusal_lasts_ms),
         ("code", &log.code),
         ("model", &log.model),
         ("attempts", &log.attempts),
@@ -193,10 +194,10 @@ pub fn read_reply(json: &str) -> Option<Executed> {
     };
     let counts: Option<Vec<PolicyStatus>> = message.get("quota")?;
     let counts = counts.map(<[PolicyStatus; 3]>::try_from).transpose().ok()?;
-    // An object of the previous version sends no `spend`.
+    // An object of the previous version sends no `spend` and no `refusal_lasts_ms`.
     let spend = message.get_or_default("spend")?;
     let quota = counts.map(|counts| UserQuota { counts, spend });
-    Some(Executed { reply, quota, log })
+    Some(Executed { reply, quota, refusal_lasts_ms: message.get_or_default("refusal_lasts_ms")?, log })
 }
 
 const fn name_of(reply: &Reply) -> &'static str {

@@ -20,7 +20,7 @@ use crate::auth::{jwk::PublicKey, key_cache::KeyCache, verified_tokens::Verified
 use crate::config::LogLevel;
 use crate::http::Request;
 use crate::points::Point;
-use crate::quota::Reads;
+use crate::quota::{Reads, RememberedRefusals};
 use crate::readiness::Readiness;
 use crate::user_state::generation::{Driver, Ending, SessionCandidate};
 use crate::user_state::{UserState, WriteSet};
@@ -304,6 +304,8 @@ pub struct Memory {
     pub readiness: Readiness,
     /// The reads of each user.
     pub reads: Reads,
+    /// The refusals of users at their limit.
+    pub refusals: RememberedRefusals,
 }
 
 /// The state of one user, in a store.

@@ -292,6 +292,17 @@ impl Ledger {
         UserQuota { counts, spend: policies.spend.as_ref().map(|spend| self.spend.status(spend, now_ms)) }
     }
 
+    /// Returns the first time at which more of a policy that has a window is available, if nothing happens before.
+    #[must_use]
+    pub fn grows_at_ms(&self, policies: &Policies, now_ms: u64) -> Option<u64> {
+        let windows = [
+            (&self.burst, policies.burst),
+            (&self.generations, policies.generations),
+            (&self.attempts, policies.attempts),
+        ];
+        windows.iter().filter_map(|(window, quota)| window.status(*quota, now_ms).more_at_ms).min()
+    }
+
     /// Returns the time at which no decision depends on the ledger any more, if nothing happens before; 0 for an empty one. It
     /// can be deleted then, with every [`Reservation`] beside it (a new ledger numbers its reservations from the start).
     #[must_use]

@@ -19,6 +19,7 @@ mod ledger;
 #[cfg(test)]
 mod promises;
 mod reads;
+mod remembered;
 mod spend;
 #[cfg(test)]
 mod spend_promises;
@@ -29,5 +30,6 @@ pub use ledger::{
     ATTEMPTS, BURST, CONCURRENT, GENERATIONS, Ledger, Policies, PolicyStatus, Refusal, SPEND, UserQuota,
 };
 pub use reads::{READS, Reads};
+pub use remembered::RememberedRefusals;
 pub use spend::{PROMPT_TOKENS_MAX, Price, Reported, Spend, SpendPolicy, SpendStatus, TEXT_BYTES_MAX};
 pub use window::{Quota, QuotaStatus, Reservation, Window};

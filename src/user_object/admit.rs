@@ -50,10 +50,14 @@ pub(super) async fn generate<H: UserObjectHost>(
     let key =
         generate.key.clone().map(|key| Key::new(key, &generate.model, &generate.input_text, generate.id));
     let mut is_stored = None;
-    let (admitted, quota) = loop {
+    let (admitted, quota, refusal_lasts_ms) = loop {
         let decided = object.decide(Some(&command.credentials), |decision| {
             let admitted = admit(object, decision, command, generate, key.as_ref(), is_stored);
-            (admitted, decision.quota())
+            let lasts_ms = match &admitted {
+                Admitted::Rejected(Reply::LimitExceeded(refusal)) => decision.refusal_lasts_ms(refusal),
+                _ => None,
+            };
+            (admitted, decision.quota(), lasts_ms)
         });
         let decided = decided.await?;
         if !matches!(decided.0, Admitted::CheckDatabase) {
@@ -84,7 +88,7 @@ pub(super) async fn generate<H: UserObjectHost>(
         Admitted::CheckDatabase => failed(Cause::Lost),
         Admitted::Rejected(reply) => Replied::bare(reply),
     };
-    Ok(Replied { quota: Some(quota), ..replied })
+    Ok(Replied { quota: Some(quota), refusal_lasts_ms, ..replied })
 }
 
 /// Decides, in one transaction. `is_stored`: whether the database has the session, where it was checked.

@@ -215,6 +215,11 @@ impl<'a, H: UserObjectHost> Decision<'a, H> {
         Reply::LimitExceeded(refusal)
     }
 
+    /// [`UserState::refusal_lasts_ms`].
+    pub(super) fn refusal_lasts_ms(&self, refusal: &Refusal) -> Option<u64> {
+        self.state.refusal_lasts_ms(&self.object.0.config.rate_limit, refusal, self.now_ms)
+    }
+
     /// The user's quota now.
     pub(super) fn quota(&self) -> UserQuota {
         self.state.ledger.status(&self.object.0.config.rate_limit, self.now_ms)

@@ -85,13 +85,14 @@ impl<H> Clone for UserObject<H> {
 struct Replied {
     reply: Reply,
     quota: Option<UserQuota>,
+    refusal_lasts_ms: Option<u64>,
     log: LogFields,
     subscription: Option<Subscription>,
 }
 
 impl Replied {
     fn new(reply: Reply, log: LogFields) -> Self {
-        Self { reply, quota: None, log, subscription: None }
+        Self { reply, quota: None, refusal_lasts_ms: None, log, subscription: None }
     }
 
     fn bare(reply: Reply) -> Self {
@@ -135,8 +136,8 @@ impl<H: UserObjectHost> UserObject<H> {
             Operation::Subscribe { id, after } => self.subscribe(command, *id, *after).await,
             Operation::Stop { id } => self.stop(command, *id).await,
         };
-        let Replied { reply, quota, log, subscription } = replied.unwrap_or_else(failed);
-        (Executed { reply, quota, log }, subscription)
+        let Replied { reply, quota, refusal_lasts_ms, log, subscription } = replied.unwrap_or_else(failed);
+        (Executed { reply, quota, refusal_lasts_ms, log }, subscription)
     }
 
     /// Runs the due jobs, and deletes a state that is no longer needed. To be called when the alarm fires.

@@ -89,6 +89,8 @@ pub struct Executed {
     pub reply: Reply,
     /// The user's quota after a command that counts.
     pub quota: Option<UserQuota>,
+    /// Milliseconds for which every request for a generation gets this refusal; `None` where that is not known.
+    pub refusal_lasts_ms: Option<u64>,
     /// The log fields of the command.
     pub log: LogFields,
 }

@@ -532,6 +532,21 @@ impl UserState {
         }
         fresh
     }
+
+    /// The time for which each further request of the user is refused like this one, a request for a generation, whatever it
+    /// contains; `None` where that is not known. A user with a generation has pending work, or may get a refund; with `spend`, a
+    /// longer text may be refused by that policy, too.
+    #[must_use]
+    pub fn refusal_lasts_ms(&self, policies: &Policies, refusal: &Refusal, now_ms: u64) -> Option<u64> {
+        if refusal.violated != [BURST] || !self.generations.is_empty() || policies.spend.is_some() {
+            return None;
+        }
+        let logged = self.logged_limits.iter().find(|(name, _)| name == BURST);
+        let window_ms = u64::from(policies.burst.window_s).saturating_mul(1000);
+        let logged_again_ms = logged.map(|(_, at_ms)| at_ms.saturating_add(window_ms));
+        let grows_ms = self.ledger.grows_at_ms(policies, now_ms);
+        Some(grows_ms?.min(logged_again_ms?).saturating_sub(now_ms))
+    }
 }
 
 /// For how long after its expiry a token may still be accepted.

@@ -908,13 +908,14 @@ proptest! {
         reply in replies(),
         quota in proptest::option::of(proptest::array::uniform3((any::<u32>(), proptest::option::of(any::<u64>())))),
         spend in proptest::option::of((any::<u64>(), proptest::option::of(any::<u64>()))),
+        refusal_lasts_ms in proptest::option::of(any::<u64>()),
         log in log_fields(),
     ) {
         let quota = quota.map(|counts| UserQuota {
             counts: counts.map(|(remaining, more_in_s)| PolicyStatus { remaining, more_in_s }),
             spend: spend.map(|(remaining, more_in_s)| SpendStatus { remaining, more_in_s }),
         });
-        let executed = Executed { reply, quota, log };
+        let executed = Executed { reply, quota, refusal_lasts_ms, log };
         let (message, body) = write_reply(&mut executed.clone());
         // A header's value.
         prop_assert!(!message.contains(['\n', '\r']));
@@ -954,7 +955,8 @@ fn a_message_without_its_members_is_none() {
         other["operation"] = json!(operation);
         assert_eq!(read_command(other.to_string().as_bytes()), None, "{operation}");
     }
-    let mut counted = Executed { reply: Reply::Counted, quota: None, log: LogFields::default() };
+    let mut counted =
+        Executed { reply: Reply::Counted, quota: None, refusal_lasts_ms: None, log: LogFields::default() };
     let (message, _) = write_reply(&mut counted);
     let message: Value = serde_json::from_str(&message).expect("it is JSON");
     for reply in ["session", "accepted", "subscribed", "limit_exceeded", "generation_failed", "other"] {

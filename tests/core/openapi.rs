@@ -450,7 +450,12 @@ fn rendered() -> Vec<Response> {
     let mut responses = Vec::new();
     for reply in replies() {
         for on_session in [created, found] {
-            let executed = Executed { reply: reply.clone(), quota: Some(quota), log: LogFields::default() };
+            let executed = Executed {
+                reply: reply.clone(),
+                quota: Some(quota),
+                refusal_lasts_ms: None,
+                log: LogFields::default(),
+            };
             let received = Received { executed, body: () };
             let rendered = render(received, &config, &context(), on_session);
             let (mut outgoing, _) = rendered.expect("a reply has a response");

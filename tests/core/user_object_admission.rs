@@ -262,6 +262,66 @@ fn each_limit_refuses_the_request_that_is_one_too_many() {
 }
 
 #[test]
+fn a_refusal_by_the_burst_is_repeated_without_a_hop() {
+    for mode in MODES {
+        let world = World::with(mode, &[("RATE_LIMIT_BURST", "2/60")]);
+        for _ in 0..2 {
+            assert_eq!(world.request(post()).status, 201);
+        }
+        let first = world.request(post());
+        assert_eq!(policies(&first), json!(["burst"]), "{mode:?}");
+        let wait_s: u64 = first.header("retry-after").expect("it is sent").parse().expect("seconds");
+        world.run_tasks();
+        let (commands, sent) = (world.commands(), world.host().sent().len());
+        world.run_for(5_000);
+        for request in [post(), post().key("k"), post().stream(), post_text("too short"), post_text("")] {
+            let repeated = world.request(request);
+            assert_eq!(policies(&repeated), json!(["burst"]), "{mode:?}");
+            assert_eq!(repeated.header("retry-after"), Some((wait_s - 5).to_string().as_str()));
+            assert_eq!(repeated.header("ratelimit-policy"), first.header("ratelimit-policy"));
+            assert_eq!(repeated.quota(), first.quota());
+        }
+        assert_eq!(world.commands(), commands, "{mode:?}");
+        assert_eq!(world.host().sent().len(), sent);
+        world.run_for((wait_s - 5) * 1_000);
+        assert_eq!(world.request(post()).status, 201, "{mode:?}: after Retry-After");
+    }
+}
+
+#[test]
+fn a_refusal_is_decided_anew_while_a_generation_is_in_progress() {
+    for mode in MODES {
+        let world = World::with(mode, &[("RATE_LIMIT_BURST", "1/60")]);
+        world.model(model_error(503));
+        world.model(slow_answer(2, 1_000));
+        assert_eq!(world.request(post().respond_async()).status, 202);
+        for _ in 0..2 {
+            let commands = world.commands();
+            assert_eq!(policies(&world.request(post())), json!(["burst"]), "{mode:?}");
+            assert_eq!(world.commands(), commands + 1, "{mode:?}");
+        }
+    }
+}
+
+#[test]
+fn a_refused_request_makes_a_due_write() {
+    for mode in MODES {
+        let world = World::with(mode, &[("RATE_LIMIT_BURST", "1/60")]);
+        world.database().fail_always(Operation::Finish, Some(Failure::Refused(500, "XX000")));
+        assert_eq!(world.request(post()).code(), "database_error", "{mode:?}");
+        let commands = world.commands();
+        world.database().fail_always(Operation::Finish, None);
+        for _ in 0..2 {
+            assert_eq!(policies(&world.request(post())), json!(["burst"]), "{mode:?}");
+        }
+        assert_eq!(world.commands(), commands + 2, "{mode:?}");
+        // Sooner than by the alarm.
+        world.run_for(100);
+        assert!(world.store().state().generations.is_empty(), "{mode:?}: persisted by the request");
+    }
+}
+
+#[test]
 fn two_generations_run_at_the_same_time() {
     for mode in MODES {
         let world = World::new(mode);

@@ -8,10 +8,12 @@
 
 use std::rc::Rc;
 
+use uuid::Uuid;
+
 use super::{invalid_header, last_event_id};
 use crate::config::Config;
 use crate::edge::execute::execute;
-use crate::edge::render::{Outgoing, Responded, created};
+use crate::edge::render::{Outgoing, Responded, created, limit_exceeded};
 use crate::edge::{Caller, EdgeHost, Request};
 use crate::http::problem::{Code, FieldError, Problem};
 use crate::http::response_mode::ResponseMode;
@@ -20,8 +22,9 @@ use crate::ids::new_id;
 use crate::input::new_session::{BODY_BYTES_MAX, NewSession};
 use crate::json_string::JsonString;
 use crate::ports::{BodyError, Inbound, Random};
+use crate::quota::UserQuota;
 use crate::user_object::command::{Generate, Operation};
-use crate::user_object::reply::{LogFields, Reply};
+use crate::user_object::reply::{Executed, LogFields, Reply};
 
 /// Handles the request.
 ///
@@ -33,6 +36,12 @@ pub async fn create_session<H: EdgeHost>(
     request: &mut Request<impl Inbound>,
     caller: &Caller,
 ) -> Responded<H::Body> {
+    // A request that the user object would refuse like the one before needs no call, whatever it contains.
+    let (user_id, now_ms) = (caller.user.id, host.now_ms());
+    if let Some((refusal, quota)) = host.with_memory(|memory| memory.refusals.find(user_id, now_ms)) {
+        let problem = limit_exceeded(&refusal);
+        return Ok(refused(&problem, Some(&quota), config, request));
+    }
     // (2) Read and check the body, and the headers that belong to it.
     let read = match read_body(config, &mut request.inbound).await {
         Ok(new) => generate(host, host.now_ms(), request, new),
@@ -43,16 +52,39 @@ pub async fn create_session<H: EdgeHost>(
         Err(problem) => (Operation::Count, Some(problem)),
     };
     // (3) Send one command to the user object.
+    let sent_ms = host.now_ms();
     let execution = execute(host, request, caller, operation).await?;
     let executed = &execution.received.executed;
+    remember_refusal(host, user_id, executed, sent_ms);
     let Some(problem) = invalid.filter(|_| executed.reply == Reply::Counted) else {
         return execution.respond(config, request, created);
     };
+    Ok(refused(&problem, executed.quota.as_ref(), config, request))
+}
+
+/// The response with a problem and the status of the quotas.
+fn refused<B>(
+    problem: &Problem,
+    quota: Option<&UserQuota>,
+    config: &Config,
+    request: &Request<impl Inbound>,
+) -> (Outgoing<B>, LogFields) {
     let mut response = problem.to_response(&request.context);
-    if let Some(quota) = &executed.quota {
+    if let Some(quota) = quota {
         response.headers.extend(rate_limit::fields(quota, &config.rate_limit));
     }
-    Ok((Outgoing::Complete(response), LogFields { code: Some(problem.code), ..LogFields::default() }))
+    (Outgoing::Complete(response), LogFields { code: Some(problem.code), ..LogFields::default() })
+}
+
+/// Remembers a refusal that lasts.
+fn remember_refusal<H: EdgeHost>(host: &H, user_id: Uuid, executed: &Executed, sent_ms: u64) {
+    let (Reply::LimitExceeded(refusal), Some(quota), Some(lasts_ms)) =
+        (&executed.reply, executed.quota, executed.refusal_lasts_ms)
+    else {
+        return;
+    };
+    let times_ms = (sent_ms, host.now_ms());
+    host.with_memory(|memory| memory.refusals.remember(user_id, (refusal, quota), times_ms, lasts_ms));
 }
 
 fn generate(

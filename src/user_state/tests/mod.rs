@@ -6,7 +6,7 @@ use super::generation::{Accepted, Ending, RowState, SessionCandidate};
 use super::idempotency::{KEEP_RECORD_MS, Plan, classify, session_id};
 use super::*;
 use crate::json_string::JsonString;
-use crate::quota::Quota;
+use crate::quota::{Price, Quota, SpendPolicy};
 use crate::quota::counts::{in_use, reserved};
 
 mod idempotency;
@@ -205,6 +205,52 @@ fn a_limit_is_written_to_the_event_log_once_per_window() {
     assert_eq!(state.limits_to_log(&policies(), &refusal, T + 59_999), Vec::<&str>::new());
     assert_eq!(state.limits_to_log(&policies(), &refusal, T + 60_000), vec![BURST]);
     assert_eq!(state.limits_to_log(&policies(), &refusal, T + 3_600_000), vec![BURST, GENERATIONS]);
+}
+
+#[test]
+fn a_refusal_by_the_burst_lasts_until_a_window_changes() {
+    let policies = policies();
+    let refused = |state: &mut UserState, now_ms| {
+        let refusal = state.count(&policies, now_ms).expect_err("the burst is used up");
+        let refusal = state.ledger.refusal_of_generation(refusal, &policies, 1_000, now_ms);
+        state.limits_to_log(&policies, &refusal, now_ms);
+        state.refusal_lasts_ms(&policies, &refusal, now_ms)
+    };
+    let mut state = UserState::default();
+    let count = |state: &mut UserState, times, now_ms| {
+        (0..times).for_each(|_| drop(state.count(&policies, now_ms).expect("it is within the burst")));
+    };
+    count(&mut state, 10, T);
+    assert_eq!(refused(&mut state, T + 1_000), Some(59_600), "a window and a bucket");
+    // The limit is logged again after a window, here sooner than the last request leaves.
+    count(&mut state, 10, T + 60_600);
+    assert_eq!(refused(&mut state, T + 60_700), Some(300));
+    assert_eq!(refused(&mut state, T + 61_000), Some(60_000));
+    // The cost of the next text is not known.
+    let price = Price { prompt: 1, completion: 1 };
+    let spend = SpendPolicy { limit: u64::MAX, window_s: 60, price, answer_tokens_max: 1 };
+    let with_spend = Policies { spend: Some(spend), ..policies };
+    let refusal = Refusal { violated: vec![BURST], retry_after_s: 60 };
+    assert_eq!(state.refusal_lasts_ms(&with_spend, &refusal, T + 61_000), None);
+
+    // A generation may end with a refund; afterwards its reservation leaves sooner than the burst.
+    let mut state = in_progress();
+    let first_ms = T + 3_600_000 - 1_000;
+    count(&mut state, 10, first_ms);
+    assert_eq!(refused(&mut state, first_ms), None);
+    state.advance(ONE, Event::Ended(ending(None, first_ms)), first_ms);
+    assert_eq!(refused(&mut state, first_ms), None, "it is not yet persisted");
+    state.advance(ONE, Event::Persisted, first_ms);
+    assert_eq!(refused(&mut state, first_ms), Some(37_000), "a bucket of 36 s after the hour");
+
+    // Another policy refuses only requests for a generation.
+    let mut state = UserState::default();
+    for number in 1..=3 {
+        state.admit(&policies, accepted(number), None, TIMEOUT_MS, T).expect("it is within the limits");
+        state.forget(Uuid::from_u128(number), 1);
+    }
+    count(&mut state, 10, T);
+    assert_eq!(refused(&mut state, T), None);
 }
 
 #[test]
