@@ -5,7 +5,6 @@ use crate::auth::claims::{Expected, check};
 use crate::auth::jwk::Algorithm;
 use crate::auth::key_cache::{Lookup, Verifier};
 use crate::auth::token::UnverifiedToken;
-use crate::auth::verified_tokens::TokenHash;
 use crate::auth::{Refused, User};
 use crate::config::Config;
 use crate::ports::{Background, Clock, Fetch, IsolateMemory, SharedCache, Timer, VerifyKey, VerifySignature};
@@ -32,9 +31,9 @@ pub async fn authenticate(
     origin: &str,
     token: BearerToken<'_>,
 ) -> Result<User, Refused> {
-    let (now_ms, hash) = (host.now_ms(), TokenHash::of(token));
+    let now_ms = host.now_ms();
     let known = host.with_memory(|memory| {
-        let (user, verifier) = memory.verified.find(hash, now_ms)?;
+        let (user, verifier) = memory.verified.find(token, now_ms)?;
         let is_current = memory.keys.is_current(verifier, now_ms);
         is_current.then(|| (user.clone(), memory.keys.is_refresh_due(now_ms)))
     });
@@ -60,7 +59,7 @@ pub async fn authenticate(
     let issuer = keys::issuer(&config.supabase);
     let expected = Expected { issuer: &issuer, allow_anonymous: config.allow_anonymous_users };
     let user = check(&unverified.claims()?, &expected, host.now_ms())?;
-    host.with_memory(|memory| memory.verified.remember(hash, &user, verifier));
+    host.with_memory(|memory| memory.verified.remember(token, &user, verifier));
     Ok(user)
 }
 
