@@ -54,7 +54,8 @@ pub fn write_command(command: &Command, context: &ProblemContext) -> Vec<u8> {
         ];
         members.extend(generate);
     }
-    let mut json = String::new();
+    // Of most commands, without the text; that is reserved when it is written.
+    let mut json = String::with_capacity(2048);
     write_object(&mut json, &members);
     json.into_bytes()
 }

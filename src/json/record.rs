@@ -10,6 +10,7 @@
 //! Also for rows of the database and published keys, whose servers write standard JSON. Not for: the body of a request.
 //! A serde type for each would make the module 20 KB larger, gzipped.
 
+use std::fmt::Write as _;
 use std::rc::Rc;
 
 use uuid::Uuid;
@@ -215,7 +216,8 @@ macro_rules! whole_numbers {
     ($($number:ty)+) => {$(
         impl ToJson for $number {
             fn write(&self, json: &mut String) {
-                json.push_str(&self.to_string());
+                // Writing to a string does not fail.
+                let _ = write!(json, "{self}");
             }
         }
 

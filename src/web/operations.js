@@ -118,7 +118,7 @@ export async function open(id, method, url, headers, body, names) {
 
 // The module's memory changes while a request is sent, so its bytes are copied.
 const outgoing = (method, headers, body, signal) =>
-  ({ method, headers: pairsOf(headers), body: body.length > 0 ? body.slice() : undefined, redirect: 'manual', signal });
+  ({ method, headers: headersOf(headers), body: body.length > 0 ? body.slice() : undefined, redirect: 'manual', signal });
 
 /** Receives a response of the platform: its status and its body; 0 without one. */
 export function receive_response(id, responding) {
@@ -137,15 +137,16 @@ const TOO_LARGE = new RangeError('more bytes than allowed');
 
 /** Reads a body: at once where its length is announced, else until there are more bytes than allowed. */
 async function wholeBody(message, bytesMax) {
-  if (message.body === null) return NO_BYTES;
+  const { headers } = message;
   // The length of an encoded body is another one.
-  const announced = message.headers.has('content-encoding') ? null : message.headers.get('content-length');
+  const announced = headers.has('content-encoding') ? null : headers.get('content-length');
   if (announced !== null && Number(announced) > bytesMax) throw TOO_LARGE;
   if (announced !== null && Number(announced) <= bytesMax) {
     const bytes = new Uint8Array(await message.arrayBuffer());
     if (bytes.length > bytesMax) throw TOO_LARGE;
     return bytes;
   }
+  if (message.body === null) return NO_BYTES;
   const reader = message.body.getReader();
   const chunks = [];
   let length = 0;
@@ -175,7 +176,7 @@ export const respond = (resolve, status, headers, body) => finish(resolve, statu
 /** Resolves the call of a client with a response whose body is a stream, bytes of their own, or absent. */
 export function finish(resolve, status, headers, body) {
   try {
-    resolve(new Response(body, { status, headers: pairsOf(headers) }));
+    resolve(new Response(body, { status, headers: headersOf(headers) }));
   } catch (error) {
     resolve(Promise.reject(error));
   }
@@ -194,10 +195,10 @@ function linesOf(headers, names) {
   return lines;
 }
 
-/** The opposite, for the platform. */
-function pairsOf(lines) {
+/** The opposite, for the platform. workerd takes three times as long to read an array of pairs. */
+function headersOf(lines) {
   const parts = lines.split('\n');
-  const pairs = [];
-  for (let n = 0; n + 1 < parts.length; n += 2) pairs.push([parts[n], parts[n + 1]]);
-  return pairs;
+  const headers = new Headers();
+  for (let n = 0; n + 1 < parts.length; n += 2) headers.append(parts[n], parts[n + 1]);
+  return headers;
 }

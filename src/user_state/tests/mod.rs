@@ -6,8 +6,8 @@ use super::generation::{Accepted, Ending, RowState, SessionCandidate};
 use super::idempotency::{KEEP_RECORD_MS, Plan, classify, session_id};
 use super::*;
 use crate::json_string::JsonString;
-use crate::quota::{Price, Quota, SpendPolicy};
 use crate::quota::counts::{in_use, reserved};
+use crate::quota::{Price, Quota, SpendPolicy};
 
 mod idempotency;
 mod persisting;
