@@ -7,6 +7,7 @@
 
 pub mod record;
 pub mod scan;
+pub mod strict;
 
 /// Tracks strings and brackets, to find where a value ends. Outside of brackets a quote has no meaning.
 #[derive(Debug, Default, Clone)]
@@ -223,7 +224,7 @@ impl<'a> Value<'a> {
     #[must_use]
     pub fn number(self) -> Option<f64> {
         let (Self::Bare(digits) | Self::Text(digits)) = self else { return None };
-        serde_json::from_slice::<f64>(digits.trim_ascii()).ok().filter(|number| *number >= 0.0)
+        strict::read_number(digits.trim_ascii()).filter(|number| *number >= 0.0)
     }
 
     /// Returns the number rounded up, so that a wait is never shorter than requested.

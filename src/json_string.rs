@@ -13,6 +13,7 @@ use serde::{Serialize, Serializer};
 use serde_json::value::{RawValue, to_raw_value};
 
 use crate::json::record::{FromJson, ToJson};
+use crate::json::strict::read_text;
 
 /// A JSON string (RFC 8259, section 7). Cloning does not copy it.
 #[derive(Clone)]
@@ -44,7 +45,7 @@ impl JsonString {
         if !escaped.contains('\\') {
             return Cow::Borrowed(escaped);
         }
-        serde_json::from_str(self.quoted.get()).map_or(Cow::Borrowed(escaped), Cow::Owned)
+        read_text(self.quoted.get().as_bytes()).map_or(Cow::Borrowed(escaped), Cow::Owned)
     }
 
     /// Whether the text is empty.

@@ -1,13 +1,11 @@
 //! The claims of a verified token, and the check of them.
 
-use std::fmt;
-
 use chrono::{DateTime, TimeDelta, Utc};
 use jwt_compact::{Claims, TimeOptions, ValidationError};
-use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use uuid::Uuid;
 
 use super::{Refused, User};
+use crate::json::{Cursor, Value, strict};
 
 /// The tolerated difference between the clocks of the sign-in service and the edge, in seconds.
 pub const LEEWAY_S: i64 = 30;
@@ -21,7 +19,7 @@ pub struct Expected<'a> {
     pub allow_anonymous: bool,
 }
 
-/// The claims other than the times, which `jwt-compact` reads.
+/// The claims other than the times, which are in `jwt-compact`'s own type.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SupabaseClaims {
     issuer: Option<String>,
@@ -80,62 +78,77 @@ fn read_user_id(subject: &str) -> Option<Uuid> {
     Uuid::try_parse(subject).ok()
 }
 
-impl<'de> Deserialize<'de> for SupabaseClaims {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Members;
-
-        impl<'de> Visitor<'de> for Members {
-            type Value = SupabaseClaims;
-
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("the claims of an access token")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<SupabaseClaims, A::Error> {
-                let mut claims = SupabaseClaims::default();
-                let mut names: Vec<String> = Vec::new();
-                while let Some(name) = members.next_key::<String>()? {
-                    // RFC 7519, section 4: "The Claim Names within a JWT Claims Set MUST be unique".
-                    if names.contains(&name) {
-                        return Err(A::Error::custom("duplicate claim"));
-                    }
-                    match name.as_str() {
-                        "iss" => claims.issuer = Some(members.next_value()?),
-                        "sub" => claims.subject = Some(members.next_value()?),
-                        "role" => claims.role = Some(members.next_value()?),
-                        "is_anonymous" => claims.is_anonymous = members.next_value()?,
-                        "aud" => {
-                            claims.audience = match members.next_value()? {
-                                Audience::One(audience) => vec![audience],
-                                Audience::Several(audience) => audience,
-                            }
-                        }
-                        _ => {
-                            members.next_value::<IgnoredAny>()?;
-                        }
-                    }
-                    names.push(name);
-                }
-                Ok(claims)
-            }
+/// Reads the claims of a token.
+///
+/// # Errors
+/// [`Refused::Invalid`] when they have other types than those of Supabase, or when two have the same name.
+pub fn read(document: &[u8]) -> Result<Claims<SupabaseClaims>, Refused> {
+    let text = strict::check(document).map_err(|_| Refused::Invalid)?;
+    let members = strict::members(text).ok_or(Refused::Invalid)?;
+    let mut claims = Claims::new(SupabaseClaims::default());
+    for (index, (name, value)) in members.iter().enumerate() {
+        // RFC 7519, section 4: "The Claim Names within a JWT Claims Set MUST be unique".
+        if members.iter().take(index).any(|(known, _)| known == name) {
+            return Err(Refused::Invalid);
         }
+        let (value, custom) = (*value, &mut claims.custom);
+        match &**name {
+            "exp" => claims.expiration = Some(time(value)?),
+            "nbf" => claims.not_before = Some(time(value)?),
+            "iat" => claims.issued_at = Some(time(value)?),
+            "iss" => custom.issuer = Some(name_in(value)?),
+            "sub" => custom.subject = Some(name_in(value)?),
+            "role" => custom.role = Some(name_in(value)?),
+            "is_anonymous" => custom.is_anonymous = switch(value)?,
+            "aud" => custom.audience = audience(value)?,
+            _ => {}
+        }
+    }
+    Ok(claims)
+}
 
-        deserializer.deserialize_map(Members)
+/// A time in whole seconds; a fraction is dropped.
+fn time(value: Value<'_>) -> Result<DateTime<Utc>, Refused> {
+    #[expect(
+        clippy::as_conversions,
+        clippy::cast_possible_truncation,
+        reason = "from a real number there is no other way, and this one saturates: outside of the calendar"
+    )]
+    let seconds = match value {
+        Value::Bare(digits) => strict::read_number(digits).map(|seconds| seconds as i64),
+        _ => None,
+    };
+    seconds.and_then(|seconds| DateTime::from_timestamp(seconds, 0)).ok_or(Refused::Invalid)
+}
+
+fn name_in(value: Value<'_>) -> Result<String, Refused> {
+    match value {
+        Value::Text(text) => Ok(strict::decode(text).into_owned()),
+        _ => Err(Refused::Invalid),
     }
 }
 
-#[derive(serde::Deserialize)]
-#[serde(untagged)]
-enum Audience {
-    One(String),
-    Several(Vec<String>),
+fn switch(value: Value<'_>) -> Result<bool, Refused> {
+    match value {
+        Value::Bare(b"true") => Ok(true),
+        Value::Bare(b"false") => Ok(false),
+        _ => Err(Refused::Invalid),
+    }
+}
+
+/// One audience, or several.
+fn audience(value: Value<'_>) -> Result<Vec<String>, Refused> {
+    let Value::List(items) = value else { return name_in(value).map(|audience| vec![audience]) };
+    let mut audience = Vec::new();
+    Cursor::new(items).list(&mut |cursor| audience.push(name_in(cursor.value())));
+    audience.into_iter().collect()
 }
 
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
 
-    use super::*;
+    use super::{Expected, Refused, User, check, read};
 
     const NOW_S: u64 = 1_800_000_000;
     const USER: &str = "5d3e2c1b-0000-4000-8000-00000000000a";
@@ -146,7 +159,7 @@ mod tests {
     }
 
     fn checked(claims: &str, allow_anonymous: bool) -> Result<User, Refused> {
-        let claims: Claims<SupabaseClaims> = serde_json::from_str(claims).map_err(|_| Refused::Invalid)?;
+        let claims = read(claims.as_bytes())?;
         let expected = Expected { issuer: "https://p.supabase.co/auth/v1", allow_anonymous };
         check(&claims, &expected, NOW_S * 1000)
     }

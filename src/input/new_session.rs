@@ -6,13 +6,11 @@
 //! Strict means: UTF-8 without a byte order mark, no duplicate or unknown member, no lone surrogate, nothing after the end.
 //! All errors of the fields are reported at once.
 
-use std::fmt;
-
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use validator::ValidateLength as _;
 
 use super::sanitize::sanitize;
 use crate::http::problem::{Code, FieldError, Problem};
+use crate::json::{Value, strict};
 
 /// The least number of characters (Unicode scalar values) of `input_text` after sanitizing.
 pub const INPUT_TEXT_MIN: u64 = 1000;
@@ -43,8 +41,8 @@ impl NewSession {
     /// `malformed_json`: it is not strict JSON, or has a duplicate member. `validation_failed`: a field is missing, unknown, of
     /// another type or outside its limits.
     pub fn read(body: &[u8], allowed_models: &[String]) -> Result<Self, Problem> {
-        let raw: RawBody = serde_json::from_slice(body).map_err(|error| {
-            let place = format!("line {}, column {}", error.line(), error.column());
+        let raw = RawBody::read(body).map_err(|at| {
+            let place = place_of(body, at);
             Problem::new(Code::MalformedJson, ["the body is not strict JSON at ", &place].concat())
         })?;
         if let Some(name) = raw.duplicate {
@@ -132,123 +130,55 @@ struct RawBody {
     duplicate: Option<String>,
 }
 
-/// A value of any kind. Ignored values are parsed, too: `IgnoredAny` would accept strings that are no Unicode, numbers out of
-/// range, and any depth.
 enum RawField {
     Text(String),
     Other,
 }
 
-impl<'de> Deserialize<'de> for RawBody {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Members;
-
-        impl<'de> Visitor<'de> for Members {
-            type Value = RawBody;
-
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<RawBody, A::Error> {
-                let mut body = RawBody { is_object: true, ..RawBody::default() };
-                while let Some(name) = members.next_key::<String>()? {
-                    let known = match name.as_str() {
-                        "input_text" => Some(&mut body.input_text),
-                        "model" => Some(&mut body.model),
-                        _ => None,
-                    };
-                    match known {
-                        Some(field) => {
-                            if field.replace(members.next_value()?).is_some() {
-                                body.duplicate.get_or_insert(name);
-                            }
-                        }
-                        None => {
-                            members.next_value::<RawField>()?;
-                            if body.unknown.contains(&name) {
-                                body.duplicate.get_or_insert(name);
-                            } else if body.unknown.len() < ERRORS_MAX {
-                                body.unknown.push(name);
-                            }
-                        }
+impl RawBody {
+    /// Reads the members.
+    ///
+    /// # Errors
+    /// The number of bytes before the first that is no strict JSON.
+    fn read(body: &[u8]) -> Result<Self, usize> {
+        let Some(members) = strict::members(strict::check(body)?) else { return Ok(Self::default()) };
+        let mut raw = Self { is_object: true, ..Self::default() };
+        for (name, value) in members {
+            let field = match &*name {
+                "input_text" => &mut raw.input_text,
+                "model" => &mut raw.model,
+                _ => {
+                    if raw.unknown.iter().any(|known| *known == name) {
+                        raw.duplicate.get_or_insert(name.into_owned());
+                    } else if raw.unknown.len() < ERRORS_MAX {
+                        raw.unknown.push(name.into_owned());
                     }
+                    continue;
                 }
-                Ok(body)
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<RawBody, A::Error> {
-                while items.next_element::<RawField>()?.is_some() {}
-                Ok(RawBody::default())
-            }
-
-            fn visit_bool<E>(self, _: bool) -> Result<RawBody, E> {
-                Ok(RawBody::default())
-            }
-            fn visit_i64<E>(self, _: i64) -> Result<RawBody, E> {
-                Ok(RawBody::default())
-            }
-            fn visit_u64<E>(self, _: u64) -> Result<RawBody, E> {
-                Ok(RawBody::default())
-            }
-            fn visit_f64<E>(self, _: f64) -> Result<RawBody, E> {
-                Ok(RawBody::default())
-            }
-            fn visit_str<E>(self, _: &str) -> Result<RawBody, E> {
-                Ok(RawBody::default())
-            }
-            fn visit_unit<E>(self) -> Result<RawBody, E> {
-                Ok(RawBody::default())
+            };
+            if field.replace(RawField::of(value)).is_some() {
+                raw.duplicate.get_or_insert(name.into_owned());
             }
         }
-
-        deserializer.deserialize_any(Members)
+        Ok(raw)
     }
 }
 
-impl<'de> Deserialize<'de> for RawField {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Value;
-
-        impl<'de> Visitor<'de> for Value {
-            type Value = RawField;
-
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("a string")
-            }
-            fn visit_str<E>(self, text: &str) -> Result<RawField, E> {
-                Ok(RawField::Text(text.to_owned()))
-            }
-            fn visit_string<E>(self, text: String) -> Result<RawField, E> {
-                Ok(RawField::Text(text))
-            }
-            fn visit_bool<E>(self, _: bool) -> Result<RawField, E> {
-                Ok(RawField::Other)
-            }
-            fn visit_i64<E>(self, _: i64) -> Result<RawField, E> {
-                Ok(RawField::Other)
-            }
-            fn visit_u64<E>(self, _: u64) -> Result<RawField, E> {
-                Ok(RawField::Other)
-            }
-            fn visit_f64<E>(self, _: f64) -> Result<RawField, E> {
-                Ok(RawField::Other)
-            }
-            fn visit_unit<E>(self) -> Result<RawField, E> {
-                Ok(RawField::Other)
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<RawField, A::Error> {
-                while items.next_element::<RawField>()?.is_some() {}
-                Ok(RawField::Other)
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<RawField, A::Error> {
-                while members.next_entry::<RawField, RawField>()?.is_some() {}
-                Ok(RawField::Other)
-            }
+impl RawField {
+    fn of(value: Value<'_>) -> Self {
+        match value {
+            Value::Text(text) => Self::Text(strict::decode(text).into_owned()),
+            _ => Self::Other,
         }
-
-        deserializer.deserialize_any(Value)
     }
+}
+
+/// Returns the line and the column of a byte, from 1; at the end of the body those of the last byte.
+fn place_of(body: &[u8], at: usize) -> String {
+    let before = body.get(..at).unwrap_or(body);
+    let lines = before.split(|byte| *byte == b'\n');
+    let column = before.rsplit(|byte| *byte == b'\n').next().map_or(0, <[u8]>::len);
+    format!("line {}, column {}", lines.count(), column.saturating_add(usize::from(at < body.len())))
 }
 
 #[cfg(test)]
@@ -397,5 +327,19 @@ mod tests {
     fn a_deeply_nested_value_is_a_type_error() {
         let deep = format!(r#"{{"model":{}{}}}"#, "[".repeat(100), "]".repeat(100));
         assert_eq!(errors_of(read(deep.as_bytes())).0, Code::ValidationFailed);
+    }
+
+    #[test]
+    fn the_place_of_a_syntax_error_is_a_line_and_a_column() {
+        for (body, place) in [
+            ("", "line 1, column 0"),
+            ("{", "line 1, column 1"),
+            ("{\"a\" 1}", "line 1, column 6"),
+            ("{\n  \"a\": tru\n}", "line 2, column 8"),
+            ("{}\nx", "line 2, column 1"),
+        ] {
+            let problem = read(body.as_bytes()).expect_err(body);
+            assert_eq!(problem.detail, format!("the body is not strict JSON at {place}"), "{body}");
+        }
     }
 }

@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use super::Cursor;
 use super::scan::find_escaped;
+use super::strict::{read_number, read_text};
 
 /// A value that a record can contain, as JSON.
 pub trait ToJson {
@@ -245,7 +246,7 @@ impl ToJson for f64 {
 
 impl FromJson for f64 {
     fn read(json: &[u8]) -> Option<Self> {
-        serde_json::from_slice(json).ok()
+        read_number(json)
     }
 }
 
@@ -285,7 +286,7 @@ impl ToJson for String {
 
 impl FromJson for String {
     fn read(json: &[u8]) -> Option<Self> {
-        serde_json::from_slice(json).ok()
+        read_text(json)
     }
 }
 

@@ -15,6 +15,7 @@ use uuid::Uuid;
 use crate::config::Supabase;
 use crate::http::{JSON, Request};
 use crate::json::record::{quoted, to_json};
+use crate::json::strict::read_text;
 use crate::json::{Cursor, Value};
 use crate::keyed_hash::{hex, keyed_hash};
 use crate::ports::{Lease, Polled};
@@ -291,7 +292,7 @@ impl Reader {
         match value {
             Value::Bare(b"null") => None,
             Value::Text(text) => {
-                let text = serde_json::from_slice(&[b"\"", text, b"\""].concat()).ok();
+                let text = read_text(&[b"\"", text, b"\""].concat());
                 self.expect(text)
             }
             _ => self.expect(None),
