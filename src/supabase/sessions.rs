@@ -2,7 +2,6 @@
 
 use std::rc::Rc;
 
-use serde::Serialize;
 use uuid::Uuid;
 
 use super::rest::{BYTES_MAX, RestError, is_document, request, send, send_repeatable};
@@ -11,13 +10,13 @@ use crate::config::Supabase;
 use crate::generation::candidate::CHARS_MAX;
 use crate::generation::usage::Usage;
 use crate::http::problem::Code;
-use crate::json::record::{FromJson, Members};
+use crate::json::record::{FromJson, Members, ToJson, to_json, write_object};
 use crate::json_string::JsonString;
 use crate::ports::{Fetch, Timer};
 use crate::user_state::generation::SessionCandidate;
 
 /// The first row of a session.
-#[derive(Debug, Serialize)]
+#[derive(Debug)]
 pub struct NewRow<'a> {
     /// The session's id.
     pub id: Uuid,
@@ -29,6 +28,26 @@ pub struct NewRow<'a> {
     pub input_text: &'a JsonString,
     /// RFC 3339.
     pub created_at: &'a str,
+}
+
+impl ToJson for NewRow<'_> {
+    fn write(&self, json: &mut String) {
+        let members: [(&str, &dyn ToJson); 5] = [
+            ("id", &self.id),
+            ("run", &self.run),
+            ("model", &self.model),
+            ("input_text", self.input_text),
+            ("created_at", &self.created_at),
+        ];
+        write_object(json, &members);
+    }
+}
+
+/// The body of a request.
+fn body_of(members: &[(&str, &dyn ToJson)]) -> Vec<u8> {
+    let mut json = String::new();
+    write_object(&mut json, members);
+    json.into_bytes()
 }
 
 /// Opens a session, or opens it again for another run. If the row of a first run exists, an earlier attempt wrote it and its
@@ -47,16 +66,12 @@ pub async fn open(
     row: &NewRow<'_>,
     is_busy: &dyn Fn() -> bool,
 ) -> Result<bool, RestError> {
-    #[derive(Serialize)]
-    struct Arguments<'a> {
-        session: &'a NewRow<'a>,
-    }
     if row.run > 1 {
-        let body = serde_json::to_vec(&Arguments { session: row }).unwrap_or_default();
+        let body = body_of(&[("session", row)]);
         let opening = request(supabase, credentials, "POST", "/rpc/reopen_ai_session", body);
         return send_repeatable(host, opening, BYTES_MAX, is_busy).await.map(|answer| is_document(&answer));
     }
-    let body = serde_json::to_vec(row).unwrap_or_default();
+    let body = to_json(row).into_bytes();
     let opening = request(supabase, credentials, "POST", "/ai_generation_sessions", body);
     match send_repeatable(host, opening, BYTES_MAX, is_busy).await {
         Ok(answer) => Ok(is_document(&answer)),
@@ -68,7 +83,7 @@ pub async fn open(
 }
 
 /// The end of a session, for `finish_ai_session`.
-#[derive(Debug, Serialize)]
+#[derive(Debug)]
 pub struct FinishedRow<'a> {
     /// The session's id.
     pub id: Uuid,
@@ -94,26 +109,62 @@ pub struct FinishedRow<'a> {
     pub cost: Option<f64>,
 }
 
-/// The data of an event row, beside type, user and session.
-#[derive(Debug, Serialize)]
+impl ToJson for FinishedRow<'_> {
+    fn write(&self, json: &mut String) {
+        let members: [(&str, &dyn ToJson); 11] = [
+            ("id", &self.id),
+            ("run", &self.run),
+            ("model", &self.model),
+            ("input_text", &self.input_text),
+            ("created_at", &self.created_at),
+            ("status", &self.status),
+            ("partial", &self.partial),
+            ("error_code", &self.error_code),
+            ("prompt_tokens", &self.prompt_tokens),
+            ("completion_tokens", &self.completion_tokens),
+            ("cost", &self.cost),
+        ];
+        write_object(json, &members);
+    }
+}
+
+/// The data of an event row, beside type, user and session. A member without a value is left out.
+#[derive(Debug)]
 pub struct EventData<'a> {
     /// The code of a failure.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub code: Option<Code>,
     /// Model calls made.
     pub attempts: u32,
     /// Accepted candidates.
-    pub candidates: usize,
+    pub candidates: u64,
     /// Dropped candidates.
     pub dropped: u32,
     /// The model that generated the answer.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub served_model: Option<&'a str>,
     /// From the acceptance to the end of the model's answer.
     pub duration_ms: u64,
     /// As billed.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub usage: Option<&'a Usage>,
+}
+
+impl ToJson for EventData<'_> {
+    fn write(&self, json: &mut String) {
+        let mut members: Vec<(&str, &dyn ToJson)> = Vec::new();
+        if let Some(code) = &self.code {
+            members.push(("code", code));
+        }
+        members.push(("attempts", &self.attempts));
+        members.push(("candidates", &self.candidates));
+        members.push(("dropped", &self.dropped));
+        if let Some(served_model) = &self.served_model {
+            members.push(("served_model", served_model));
+        }
+        members.push(("duration_ms", &self.duration_ms));
+        if let Some(usage) = self.usage {
+            members.push(("usage", usage));
+        }
+        write_object(json, &members);
+    }
 }
 
 /// Ends a session in one transaction: candidates, session, event. May be repeated: an ended session does not change.
@@ -128,13 +179,7 @@ pub async fn finish(
     candidates: &[Rc<SessionCandidate>],
     event: &EventData<'_>,
 ) -> Result<(), RestError> {
-    #[derive(Serialize)]
-    struct Arguments<'a> {
-        session: &'a FinishedRow<'a>,
-        candidates: &'a [Rc<SessionCandidate>],
-        event: &'a EventData<'a>,
-    }
-    let body = serde_json::to_vec(&Arguments { session, candidates, event }).unwrap_or_default();
+    let body = body_of(&[("session", session), ("candidates", &candidates), ("event", event)]);
     let ending = request(supabase, credentials, "POST", "/rpc/finish_ai_session", body);
     let answer = send_repeatable(host, ending, BYTES_MAX, &|| false).await?;
     if is_session_status(&answer) { Ok(()) } else { Err(RestError::Unavailable) }
@@ -147,6 +192,17 @@ fn is_session_status(answer: &[u8]) -> bool {
     matches!(answer.trim_ascii(), b"" | b"\"completed\"" | b"\"failed\"" | b"\"generating\"")
 }
 
+/// The data of an event row about an exceeded limit.
+struct Exceeded<'a> {
+    policy: &'a str,
+}
+
+impl ToJson for Exceeded<'_> {
+    fn write(&self, json: &mut String) {
+        write_object(json, &[("policy", &self.policy)]);
+    }
+}
+
 /// Writes to the event log that a limit was exceeded.
 ///
 /// # Errors
@@ -157,17 +213,9 @@ pub async fn log_rate_limited(
     credentials: &Credentials,
     policy: &str,
 ) -> Result<(), RestError> {
-    #[derive(Serialize)]
-    struct Row<'a> {
-        r#type: &'a str,
-        data: Data<'a>,
-    }
-    #[derive(Serialize)]
-    struct Data<'a> {
-        policy: &'a str,
-    }
-    let row = Row { r#type: "ai_session.rate_limited", data: Data { policy } };
-    let body = serde_json::to_vec(&row).unwrap_or_default();
+    let row: [(&str, &dyn ToJson); 2] =
+        [("type", &"ai_session.rate_limited"), ("data", &Exceeded { policy })];
+    let body = body_of(&row);
     send(host, request(supabase, credentials, "POST", "/event_logs", body), BYTES_MAX).await.map(|_| ())
 }
 

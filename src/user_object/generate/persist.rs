@@ -191,7 +191,7 @@ async fn finish<H: UserObjectHost>(
     let event = EventData {
         code: ending.code,
         attempts: ending.attempts,
-        candidates: generation.candidates.len(),
+        candidates: u64::try_from(generation.candidates.len()).unwrap_or(u64::MAX),
         dropped: ending.dropped,
         served_model: ending.served_model.as_deref(),
         duration_ms: ending.ended_ms.saturating_sub(generation.started_ms),
