@@ -75,7 +75,7 @@ pub const GENERATION: Columns<5, 16> = Columns {
     ],
 };
 
-/// Of a due job that failed.
+/// Of a due job that failed, and of a refresh of the signing keys that failed.
 pub const JOB: Columns<3, 2> = Columns { texts: ["kind", "job", "reason"], figures: ["try", "age_ms"] };
 
 /// A number as a figure. Milliseconds and tokens of one generation: a number beyond 32 bits is no measurement.

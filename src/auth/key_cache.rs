@@ -127,7 +127,9 @@ impl KeyCache {
         self.age_ms(now_ms).is_some_and(|age_ms| age_ms <= STALE_MS)
     }
 
-    fn age_ms(&self, now_ms: u64) -> Option<u64> {
+    /// The age of the keys; none without a fetch.
+    #[must_use]
+    pub fn age_ms(&self, now_ms: u64) -> Option<u64> {
         self.fetched_ms.map(|at_ms| now_ms.saturating_sub(at_ms))
     }
 

@@ -7,16 +7,19 @@ use crate::auth::key_cache::{Lookup, Verifier};
 use crate::auth::token::UnverifiedToken;
 use crate::auth::{Refused, User};
 use crate::config::Config;
-use crate::ports::{Background, Clock, Fetch, IsolateMemory, SharedCache, Timer, VerifyKey, VerifySignature};
+use crate::points::{JOB, figure};
+use crate::ports::{
+    Background, Clock, Fetch, IsolateMemory, Metrics, SharedCache, Timer, VerifyKey, VerifySignature,
+};
 use crate::supabase::keys::{self, DatedKeys};
 
 /// Everything that authentication needs of its host.
 pub trait AuthHost:
-    Fetch + Timer + Clock + SharedCache + VerifySignature + IsolateMemory + Background + 'static
+    Fetch + Timer + Clock + SharedCache + VerifySignature + IsolateMemory + Background + Metrics + 'static
 {
 }
-impl<H: Fetch + Timer + Clock + SharedCache + VerifySignature + IsolateMemory + Background + 'static> AuthHost
-    for H
+impl<H> AuthHost for H where
+    H: Fetch + Timer + Clock + SharedCache + VerifySignature + IsolateMemory + Background + Metrics + 'static
 {
 }
 
@@ -101,14 +104,20 @@ async fn find_verifier(
 const POLL_MS: u64 = 5;
 
 /// Fetches the keys in a task of its own, which continues when the client leaves: a client that sends a forged key and disconnects
-/// must not use up the one request that may be sent in 30 s.
+/// must not use up the one request that may be sent in 30 s. A failure writes a point, with the age of the keys that stay in use.
 fn refresh_behind(host: &impl AuthHost, config: &Config, origin: &str) {
     host.with_memory(|memory| memory.keys.start_refresh(host.now_ms()));
     let (behind, supabase, origin) = (host.clone(), config.supabase.clone(), origin.to_owned());
     host.after_response(async move {
         let fetched = keys::fetch(&behind, &supabase).await;
         let Some((known, document)) = fetched else {
-            return behind.with_memory(|memory| memory.keys.end_refresh(behind.now_ms()));
+            let now_ms = behind.now_ms();
+            let age_ms = behind.with_memory(|memory| {
+                memory.keys.end_refresh(now_ms);
+                memory.keys.age_ms(now_ms)
+            });
+            let figures = [0.0, figure(age_ms.unwrap_or(0))];
+            return behind.measure(&JOB.point(&["job", "signing_keys", "unavailable"], &figures));
         };
         let fetched_ms = known.fetched_ms;
         behind.with_memory(|memory| {

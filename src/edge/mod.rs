@@ -19,13 +19,13 @@ use std::rc::Rc;
 use crate::auth::User;
 use crate::auth::credentials::Credentials;
 use crate::http::problem::ProblemContext;
-use crate::ports::{Assets, Log, Metrics, Random};
+use crate::ports::{Assets, Log, Random};
 use authenticate::AuthHost;
 use execute::UserObjects;
 
 /// Everything that a request at the edge needs of its host.
-pub trait EdgeHost: AuthHost + UserObjects + Assets + Random + Log + Metrics {}
-impl<H: AuthHost + UserObjects + Assets + Random + Log + Metrics> EdgeHost for H {}
+pub trait EdgeHost: AuthHost + UserObjects + Assets + Random + Log {}
+impl<H: AuthHost + UserObjects + Assets + Random + Log> EdgeHost for H {}
 
 /// A request at the edge.
 #[derive(Debug)]

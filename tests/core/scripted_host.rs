@@ -23,9 +23,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
 use ai_sessions::http::Request;
+use ai_sessions::points::Point;
 use ai_sessions::ports::{
-    Background, Body, Clock, Fetch, Head, Incoming, IsolateMemory, Memory, Random, SharedCache, Timer,
-    Unreachable, VerifyKey, VerifySignature,
+    Background, Body, Clock, Fetch, Head, Incoming, IsolateMemory, Memory, Metrics, Random, SharedCache,
+    Timer, Unreachable, VerifyKey, VerifySignature,
 };
 use sha2::{Digest as _, Sha256};
 
@@ -50,7 +51,11 @@ struct Shared {
     /// By URL: the document, and its expiry.
     cached: RefCell<HashMap<String, (Vec<u8>, u64)>>,
     signatures_checked: Cell<usize>,
+    points: RefCell<Vec<MeasuredPoint>>,
 }
+
+/// The texts and the figures.
+pub(crate) type MeasuredPoint = (Vec<String>, Vec<f64>);
 
 struct Route {
     url_part: &'static str,
@@ -271,6 +276,11 @@ impl ScriptedHost {
         self.shared.sent.borrow().clone()
     }
 
+    /// Returns the measured points.
+    pub(crate) fn points(&self) -> Vec<MeasuredPoint> {
+        self.shared.points.borrow().clone()
+    }
+
     /// Whether every response that was scripted by [`on`](Self::on) was requested.
     pub(crate) fn is_used_up(&self) -> bool {
         self.shared.routes.borrow().iter().all(|route| route.once.is_empty())
@@ -430,6 +440,13 @@ impl VerifySignature for ScriptedHost {
 impl IsolateMemory for ScriptedHost {
     fn with_memory<T>(&self, look: impl FnOnce(&mut Memory) -> T) -> T {
         look(&mut self.shared.memory.borrow_mut())
+    }
+}
+
+impl Metrics for ScriptedHost {
+    fn measure(&self, point: &Point<'_>) {
+        let texts = point.texts.iter().map(|text| (*text).to_owned()).collect();
+        self.shared.points.borrow_mut().push((texts, point.figures.to_vec()));
     }
 }
 

@@ -41,6 +41,7 @@ use crate::scripted_client::{
     Client, ClientBody, ClientRequest, ClientResponse, ClientSink, Takes, USER, get_events,
 };
 use crate::scripted_database::ScriptedDatabase;
+pub(crate) use crate::scripted_host::MeasuredPoint;
 use crate::scripted_host::{Reply, ScriptedHost, ScriptedIncoming, scripted_signature};
 use crate::scripted_model::answer;
 use crate::scripted_store::{LEASE_MS, Mode, ScriptedStore};
@@ -58,9 +59,6 @@ const FIRST_NEW_ISOLATE: usize = 100;
 /// A clone is the same world; with a number, it is the isolate that handles a request.
 #[derive(Clone)]
 pub(crate) struct World(Rc<Shared>, Option<usize>);
-
-/// The texts and the figures of a point.
-pub(crate) type MeasuredPoint = (Vec<String>, Vec<f64>);
 
 fn owned(point: &Point<'_>) -> MeasuredPoint {
     (point.texts.iter().map(|text| (*text).to_owned()).collect(), point.figures.to_vec())

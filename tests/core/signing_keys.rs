@@ -96,6 +96,35 @@ fn keys_that_cannot_be_refreshed_are_used_for_a_day() {
 }
 
 #[test]
+fn a_failed_refresh_writes_a_point_with_the_age_of_the_keys() {
+    for (what, answer) in no_keys() {
+        let host = warm();
+        host.always(JWKS, answer);
+        assert_eq!(send_new_token(&host, "a"), Ok(()));
+        assert_eq!(host.points(), [], "{what}: no refresh was due");
+        host.set_now_ms(NOW_MS + 2 * FRESH_MS);
+        assert_eq!(send_new_token(&host, "a"), Ok(()));
+        let [(texts, figures)] = &host.points()[..] else { panic!("{what}: {:?}", host.points()) };
+        assert_eq!(texts, &["job", "signing_keys", "unavailable"], "{what}");
+        let [tries, age_ms] = figures[..] else { panic!("{what}: {figures:?}") };
+        // The refresh itself takes up to its timeout.
+        assert_eq!(tries, 0.0, "{what}");
+        assert!((1_200_000.0..=1_206_000.0).contains(&age_ms), "{what}: {age_ms}");
+    }
+}
+
+#[test]
+fn a_refresh_without_any_key_writes_a_point_of_age_0() {
+    let host = host_at(NOW_MS);
+    host.always(JWKS, Reply::unreachable());
+    assert_eq!(send_new_token(&host, "a"), Err(Refused::NoKeys));
+    assert_eq!(
+        host.points(),
+        [(["job", "signing_keys", "unavailable"].map(str::to_owned).to_vec(), vec![0.0, 0.0])]
+    );
+}
+
+#[test]
 fn a_refresh_does_not_delay_a_token_with_a_cached_key() {
     for (what, answer) in no_keys() {
         let host = warm();
