@@ -3,6 +3,7 @@ import { glob, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { build } from './build.ts';
 import { ensureChromium } from './chromium.ts';
+import { ensureClickHouse } from './clickhouse.ts';
 import { buildExamplePage } from './example_page.ts';
 import { buildFuzzTargets } from './fuzz.ts';
 import { runNodeTests } from './node_tests.ts';
@@ -14,13 +15,14 @@ import { ensureApiTester } from './test_api.ts';
 import { type Counts, add, countsOfCargo, judge, none } from './test_counts.ts';
 
 /** The folders of tests/. The files in tests/service are run by each host's file in tests/hosts. */
-const parts = ['core', 'scripts', 'support', 'client', 'database', 'hosts', 'browser', 'api', 'fuzz'];
+const parts = ['core', 'scripts', 'support', 'client', 'database', 'hosts', 'browser', 'api', 'operations', 'fuzz'];
 
 /** The builds that a part needs; a failed build fails its part only. */
 const builds = new Map<string, () => Promise<void>>([
   ['hosts', build],
   ['scripts', build],
   ['api', () => build().then(ensureApiTester)],
+  ['operations', () => build().then(ensureClickHouse)],
   ['browser', async () => {
     await build();
     await buildExamplePage();

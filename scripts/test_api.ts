@@ -3,7 +3,7 @@
  * response is not described there (schemathesis, a property-based tester from PyPI, in its own Python environment).
  * `npm run test:api -- --examples 500` sends more, `--seed 7` repeats the choices of a run.
  */
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
@@ -12,6 +12,7 @@ import { startOnWorkerd } from '../tests/hosts/workerd.ts';
 import { contract } from '../tests/support/contract.ts';
 import { build } from './build.ts';
 import { root, toolsFolder } from './paths.ts';
+import { ensurePythonPackages } from './python_packages.ts';
 import { run } from './run_program.ts';
 import { Failure, runScript, step } from './steps.ts';
 
@@ -19,34 +20,9 @@ const folder = join(root, 'tests/api');
 const environment = join(toolsFolder, 'python');
 const program = join(environment, 'bin/schemathesis');
 const requirements = join(folder, 'requirements.txt');
-/** The installed requirements; written last, so that a broken installation does not count. */
-const installedStamp = join(environment, '.installed-from');
-
-const PYTHON_IS_MISSING =
-  'Python is missing, which the tester of the API needs: install Python 3.11 or newer with its venv (Debian, Ubuntu: `apt install python3 python3-venv`) and run the command again.';
 
 /** Installs the tester and its dependencies, at the pinned versions with the pinned hashes. */
-export async function ensureApiTester(): Promise<void> {
-  const wanted = await readFile(requirements, 'utf8');
-  const pinned = /^schemathesis==([^ ]+)/m.exec(wanted)?.[1];
-  const installed = await readFile(installedStamp, 'utf8').catch(() => '');
-  const { stdout } = await run(program, ['--version']).catch(() => ({ stdout: '' }));
-  if (installed === wanted && stdout.trim().split(' ').at(-1) === pinned) return;
-  await step(`installing schemathesis ${pinned} into .tools/python/ (pip; once)`, async () => {
-    await rm(environment, { recursive: true, force: true });
-    const made = await run('python3', ['-m', 'venv', environment], { ifMissing: PYTHON_IS_MISSING });
-    if (!made.ok) {
-      process.stderr.write(made.output);
-      throw new Failure(PYTHON_IS_MISSING);
-    }
-    const { ok, output } = await run(join(environment, 'bin/python'), ['-m', 'pip', 'install', '--quiet', '--require-hashes', '-r', requirements]);
-    if (!ok) {
-      process.stderr.write(output);
-      throw new Failure("pip could not install schemathesis: see its message above, check the network and the index, and run the command again.");
-    }
-    await writeFile(installedStamp, wanted);
-  });
-}
+export const ensureApiTester = (): Promise<void> => ensurePythonPackages(environment, requirements, { name: 'schemathesis', program });
 
 export type ApiRun = {
   ok: boolean;
