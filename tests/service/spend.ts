@@ -9,7 +9,7 @@ import { answer, gated, httpError } from '../support/model_behaviour.ts';
 import { type Answer, create, eventually, expectProblem, read, remainingOfAll, rowsOf, signIn, started, type StartService, textOf } from './service.ts';
 
 const PRICE = { AI_MAX_PRICE: '1/5' };
-const PLENTY = { ...PRICE, RATE_LIMIT_BURST: '100/60', RATE_LIMIT_CONCURRENT: '10' };
+const PLENTY = { ...PRICE, RATE_LIMIT_BURST: '1000/60', RATE_LIMIT_CONCURRENT: '10' };
 
 /** The reservation of a call for a text of so many bytes, in dollars: its bytes and 6000 more tokens in, 9000 out. */
 const reservation = (bytes: number) => ((6000 + bytes) * 1 + 9000 * 5) / 1e6;
@@ -50,9 +50,9 @@ export function tests(start: StartService): void {
       for (const each of refused) assert.equal(expectLimited(each).remaining, '0');
       await openrouter.arrived(3);
       gate.open();
-      await eventually('the generations have ended', async () =>
-        (await rowsOf(service(), user)).sessions.filter(({ status }) => status === 'completed').length === 3 || undefined);
-      // What they have not spent is available again.
+      // What they have not spent is available again, once the database has the end of the generations.
+      await eventually('the reservations are replaced', async () =>
+        remainingOfAll(await create(service(), user.token, '{'))['spend'] === 1 || undefined);
       assert.equal((await create(service(), user.token, body(2000))).status, 201);
       assert.equal(openrouter.requests.total, 4);
       openrouter.reset();
