@@ -9,6 +9,7 @@
 //! 4. [`user_object`] executes the command: [`user_state`] counts it ([`quota`]) and accepts a generation, in one transaction.
 //! 5. [`user_object::generate`] opens the row ([`supabase`]) and calls the model ([`openrouter`]) at the same time;
 //!    [`generation`] reads candidates out of the answer as they arrive.
+//!    [`citation`] finds the passage of the text that each rests on.
 //! 6. One database transaction ends the session; [`edge::render`] turns the reply into the response, [`http::problem`] has every
 //!    error.
 //!
@@ -24,6 +25,7 @@ pub mod json;
 pub mod json_string;
 pub mod keyed_hash;
 pub mod least_recently_used;
+pub mod lower_case;
 pub mod money;
 pub mod points;
 pub mod ports;
@@ -32,6 +34,7 @@ pub mod readiness;
 pub mod rfc3339;
 
 pub mod auth;
+pub mod citation;
 pub mod generation;
 pub mod input;
 pub mod quota;

@@ -14,8 +14,8 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::escapes;
-use super::lower_case::push_lower_case;
 use crate::input::sanitize::sanitize;
+use crate::lower_case::push_lower_case;
 
 /// The most characters (Unicode scalar values, after sanitizing) of each field; the least is 1. The checks in
 /// `migrations/` repeat them.

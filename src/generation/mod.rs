@@ -10,7 +10,6 @@ pub mod candidate;
 pub mod candidate_finder;
 pub mod candidate_reader;
 pub mod escapes;
-mod lower_case;
 pub mod prompt;
 pub mod reasoning;
 pub mod retry;

@@ -16,13 +16,14 @@ const SHARED: &[&str] = &[
     "json_string",
     "keyed_hash",
     "least_recently_used",
+    "lower_case",
     "money",
     "points",
     "pseudonym",
     "readiness",
     "rfc3339",
 ];
-const PURE: &[&str] = &["auth", "generation", "input", "quota", "user_state"];
+const PURE: &[&str] = &["auth", "citation", "generation", "input", "quota", "user_state"];
 const VENDORS: &[&str] = &["openrouter", "supabase"];
 const HOSTS: &[&str] = &["web", "cloudflare", "supabase_edge"];
 /// The pure files of the other layers.
@@ -50,7 +51,7 @@ fn allowed(module: &str) -> Option<Vec<&'static str>> {
         // The settings are of the stages' own types.
         "config" => &[&["json", "keyed_hash", "money", "quota"]],
         "http" => &[&["config", "json", "quota"]],
-        "ids" | "json" | "keyed_hash" | "least_recently_used" | "money" | "points" | "rfc3339" => &[],
+        "ids" | "json" | "keyed_hash" | "least_recently_used" | "lower_case" | "money" | "points" | "rfc3339" => &[],
         "json_string" => &[&["json"]],
         "readiness" => &[&["http"]],
         "pseudonym" => &[&["keyed_hash"]],

@@ -236,6 +236,7 @@ fn every_host_in_the_readme_runs_the_tests() {
 fn every_layer_but_the_host_has_native_tests() {
     let layers = [
         "auth",
+        "citation",
         "edge",
         "generation",
         "http",

@@ -53,7 +53,7 @@ const RUNS: [Run; 184] = [
 ];
 
 /// Appends the lower case of a character.
-pub(super) fn push_lower_case(text: &mut String, c: char) {
+pub fn push_lower_case(text: &mut String, c: char) {
     match c {
         '\0'..='\u{7f}' => text.push(c.to_ascii_lowercase()),
         '\u{130}' => text.push_str("i\u{307}"),
@@ -61,7 +61,9 @@ pub(super) fn push_lower_case(text: &mut String, c: char) {
     }
 }
 
-fn lower_case(c: char) -> Option<char> {
+/// Returns the lower case of a character outside of ASCII that has one, of one character.
+#[must_use]
+pub fn lower_case(c: char) -> Option<char> {
     let code = u32::from(c);
     let following = RUNS.partition_point(|(first, ..)| *first <= code);
     let (first, last, step, distance) = RUNS.get(following.checked_sub(1)?)?;
