@@ -6,12 +6,24 @@
 //! supported  every number and name of the back, and most of its content words, occur in the source
 //! ```
 
+use std::collections::VecDeque;
+
+use super::notes::{self, Gist, Language};
 use super::sentences::{Passage, Sentences};
+use super::support::is_supported;
+use super::words::{Kind, Text, Words};
 
 /// The most sentences of a source. A wider range shows a learner no passage, and makes every answer look supported.
 pub const SENTENCES_MAX: usize = 8;
 /// The most numbers that are read of a candidate; further ones are ignored.
 pub const NAMED_MAX: usize = 16;
+/// The characters from the beginning of the text that show its language and its use of capitals.
+const SAMPLE_CHARS: usize = 800;
+/// The most capitalized words within sentences of a language that capitalizes names alone: German has 25 % and more, a text of
+/// many names 15 %.
+const NAMES_PERCENT_MAX: usize = 20;
+/// The most candidates before one that it is compared with: as many as a learner reads at once, and bounded for 2000 candidates.
+const EARLIER_MAX: usize = 64;
 
 /// Where a candidate comes from, and advice on it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -69,14 +81,28 @@ impl Note {
 /// Checks the candidates of one text, in their order. Owns what it needs of the text.
 #[derive(Debug)]
 pub struct Checker {
+    text: Text,
     sentences: Sentences,
+    language: Language,
+    /// Whether a capital within a sentence marks a name: not where all nouns have one.
+    capitals: bool,
+    earlier: VecDeque<Gist>,
 }
 
 impl Checker {
     /// Reads a sanitized text, once for all its candidates.
     #[must_use]
     pub fn new(text: &str) -> Self {
-        Self { sentences: Sentences::of(text) }
+        let sample = Words::with_languages(part(text, 0, SAMPLE_CHARS));
+        let words = || sample.list.iter().filter(|token| token.kind == Kind::Word);
+        let names = words().filter(|token| token.is_name).count();
+        Self {
+            sentences: Sentences::of(text),
+            language: Language::of(text, &sample),
+            capitals: names.saturating_mul(100) < words().count().saturating_mul(NAMES_PERCENT_MAX),
+            text: Text::new(text),
+            earlier: VecDeque::new(),
+        }
     }
 
     /// Returns the sentences of the text.
@@ -87,12 +113,50 @@ impl Checker {
 
     /// Checks a valid candidate, and remembers it for the later ones (near duplicates). `named` is from [`read_numbers`].
     #[must_use]
-    pub fn check(&mut self, _front: &str, _back: &str, named: &[usize]) -> Citation {
-        Citation { source: source(&self.sentences, named), ..Citation::default() }
+    pub fn check(&mut self, front: &str, back: &str, named: &[usize]) -> Citation {
+        let source = source(&self.sentences, named);
+        let (front_words, back_words) = (Words::with_languages(front), Words::with_languages(back));
+        let supported = source.map(|Passage { start, end }| {
+            let source = Words::of(part(&self.text.text, start, end.saturating_sub(start)));
+            is_supported(&front_words, &back_words, &source, self.capitals, &mut self.text)
+        });
+        let gist = Gist::of(&front_words, &back_words);
+        let mut notes = Vec::new();
+        for note in Note::ALL {
+            let applies = match note {
+                Note::AnswerInQuestion => notes::has_answer_in_question(&front_words, &back_words),
+                Note::YesOrNo => notes::is_yes_or_no(back),
+                Note::RefersToText => notes::refers_to_text(&front_words, &back_words, &mut self.text),
+                Note::NearDuplicate => self.earlier.iter().any(|earlier| earlier.is_like(&gist)),
+                Note::OtherLanguage => self.language.is_other(&[front, back], &[&front_words, &back_words]),
+                Note::ListAnswer => notes::is_list(back),
+            };
+            if applies {
+                notes.push(note);
+            }
+        }
+        self.keep(gist);
+        Citation { source, supported, notes }
     }
 
     /// Remembers a candidate that was checked before, such as one from the storage.
-    pub fn remember(&mut self, _front: &str, _back: &str) {}
+    pub fn remember(&mut self, front: &str, back: &str) {
+        self.keep(Gist::of(&Words::with_languages(front), &Words::with_languages(back)));
+    }
+
+    fn keep(&mut self, gist: Gist) {
+        if self.earlier.len() >= EARLIER_MAX {
+            self.earlier.pop_front();
+        }
+        self.earlier.push_back(gist);
+    }
+}
+
+/// Returns `count` characters of a text from the one at `start` on.
+fn part(text: &str, start: usize, count: usize) -> &str {
+    let place = |text: &str, chars: usize| text.char_indices().nth(chars).map_or(text.len(), |(at, _)| at);
+    let rest = text.get(place(text, start)..).unwrap_or_default();
+    rest.get(..place(rest, count)).unwrap_or_default()
 }
 
 /// Reads the numbers of sentences out of a member of the model's answer, raw JSON of any type: the integers of a list, also as
@@ -122,4 +186,139 @@ fn source(sentences: &Sentences, named: &[usize]) -> Option<Passage> {
         return None;
     }
     sentences.passage(first, last)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const TEXT: &str = "Evaporation lifts water from the ocean into the air, all the time. High above the land the vapour cools and forms clouds. In 1687 Newton wrote of the tides, which are something else. Then it rains, and the rivers carry the water home.";
+
+    #[test]
+    fn the_source_is_the_smallest_passage_with_all_named_sentences() {
+        let checker = Checker::new(TEXT);
+        let passage = |first, last| checker.sentences().passage(first, last);
+        for (named, expected) in [
+            (&[2][..], passage(2, 2)),
+            (&[4, 3], passage(3, 4)),
+            (&[1, 3, 1], passage(1, 3)),
+            (&[0, 2, 99, usize::MAX], passage(2, 2)),
+            (&[], None),
+            (&[0, 99], None),
+        ] {
+            assert_eq!(source(checker.sentences(), named), expected, "{named:?}");
+        }
+        let long = "One sentence of the text, which is long enough to have a number. ".repeat(20);
+        let sentences = Sentences::of(long.trim());
+        assert_eq!(source(&sentences, &[1, SENTENCES_MAX]), sentences.passage(1, SENTENCES_MAX));
+        assert_eq!(source(&sentences, &[1, SENTENCES_MAX + 1]), None);
+    }
+
+    #[test]
+    fn numbers_are_read_out_of_any_json() {
+        for (json, expected) in [
+            ("[3]", &[3][..]),
+            ("[ 3 , 4 ]", &[3, 4]),
+            (r#"["3","4-5"]"#, &[3, 4, 5]),
+            ("7", &[7]),
+            (r#""[7]""#, &[7]),
+            ("[[1],[2]]", &[1, 2]),
+            ("null", &[]),
+            ("true", &[]),
+            ("", &[]),
+            (r#"{"a":1}"#, &[]),
+            ("[123456]", &[]),
+            ("[00012]", &[12]),
+        ] {
+            assert_eq!(read_numbers(json.as_bytes()), expected, "{json}");
+        }
+        assert_eq!(read_numbers("1,".repeat(1_000).as_bytes()).len(), NAMED_MAX);
+    }
+
+    #[test]
+    fn a_candidate_without_a_source_is_neither_supported_nor_not() {
+        let mut checker = Checker::new(TEXT);
+        let citation = checker.check("What lifts water?", "Evaporation", &[]);
+        assert_eq!(citation, Citation::default());
+        let citation = checker.check("What cools the vapour?", "The height above the land", &[2]);
+        assert_eq!((citation.source, citation.supported), (checker.sentences().passage(2, 2), Some(true)));
+        assert_eq!(checker.check("Who wrote of tides?", "Laplace, in 1775", &[3]).supported, Some(false));
+    }
+
+    #[test]
+    fn notes_have_the_order_of_the_contract() {
+        let mut checker = Checker::new(TEXT);
+        let citation = checker.check("According to the text, is it yes?", "Yes; no; true", &[1]);
+        assert_eq!(citation.notes, [Note::YesOrNo, Note::RefersToText, Note::ListAnswer]);
+        let codes = Note::ALL.map(Note::code);
+        assert_eq!(
+            codes,
+            [
+                "answer_in_question",
+                "yes_or_no",
+                "refers_to_text",
+                "near_duplicate",
+                "other_language",
+                "list_answer"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_remembered_candidate_is_compared_too() {
+        let card = ("Which process lifts water from the ocean?", "Evaporation");
+        let mut checker = Checker::new(TEXT);
+        checker.remember(card.0, card.1);
+        let citation = checker.check("What process lifts the water of the ocean?", card.1, &[1]);
+        assert_eq!(citation.notes, [Note::NearDuplicate]);
+        for number in 0..EARLIER_MAX {
+            checker.remember("Another question about mountains", &number.to_string());
+        }
+        assert_eq!(checker.earlier.len(), EARLIER_MAX);
+        assert_eq!(checker.check(card.0, card.1, &[1]).notes, []);
+    }
+
+    fn texts() -> impl Strategy<Value = String> {
+        let part = prop_oneof![
+            3 => prop::sample::select(vec![
+                "Newton", "1,000", "½", "²", "km", " ", ". ", "\n", "の水", "カメラ", "वह ", "الماء ", "\\frac", "12.", "%", "ß", "", "yes", "нет", "ン",
+            ]).prop_map(str::to_owned),
+            1 => any::<char>().prop_map(String::from),
+        ];
+        prop::collection::vec(part, 0..60).prop_map(|parts| parts.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_and_candidate_are_checked(
+            text in texts(), front in texts(), back in texts(), named in prop::collection::vec(0..9_usize, 0..4),
+        ) {
+            let mut checker = Checker::new(&text);
+            let length = text.chars().count();
+            for _ in 0..2 {
+                let citation = checker.check(&front, &back, &named);
+                prop_assert_eq!(citation.source.is_some(), citation.supported.is_some());
+                prop_assert!(citation.source.is_none_or(|source| source.start < source.end && source.end <= length));
+            }
+        }
+
+        /// What is copied out of the source is supported.
+        #[test]
+        fn a_sentence_of_the_text_supports_itself(text in texts()) {
+            let mut checker = Checker::new(&text);
+            let chars: Vec<char> = text.chars().collect();
+            let passages: Vec<Passage> = checker.sentences().passages().collect();
+            for (index, passage) in passages.iter().enumerate().take(3) {
+                let back: String = chars[passage.start..passage.end].iter().collect();
+                prop_assert_eq!(checker.check("", &back, &[index + 1]).supported, Some(true), "{}", back);
+            }
+        }
+
+        #[test]
+        fn any_bytes_give_few_numbers(json in prop::collection::vec(any::<u8>(), 0..200)) {
+            prop_assert!(read_numbers(&json).len() <= NAMED_MAX);
+        }
+    }
 }

@@ -14,5 +14,11 @@
 //! Pure. Not for: dropping candidates, which no finding of this folder does; reading the model's answer.
 
 mod abbreviations;
+mod characters;
 pub mod check;
+mod languages;
+mod notes;
+mod numbers;
 pub mod sentences;
+mod support;
+mod words;

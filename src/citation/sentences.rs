@@ -12,7 +12,8 @@
 //! One pass, linear in the text; no panic on any text.
 
 use super::abbreviations::is_abbreviation;
-use crate::lower_case::{lower_case, push_lower_case};
+use super::characters::{is_lower_case, is_mark};
+use crate::lower_case::push_lower_case;
 
 /// A longer sentence is cut at white space before this many characters: a learner has to find the fact in the passage, and an
 /// answer has at most 500 characters. Few sentences of prose are longer.
@@ -370,6 +371,15 @@ impl Splitter {
         rest.iter().take(OPENERS_MAX).find(|c| !is_opener(c)).copied()
     }
 
+    /// Whether the single letter at `at` is a unit after a number.
+    fn is_unit(&self, at: usize) -> bool {
+        let before = |count| at.checked_sub(count).and_then(|place| self.at(place));
+        let number = if before(1).is_some_and(char::is_whitespace) { before(2) } else { before(1) };
+        self.at(at).is_some_and(|c| {
+            matches!(c, 'm' | 'g' | 's' | 'h' | 'l' | 't' | 'м' | 'л' | 'т' | 'с' | 'A' | 'K' | 'V' | 'W')
+        }) && number.is_some_and(|c| c.is_ascii_digit())
+    }
+
     /// Whether the word before the full stop at `at` is an abbreviation, an initial or an ordinal.
     fn is_abbreviated(&self, at: usize) -> bool {
         const LONGEST: usize = 8;
@@ -381,7 +391,8 @@ impl Splitter {
         let letters = || word.iter().rev().filter(|c| !is_mark(**c));
         match letters().count() {
             0 => return false,
-            1 => return true,
+            // An initial; a unit after a number may end the sentence.
+            1 => return !self.is_unit(at.saturating_sub(1)),
             2 if word.iter().all(char::is_ascii_digit) => return true,
             _ => {}
         }
@@ -432,97 +443,6 @@ const fn is_own_terminator(c: char) -> bool {
 /// A letter of a script that separates sentences by spaces alone.
 const fn is_without_terminators(c: char) -> bool {
     matches!(c, '\u{e01}'..='\u{eff}' | '\u{1000}'..='\u{109f}' | '\u{1780}'..='\u{17ff}')
-}
-
-/// Whether the character is a lower-case letter of Latin, Greek, Cyrillic or Armenian, the scripts with two cases.
-pub(super) fn is_lower_case(c: char) -> bool {
-    match c {
-        'a'..='z' => true,
-        'ß'..='\u{24f}' | 'ͱ'..='\u{52f}' | 'ա'..='և' | '\u{1e00}'..='\u{1fff}' => {
-            c != '÷' && lower_case(c).is_none() && !is_mark(c)
-        }
-        _ => false,
-    }
-}
-
-/// Whether the character combines with the one before it: marks, joiners, variation selectors, emoji modifiers. Of Indic and
-/// South-East Asian scripts, whole columns of their blocks.
-pub(super) fn is_mark(c: char) -> bool {
-    match c {
-        '\0'..='\u{2ff}' => false,
-        '\u{900}'..='\u{dff}' => {
-            matches!(column(c, 128), 0..=3 | 0x3a..=0x3c | 0x3e..=0x4f | 0x51..=0x57 | 0x62 | 0x63)
-                || matches!(c, '\u{d82}'..='\u{d83}' | '\u{dca}'..='\u{ddf}' | '\u{df2}' | '\u{df3}' | '\u{bd7}' | '\u{a70}' | '\u{a71}' | '\u{a75}' | '\u{afa}'..='\u{aff}')
-        }
-        '\u{300}'..='\u{36f}'
-        | '\u{483}'..='\u{489}'
-        | '\u{591}'..='\u{5bd}'
-        | '\u{5bf}'
-        | '\u{5c1}'
-        | '\u{5c2}'
-        | '\u{5c4}'
-        | '\u{5c5}'
-        | '\u{5c7}'
-        | '\u{610}'..='\u{61a}'
-        | '\u{64b}'..='\u{65f}'
-        | '\u{670}'
-        | '\u{6d6}'..='\u{6dc}'
-        | '\u{6df}'..='\u{6e4}'
-        | '\u{6e7}'
-        | '\u{6e8}'
-        | '\u{6ea}'..='\u{6ed}'
-        | '\u{711}'
-        | '\u{730}'..='\u{74a}'
-        | '\u{7a6}'..='\u{7b0}'
-        | '\u{e31}'
-        | '\u{e34}'..='\u{e3a}'
-        | '\u{e47}'..='\u{e4e}'
-        | '\u{eb1}'
-        | '\u{eb4}'..='\u{ebc}'
-        | '\u{ec8}'..='\u{ece}'
-        | '\u{f18}'
-        | '\u{f19}'
-        | '\u{f35}'
-        | '\u{f37}'
-        | '\u{f39}'
-        | '\u{f3e}'
-        | '\u{f3f}'
-        | '\u{f71}'..='\u{f84}'
-        | '\u{f86}'
-        | '\u{f87}'
-        | '\u{f8d}'..='\u{fbc}'
-        | '\u{102b}'..='\u{103e}'
-        | '\u{1056}'..='\u{1059}'
-        | '\u{105e}'..='\u{1060}'
-        | '\u{1062}'..='\u{1064}'
-        | '\u{1067}'..='\u{106d}'
-        | '\u{1071}'..='\u{1074}'
-        | '\u{1082}'..='\u{108d}'
-        | '\u{108f}'
-        | '\u{109a}'..='\u{109d}'
-        | '\u{135d}'..='\u{135f}'
-        | '\u{17b4}'..='\u{17d3}'
-        | '\u{17dd}'
-        | '\u{180b}'..='\u{180f}'
-        | '\u{1ab0}'..='\u{1aff}'
-        | '\u{1dc0}'..='\u{1dff}'
-        | '\u{200c}'
-        | '\u{200d}'
-        | '\u{20d0}'..='\u{20f0}'
-        | '\u{302a}'..='\u{302f}'
-        | '\u{3099}'
-        | '\u{309a}'
-        | '\u{fe00}'..='\u{fe0f}'
-        | '\u{fe20}'..='\u{fe2f}'
-        | '\u{1f3fb}'..='\u{1f3ff}'
-        | '\u{e0100}'..='\u{e01ef}' => true,
-        _ => false,
-    }
-}
-
-/// Returns the place of a character within its block of `width` characters.
-fn column(c: char, width: u32) -> u32 {
-    u32::from(c).checked_rem(width).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -1,0 +1,226 @@
+//! The words, numbers and single characters of a text, folded for comparison.
+//!
+//! ```text
+//! text     "Der Mond (3.474 km) …"   "水は3億"
+//! words    der mond 3474 km          水 は 3 億
+//! ```
+//! A script without spaces between words gives a [`Kind::Character`] for each letter; a run of katakana is a word.
+
+use super::characters::{Class, class, is_mark, is_upper_case, push_folded};
+use super::languages::languages_of;
+use super::numbers::read_number;
+
+/// What a token is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A word; also `%`.
+    Word,
+    /// A number in its decimal form. Two with the same place are two readings of one number.
+    Number,
+    /// A letter of a script without spaces.
+    Character,
+}
+
+/// A part of a text.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Token {
+    pub(super) kind: Kind,
+    /// The place of the first character.
+    pub(super) at: usize,
+    /// The place after the last.
+    pub(super) end: usize,
+    /// Capitalized within a sentence, or written in capitals.
+    pub(super) is_name: bool,
+    /// The letters of the languages in which the word is frequent; empty where they are not read.
+    pub(super) languages: &'static str,
+    /// In the folded text.
+    folded: (usize, usize),
+}
+
+/// A whole text, whose tokens are read once they are needed.
+#[derive(Debug)]
+pub(super) struct Text {
+    pub(super) text: String,
+    words: Option<Words>,
+}
+
+impl Text {
+    pub(super) fn new(text: &str) -> Self {
+        Self { text: text.to_owned(), words: None }
+    }
+
+    /// Returns the tokens.
+    pub(super) fn words(&mut self) -> &Words {
+        self.words.get_or_insert_with(|| Words::of(&self.text))
+    }
+}
+
+/// The tokens of a text.
+#[derive(Debug, Default)]
+pub(super) struct Words {
+    folded: String,
+    pub(super) list: Vec<Token>,
+}
+
+impl Words {
+    /// Reads a text.
+    pub(super) fn of(text: &str) -> Self {
+        let chars: Vec<char> = text.chars().collect();
+        let mut words = Self { folded: String::with_capacity(text.len()), list: Vec::new() };
+        let mut at = 0;
+        // Whether a word at `at` begins a sentence, so that its capital says nothing.
+        let mut is_first = true;
+        while let Some(c) = chars.get(at).copied() {
+            let next = at.saturating_add(1);
+            let rest = chars.get(at..).unwrap_or_default();
+            at = match class(c) {
+                Class::Letter if is_mark(c) => next,
+                Class::Letter if c != 'ー' => {
+                    let length = rest.iter().take_while(|c| is_of_word(**c)).count();
+                    let is_command = at.checked_sub(1).and_then(|before| chars.get(before)) == Some(&'\\');
+                    if !is_command {
+                        words.push_word(at, rest.get(..length).unwrap_or_default(), is_first);
+                    }
+                    is_first = false;
+                    at.saturating_add(length.max(1))
+                }
+                Class::Letter => next,
+                Class::Spaceless => {
+                    words.push(Kind::Character, (at, next), false, &mut |folded| folded.push(c));
+                    is_first = false;
+                    next
+                }
+                Class::Digit(_) => {
+                    let (number, length) = read_number(rest);
+                    for reading in number.readings() {
+                        let end = at.saturating_add(length);
+                        words.push(Kind::Number, (at, end), false, &mut |folded| folded.push_str(reading));
+                    }
+                    is_first = false;
+                    at.saturating_add(length.max(1))
+                }
+                Class::RaisedDigit(_) => {
+                    let digits = rest.iter().map_while(|c| match class(*c) {
+                        Class::RaisedDigit(digit) => char::from_digit(digit.into(), 10),
+                        _ => None,
+                    });
+                    let end = at.saturating_add(digits.clone().count());
+                    words.push(Kind::Number, (at, end), false, &mut |folded| folded.extend(digits.clone()));
+                    end
+                }
+                Class::Other => {
+                    if matches!(c, '%' | '٪' | '％') {
+                        words.push(Kind::Word, (at, next), false, &mut |folded| folded.push('%'));
+                    } else if let Some(value) = fraction(c) {
+                        words.push(Kind::Number, (at, next), false, &mut |folded| folded.push_str(value));
+                    }
+                    is_first = is_first && !matches!(c, ',' | '-')
+                        || matches!(
+                            c,
+                            '.' | '!'
+                                | '?'
+                                | ':'
+                                | '\n'
+                                | '…'
+                                | '•'
+                                | '„'
+                                | '“'
+                                | '«'
+                                | '"'
+                                | '¿'
+                                | '¡'
+                                | ';'
+                        );
+                    next
+                }
+            };
+        }
+        words
+    }
+
+    /// Reads a text, and looks each word up among the frequent ones: once, because a look-up is half of the work of a check.
+    pub(super) fn with_languages(text: &str) -> Self {
+        let mut words = Self::of(text);
+        for token in &mut words.list {
+            if token.kind == Kind::Word {
+                let word = words.folded.get(token.folded.0..token.folded.1).unwrap_or_default();
+                token.languages = languages_of(word);
+            }
+        }
+        words
+    }
+
+    /// Returns the folded form of a token.
+    pub(super) fn text(&self, token: &Token) -> &str {
+        self.folded.get(token.folded.0..token.folded.1).unwrap_or_default()
+    }
+
+    fn push_word(&mut self, at: usize, word: &[char], is_first: bool) {
+        let capitals = word.iter().take(2).take_while(|c| is_upper_case(**c)).count();
+        let is_name = capitals == 2 || capitals == 1 && !is_first;
+        let end = at.saturating_add(word.len());
+        self.push(Kind::Word, (at, end), is_name, &mut |folded| {
+            let start = folded.len();
+            word.iter().for_each(|c| push_folded(folded, *c));
+            remove_article(folded, start);
+        });
+    }
+
+    fn push(
+        &mut self,
+        kind: Kind,
+        (at, end): (usize, usize),
+        is_name: bool,
+        write: &mut dyn FnMut(&mut String),
+    ) {
+        let start = self.folded.len();
+        write(&mut self.folded);
+        if start < self.folded.len() {
+            self.list.push(Token {
+                kind,
+                at,
+                end,
+                is_name,
+                languages: "",
+                folded: (start, self.folded.len()),
+            });
+        }
+    }
+}
+
+fn is_of_word(c: char) -> bool {
+    class(c) == Class::Letter || is_mark(c)
+}
+
+/// Removes the Arabic article, with the conjunction or preposition before it, where a word of two letters or more is left.
+fn remove_article(folded: &mut String, start: usize) {
+    let word = folded.get(start..).unwrap_or_default();
+    let article = ["ال", "وال", "بال", "فال", "كال", "لل", "ولل"]
+        .iter()
+        .filter_map(|article| word.strip_prefix(*article))
+        .find(|rest| rest.chars().nth(1).is_some());
+    if let Some(rest) = article {
+        let length = word.len().saturating_sub(rest.len());
+        folded.replace_range(start..start.saturating_add(length), "");
+    }
+}
+
+/// Returns the value of a fraction that is one character.
+const fn fraction(c: char) -> Option<&'static str> {
+    Some(match c {
+        '½' => "0.5",
+        '¼' => "0.25",
+        '¾' => "0.75",
+        '⅕' => "0.2",
+        '⅖' => "0.4",
+        '⅗' => "0.6",
+        '⅘' => "0.8",
+        '⅛' => "0.125",
+        '⅜' => "0.375",
+        '⅝' => "0.625",
+        '⅞' => "0.875",
+        '⅓' => "1/3",
+        '⅔' => "2/3",
+        _ => return None,
+    })
+}
