@@ -1,11 +1,13 @@
 //! The time of each pure stage of a generation: the check of the token (without its signature), the candidates of the model's
-//! answer, the quota of the user.
+//! answer, their check against the text, the quota of the user.
 
 use std::hint::black_box;
 
 use ai_sessions::auth::bearer::BearerToken;
 use ai_sessions::auth::claims::{Expected, check};
 use ai_sessions::auth::token::UnverifiedToken;
+use ai_sessions::citation::check::Checker;
+use ai_sessions::citation::sentences::Sentences;
 use ai_sessions::generation::candidate::Candidates;
 use ai_sessions::generation::candidate_reader::CandidateReader;
 use ai_sessions::openrouter::response_reader::{End, ResponseReader};
@@ -110,6 +112,33 @@ fn candidate_reader(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// A text of 10000 characters: split and numbered for the prompt, read for the check, and 20 candidates checked.
+fn citation(criterion: &mut Criterion) {
+    let sentence =
+        "Water rises from the sea as vapour, cools high above the land and falls as rain in the mountains. ";
+    let text: String = sentence.chars().cycle().take(10_000).collect();
+    let text = text.trim();
+    criterion.bench_function("citation: sentences, numbered, 10000 characters", |bencher| {
+        bencher.iter(|| Sentences::of(black_box(text)).numbered(text));
+    });
+    criterion.bench_function("citation: text of 10000 characters, read for the check", |bencher| {
+        bencher.iter(|| Checker::new(black_box(text)));
+    });
+    criterion.bench_function("citation: 20 candidates", |bencher| {
+        bencher.iter_batched_ref(
+            || Checker::new(text),
+            |checker| {
+                for number in 1..=20 {
+                    let front = "What carries water from the sea into the air?";
+                    let back = "Evaporation: the sun's heat turns surface water into vapour, which rises with warm air.";
+                    black_box(checker.check(front, back, &[number]));
+                }
+            },
+            BatchSize::SmallInput,
+        );
+    });
+}
+
 fn quota(criterion: &mut Criterion) {
     const TEXT_BYTES: usize = 3_000;
     let policies = Policies {
@@ -142,5 +171,5 @@ fn quota(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(stages, token_check, candidate_reader, quota);
+criterion_group!(stages, token_check, candidate_reader, citation, quota);
 criterion_main!(stages);

@@ -134,6 +134,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::citation::sentences::Sentences;
     use crate::keyed_hash::short_hash;
     use crate::quota::{PROMPT_TOKENS_MAX, Price, TEXT_BYTES_MAX};
 
@@ -176,7 +177,7 @@ mod tests {
     /// The message before it is escaped.
     fn user_message(secret: &str, text: &str) -> String {
         let mark = short_hash(secret, &[b"ai-sessions/text-mark\0", &[0; 4], text.as_bytes()]);
-        format!("TEXT {mark}\n{text}\nTEXT {mark}")
+        format!("TEXT {mark}\n{}\nTEXT {mark}", Sentences::of(text).numbered(text))
     }
 
     fn body_of(settings: &ModelApi, request: &ModelRequest<'_>) -> Value {

@@ -1,7 +1,8 @@
 // Makes candidates from a text without a model: clozes of evenly spaced sentences. Deterministic, for any language that
 // Intl.Segmenter can split, and within the service's limits. The local model server answers with these.
 
-export type Candidate = { front: string; back: string; prompt: string };
+/** `source`: the numbers of its sentences, in an answer to a text whose sentences are numbered. */
+export type Candidate = { source?: number[]; front: string; back: string; prompt: string };
 
 const FRONT_CHARS = 200;
 const BACK_CHARS = 500;

@@ -19,6 +19,15 @@ import {
 
 export { type Answer, answer, goodAnswer, type ModelBehaviour } from './model_answer.ts';
 
+/** A model that invents: cards whose facts are in no text, with the numbers of sentences that exist. */
+export const inventedCards: ModelBehaviour = answer({
+  candidates: [
+    { source: [1], front: 'Who built the lighthouse of Aldermoor?', back: 'Cornelius Vandermeer, in 1873', prompt: 'Tests a builder.' },
+    { source: [2], front: 'How deep is the Trench of Ysolde?', back: '7,450 fathoms', prompt: 'Tests a depth.' },
+    { source: [99], front: 'Which metal does the Halvorsen process yield?', back: 'Ruthenium', prompt: 'Tests a process.' },
+  ],
+});
+
 // Before the first byte
 
 /** An HTTP error as of OpenRouter. `error_type` null omits the metadata. */

@@ -32,8 +32,31 @@ export function wantedList(body: CompletionBody | undefined): { name: string; ma
   return { name: list?.[0] ?? 'candidates', max: list?.[1].maxItems ?? CANDIDATES_MAX };
 }
 
-/** The last message without its delimiters. */
+/** A sentence of the text, with the number that the caller gave it. */
+export type NumberedSentence = { number: number; text: string };
+
+/** The sentences of a text that has a number and a space before each, on a line of its own; none for any other text. */
+export function numberedSentences(body: CompletionBody | undefined): NumberedSentence[] {
+  const found: NumberedSentence[] = [];
+  for (const line of lastMessage(body).split('\n')) {
+    const [, number, text = ''] = line.match(/^(\d+) (.*)$/u) ?? [];
+    const last = found.at(-1);
+    if (Number(number) === found.length + 1) found.push({ number: found.length + 1, text });
+    else if (last !== undefined) last.text += `\n${line}`;
+    else return [];
+  }
+  return found;
+}
+
+/** The last message without its delimiters, and without the numbers of its sentences. */
 export function textToLearn(body: CompletionBody | undefined): string {
+  const sentences = numberedSentences(body);
+  if (sentences.length === 0) return lastMessage(body);
+  // A blank line is the end of the sentence before it.
+  return sentences.map(({ text }) => text).reduce((text, next) => text + (text.endsWith('\n') ? '\n' : ' ') + next);
+}
+
+function lastMessage(body: CompletionBody | undefined): string {
   const content = body?.messages?.at(-1)?.content ?? '';
   const message = typeof content === 'string' ? content : content.map((part) => part.text ?? '').join('\n');
   return (betweenTags(message) ?? betweenLines(message) ?? message).trim();

@@ -84,7 +84,7 @@ describe('the model server', () => {
     };
   }
 
-  const candidatesIn = (content: string) => (JSON.parse(content) as { cards: { front: string }[] }).cards;
+  const candidatesIn = (content: string) => (JSON.parse(content) as { cards: { source?: number[]; front: string; back: string }[] }).cards;
 
   it('candidates are streamed as by OpenRouter, with the schema’s names', async () => {
     const answer = await complete();
@@ -112,6 +112,21 @@ describe('the model server', () => {
       const [first] = candidatesIn(answer.choices[0]?.message.content ?? '');
       assert.match(first?.front ?? '', /^Sentence number 0 speaks of thing0 in ____\.$/);
     }
+  });
+
+  it('cards name the numbers of their sentences', async () => {
+    const numbered = TEXT.split(/(?<=\.) /).map((sentence, index) => `${index + 1} ${sentence}`).join('\n');
+    const line = `TEXT ${'0a1b'.repeat(8)}`;
+    const messages = [{ role: 'user', content: `${line}\n${numbered}\n${line}` }];
+    const cards = async () => {
+      const answer = (await (await complete({ stream: false, messages })).json()) as { choices: { message: { content: string } }[] };
+      return candidatesIn(answer.choices[0]?.message.content ?? '');
+    };
+    const sources = (await cards()).map(({ source, front }) => [source, /number (\d+)/.exec(front)?.[1]]);
+    assert.equal(sources.length, 6);
+    for (const [source, number] of sources) assert.deepEqual(source, [Number(number) + 1]);
+    world.openrouter.next(behave.inventedCards);
+    for (const { back } of await cards()) assert.ok(!TEXT.includes(back));
   });
 
   it('a completion requires the API key', async () => {

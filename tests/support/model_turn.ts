@@ -3,7 +3,7 @@
 import type { ServerResponse } from 'node:http';
 import { setImmediate as nextTurn, setTimeout as pause } from 'node:timers/promises';
 import { type Candidate, makeCandidates } from './candidate_maker.ts';
-import { type ModelRequest, textToLearn, wantedList } from './model_request.ts';
+import { type ModelRequest, numberedSentences, textToLearn, wantedList } from './model_request.ts';
 
 export const MODEL_STAND_IN = 'ai-sessions local model';
 
@@ -35,9 +35,17 @@ export class ModelTurn {
     return wantedList(this.request.body).name;
   }
 
-  /** Candidates from the request's text, at most `max`. */
+  /** Candidates from the request's text, at most `max`; with the numbers of their sentences where the text has numbers. */
   candidates(max?: number): Candidate[] {
-    return makeCandidates(textToLearn(this.request.body), max ?? wantedList(this.request.body).max);
+    const candidates = makeCandidates(textToLearn(this.request.body), max ?? wantedList(this.request.body).max);
+    const sentences = numberedSentences(this.request.body).map(({ number, text }) => ({ number, text: text.replace(/\s+/gu, ' ').trim() }));
+    if (sentences.length === 0) return candidates;
+    // The back is a sentence of the text; the service may split it further.
+    const isIn = (back: string, text: string) => text.length > 1 && (back.includes(text) || text.includes(back));
+    return candidates.map((candidate) => ({
+      source: sentences.filter(({ text }) => isIn(candidate.back, text)).map(({ number }) => number),
+      ...candidate,
+    }));
   }
 
   /** Sends status and headers at once, before any body. */
