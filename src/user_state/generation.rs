@@ -386,13 +386,13 @@ impl Generation {
         self.write_at_ms <= at_ms && self.has_valid_token(at_ms)
     }
 
-    /// Delays the next attempt at the write, each time for twice as long. Removes the text once the row is confirmed: the
-    /// database has it, and no model call follows.
+    /// Delays the next attempt at the write, or at the resumption, each time for twice as long. Removes the text of a generation
+    /// that has ended once the row is confirmed: the database has it, and no model call follows.
     pub fn back_off(&mut self, now_ms: u64) {
         let doubled = REWRITE_MS.start().saturating_mul(1 << self.writes.min(16));
         self.writes = self.writes.saturating_add(1);
         self.write_at_ms = now_ms.saturating_add(doubled.min(*REWRITE_MS.end()));
-        if self.row == RowState::Opened {
+        if self.row == RowState::Opened && self.ending.is_some() {
             self.accepted.input_text = JsonString::new("");
         }
     }

@@ -205,6 +205,16 @@ fn the_text_is_removed_after_a_failed_write_if_the_row_exists() {
 }
 
 #[test]
+fn a_generation_that_waits_for_its_resumption_keeps_its_text() {
+    // After a crash, with a database that cannot be read: the model may still be called.
+    let mut state = in_progress();
+    state.advance(ONE, Event::Row(RowState::Opened), T);
+    state.advance(ONE, Event::NotPersisted, T);
+    let text = state.find(ONE).map(|found| found.accepted.input_text.decoded().into_owned());
+    assert_eq!(text.as_deref(), Some("text"));
+}
+
+#[test]
 fn a_lease_is_released_when_the_ending_is_not_persisted() {
     for (event, is_leased) in [
         (Event::NotPersisted, true),
