@@ -51,7 +51,14 @@ fn allowed(module: &str) -> Option<Vec<&'static str>> {
         // The settings are of the stages' own types.
         "config" => &[&["json", "keyed_hash", "money", "quota"]],
         "http" => &[&["config", "json", "quota"]],
-        "ids" | "json" | "keyed_hash" | "least_recently_used" | "lower_case" | "money" | "points" | "rfc3339" => &[],
+        "ids"
+        | "json"
+        | "keyed_hash"
+        | "least_recently_used"
+        | "lower_case"
+        | "money"
+        | "points"
+        | "rfc3339" => &[],
         "json_string" => &[&["json"]],
         "readiness" => &[&["http"]],
         "pseudonym" => &[&["keyed_hash"]],
