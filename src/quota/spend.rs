@@ -209,7 +209,7 @@ impl Spend {
     }
 
     /// Replaces the reservations of a generation that has ended by its cost: as reported, and at its maximum for each call that
-    /// reported none. Returns whether it had any.
+    /// reported none. An end after the expiry counts at the expiry, because no call is made later. Returns whether it had any.
     pub fn reconcile(&mut self, id: Uuid, reported: Reported, now_ms: u64) -> bool {
         let Some(position) = self.in_progress.iter().position(|reserved| reserved.id == id) else {
             return false;
@@ -219,7 +219,7 @@ impl Spend {
         let nanodollars = reserved.nanodollars.saturating_sub(not_spent);
         insert(
             &mut self.buckets,
-            now_ms / bucket_ms(self.window_s),
+            now_ms.min(reserved.expires_ms) / bucket_ms(self.window_s),
             nanodollars.saturating_add(reported.nanodollars),
         );
         true
@@ -414,6 +414,17 @@ mod tests {
         assert!(!reserve(&mut spend, B, 1, 5_000));
         assert!(!spend.reconcile(A, reported(1, 10), 6_000));
         assert_eq!(used(&spend, 6_000), 1_000);
+    }
+
+    #[test]
+    fn an_end_after_the_expiry_makes_no_wait_longer() {
+        let mut spend = Spend::default();
+        assert!(reserve(&mut spend, A, 1_000, 0));
+        // The wait of a request that was refused while it was in progress.
+        let available_ms = spend.available_at_ms(&MINUTE, 1, 4_000);
+        assert!(spend.reconcile(A, reported(0, 0), 30_000));
+        assert_eq!(spend.available_at_ms(&MINUTE, 1, 30_000), available_ms);
+        assert!(reserve(&mut spend, B, 1, available_ms));
     }
 
     #[test]
