@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
+use ai_sessions::auth::key_cache::{FRESH_MS, STALE_MS};
 use ai_sessions::config::VARIABLES;
 use ai_sessions::http::problem::Code;
 
@@ -107,6 +108,20 @@ fn every_variable_and_function_of_the_runbook_exists() {
         found += 1;
     }
     assert!(found > 2, "only {found} functions and tables were found");
+}
+
+/// Keys are fetched from a cache of the sign-in service that is as old as fresh ones, and used stale by the first request after.
+#[test]
+fn the_rotation_says_how_long_a_revoked_key_is_accepted() {
+    let rotations = entries("Rotate secrets");
+    let (_, text) = rotations.iter().find(|(heading, _)| heading == "The signing keys").expect("it is there");
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    for expected in [
+        format!("for at most {} minutes more", 2 * FRESH_MS / 60_000),
+        format!("up to {} h after", STALE_MS / 3_600_000),
+    ] {
+        assert!(text.contains(&expected), "{expected}");
+    }
 }
 
 /// The columns that a kind of point has, by the table of `operations/README.md`.
