@@ -110,6 +110,15 @@ fn every_variable_and_function_of_the_runbook_exists() {
     assert!(found > 2, "only {found} functions and tables were found");
 }
 
+#[test]
+fn the_entry_of_refusals_names_every_limit() {
+    let alerts = entries("Alerts");
+    let (_, text) = alerts.iter().find(|(heading, _)| heading == "rate-limited-share").expect("it is there");
+    for variable in VARIABLES.iter().filter(|variable| variable.starts_with("RATE_LIMIT_")) {
+        assert!(text.contains(&["`", variable, "`"].concat()), "{variable}");
+    }
+}
+
 /// Keys are fetched from a cache of the sign-in service that is as old as fresh ones, and used stale by the first request after.
 #[test]
 fn the_rotation_says_how_long_a_revoked_key_is_accepted() {
