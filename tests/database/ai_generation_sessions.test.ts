@@ -73,6 +73,16 @@ describe('ai_generation_sessions', () => {
       expectRows(answer, 1);
     });
 
+    it('the owner ends a session with a coverage', async () => {
+      for (const coverage_percent of [null, 0, 100]) {
+        const id = await openSession(actors.owner);
+        const end = { status: 'completed', ended_at: '2030-01-01T00:00:00Z', coverage_percent };
+        const [row] = expectRows(await actors.owner.rest('PATCH', `${SESSIONS}?id=eq.${id}`, end, RETURN_ROWS), 1);
+        assert.equal(row?.['coverage_percent'], coverage_percent);
+        expectRows(await actors.stranger.rest('PATCH', `${SESSIONS}?id=eq.${id}`, { coverage_percent: 50 }, RETURN_ROWS), 0);
+      }
+    });
+
     it('the owner cannot change an ended session', async () => {
       const id = await endedSession(actors.owner);
       const before = await world.sql('select * from public.ai_generation_sessions where id = $1', [id]);
@@ -243,6 +253,10 @@ describe('ai_generation_sessions', () => {
       ['a cost over a million', { cost: '1000000.1' }, 'cost_check'],
       ['a cost of 400 digits', { cost: `1${'0'.repeat(400)}` }, 'cost_check'],
       ['a cost with 13 decimals', { cost: '0.0000000000001' }, 'cost_check'],
+      ['a coverage over 100 %', { status: 'completed', ended_at: ENDED, coverage_percent: 101 }, 'coverage_percent_check'],
+      ['a negative coverage', { status: 'completed', ended_at: ENDED, coverage_percent: -1 }, 'coverage_percent_check'],
+      ['a coverage while generating', { coverage_percent: 0 }, 'coverage_percent_check'],
+      ['a coverage of a failure', { status: 'failed', error_code: 'x', ended_at: ENDED, coverage_percent: 0 }, 'coverage_percent_check'],
       ['an infinite end', { status: 'failed', error_code: 'x', ended_at: 'infinity' }, 'ended_at_years_check'],
       ['an end of -infinity', { status: 'failed', error_code: 'x', ended_at: '-infinity' }, 'ended_at_years_check'],
       ['an end before Christ', { status: 'failed', error_code: 'x', ended_at: '0044-03-15T00:00:00Z BC' }, 'ended_at_years_check'],

@@ -216,10 +216,10 @@ describe('the catalog', () => {
       { privilege: 'ai_generation_sessions INSERT', columns: 'created_at id input_text model run status user_id' },
       {
         privilege: 'ai_generation_sessions UPDATE',
-        columns: 'completion_tokens cost ended_at error_code partial prompt_tokens run status',
+        columns: 'completion_tokens cost coverage_percent ended_at error_code partial prompt_tokens run status',
       },
       { privilege: 'event_logs INSERT', columns: 'data run session_id type user_id' },
-      { privilege: 'flashcard_candidates INSERT', columns: 'back front id position prompt session_id user_id' },
+      { privilege: 'flashcard_candidates INSERT', columns: 'back front id notes position prompt session_id source_end source_start supported user_id' },
     ]);
   });
 

@@ -93,3 +93,33 @@ describe('the bounds of 2026-11-27 on earlier rows', () => {
     await assert.rejects(database.sql('update public.ai_generation_sessions set cost = 0 where id = $1', [GOOD]), { code: '42501' });
   });
 });
+
+describe('the columns of 2026-11-28 on earlier rows', () => {
+  let database: Database;
+  before(async () => {
+    database = await startDatabase('20261128130000');
+    const { sql } = database;
+    await sql('insert into auth.users (id) values ($1)', [USER]);
+    await sql(
+      `insert into public.ai_generation_sessions (id, user_id, status, model, input_text, ended_at) values ($1, $2, 'completed', 'stand-in/model', $3, now())`,
+      [GOOD, USER, TEXT],
+    );
+    await sql(
+      `insert into public.flashcard_candidates (id, session_id, user_id, position, front, back, prompt)
+       values (gen_random_uuid(), $1, $2, 0, 'Front?', 'Back.', 'Tests it.')`,
+      [GOOD, USER],
+    );
+    await database.migrate();
+  });
+  after(() => database.stop());
+
+  it('an earlier candidate has no source and no notes', async () => {
+    const rows = await database.sql('select source_start, source_end, supported, notes from public.flashcard_candidates');
+    assert.deepEqual(rows, [{ source_start: null, source_end: null, supported: null, notes: [] }]);
+  });
+
+  it('an earlier session has no coverage', async () => {
+    const rows = await database.sql('select coverage_percent from public.ai_generation_sessions');
+    assert.deepEqual(rows, [{ coverage_percent: null }]);
+  });
+});

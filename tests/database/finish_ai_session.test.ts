@@ -62,6 +62,29 @@ describe('finish_ai_session', () => {
     );
   });
 
+  it('a completion stores source, support and notes', async () => {
+    const id = await openSession(actors.owner);
+    const citations = [
+      { source: { start: 3, end: 120 }, supported: true, notes: [] },
+      { source: { start: 0, end: 10_000 }, supported: false, notes: ['yes_or_no', 'answer_in_question'] },
+      { source: null, supported: null, notes: ['near_duplicate'] },
+      // A service that has not been updated yet sends none of the three.
+      {},
+    ];
+    expectReturned(await finish(completed(id, citations.map(newCandidate), { coverage_percent: 67 })), 'completed');
+    const { session, candidates } = await stored(id);
+    assert.equal(session?.['coverage_percent'], 67);
+    assert.deepEqual(
+      candidates.map(({ source_start, source_end, supported, notes }) => [source_start, source_end, supported, notes]),
+      [
+        [3, 120, true, []],
+        [0, 10_000, false, ['yes_or_no', 'answer_in_question']],
+        [null, null, null, ['near_duplicate']],
+        [null, null, null, []],
+      ],
+    );
+  });
+
   it('a failure stores its code and one event', async () => {
     const id = await openSession(actors.owner);
     const unknownUsage = { prompt_tokens: null, completion_tokens: null, cost: null };
@@ -71,6 +94,7 @@ describe('finish_ai_session', () => {
     assert.equal(session?.['status'], 'failed');
     assert.equal(session?.['error_code'], 'ai_timeout');
     assert.equal(session?.['cost'], null);
+    assert.equal(session?.['coverage_percent'], null);
     assert.deepEqual(candidates, []);
     assert.deepEqual(events.map((event) => [event['type'], event['data']]), [['ai_session.failed', { attempts: 3 }]]);
   });
@@ -284,6 +308,9 @@ describe('finish_ai_session', () => {
       ['a control character', newCandidate({ front: 'a\u0007b' })],
       ['U+0000', newCandidate({ front: 'a\u0000b' })],
       ['an id that is no UUID', newCandidate({ id: 'x' })],
+      ['a source beyond the longest text', newCandidate({ source: { start: 0, end: 10_001 } })],
+      ['half a source', newCandidate({ source: { start: 0 } })],
+      ['another note', newCandidate({ notes: ['boring'] })],
     ];
     for (const [what, candidate] of bad) {
       it(`${what} in the second candidate writes nothing`, async () => {

@@ -158,6 +158,57 @@ describe('flashcard_candidates', () => {
     });
   }
 
+  const NOTES = ['answer_in_question', 'yes_or_no', 'refers_to_text', 'near_duplicate', 'other_language', 'list_answer'];
+
+  const citations: [what: string, fields: object, check?: 'source' | 'supported' | 'notes'][] = [
+    ['no passage', {}],
+    ['the first character', { source_start: 0, source_end: 1, supported: true }],
+    ['the longest text', { source_start: 0, source_end: 10_000, supported: false }],
+    ['an unchecked passage', { source_start: 3, source_end: 4, supported: null }],
+    ['an end beyond the longest text', { source_start: 0, source_end: 10_001 }, 'source'],
+    ['an empty passage', { source_start: 5, source_end: 5 }, 'source'],
+    ['an end before the start', { source_start: 6, source_end: 5 }, 'source'],
+    ['a negative start', { source_start: -1, source_end: 5 }, 'source'],
+    ['a start alone', { source_start: 0 }, 'source'],
+    ['an end alone', { source_end: 1 }, 'source'],
+    ['support without a passage', { supported: true }, 'supported'],
+    ['missing support without a passage', { supported: false }, 'supported'],
+    ['every note', { notes: NOTES }],
+    ['every note in another order', { notes: NOTES.toReversed() }],
+    ['a note twice', { notes: ['yes_or_no', 'yes_or_no'] }, 'notes'],
+    ['another note', { notes: ['yes_or_no', 'boring'] }, 'notes'],
+    ['an empty note', { notes: [''] }, 'notes'],
+    ['a note that is null', { notes: ['yes_or_no', null] }, 'notes'],
+    ['a list of lists of notes', { notes: [['yes_or_no'], ['list_answer']] }, 'notes'],
+  ];
+  for (const [what, fields, check] of citations) {
+    it(`a candidate with ${what} is ${check === undefined ? 'accepted' : 'rejected'}`, async () => {
+      const session_id = await openSession(actors.owner);
+      const answer = await actors.owner.rest('POST', CANDIDATES, candidateOf(session_id, fields));
+      if (check !== undefined) return expectRefusedBy(answer, `flashcard_candidates_${check}_check`);
+      expectStatus(answer, 201);
+      const query = `${CANDIDATES}?session_id=eq.${session_id}&select=source_start,source_end,supported,notes`;
+      const [row] = expectRows(await actors.owner.rest('GET', query), 1);
+      assert.deepEqual(row, { source_start: null, source_end: null, supported: null, notes: [], ...fields });
+    });
+  }
+
+  it('notes are never null', async () => {
+    const session_id = await openSession(actors.owner);
+    const answer = await actors.owner.rest('POST', CANDIDATES, candidateOf(session_id, { notes: null }));
+    assert.equal((answer.body as { code?: string }).code, '23502', JSON.stringify(answer.body));
+  });
+
+  it('the owner cannot change a source or a note', async () => {
+    const session_id = await openSession(actors.owner);
+    expectStatus(await actors.owner.rest('POST', CANDIDATES, candidateOf(session_id)), 201);
+    for (const change of [{ source_start: 0, source_end: 1 }, { supported: null }, { notes: ['yes_or_no'] }]) {
+      for (const rest of [actors.owner.rest, actors.stranger.rest, actors.anonymous]) {
+        expectForbidden(await rest('PATCH', `${CANDIDATES}?session_id=eq.${session_id}`, change));
+      }
+    }
+  });
+
   it('a session has at most 2000 candidates', async () => {
     const session_id = await openSession(actors.owner);
     const all = Array.from({ length: 2000 }, (_, position) => candidateOf(session_id, { position }));
