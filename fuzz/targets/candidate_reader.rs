@@ -46,7 +46,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
             if let Event::Found(one) = event
                 && one != Err(Dropped::Unreadable)
             {
-                found.push(one);
+                found.push(one.map(|candidate| Candidate { sentences: Vec::new(), ..candidate }));
             }
         });
         assert_eq!(found, there);
@@ -114,7 +114,7 @@ impl Json {
                     }
                 });
                 if let [Some(front), Some(back), Some(prompt)] = texts {
-                    found.push(Candidate::read([front, back, prompt]));
+                    found.push(Candidate::read([front, back, prompt], &[]));
                 }
             }
             Self::Text(_) | Self::Other => {}

@@ -21,7 +21,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
         }
     }
     // Each has a letter or a digit; a complete answer has a candidate.
-    for Candidate { front, back, prompt } in &whole.0 {
+    for Candidate { front, back, prompt, .. } in &whole.0 {
         assert!(
             [front, back, prompt]
                 .iter()

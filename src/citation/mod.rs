@@ -19,6 +19,7 @@ pub mod check;
 mod languages;
 mod notes;
 mod numbers;
+pub mod record;
 pub mod sentences;
 mod support;
 mod words;

@@ -2,15 +2,22 @@
 
 use serde::Serialize;
 
+use crate::json::record::{ToJson, write_object};
 use crate::user_object::session_view::Summary;
 
 /// The document of `GET /ai-sessions`.
-#[derive(Debug, Serialize)]
+#[derive(Debug)]
 pub struct Sessions<'a> {
     /// The newest first.
     pub sessions: Vec<Summary<'a>>,
     /// `before` for the next page; `None` on the last.
     pub next: Option<String>,
+}
+
+impl ToJson for Sessions<'_> {
+    fn write(&self, json: &mut String) {
+        write_object(json, &[("sessions", &self.sessions), ("next", &self.next)]);
+    }
 }
 
 /// The document of `GET /models`.

@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! id: 1.0⏎ event: session⏎   data: {"id":"…"}⏎ ⏎
-//! id: 1.1⏎ event: candidate⏎ data: {"index":0,"id":"…","front":"…","back":"…","prompt":"…"}⏎ ⏎
+//! id: 1.1⏎ event: candidate⏎ data: {"index":0,"id":"…","front":"…",…}⏎ ⏎
 //! :⏎ ⏎                                                              after 15 s without an event
-//! id: 1.2⏎ event: done⏎      data: {"id":"…","count":1,"partial":false,"usage":{…}}⏎ ⏎
+//! id: 1.2⏎ event: done⏎      data: {"id":"…","count":1,"partial":false,"usage":{…},"coverage":0.8}⏎ ⏎
 //! ```
 //! or `error` in place of `done`, with the problem document. The same list has the same bytes for every client at any time, so a
 //! stream that was cut can be resumed.
@@ -12,14 +12,14 @@
 use std::pin::pin;
 use std::rc::Rc;
 
-use serde::Serialize;
 use uuid::Uuid;
 
 use super::failure::problem_of;
+use crate::citation::record::Coverage;
 use crate::generation::usage::Usage;
 use crate::http::problem::ProblemContext;
 use crate::http::sse::{COMMENT, EventId, write_event};
-use crate::http::to_json;
+use crate::json::record::{ToJson, write_object};
 use crate::ports::reusable_timer::ReusableTimer;
 use crate::ports::{Clock, EventSink, Timer, Unreachable};
 use crate::user_object::session_view::SessionView;
@@ -42,6 +42,8 @@ pub enum End<'a> {
         partial: bool,
         /// The billed usage.
         usage: Option<Usage>,
+        /// The share of the text that has a candidate.
+        coverage: Option<Coverage>,
     },
     /// It failed: the problem document.
     Failed(&'a [u8]),
@@ -57,28 +59,6 @@ pub struct EventList {
     run: u32,
     /// The index of the next event.
     next: u32,
-}
-
-#[derive(Serialize)]
-struct SessionData {
-    id: Uuid,
-}
-
-#[derive(Serialize)]
-struct CandidateData<'a> {
-    index: u32,
-    id: Uuid,
-    front: &'a str,
-    back: &'a str,
-    prompt: &'a str,
-}
-
-#[derive(Serialize)]
-struct DoneData {
-    id: Uuid,
-    count: u32,
-    partial: bool,
-    usage: Option<Usage>,
 }
 
 impl EventList {
@@ -98,7 +78,8 @@ impl EventList {
     /// Writes `session`, unless it was received.
     pub fn begin(&mut self, out: &mut Vec<u8>) {
         if self.next == 0 {
-            self.write(out, "session", &to_json(&SessionData { id: self.session_id }));
+            let session_id = self.session_id;
+            self.write_members(out, "session", &[("id", &session_id)]);
         }
     }
 
@@ -106,8 +87,9 @@ impl EventList {
     pub fn candidates(&mut self, out: &mut Vec<u8>, candidates: &[Rc<SessionCandidate>]) {
         for candidate in candidates {
             let index = self.next.saturating_sub(1);
-            let SessionCandidate { id, front, back, prompt } = &**candidate;
-            self.write(out, "candidate", &to_json(&CandidateData { index, id: *id, front, back, prompt }));
+            let mut members: Vec<(&str, &dyn ToJson)> = vec![("index", &index)];
+            members.extend(candidate.members());
+            self.write_members(out, "candidate", &members);
         }
     }
 
@@ -118,9 +100,16 @@ impl EventList {
             return;
         }
         match end {
-            End::Done { partial, usage } => {
-                let data = to_json(&DoneData { id: self.session_id, count, partial, usage });
-                self.write(out, "done", &data);
+            End::Done { partial, usage, coverage } => {
+                let session_id = self.session_id;
+                let members: [(&str, &dyn ToJson); 5] = [
+                    ("id", &session_id),
+                    ("count", &count),
+                    ("partial", &partial),
+                    ("usage", &usage),
+                    ("coverage", &coverage),
+                ];
+                self.write_members(out, "done", &members);
             }
             End::Failed(problem) => self.write(out, "error", problem),
             End::NotPersisted(problem) => {
@@ -136,11 +125,17 @@ impl EventList {
         self.candidates(out, session.candidates.get(self.received()..).unwrap_or_default());
         let problem = session.problem().map(|failure| problem_of(failure).to_json(context));
         let end = match &problem {
-            None => End::Done { partial: session.partial, usage: session.usage },
+            None => End::Done { partial: session.partial, usage: session.usage, coverage: session.coverage },
             Some(problem) if session.failure.is_some() => End::Failed(problem),
             Some(problem) => End::NotPersisted(problem),
         };
         self.end(out, session.candidates.len(), end);
+    }
+
+    fn write_members(&mut self, out: &mut Vec<u8>, event: &str, members: &[(&str, &dyn ToJson)]) {
+        let mut data = String::new();
+        write_object(&mut data, members);
+        self.write(out, event, data.as_bytes());
     }
 
     fn write(&mut self, out: &mut Vec<u8>, event: &str, data: &[u8]) {
@@ -197,6 +192,8 @@ pub async fn write_events(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::citation::check::{Citation, Note};
+    use crate::citation::sentences::Passage;
 
     const SESSION: Uuid = Uuid::from_u128(1);
 
@@ -207,6 +204,11 @@ mod tests {
             front: field("f\n"),
             back: field("b"),
             prompt: field("p"),
+            citation: Citation {
+                source: Some(Passage { start: 3, end: 7 }),
+                supported: Some(true),
+                notes: vec![Note::YesOrNo],
+            },
         })
     }
 
@@ -218,7 +220,7 @@ mod tests {
         String::from_utf8(out).expect("JSON and ASCII")
     }
 
-    const DONE: End<'_> = End::Done { partial: true, usage: None };
+    const DONE: End<'_> = End::Done { partial: true, usage: None, coverage: Some(Coverage(67)) };
 
     #[test]
     fn events_have_the_form_of_the_contract() {
@@ -226,9 +228,10 @@ mod tests {
             written(None, &[candidate(10)], DONE),
             "id: 2.0\nevent: session\ndata: {\"id\":\"00000000-0000-0000-0000-000000000001\"}\n\n\
              id: 2.1\nevent: candidate\ndata: {\"index\":0,\"id\":\"00000000-0000-0000-0000-00000000000a\",\
-             \"front\":\"f\\n10\",\"back\":\"b10\",\"prompt\":\"p10\"}\n\n\
+             \"front\":\"f\\n10\",\"back\":\"b10\",\"prompt\":\"p10\",\
+             \"source\":{\"start\":3,\"end\":7},\"supported\":true,\"notes\":[\"yes_or_no\"]}\n\n\
              id: 2.2\nevent: done\ndata: {\"id\":\"00000000-0000-0000-0000-000000000001\",\"count\":1,\
-             \"partial\":true,\"usage\":null}\n\n"
+             \"partial\":true,\"usage\":null,\"coverage\":0.67}\n\n"
         );
         assert!(written(None, &[], End::Failed(b"{}")).ends_with("id: 2.1\nevent: error\ndata: {}\n\n"));
     }

@@ -1,7 +1,8 @@
 //! Flashcard candidates: the type, its limits, and the list of valid candidates.
 //!
 //! ```text
-//! {"front": "1 to 200", "back": "1 to 500", "prompt": "1 to 500", …}     characters, other members ignored
+//! {"source": [3, 4], "front": "1 to 200", "back": "1 to 500", "prompt": "1 to 500", …}     characters; the numbers of the
+//!                                                                       sentences are optional, other members ignored
 //! ```
 //! A candidate that is unreadable, empty, too long, of a wrong type or a duplicate is dropped alone and counted; it is never
 //! shortened.
@@ -11,9 +12,8 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
-use serde::{Deserialize, Serialize};
-
 use super::escapes;
+use crate::citation::check::read_numbers;
 use crate::input::sanitize::sanitize;
 use crate::lower_case::push_lower_case;
 
@@ -22,7 +22,7 @@ use crate::lower_case::push_lower_case;
 pub const CHARS_MAX: [(&str, usize); 3] = [("front", 200), ("back", 500), ("prompt", 500)];
 
 /// A flashcard that the model proposes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
     /// The question or cue; 1 to 200 characters.
     pub front: String,
@@ -30,6 +30,8 @@ pub struct Candidate {
     pub back: String,
     /// The tested knowledge, in one short sentence; 1 to 500 characters.
     pub prompt: String,
+    /// The numbers of the sentences that it rests on, as the model names them: any number is possible, and none.
+    pub sentences: Vec<usize>,
 }
 
 /// Why a candidate was dropped.
@@ -87,16 +89,17 @@ pub type Found = Result<Candidate, Dropped>;
 
 impl Candidate {
     /// Reads the three strings as the model wrote them, with their escapes (also with broken UTF-8 or lone surrogates:
-    /// each becomes one U+FFFD).
+    /// each becomes one U+FFFD), and the numbers of the sentences, which are never a reason to drop it.
     ///
     /// # Errors
     /// [`Dropped`], when the candidate is invalid.
-    pub fn read([front, back, prompt]: [&[u8]; 3]) -> Found {
+    pub fn read([front, back, prompt]: [&[u8]; 3], sentences: &[u8]) -> Found {
         let [(_, front_max), (_, back_max), (_, prompt_max)] = CHARS_MAX;
         let candidate = Self {
             front: check(front, front_max)?,
             back: check(back, back_max)?,
             prompt: check(prompt, prompt_max)?,
+            sentences: read_numbers(sentences),
         };
         let texts = [&candidate.front, &candidate.back, &candidate.prompt];
         if texts.iter().any(|text| text.chars().any(is_of_word)) {
@@ -275,7 +278,9 @@ mod tests {
 
     #[test]
     fn a_valid_candidate_is_accepted_unchanged() {
-        let expected = Candidate { front: "f".to_owned(), back: "b".to_owned(), prompt: "p".to_owned() };
+        let text = str::to_owned;
+        let expected =
+            Candidate { front: text("f"), back: text("b"), prompt: text("p"), sentences: Vec::new() };
         for json in [
             r#"{"front":"f","back":"b","prompt":"p"}"#,
             r#" { "prompt" : "p" , "extra" : { "front": [1, "x", {}] } , "back" : "b" , "front" : "f" , "n" : null } "#,

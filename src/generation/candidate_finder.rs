@@ -8,6 +8,8 @@
 //!   "[{\"front\": …}]",      JSON within a string: read with the string
 //! ] }                        the root ends
 //! ```
+//! A candidate may name the sentences that it rests on in one more member, of any type.
+//!
 //! Bytes are JSON if a root follows the grammar; one that does not (`{name}` in prose, `{"a" and`) is prose, and the search
 //! continues there. An object within a root that does not follow it is broken; the others are not affected. Outside of
 //! strings no byte beyond ASCII has a meaning, so text may contain broken UTF-8 and chunk borders may be anywhere.
@@ -26,6 +28,8 @@ const STRINGS_MAX: u8 = 3;
 /// The longest string of a candidate, with its escapes. 500 characters at 12 bytes each (`\uXXXX\uXXXX`) have 6000; the
 /// rest is for white space and control characters, which do not count.
 const FIELD_BYTES_MAX: usize = 16 * 1024;
+/// The longest value of [`SENTENCES`] that is kept; further numbers are ignored. More than `citation` reads of one candidate.
+const SENTENCES_BYTES_MAX: usize = 256;
 /// The most white space at the beginning of a string that may contain JSON.
 const INDENT_BYTES_MAX: usize = 64;
 
@@ -89,6 +93,10 @@ struct Object {
     member: Option<usize>,
     /// The three strings with their escapes.
     values: [Option<Vec<u8>>; 3],
+    /// Whether the open member is [`SENTENCES`].
+    is_naming_sentences: bool,
+    /// The words and strings of that member, each with a space before it.
+    sentences: Vec<u8>,
     has: [bool; 3],
     is_broken: bool,
     is_too_long: bool,
@@ -133,6 +141,8 @@ enum Place {
 enum Text {
     Name,
     Member(usize),
+    /// Of the member with the sentences.
+    Sentences,
     Other,
 }
 
@@ -154,6 +164,8 @@ struct Within {
 }
 
 const NAMES: [&[u8]; 3] = [b"front", b"back", b"prompt"];
+/// The member with the numbers of the sentences that a candidate rests on: a list, one number, or anything else.
+const SENTENCES: &[u8] = b"source";
 
 impl CandidateFinder {
     /// Processes the next bytes of text.
@@ -170,7 +182,12 @@ impl CandidateFinder {
                     let length = self.push_text(text, rest, on_event);
                     rest = rest.get(length..).unwrap_or_default();
                 }
-                Place::Word if is_of_word(byte) => rest = tail,
+                Place::Word if is_of_word(byte) => {
+                    let end = rest.iter().position(|byte| !is_of_word(*byte)).unwrap_or(rest.len());
+                    let (word, after) = rest.split_at_checked(end).unwrap_or_default();
+                    self.push_sentences(word);
+                    rest = after;
+                }
                 Place::Word => self.end_value(false, on_event),
                 Place::Quote if matches!(byte, b'{' | b'[' | b'\\') => self.begin_text(Text::Other),
                 Place::Quote => self.place = Place::Between,
@@ -218,6 +235,14 @@ impl CandidateFinder {
             return;
         }
         let is_root = self.open.len() == 1;
+        if let Some(sentences) = self.open_sentences() {
+            match byte {
+                b'"' => return self.begin_text(Text::Sentences),
+                // The first byte of a word.
+                _ if is_of_word(byte) => sentences.extend([b' ', byte]),
+                _ => {}
+            }
+        }
         match self.open.last_mut() {
             None => match byte {
                 b'{' | b'[' => self.open(byte),
@@ -265,6 +290,25 @@ impl CandidateFinder {
                     }
                 }
             },
+        }
+    }
+
+    /// The numbers of the candidate whose member with the sentences is open: its value is next, or an element of its list.
+    fn open_sentences(&mut self) -> Option<&mut Vec<u8>> {
+        let (last, others) = self.open.split_last_mut()?;
+        let object = match (last, others.last_mut()) {
+            (Open::Object(object), _) if object.expects == Expects::Value => object,
+            (Open::List(_), Some(Open::Object(object))) => object,
+            _ => return None,
+        };
+        let is_open = object.is_naming_sentences && object.sentences.len() < SENTENCES_BYTES_MAX;
+        is_open.then_some(&mut object.sentences)
+    }
+
+    fn push_sentences(&mut self, bytes: &[u8]) {
+        if let Some(sentences) = self.open_sentences() {
+            let left = SENTENCES_BYTES_MAX.saturating_sub(sentences.len());
+            sentences.extend_from_slice(bytes.get(..left).unwrap_or(bytes));
         }
     }
 
@@ -377,6 +421,7 @@ impl CandidateFinder {
             (Text::Name, Some(Open::Object(object))) => {
                 let name = escapes::decode_server_text(&self.text);
                 object.member = NAMES.iter().position(|known| *known == &*name);
+                object.is_naming_sentences = &*name == SENTENCES;
                 object.expects = Expects::Colon;
                 // A duplicate member is ambiguous.
                 if let Some(has) = object.member.and_then(|member| object.has.get_mut(member)) {
@@ -389,6 +434,12 @@ impl CandidateFinder {
                 if let Some(value) = object.values.get_mut(member) {
                     *value = Some(std::mem::take(&mut self.text));
                 }
+                self.end_value(false, on_event);
+            }
+            (Text::Sentences, _) => {
+                let text = std::mem::take(&mut self.text);
+                self.push_sentences(b" ");
+                self.push_sentences(&text);
                 self.end_value(false, on_event);
             }
             _ => self.end_other_text(on_event),
@@ -460,7 +511,7 @@ impl Object {
         match (self.is_broken, self.is_too_long) {
             (true, _) => None,
             (false, true) => Some(Err(Dropped::TooLong)),
-            (false, false) => Some(Candidate::read([&front, &back, &prompt])),
+            (false, false) => Some(Candidate::read([&front, &back, &prompt], &self.sentences)),
         }
     }
 }
@@ -586,6 +637,68 @@ mod tests {
         for (text, expected) in TEXTS {
             let text = with_candidates(text);
             assert_eq!(found_in([text.as_bytes()]), *expected, "{text}");
+        }
+    }
+
+    /// Returns the numbers of sentences of each candidate in a text of these chunks.
+    fn sentences_in<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Vec<Vec<usize>> {
+        let (mut found, mut finder) = (Vec::new(), CandidateFinder::default());
+        for chunk in chunks {
+            finder.push(chunk, &mut |event| {
+                if let Event::Found(candidate) = event {
+                    found.push(candidate.expect("no candidate is dropped").sentences);
+                }
+            });
+        }
+        found
+    }
+
+    #[test]
+    fn sentence_numbers_of_any_type_are_read_and_drop_no_candidate() {
+        for (value, expected) in [
+            ("[3, 4]", &[3, 4][..]),
+            ("[ 12 ]", &[12]),
+            ("7", &[7]),
+            ("\"7\"", &[7]),
+            (r#"["3","4"]"#, &[3, 4]),
+            (r#""3-5""#, &[3, 5]),
+            (r#""[3, 4]""#, &[3, 4]),
+            ("[]", &[]),
+            ("null", &[]),
+            ("true", &[]),
+            ("\"\"", &[]),
+            ("{}", &[]),
+            (r#"{"n":3}"#, &[]),
+            (r#"[{"n":3}]"#, &[]),
+            (r#"[{"front":"f"},null,"x"]"#, &[]),
+            ("[0, 99999, 123456]", &[0, 99_999]),
+            ("[3,,4,]", &[3, 4]),
+        ] {
+            for text in [
+                format!(r#"[{{"front":"f","back":"b","prompt":"p","source":{value}}},A]"#),
+                format!(r#"{{"c":[{{"source" : {value} , "front":"f","back":"b 9","prompt":"p"}},A]}}"#),
+                format!(r#"[{{"front":"f","n":8,"source":{value},"m":[9],"back":"b","prompt":"p"}},A]"#),
+            ] {
+                let text = with_candidates(&text);
+                assert_eq!(sentences_in([text.as_bytes()]), [expected, &[]], "{text}");
+                assert_eq!(sentences_in(text.as_bytes().chunks(1)), [expected, &[]], "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_value_with_the_sentence_numbers_is_bounded() {
+        for value in [
+            ["[", &"7,".repeat(100_000), "7]"].concat(),
+            "8".repeat(100_000),
+            ["\"", &"9 ".repeat(7_000), "\""].concat(),
+        ] {
+            let text = format!(r#"[{{"source":{value},"front":"f","back":"b","prompt":"p"}}]"#);
+            for chunk in [1, 1000, text.len()] {
+                let found = sentences_in(text.as_bytes().chunks(chunk));
+                assert_eq!(found.len(), 1);
+                assert!(found.iter().flatten().all(|number| [7, 9].contains(number)), "{found:?}");
+            }
         }
     }
 

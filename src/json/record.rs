@@ -230,7 +230,7 @@ macro_rules! whole_numbers {
     )+};
 }
 
-whole_numbers!(u32 u64);
+whole_numbers!(u32 u64 usize);
 
 fn whole(json: &[u8]) -> Option<u64> {
     // `parse` would accept a plus sign.

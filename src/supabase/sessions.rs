@@ -6,11 +6,12 @@ use uuid::Uuid;
 
 use super::rest::{BYTES_MAX, RestError, is_document, request, send, send_repeatable};
 use crate::auth::credentials::Credentials;
+use crate::citation::sentences::Passage;
 use crate::config::Supabase;
 use crate::generation::candidate::CHARS_MAX;
 use crate::generation::usage::Usage;
 use crate::http::problem::Code;
-use crate::json::record::{FromJson, Members, ToJson, to_json, write_object};
+use crate::json::record::{FromJson, Items, Members, ToJson, to_json, write_object};
 use crate::json_string::JsonString;
 use crate::ports::{Fetch, Timer};
 use crate::user_state::generation::SessionCandidate;
@@ -107,11 +108,13 @@ pub struct FinishedRow<'a> {
     pub completion_tokens: Option<u64>,
     /// In US dollars.
     pub cost: Option<f64>,
+    /// The share of the text that has a candidate.
+    pub coverage_percent: Option<u32>,
 }
 
 impl ToJson for FinishedRow<'_> {
     fn write(&self, json: &mut String) {
-        let members: [(&str, &dyn ToJson); 11] = [
+        let members: [(&str, &dyn ToJson); 12] = [
             ("id", &self.id),
             ("run", &self.run),
             ("model", &self.model),
@@ -123,6 +126,7 @@ impl ToJson for FinishedRow<'_> {
             ("prompt_tokens", &self.prompt_tokens),
             ("completion_tokens", &self.completion_tokens),
             ("cost", &self.cost),
+            ("coverage_percent", &self.coverage_percent),
         ];
         write_object(json, &members);
     }
@@ -245,6 +249,8 @@ pub struct SessionRow {
     pub completion_tokens: Option<u64>,
     /// In US dollars.
     pub cost: Option<f64>,
+    /// The share of the text that has a candidate; `None` in a list.
+    pub coverage_percent: Option<u32>,
     /// In their order; empty in a list.
     pub candidates: Vec<Rc<SessionCandidate>>,
     /// The candidates beyond [`ROWS_MAX`], which [`read`] appends to the others.
@@ -261,7 +267,9 @@ struct Counted {
 impl FromJson for SessionRow {
     fn read(json: &[u8]) -> Option<Self> {
         let members = Members::read(json)?;
-        let candidates = ["flashcard_candidates", "first"].into_iter().find(|name| members.has(name));
+        let first = if members.has("first") { "first" } else { "flashcard_candidates" };
+        let candidates: CandidateRows = members.get_or_default(first)?;
+        let rest: CandidateRows = members.get_or_default("rest")?;
         Some(Self {
             id: members.get("id")?,
             run: members.get("run")?,
@@ -275,10 +283,29 @@ impl FromJson for SessionRow {
             completion_tokens: members.get("completion_tokens")?,
             // None for a number that is not finite, such as a `numeric` of 400 digits or `"NaN"`.
             cost: members.get("cost").flatten(),
-            candidates: candidates.map_or_else(|| Some(Vec::new()), |name| members.get(name))?,
-            rest: members.get_or_default("rest")?,
+            coverage_percent: members.get("coverage_percent")?,
+            candidates: candidates.0,
+            rest: rest.0,
             counted: members.get_or_default("counted")?,
         })
+    }
+}
+
+/// Rows of candidates. Unlike a record, a row has the two ends of the source in columns of their own.
+#[derive(Default)]
+struct CandidateRows(Vec<Rc<SessionCandidate>>);
+
+impl FromJson for CandidateRows {
+    fn read(json: &[u8]) -> Option<Self> {
+        let row = |json| {
+            let mut candidate = SessionCandidate::read(json)?;
+            let members = Members::read(json)?;
+            let ends: (Option<usize>, Option<usize>) =
+                (members.get("source_start")?, members.get("source_end")?);
+            candidate.citation.source = ends.0.zip(ends.1).map(|(start, end)| Passage { start, end });
+            Some(Rc::new(candidate))
+        };
+        Items::read(json)?.iter().map(row).collect::<Option<_>>().map(Self)
     }
 }
 
@@ -302,6 +329,9 @@ impl SessionRow {
 const COLUMNS: &str =
     "id,run,status,model,partial,error_code,created_at,ended_at,prompt_tokens,completion_tokens,cost";
 
+/// The embedded columns of a candidate.
+const CANDIDATES: &str = "flashcard_candidates(id,front,back,prompt,source_start,source_end,supported,notes)";
+
 /// The most rows that a hosted PostgREST returns of one table (`max-rows`), also of an embedded one.
 const ROWS_MAX: usize = 1000;
 /// The longest form of a character in JSON: two escapes such as `\ud83d`.
@@ -322,15 +352,15 @@ const fn bytes_of(rows: usize, row_bytes_max: usize) -> usize {
 /// Returns the path of a session with at most so many of its candidates: its owner can have inserted more than this service.
 fn path_of(id: Uuid, candidates_max: usize) -> String {
     let id = id.to_string();
-    let first = ["/ai_generation_sessions?id=eq.", &id, "&select=", COLUMNS].concat();
+    let first = ["/ai_generation_sessions?id=eq.", &id, "&select=", COLUMNS, ",coverage_percent"].concat();
     let Some(rest) = candidates_max.checked_sub(ROWS_MAX).filter(|rest| *rest > 0) else {
         let limit = candidates_max.to_string();
-        let candidates = ",flashcard_candidates(id,front,back,prompt)&flashcard_candidates.order=position";
-        return [&first, candidates, "&flashcard_candidates.limit=", &limit].concat();
+        let order = "&flashcard_candidates.order=position&flashcard_candidates.limit=";
+        return [&first, ",", CANDIDATES, order, &limit].concat();
     };
-    let candidates = ",first:flashcard_candidates(id,front,back,prompt),rest:flashcard_candidates(id,front,back,prompt)\
-                      &first.order=position&first.position=lt.1000&rest.order=position&rest.position=gte.1000&rest.limit=";
-    [&first, candidates, &rest.to_string()].concat()
+    let order =
+        "&first.order=position&first.position=lt.1000&rest.order=position&rest.position=gte.1000&rest.limit=";
+    [&first, ",first:", CANDIDATES, ",rest:", CANDIDATES, order, &rest.to_string()].concat()
 }
 
 /// Reads one session with at most so many of its candidates; `None` if the caller has none of this id.

@@ -2,13 +2,13 @@
 
 use std::rc::Rc;
 
-use serde::Serialize;
 use uuid::Uuid;
 
 use super::reply::{Cause, Failure, SessionDocument};
+use crate::citation::record::Coverage;
 use crate::generation::usage::Usage;
 use crate::http::problem::Code;
-use crate::http::to_json;
+use crate::json::record::{ToJson, write_object};
 use crate::rfc3339;
 use crate::user_state::generation::{Generation, SessionCandidate};
 
@@ -46,31 +46,16 @@ pub struct SessionView {
     pub candidate_count: usize,
     /// In their order.
     pub candidates: Vec<Rc<SessionCandidate>>,
+    /// The share of the text that has a candidate.
+    pub coverage: Option<Coverage>,
     /// Whether the database has its end.
     pub is_persisted: bool,
     /// Whether a firewall in front of the database refused it.
     pub is_blocked: bool,
 }
 
-/// The document of `POST /ai-sessions`.
-#[derive(Serialize)]
-struct Created<'a> {
-    id: Uuid,
-    partial: bool,
-    candidates: &'a [Rc<SessionCandidate>],
-}
-
-/// The document of `GET /ai-sessions/{id}`, and of the 202 of `POST /ai-sessions`.
-#[derive(Serialize)]
-struct Session<'a> {
-    #[serde(flatten)]
-    summary: Summary<'a>,
-    /// Empty unless completed.
-    candidates: &'a [Rc<SessionCandidate>],
-}
-
 /// A session without its candidates, as in a list.
-#[derive(Debug, Serialize)]
+#[derive(Debug)]
 pub struct Summary<'a> {
     /// The session.
     pub id: Uuid,
@@ -92,6 +77,28 @@ pub struct Summary<'a> {
     pub candidate_count: usize,
 }
 
+impl Summary<'_> {
+    fn members(&self) -> [(&'static str, &dyn ToJson); 9] {
+        [
+            ("id", &self.id),
+            ("status", &self.status),
+            ("model", &self.model),
+            ("partial", &self.partial),
+            ("error", &self.error),
+            ("created_at", &self.created_at),
+            ("ended_at", &self.ended_at),
+            ("usage", &self.usage),
+            ("candidate_count", &self.candidate_count),
+        ]
+    }
+}
+
+impl ToJson for Summary<'_> {
+    fn write(&self, json: &mut String) {
+        write_object(json, &self.members());
+    }
+}
+
 impl SessionView {
     /// The view of a generation that the object has.
     #[must_use]
@@ -110,6 +117,7 @@ impl SessionView {
             was_reused: ending.and_then(|ending| ending.was_reused),
             candidate_count: generation.candidates.len(),
             candidates: generation.candidates.clone(),
+            coverage: ending.and_then(|ending| ending.coverage_percent).map(Coverage),
             is_persisted,
             is_blocked: ending.is_some_and(|ending| ending.is_blocked),
         }
@@ -141,14 +149,18 @@ impl SessionView {
         }
     }
 
-    /// The document for an owner who reads the session.
+    /// The document of `GET /ai-sessions/{id}`, and of the 202 of `POST /ai-sessions`. Its candidates are empty unless it is
+    /// completed.
     #[must_use]
     pub fn document(&self) -> SessionDocument {
         let candidates = if self.status() == COMPLETED { self.candidates.as_slice() } else { &[] };
-        self.with_json(to_json(&Session { summary: self.summary(), candidates }))
+        let summary = self.summary();
+        let mut members = summary.members().to_vec();
+        members.push(("candidates", &candidates));
+        self.with_members(&members)
     }
 
-    /// The document for a client that has waited for the end.
+    /// The document of the 201 of `POST /ai-sessions`.
     ///
     /// # Errors
     /// The failure of the generation, or that its candidates are not yet persisted.
@@ -156,16 +168,23 @@ impl SessionView {
         if let Some(failure) = self.problem() {
             return Err(failure);
         }
-        let document = Created { id: self.id, partial: self.partial, candidates: &self.candidates };
-        Ok(self.with_json(to_json(&document)))
+        let members: [(&str, &dyn ToJson); 4] = [
+            ("id", &self.id),
+            ("partial", &self.partial),
+            ("coverage", &self.coverage),
+            ("candidates", &self.candidates),
+        ];
+        Ok(self.with_members(&members))
     }
 
-    fn with_json(&self, json: Vec<u8>) -> SessionDocument {
+    fn with_members(&self, members: &[(&str, &dyn ToJson)]) -> SessionDocument {
+        let mut json = String::new();
+        write_object(&mut json, members);
         SessionDocument {
             id: self.id,
             is_generating: self.ended_at.is_none(),
             was_reused: self.was_reused,
-            json,
+            json: json.into_bytes(),
         }
     }
 

@@ -6,6 +6,7 @@ use uuid::Uuid;
 use super::reply::{Cause, Failure};
 use super::session_view::{FAILED, GENERATING, SessionView};
 use crate::auth::credentials::Credentials;
+use crate::citation::record::Coverage;
 use crate::config::{Config, LogLevel};
 use crate::generation::usage::Usage;
 use crate::http::problem::Code;
@@ -113,6 +114,7 @@ async fn end_orphan(
         prompt_tokens: None,
         completion_tokens: None,
         cost: None,
+        coverage_percent: None,
     };
     let event = EventData {
         code: session.error_code,
@@ -161,6 +163,7 @@ pub fn view_of(row: SessionRow) -> SessionView {
         is_blocked: false,
         model: row.model,
         candidates: row.candidates,
+        coverage: row.coverage_percent.map(Coverage),
     }
 }
 

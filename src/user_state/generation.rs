@@ -2,12 +2,13 @@
 
 use std::rc::Rc;
 
-use serde::Serialize;
 use uuid::Uuid;
 
 use super::stored::{VERSION_MEMBER, read_versioned};
 use super::{CALL_MS_MIN, KEEP_FAILURE_MS, KEEP_NOT_PERSISTED_MS, REWRITE_MS, Write, WriteSet};
 use crate::auth::credentials::Credentials;
+use crate::citation::check::Citation;
+use crate::citation::sentences::{Passage, Sentences};
 use crate::generation::candidate::Candidate;
 use crate::generation::usage::Usage;
 use crate::http::problem::Code;
@@ -17,7 +18,7 @@ use crate::quota::{Reported, Reservation};
 
 /// A candidate with its id, as it is stored and sent. The service makes the id, so that a response needs nothing from the
 /// database.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionCandidate {
     /// A UUIDv7.
     pub id: Uuid,
@@ -27,21 +28,37 @@ pub struct SessionCandidate {
     pub back: String,
     /// 1 to 500 characters.
     pub prompt: String,
+    /// Where it comes from in the text, and advice.
+    pub citation: Citation,
 }
 
 impl SessionCandidate {
     /// Gives a candidate its id.
     #[must_use]
-    pub fn new(id: Uuid, candidate: Candidate) -> Self {
-        Self { id, front: candidate.front, back: candidate.back, prompt: candidate.prompt }
+    pub fn new(id: Uuid, candidate: Candidate, citation: Citation) -> Self {
+        let Candidate { front, back, prompt, .. } = candidate;
+        Self { id, front, back, prompt, citation }
+    }
+
+    /// Returns the members of its JSON object.
+    #[must_use]
+    pub fn members(&self) -> [(&'static str, &dyn ToJson); 7] {
+        let [source, supported, notes] = self.citation.members();
+        [
+            ("id", &self.id),
+            ("front", &self.front),
+            ("back", &self.back),
+            ("prompt", &self.prompt),
+            source,
+            supported,
+            notes,
+        ]
     }
 }
 
 impl ToJson for SessionCandidate {
     fn write(&self, json: &mut String) {
-        let members: [(&str, &dyn ToJson); 4] =
-            [("id", &self.id), ("front", &self.front), ("back", &self.back), ("prompt", &self.prompt)];
-        write_object(json, &members);
+        write_object(json, &self.members());
     }
 }
 
@@ -53,6 +70,7 @@ impl FromJson for SessionCandidate {
             front: members.get("front")?,
             back: members.get("back")?,
             prompt: members.get("prompt")?,
+            citation: Citation::read(&members)?,
         })
     }
 }
@@ -150,11 +168,13 @@ pub struct Ending {
     pub is_blocked: bool,
     /// The cost that its model calls reported.
     pub reported: Reported,
+    /// The share of the text that has a candidate; `None` where no candidate has a source.
+    pub coverage_percent: Option<u32>,
 }
 
 impl ToJson for Ending {
     fn write(&self, json: &mut String) {
-        let members: [(&str, &dyn ToJson); 12] = [
+        let members: [(&str, &dyn ToJson); 13] = [
             VERSION_MEMBER,
             ("code", &self.code),
             ("partial", &self.partial),
@@ -167,6 +187,7 @@ impl ToJson for Ending {
             ("was_reused", &self.was_reused),
             ("is_blocked", &self.is_blocked),
             ("reported", &self.reported),
+            ("coverage_percent", &self.coverage_percent),
         ];
         write_object(json, &members);
     }
@@ -187,6 +208,7 @@ impl FromJson for Ending {
             was_reused: members.get("was_reused")?,
             is_blocked: members.get_or_default("is_blocked")?,
             reported: members.get_or_default("reported")?,
+            coverage_percent: members.get("coverage_percent")?,
         })
     }
 }
@@ -207,6 +229,7 @@ impl Ending {
             was_reused: None,
             is_blocked: false,
             reported: Reported { calls: 0, nanodollars: 0 },
+            coverage_percent: None,
         }
     }
 
@@ -366,7 +389,9 @@ impl Generation {
         if self.candidates.is_empty() && may_call {
             return None;
         }
-        Some(Ending::interrupted(!self.candidates.is_empty(), Code::AiTimeout, self.attempts, now_ms))
+        let ending = Ending::interrupted(!self.candidates.is_empty(), Code::AiTimeout, self.attempts, now_ms);
+        let sentences = || Sentences::of(&self.accepted.input_text.decoded());
+        Some(Ending { coverage_percent: coverage_percent(&self.candidates, sentences), ..ending })
     }
 
     /// When it is abandoned because it cannot be resumed, or its ending not persisted: early without candidates, because none is
@@ -429,6 +454,16 @@ impl Generation {
     pub fn has_valid_token(&self, at_ms: u64) -> bool {
         self.has_token() && at_ms < self.accepted.credentials.expires_ms
     }
+}
+
+/// Returns the share of the text with these sentences that has one of the candidates; `None` where no candidate has a source.
+pub fn coverage_percent(
+    candidates: &[Rc<SessionCandidate>],
+    sentences: impl FnOnce() -> Sentences,
+) -> Option<u32> {
+    let sources: Vec<Passage> = candidates.iter().filter_map(|candidate| candidate.citation.source).collect();
+    let percent = || sentences().coverage_percent(&sources);
+    (!sources.is_empty()).then(percent).and_then(|percent| u32::try_from(percent).ok())
 }
 
 /// A generation that has ended, and whether the attempt to persist it succeeded.

@@ -3,7 +3,7 @@
 //! ```text
 //! ledger       one row       {"version":1,"ledger":[…],"attempts":[…],"spend":[…],"told_limited":[…],"rejected_until_ms":…}
 //! generations  id            {"version":1,"accepted":{…},…}, and beside it the ending: null or {"version":1,…}
-//! candidates   id, position  a batch: [{"id":…,"front":…,"back":…,"prompt":…},…]
+//! candidates   id, position  a batch: [{"id":…,"front":…,"back":…,"prompt":…,"source":…,…},…]
 //! claims       session       {"version":1,"key":…,…}: the idempotency records
 //! ```
 //! A record without a version is of version 0, which has the same members. Members may be added without a new version; a
@@ -162,6 +162,8 @@ mod tests {
 
     use super::*;
     use crate::auth::credentials::Credentials;
+    use crate::citation::check::{Citation, Note};
+    use crate::citation::sentences::Passage;
     use crate::generation::usage::Usage;
     use crate::http::problem::Code;
     use crate::json_string::JsonString;
@@ -178,6 +180,8 @@ mod tests {
     const GENERATION: &str = include_str!("../../tests/fixtures/stored/generation.json");
     const ENDING: &str = include_str!("../../tests/fixtures/stored/ending.json");
     const CANDIDATES: &str = include_str!("../../tests/fixtures/stored/candidates.json");
+    /// As the service writes them since candidates have a source.
+    const CITED_CANDIDATES: &str = include_str!("../../tests/fixtures/stored/candidates_cited.json");
     const IDEMPOTENCY_RECORD: &str = include_str!("../../tests/fixtures/stored/idempotency_record.json");
 
     fn policies() -> Policies {
@@ -217,6 +221,7 @@ mod tests {
             front: format!("front {number}"),
             back: "back".to_owned(),
             prompt: "prompt".to_owned(),
+            citation: Citation::default(),
         };
         let accepted = Accepted {
             id: TWO,
@@ -256,6 +261,7 @@ mod tests {
             was_reused: Some(false),
             is_blocked: true,
             reported: Reported { calls: 1, nanodollars: 1_250_000 },
+            coverage_percent: Some(67),
         }
     }
 
@@ -365,7 +371,21 @@ mod tests {
             assert_eq!(now, before);
         }
         assert_eq!(records.next(), None);
-        assert_eq!(rows.candidates, [(TWO.to_string(), CANDIDATES.to_owned())]);
+    }
+
+    #[test]
+    fn a_source_and_notes_are_stored_with_their_candidate() {
+        let candidates = vec![(TWO.to_string(), CITED_CANDIDATES.to_owned())];
+        let state = load(&StoredRows { candidates, ..fixtures(None) }).expect("readable");
+        let cited = Citation {
+            source: Some(Passage { start: 0, end: 29 }),
+            supported: Some(false),
+            notes: vec![Note::YesOrNo, Note::ListAnswer],
+        };
+        let citations: Vec<_> =
+            state.generations[0].candidates.iter().map(|candidate| candidate.citation.clone()).collect();
+        assert_eq!(citations, [cited, Citation::default()]);
+        assert_eq!(batch(&state.generations[0], 0), CITED_CANDIDATES);
     }
 
     #[test]
@@ -462,7 +482,7 @@ mod tests {
             ledger: Some(without(LEDGER, &["attempts", "spend", "rejected_until_ms"])),
             generations: vec![row(
                 without(GENERATION, &["refusals"]),
-                Some(without(ENDING, &["was_reused", "is_blocked", "reported"])),
+                Some(without(ENDING, &["was_reused", "is_blocked", "reported", "coverage_percent"])),
             )],
             candidates: Vec::new(),
             idempotency_records: vec![without(IDEMPOTENCY_RECORD, &["asked_by", "is_final"])],
@@ -472,8 +492,13 @@ mod tests {
         assert_eq!(state.ledger.spend, Spend::default());
         let found = &state.generations[0];
         assert_eq!(found.refusals, 0);
-        let expected =
-            Ending { was_reused: None, is_blocked: false, reported: Reported::default(), ..ending() };
+        let expected = Ending {
+            was_reused: None,
+            is_blocked: false,
+            reported: Reported::default(),
+            coverage_percent: None,
+            ..ending()
+        };
         assert_eq!(found.ending, Some(expected));
         let expected = IdempotencyRecord { request: Uuid::nil(), is_final: false, ..idempotency_record() };
         assert_eq!(state.records, [expected]);
@@ -538,7 +563,7 @@ mod tests {
         #[test]
         fn an_ending_is_stored_as_serde_writes_it(
             code in prop::option::of(prop::sample::select(Code::ALL)), texts in prop::option::of(any_text()),
-            numbers in any::<(u32, u32, u64, Option<u64>)>(), switches in any::<(bool, bool, Option<bool>)>(),
+            numbers in any::<(u32, u32, u64, Option<u64>)>(), coverage_percent in any::<Option<u32>>(), switches in any::<(bool, bool, Option<bool>)>(),
             usage in prop::option::of((any::<u64>(), any::<u64>(), 0..1_000_000_000_u32)),
             (calls, nanodollars) in any::<(u32, u64)>(),
         ) {
@@ -549,11 +574,12 @@ mod tests {
                 code, partial: switches.0, usage, served_model: texts, attempts: numbers.0, dropped: numbers.1,
                 ended_ms: numbers.2, retry_after_s: numbers.3, was_reused: switches.2, is_blocked: switches.1,
                 reported: Reported { calls, nanodollars },
+                coverage_percent,
             };
             let expected = json!({ "version": 1, "code": code.map(Code::name), "partial": ending.partial, "usage": usage,
                 "served_model": ending.served_model, "attempts": ending.attempts, "dropped": ending.dropped,
                 "ended_ms": ending.ended_ms, "retry_after_s": ending.retry_after_s, "was_reused": ending.was_reused,
-                "is_blocked": ending.is_blocked, "reported": [calls, nanodollars] });
+                "is_blocked": ending.is_blocked, "reported": [calls, nanodollars], "coverage_percent": coverage_percent });
             assert_stored(&ending, &expected)?;
         }
 

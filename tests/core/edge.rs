@@ -739,6 +739,7 @@ fn row_written_past_the_service() -> Row {
         created_at: "infinity".to_owned(),
         ended_at: Some("-infinity".to_owned()),
         usage: [Value::from(3), Value::Null, Value::Null],
+        coverage_percent: Value::Null,
         candidates: Vec::new(),
     }
 }

@@ -124,7 +124,8 @@ fn content(written: &str) -> String {
 }
 
 fn expected(formula: &str) -> Candidate {
-    Candidate { front: formula.to_owned(), back: "b".to_owned(), prompt: "p".to_owned() }
+    let text = str::to_owned;
+    Candidate { front: text(formula), back: text("b"), prompt: text("p"), sentences: Vec::new() }
 }
 
 #[test]

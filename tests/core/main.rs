@@ -1,6 +1,7 @@
 //! Several modules together, without a host: one binary, so that it links once.
 
 mod architecture;
+mod citations;
 mod data_points;
 mod database_refusals;
 mod documents;

@@ -12,6 +12,9 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
+use ai_sessions::citation::check::{Citation, Note};
+use ai_sessions::citation::record::Coverage;
+use ai_sessions::citation::sentences::Passage;
 use ai_sessions::config::{AllowedOrigins, Config, LogLevel, Platform};
 use ai_sessions::edge::documents::{Check, Health, Model, Models, Ready, Sessions};
 use ai_sessions::edge::endpoints::docs::docs;
@@ -25,6 +28,7 @@ use ai_sessions::generation::usage::Usage;
 use ai_sessions::http::problem::{Code, FieldError, Problem, ProblemContext, SpendLimit};
 use ai_sessions::http::{Response, cors, idempotency_key, rate_limit, to_json};
 use ai_sessions::input::{new_session, page};
+use ai_sessions::json::record;
 use ai_sessions::ports::{Assets, Log};
 use ai_sessions::quota::{ATTEMPTS, BURST, CONCURRENT, GENERATIONS, Ledger, READS, Refusal, SPEND};
 use ai_sessions::user_object::reply::{Cause, Executed, Failure, LogFields, Reply, SessionDocument};
@@ -244,7 +248,12 @@ const USAGE: Usage = Usage { prompt_tokens: 1, completion_tokens: 2, cost: 0.5 }
 
 fn candidate() -> Rc<SessionCandidate> {
     let (id, front, back, prompt) = (Uuid::nil(), "f".to_owned(), "b".to_owned(), "p".to_owned());
-    Rc::new(SessionCandidate { id, front, back, prompt })
+    let citation = Citation {
+        source: Some(Passage { start: 0, end: 1 }),
+        supported: Some(true),
+        notes: Note::ALL.to_vec(),
+    };
+    Rc::new(SessionCandidate { id, front, back, prompt, citation })
 }
 
 fn session() -> SessionView {
@@ -261,6 +270,7 @@ fn session() -> SessionView {
         was_reused: None,
         candidate_count: 1,
         candidates: vec![candidate()],
+        coverage: Some(Coverage(67)),
         is_persisted: true,
         is_blocked: false,
     }
@@ -278,12 +288,14 @@ fn every_member_of_a_document_is_documented_and_no_other() {
     let view = session();
     let created = view.created().expect("it is persisted");
     let session = written(&view.document().json);
-    let list = written(&to_json(&Sessions { sessions: vec![view.summary()], next: None }));
+    let list = record::to_json(&Sessions { sessions: vec![view.summary()], next: None });
+    let list = written(list.as_bytes());
     let models = written(&to_json(&Models { models: vec![Model { id: "a/b", default: true }] }));
     let ready = written(&to_json(&Ready { status: "ok", checks: &[check(Some("d")), check(None)] }));
     for (name, document) in [
         ("Created", &written(&created.json)),
         ("Candidate", &session["candidates"][0]),
+        ("Source", &session["candidates"][0]["source"]),
         ("Session", &session),
         ("SessionList", &list),
         ("SessionSummary", &list["sessions"][0]),
@@ -334,7 +346,7 @@ fn every_event_of_a_stream_is_documented_and_no_other() {
     let mut list = EventList::new(Uuid::nil(), 1, None);
     list.begin(&mut stream);
     list.candidates(&mut stream, &[candidate()]);
-    list.end(&mut stream, 1, End::Done { partial: false, usage: Some(USAGE) });
+    list.end(&mut stream, 1, End::Done { partial: false, usage: Some(USAGE), coverage: Some(Coverage(67)) });
     EventList::new(Uuid::nil(), 1, None).end(&mut stream, 0, End::Failed(b"{}"));
     let stream = String::from_utf8(stream).expect("it is text");
     let documented = &schema("EventStream")["x-events"];

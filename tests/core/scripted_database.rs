@@ -60,6 +60,7 @@ pub(crate) struct Row {
     pub(crate) created_at: String,
     pub(crate) ended_at: Option<String>,
     pub(crate) usage: [Value; 3],
+    pub(crate) coverage_percent: Value,
     pub(crate) candidates: Vec<Value>,
 }
 
@@ -297,8 +298,9 @@ impl ScriptedDatabase {
                 partial: session.get("partial").and_then(Value::as_bool).unwrap_or(false),
                 error_code: text("error_code"),
                 usage: [number("prompt_tokens"), number("completion_tokens"), number("cost")],
+                coverage_percent: number("coverage_percent"),
                 ended_at: Some(rfc3339(self.0.now_ms.get())),
-                candidates,
+                candidates: candidates.into_iter().map(columns_of).collect(),
                 ..row.clone()
             };
             self.0.events.borrow_mut().push((owner, format!("ai_session.{status}")));
@@ -324,8 +326,19 @@ fn new_row(owner: Uuid, session: &Value) -> Row {
         created_at: text("created_at"),
         ended_at: None,
         usage: [Value::Null, Value::Null, Value::Null],
+        coverage_percent: Value::Null,
         candidates: Vec::new(),
     }
+}
+
+/// The columns of a candidate, which has the ends of its source in two of them.
+fn columns_of(mut candidate: Value) -> Value {
+    let columns = candidate.as_object_mut().expect("an object");
+    let source = columns.remove("source").expect("a source, or null");
+    for (column, end) in [("source_start", "start"), ("source_end", "end")] {
+        columns.insert(column.to_owned(), source.get(end).cloned().unwrap_or_default());
+    }
+    candidate
 }
 
 fn document(id: Uuid, row: &Row, with_candidates: bool) -> Value {
@@ -334,6 +347,7 @@ fn document(id: Uuid, row: &Row, with_candidates: bool) -> Value {
         "id": id, "run": row.run, "status": row.status, "model": row.model, "partial": row.partial,
         "error_code": row.error_code, "created_at": row.created_at, "ended_at": row.ended_at,
         "prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens, "cost": cost,
+        "coverage_percent": row.coverage_percent,
     });
     let (name, value) = if with_candidates {
         ("flashcard_candidates", json!(row.candidates))

@@ -1,6 +1,6 @@
 //! The model API: its answers as streams of events.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::scripted_host::Reply;
 
@@ -15,9 +15,15 @@ pub(crate) fn delta(content: &str) -> String {
     format!("data: {chunk}\n\n")
 }
 
-/// A candidate as the model writes it.
+/// A candidate as the model writes it, from the sentence of that number.
 pub(crate) fn candidate(number: usize) -> String {
-    json!({ "front": format!("front {number}"), "back": "back", "prompt": "prompt" }).to_string()
+    candidate_from(number, &json!([number]))
+}
+
+/// A candidate that names these sentences.
+pub(crate) fn candidate_from(number: usize, sentences: &Value) -> String {
+    let front = format!("front {number}");
+    json!({ "front": front, "back": "back", "prompt": "prompt", "source": sentences }).to_string()
 }
 
 /// The begin of an answer, with so many complete candidates, each a while after the one before.

@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use ai_sessions::citation::check::Citation;
 use ai_sessions::edge::events::{STALL_MS, stored_events, write_events};
 use ai_sessions::http::problem::{Code, ProblemContext};
 use ai_sessions::http::sse::EventId;
@@ -27,6 +28,7 @@ fn candidates(count: u128) -> Vec<Rc<SessionCandidate>> {
         front: format!("f{number}"),
         back: "b".to_owned(),
         prompt: "p".to_owned(),
+        citation: Citation::default(),
     };
     (1..=count).map(|number| Rc::new(candidate(number))).collect()
 }
@@ -47,6 +49,7 @@ fn ended(count: u128, failure: Option<Code>, is_persisted: bool) -> SessionView 
         was_reused: None,
         candidate_count: candidates.len(),
         candidates,
+        coverage: None,
         is_persisted,
         is_blocked: false,
     }

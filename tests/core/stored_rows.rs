@@ -5,6 +5,8 @@
 use std::fmt::Write as _;
 
 use ai_sessions::auth::credentials::Credentials;
+use ai_sessions::citation::check::{Citation, Note};
+use ai_sessions::citation::sentences::Passage;
 use ai_sessions::config::Supabase;
 use ai_sessions::supabase::rest::RestError;
 use ai_sessions::supabase::sessions::{self, SessionRow};
@@ -122,6 +124,32 @@ fn a_response_beyond_the_limit_of_a_list_is_not_read() {
     assert_eq!(list(&host, 101), Ok(101));
     host.always("/rest/v1", page(280));
     assert_eq!(list(&host, 101), Err(RestError::Unavailable));
+}
+
+#[test]
+fn a_row_has_its_source_in_two_columns() {
+    let host = ScriptedHost::new(0);
+    let candidate =
+        |columns: &str| format!(r#"{{"id":"{SESSION}","front":"f","back":"b","prompt":"p",{columns}}}"#);
+    let rows = [
+        r#""source_start":0,"source_end":10000,"supported":false,"notes":["list_answer","yes_or_no"]"#,
+        r#""source_start":null,"source_end":null,"supported":null,"notes":[]"#,
+        // Of a later version.
+        r#""source_start":7,"source_end":9,"supported":true,"notes":["boring"]"#,
+    ]
+    .map(candidate);
+    let members = format!(r#""coverage_percent":67,"flashcard_candidates":[{}]"#, rows.join(","));
+    host.on("/rest/v1", Reply::new(200).say(format!("[{}]", row(&members))));
+    let row = read(&host, 20).expect("it is read").expect("it is there");
+    let citations: Vec<_> = row.candidates.iter().map(|candidate| candidate.citation.clone()).collect();
+    let cited = |start, end, supported, notes: &[Note]| Citation {
+        source: Some(Passage { start, end }),
+        supported: Some(supported),
+        notes: notes.to_vec(),
+    };
+    let first = cited(0, 10_000, false, &[Note::ListAnswer, Note::YesOrNo]);
+    assert_eq!(citations, [first, Citation::default(), cited(7, 9, true, &[])]);
+    assert_eq!(row.coverage_percent, Some(67));
 }
 
 #[test]

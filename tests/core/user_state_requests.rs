@@ -11,6 +11,8 @@
 use std::rc::Rc;
 
 use ai_sessions::auth::credentials::Credentials;
+use ai_sessions::citation::check::{Citation, Note};
+use ai_sessions::citation::sentences::Passage;
 use ai_sessions::config::Supabase;
 use ai_sessions::http::problem::Code;
 use ai_sessions::json::record::FromJson;
@@ -37,7 +39,18 @@ const TWO: Uuid = Uuid::from_u128(0x4000_8000_0000_0000_0002);
 fn candidate(number: u128) -> Rc<SessionCandidate> {
     let id = Uuid::from_u128(number);
     let text = |name: &str| [name, " \"quoted\", \\, \u{e9} and \u{1f600}"].concat();
-    Rc::new(SessionCandidate { id, front: text("front"), back: text("back"), prompt: text("prompt") })
+    let citation = Citation {
+        source: Some(Passage { start: 0, end: 12 }),
+        supported: Some(true),
+        notes: vec![Note::AnswerInQuestion],
+    };
+    Rc::new(SessionCandidate {
+        id,
+        front: text("front"),
+        back: text("back"),
+        prompt: text("prompt"),
+        citation,
+    })
 }
 
 fn generation(id: Uuid, started_ms: u64) -> Generation {

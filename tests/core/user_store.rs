@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use ai_sessions::auth::credentials::Credentials;
+use ai_sessions::citation::check::Citation;
 use ai_sessions::config::{Config, Platform};
 use ai_sessions::edge::endpoints::ready::ready;
 use ai_sessions::http::Request;
@@ -464,7 +465,8 @@ fn generation() -> Generation {
 
 fn candidate(number: u128) -> Rc<SessionCandidate> {
     let text = || number.to_string();
-    Rc::new(SessionCandidate { id: Uuid::from_u128(number), front: text(), back: text(), prompt: text() })
+    let (id, citation) = (Uuid::from_u128(number), Citation::default());
+    Rc::new(SessionCandidate { id, front: text(), back: text(), prompt: text(), citation })
 }
 
 #[test]

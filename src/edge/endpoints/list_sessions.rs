@@ -6,8 +6,9 @@ use crate::edge::failure::problem_of;
 use crate::edge::render::{Responded, complete};
 use crate::edge::{Caller, EdgeHost, Request};
 use crate::http::url::query_of;
-use crate::http::{JSON, Response, to_json};
+use crate::http::{JSON, Response};
 use crate::input::page::{Cursor, Page};
+use crate::json::record::to_json;
 use crate::ports::Inbound;
 use crate::user_object::stored_session::{list, place_of, time_of, view_of};
 
@@ -35,5 +36,5 @@ pub async fn list_sessions<H: EdgeHost>(
     });
     let views: Vec<_> = rows.into_iter().map(view_of).collect();
     let document = Sessions { sessions: views.iter().map(|view| view.summary()).collect(), next };
-    complete(Response::new(200, JSON, to_json(&document)).with("cache-control", "no-store"))
+    complete(Response::new(200, JSON, to_json(&document).into_bytes()).with("cache-control", "no-store"))
 }

@@ -22,16 +22,20 @@ use std::task::{Context, Poll};
 use super::run::{Run, RunResult};
 use super::session_view::{SessionView, rfc3339};
 use super::{LogFields, UserObject, UserObjectHost, log_fields};
+use crate::citation::check::Checker;
 use crate::generation::candidate::Candidate;
 use crate::http::problem::Code;
 use crate::ids::new_id;
+use crate::json_string::JsonString;
 use crate::openrouter::call::{Answer, Extent};
 use crate::openrouter::request::{ModelRequest, allows_reuse, build};
 use crate::ports::reusable_timer::ReusableTimer;
 use crate::ports::{Clock, Incoming, Random, StoreError, Unreachable, within};
 use crate::supabase::rest::RestError;
 use crate::supabase::sessions::{self, NewRow};
-use crate::user_state::generation::{Ending, Finished, Generation, RowState, SessionCandidate};
+use crate::user_state::generation::{
+    Ending, Finished, Generation, RowState, SessionCandidate, coverage_percent,
+};
 use crate::user_state::{Event, UserState, WriteSet};
 use log::{Note, log_ending, log_rest};
 use persist::persist;
@@ -203,6 +207,7 @@ async fn generate<H: UserObjectHost>(
     let mut model_stage = None;
     let mut connection = Connection::Closed;
     let mut timer = ReusableTimer::new(host);
+    let mut checks = Checks::of(&generation.accepted.input_text);
     let (ended, held) = loop {
         if run.is_stopped() && !is_stop_handled {
             is_stop_handled = true;
@@ -211,7 +216,7 @@ async fn generate<H: UserObjectHost>(
         let has_subscriber = run.subscribers() > 0;
         let input = match step.next(has_subscriber, host.now_ms()) {
             Action::Store(candidates) => {
-                store(object, run, candidates).await?;
+                store(object, run, checks.check(host, candidates)).await?;
                 continue;
             }
             Action::CheckQuota => {
@@ -297,8 +302,8 @@ async fn generate<H: UserObjectHost>(
     drop((connection, opening_stage, model_stage)); // nothing more is billed
     let now_ms = host.now_ms();
     let Held { candidates, until_ms } = held;
-    let candidates = with_ids(host, candidates);
-    let (ending, mut note) = match ended {
+    let candidates = checks.check(host, candidates);
+    let (mut ending, mut note) = match ended {
         Ended::Answered(answer) => ending_of(answer, now_ms),
         Ended::RowFailed(attempts) => {
             let ending = Ending::failed(Code::DatabaseError, attempts, now_ms);
@@ -311,6 +316,10 @@ async fn generate<H: UserObjectHost>(
         }
     };
     (note.first_candidate_ms, note.answered_ms) = (step.first_candidate_ms(), step.answered_ms());
+    if ending.code.is_none() {
+        let all = [run.stored_from(0), candidates.clone()].concat();
+        ending.coverage_percent = coverage_percent(&all, || checks.checker().sentences().clone());
+    }
     Ok(Generated { ending, note, row, candidates, until_ms })
 }
 
@@ -423,22 +432,45 @@ async fn reject_unknown_user<H: UserObjectHost>(
     object.transact(|state| ((), state.reject_user(generation.accepted.credentials.expires_ms))).await
 }
 
-/// Gives candidates their ids.
-fn with_ids(host: &(impl Clock + Random), candidates: Vec<Candidate>) -> Vec<Rc<SessionCandidate>> {
-    let now_ms = host.now_ms();
-    let with_id = |candidate| Rc::new(SessionCandidate::new(new_id(now_ms, host.random_bits()), candidate));
-    candidates.into_iter().map(with_id).collect()
+/// The checks of the candidates of one run against the text.
+struct Checks<'a> {
+    text: &'a JsonString,
+    /// Present from the first candidate on: a run without one does not split the text.
+    checker: Option<Checker>,
+}
+
+impl<'a> Checks<'a> {
+    const fn of(text: &'a JsonString) -> Self {
+        Self { text, checker: None }
+    }
+
+    fn checker(&mut self) -> &mut Checker {
+        self.checker.get_or_insert_with(|| Checker::new(&self.text.decoded()))
+    }
+
+    /// Checks accepted candidates, in their order, and gives them their ids.
+    fn check(
+        &mut self,
+        host: &(impl Clock + Random),
+        candidates: Vec<Candidate>,
+    ) -> Vec<Rc<SessionCandidate>> {
+        let now_ms = host.now_ms();
+        let check = |candidate: Candidate| {
+            let citation = self.checker().check(&candidate.front, &candidate.back, &candidate.sentences);
+            Rc::new(SessionCandidate::new(new_id(now_ms, host.random_bits()), candidate, citation))
+        };
+        candidates.into_iter().map(check).collect()
+    }
 }
 
 /// (2) Stores complete candidates, then sends them to the subscribers.
 async fn store<H: UserObjectHost>(
     object: &UserObject<H>,
     run: &Run,
-    candidates: Vec<Candidate>,
+    candidates: Vec<Rc<SessionCandidate>>,
 ) -> Result<(), StoreError> {
     let host = object.host();
     let (now_ms, from) = (host.now_ms(), run.stored_count());
-    let candidates = with_ids(host, candidates);
     let stored = in_time(object, |state| {
         let current = state.find(run.id).filter(|found| found.ending.is_none());
         let Some(current) = current.filter(|_| state.has_run(run.id, run.number)) else {
@@ -472,6 +504,7 @@ fn ending_of(answer: Answer, now_ms: u64) -> (Ending, Note) {
         was_reused: answer.was_reused,
         is_blocked: false,
         reported: answer.reported,
+        coverage_percent: None,
     };
     let note = Note {
         text: answer.operator_note,

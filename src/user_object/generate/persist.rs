@@ -187,6 +187,7 @@ async fn finish<H: UserObjectHost>(
         prompt_tokens: ending.usage.map(|usage| usage.prompt_tokens),
         completion_tokens: ending.usage.map(|usage| usage.completion_tokens),
         cost: ending.usage.map(|usage| usage.cost),
+        coverage_percent: ending.coverage_percent,
     };
     let event = EventData {
         code: ending.code,

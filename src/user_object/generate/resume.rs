@@ -96,5 +96,5 @@ pub(super) async fn resume<H: UserObjectHost>(
 fn ending_of(row: &SessionRow, generation: &Generation) -> Ending {
     let ended_ms = row.ended_at.as_deref().and_then(ms_of).unwrap_or(generation.deadline_ms);
     let failed = Ending::failed(Code::Internal, generation.attempts, ended_ms);
-    Ending { partial: row.partial, code: failure_of(row), ..failed }
+    Ending { partial: row.partial, code: failure_of(row), coverage_percent: row.coverage_percent, ..failed }
 }

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use super::generation::{Accepted, Ending, RowState, SessionCandidate};
 use super::idempotency::{KEEP_RECORD_MS, Plan, classify, session_id};
 use super::*;
+use crate::citation::check::Citation;
 use crate::json_string::JsonString;
 use crate::quota::counts::{in_use, reserved};
 use crate::quota::{Price, Quota, SpendPolicy};
@@ -57,6 +58,7 @@ fn candidate(number: u128) -> Rc<SessionCandidate> {
         front: format!("front {number}"),
         back: "back".to_owned(),
         prompt: "prompt".to_owned(),
+        citation: Citation::default(),
     })
 }
 

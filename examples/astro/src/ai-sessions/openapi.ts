@@ -279,6 +279,7 @@ export interface components {
              */
             id: string;
             partial: components["schemas"]["Partial"];
+            coverage: components["schemas"]["Coverage"];
             /** @description 1 to `MAX_CANDIDATES` (default 20), no two with the same front. */
             candidates: components["schemas"]["Candidate"][];
         };
@@ -294,7 +295,25 @@ export interface components {
             back: string;
             /** @description A short sentence about what the flashcard tests. */
             prompt: string;
+            source: components["schemas"]["CandidateSource"];
+            supported: components["schemas"]["Supported"];
+            notes: components["schemas"]["Notes"];
         };
+        /** @description A range of the stored text, in characters (Unicode scalar values, not UTF-16 units). */
+        Source: {
+            /** @description The first character, from 0. */
+            start: number;
+            /** @description The character after the last. */
+            end: number;
+        };
+        /** @description The passage that the flashcard is based on; null when the model named none that exists, and in older sessions. */
+        CandidateSource: components["schemas"]["Source"] | null;
+        /** @description Whether every number and name and most content words of the answer occur in the passage; null without a passage. No second model is used: a true answer in other words can be false here, and a false one with the words of the passage true. */
+        Supported: boolean | null;
+        /** @description Advice on the flashcard, never a reason to drop it. A later version may add codes. */
+        Notes: ("answer_in_question" | "yes_or_no" | "refers_to_text" | "near_duplicate" | "other_language" | "list_answer")[];
+        /** @description How much of the text has a flashcard, by the sentences of the passages; null when no flashcard has a passage. */
+        Coverage: number | null;
         SessionSummary: {
             /** Format: uuid */
             id: string;
@@ -354,6 +373,9 @@ export interface components {
             front: string;
             back: string;
             prompt: string;
+            source: components["schemas"]["CandidateSource"];
+            supported: components["schemas"]["Supported"];
+            notes: components["schemas"]["Notes"];
         };
         /** @description The session is stored. */
         DoneEvent: {
@@ -366,6 +388,7 @@ export interface components {
             count: number;
             partial: components["schemas"]["Partial"];
             usage: components["schemas"]["Usage"] | null;
+            coverage: components["schemas"]["Coverage"];
         };
         Models: {
             models: components["schemas"]["Model"][];
