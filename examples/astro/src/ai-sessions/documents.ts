@@ -5,6 +5,10 @@ type Schemas = components['schemas'];
 
 export type NewSession = Schemas['NewSession'];
 export type Candidate = Schemas['Candidate'];
+/** A range of the stored text, in Unicode scalar values: see passages.ts. */
+export type Source = Schemas['Source'];
+/** The code of an advice on a candidate. */
+export type Note = Schemas['Notes'][number];
 export type Created = Schemas['Created'];
 export type Session = Schemas['Session'];
 export type SessionSummary = Schemas['SessionSummary'];
