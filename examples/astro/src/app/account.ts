@@ -1,4 +1,4 @@
-/** The signed-in user, by Supabase. */
+/** The signed-in user, and the user's own rows, by Supabase. */
 import { createClient, isAuthRetryableFetchError } from '@supabase/supabase-js';
 import { ConnectionError } from '../ai-sessions/errors.ts';
 import type { Settings } from './settings.ts';
@@ -16,10 +16,13 @@ export interface Account {
   signUp(email: string, password: string): Promise<string | undefined>;
   signOut(): Promise<void>;
   accessToken(renew: boolean): Promise<string | undefined>;
+  /** The stored text of one of the user's sessions, from the user's own rows: the service does not return it. */
+  textOf(sessionId: string): Promise<string | undefined>;
 }
 
 export function openAccount({ supabaseUrl, supabaseAnonKey }: Settings): Account {
-  const { auth } = createClient(supabaseUrl, supabaseAnonKey);
+  const supabase = createClient(supabaseUrl, supabaseAnonKey);
+  const { auth } = supabase;
   return {
     watch(changed) {
       let lastId: string | undefined | null = null;
@@ -48,6 +51,11 @@ export function openAccount({ supabaseUrl, supabaseAnonKey }: Settings): Account
       const { data, error } = renew ? await auth.refreshSession() : await auth.getSession();
       if (isAuthRetryableFetchError(error)) throw new ConnectionError('the sign-in cannot be reached', { cause: error });
       return data.session?.access_token;
+    },
+    async textOf(sessionId) {
+      const rows = supabase.from('ai_generation_sessions').select('input_text').eq('id', sessionId);
+      const { data } = await rows.maybeSingle<{ input_text: string }>().throwOnError();
+      return data?.input_text;
     },
   };
 }

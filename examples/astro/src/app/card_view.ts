@@ -3,7 +3,7 @@ import type { Candidate } from '../ai-sessions/documents.ts';
 import { countCharacters, sanitize } from '../ai-sessions/text.ts';
 import type { Decision } from './decisions.ts';
 import { copyOf, within } from './elements.ts';
-import { count } from './sentences.ts';
+import { adviceOf, count, supportOf } from './sentences.ts';
 
 export interface CardView {
   element: HTMLElement;
@@ -13,7 +13,12 @@ export interface CardView {
 const FRONT_MAX = 200;
 const BACK_MAX = 500;
 
-export function cardView(card: Candidate, decided: Decision, changed: (decision: Decision) => void): CardView {
+export interface CardActions {
+  changed(decision: Decision): void;
+  showSource(): void;
+}
+
+export function cardView(card: Candidate, decided: Decision, { changed, showSource }: CardActions): CardView {
   const element = copyOf('card-template');
   const words = within(element, '.words');
   const form = within<HTMLFormElement>(element, '.edit');
@@ -29,9 +34,29 @@ export function cardView(card: Candidate, decided: Decision, changed: (decision:
     within(element, '.back').textContent = text.back;
     within(element, '.prompt').textContent = card.prompt;
     element.dataset['verdict'] = decision.verdict ?? 'open';
+    showOrigin();
     for (const verdict of ['kept', 'rejected'] as const) button(verdict).setAttribute('aria-pressed', String(decision.verdict === verdict));
     // Twenty buttons called “Keep” are distinguished by their card.
-    for (const what of ['kept', 'edit', 'rejected']) button(what).setAttribute('aria-label', `${button(what).textContent}: ${text.front}`);
+    for (const what of ['source', 'kept', 'edit', 'rejected']) button(what).setAttribute('aria-label', `${button(what).textContent}: ${text.front}`);
+  }
+
+  /** An edited card is the learner's own: neither the label nor the advice is about its words. */
+  function showOrigin(): void {
+    const isOwn = decision.edited !== undefined;
+    const support = isOwn ? undefined : supportOf(card);
+    const advice = isOwn ? [] : adviceOf(card);
+    within(element, '.support').hidden = support === undefined;
+    within(element, '.support').textContent = support ?? '';
+    const list = within(element, '.advice');
+    list.hidden = advice.length === 0;
+    list.replaceChildren(
+      ...advice.map((sentence) => {
+        const item = document.createElement('li');
+        item.textContent = sentence;
+        return item;
+      }),
+    );
+    button('source').hidden = (card.source ?? null) === null;
   }
 
   function decide(next: Decision): void {
@@ -44,6 +69,7 @@ export function cardView(card: Candidate, decided: Decision, changed: (decision:
     form.hidden = !isEdited;
     words.hidden = isEdited;
     within(element, '.verdict').hidden = isEdited;
+    within(element, '.origin').hidden = isEdited;
     if (!isEdited) return button('edit').focus();
     ({ front: front.value, back: back.value } = decision.edited ?? card);
     message.textContent = '';
@@ -54,6 +80,7 @@ export function cardView(card: Candidate, decided: Decision, changed: (decision:
     // A second press reverts the decision.
     button(verdict).addEventListener('click', () => decide({ ...decision, verdict: decision.verdict === verdict ? undefined : verdict }));
   }
+  button('source').addEventListener('click', showSource);
   button('edit').addEventListener('click', () => edit(true));
   button('leave').addEventListener('click', () => edit(false));
   form.addEventListener('keydown', (event) => {

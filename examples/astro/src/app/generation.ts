@@ -90,9 +90,9 @@ export function createGeneration(client: AiSessions, userId: string, show: (stat
           running();
           if (state.phase === 'generating' && state.stopping) await cancel(event.id);
         } else if (event.type === 'candidate') {
-          const { id, front, back, prompt } = event;
+          const { type, lastEventId, index, ...card } = event;
           // By its index: an event that is sent twice after a break is shown once.
-          cards = Object.assign([...cards], { [event.index]: { id, front, back, prompt } });
+          cards = Object.assign([...cards], { [index]: card });
           running();
         } else {
           keep(sessionStorage, SAVED, undefined);

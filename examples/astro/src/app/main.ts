@@ -3,7 +3,7 @@
  * `#<id>` in the address is the session on the screen, so that a reload, a link and the back button find it.
  */
 import { connect } from '../ai-sessions/client.ts';
-import type { NewSession } from '../ai-sessions/documents.ts';
+import type { Candidate, NewSession } from '../ai-sessions/documents.ts';
 import { ProblemError } from '../ai-sessions/errors.ts';
 import type { Quota } from '../ai-sessions/quota.ts';
 import { openAccount, type User } from './account.ts';
@@ -16,6 +16,7 @@ import { resultsView } from './results_view.ts';
 import type { Remedy } from './sentences.ts';
 import { readSettings } from './settings.ts';
 import { signInView } from './sign_in_view.ts';
+import { textView } from './text_view.ts';
 
 const settings = readSettings();
 const account = openAccount(settings);
@@ -41,6 +42,7 @@ const results = resultsView({
     const state = generation?.state;
     if (state?.phase === 'done' && state.submitted !== undefined) start(state.submitted.request, true);
   },
+  showText,
   remedy: (remedy) => mend(remedy),
   quota: () => quota,
   limited(isLimited) {
@@ -50,6 +52,7 @@ const results = resultsView({
 });
 const signIn = signInView(account);
 pastView(() => client);
+const text = textView();
 
 account.watch((now) => {
   const hasSignedIn = now !== undefined && signIn.isShown;
@@ -87,6 +90,7 @@ function forgetWithOthers(): void {
 /** Removes personal data from the screen. */
 function leaveNothing(): void {
   history.replaceState(null, '', location.pathname);
+  text.close();
   generation?.leave();
   composer.clear();
 }
@@ -119,6 +123,15 @@ function start(request: NewSession, anew = false): void {
   quotaBefore = quota;
   void generation?.start(request, anew ? shown : undefined);
   results.focus();
+}
+
+function showText(state: State, card?: Candidate): void {
+  if (!('cards' in state)) return;
+  const { cards } = state;
+  // The page sanitizes as the service does: what it sent is what is stored.
+  const sent = state.submitted?.request.input_text;
+  const load = async () => sent ?? (state.id === undefined ? undefined : await account.textOf(state.id));
+  text.open({ cards, text: load, ...(card === undefined ? {} : { card }) });
 }
 
 function mend(remedy: Remedy): void {

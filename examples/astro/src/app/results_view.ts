@@ -17,6 +17,8 @@ export interface ResultsView {
 export interface ResultsActions {
   stop(): void;
   makeNew(): void;
+  /** Shows the text of the state, with the passage of a card. */
+  showText(state: State, card?: Candidate): void;
   remedy(remedy: Remedy): void;
   /** The last received quota. */
   quota(): Quota[];
@@ -41,6 +43,7 @@ export function resultsView(actions: ResultsActions): ResultsView {
     actions.stop();
     focus();
   });
+  byId('open-text').addEventListener('click', () => actions.showText(running));
   byId('make-new').addEventListener('click', () => actions.makeNew());
   byId('problem-remedy').addEventListener('click', () => {
     if (byId('problem-remedy').getAttribute('aria-disabled') !== 'true') actions.remedy(remedy);
@@ -62,10 +65,13 @@ export function resultsView(actions: ResultsActions): ResultsView {
       decisions = id === undefined ? {} : readDecisions(id);
     }
     for (const card of cards.slice(views.length)) {
-      const view = cardView(card, decisions[card.id] ?? {}, (decision) => {
-        decisions = { ...decisions, [card.id]: decision };
-        if (sessionId !== undefined) keepDecisions(sessionId, decisions);
-        showProgress(running);
+      const view = cardView(card, decisions[card.id] ?? {}, {
+        changed(decision) {
+          decisions = { ...decisions, [card.id]: decision };
+          if (sessionId !== undefined) keepDecisions(sessionId, decisions);
+          showProgress(running);
+        },
+        showSource: () => actions.showText(running, card),
       });
       views.push(view);
       // The card replaces the placeholder at the end: nothing on the screen moves.
@@ -140,6 +146,7 @@ export function resultsView(actions: ResultsActions): ResultsView {
       byId('empty').hidden = state.phase !== 'empty';
       byId('stop').hidden = state.phase !== 'generating';
       byId('stop').setAttribute('aria-disabled', String(state.phase === 'generating' && state.stopping));
+      byId('open-text').hidden = state.phase !== 'done';
       byId('make-new').hidden = state.phase !== 'done' || state.submitted === undefined;
       const id = 'id' in state ? state.id : undefined;
       showCards(id, cardsOf(state), state.phase === 'generating' || state.phase === 'opening');

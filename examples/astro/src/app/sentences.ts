@@ -1,5 +1,5 @@
 /** The sentence for each problem, and its remedy. */
-import type { ProblemCode, SpendLimit } from '../ai-sessions/documents.ts';
+import type { Candidate, Note, ProblemCode, SpendLimit } from '../ai-sessions/documents.ts';
 import { ConnectionError, ProblemError } from '../ai-sessions/errors.ts';
 import type { Quota } from '../ai-sessions/quota.ts';
 
@@ -108,6 +108,36 @@ export function countdown(ms: number): string {
   const two = (n: number) => String(n).padStart(2, '0');
   const [hours, minutes] = [Math.floor(seconds / 3600), Math.floor((seconds % 3600) / 60)];
   return hours > 0 ? `${hours}:${two(minutes)}:${two(seconds % 60)} h` : `${minutes}:${two(seconds % 60)} min`;
+}
+
+/** The label of a card whose answer the text does not support; undefined for one that it does. */
+export function supportOf({ source, supported }: Candidate): string | undefined {
+  if (source === undefined || source === null) return 'No source: the model named no passage of your text. Check this card.';
+  return supported === false ? 'No support: the answer is not in the passage that the card comes from. Check this card.' : undefined;
+}
+
+const advice: Record<Note, string> = {
+  answer_in_question: 'The question gives the answer away.',
+  yes_or_no: 'The answer is only yes or no: ask for the fact itself.',
+  refers_to_text: 'It refers to the text, which you will not see when you learn.',
+  near_duplicate: 'Another card asks for nearly the same.',
+  other_language: 'It is not in the language of your text.',
+  list_answer: 'The answer is a list: one card for each item is easier to learn.',
+};
+
+/** The advice on a card; a note of a later version of the service is left out. */
+export const adviceOf = ({ notes }: Candidate): string[] => (notes ?? []).map((note) => advice[note]).filter((sentence) => sentence !== undefined);
+
+/** The sentence above the text. */
+export function describeSource(card: Candidate | undefined): string {
+  if (card === undefined) return '';
+  const support = card.supported === false ? ' The answer is not in it: check this card.' : '';
+  return `The passage of “${card.front}” is marked.${support}`;
+}
+
+export function passages(number: number): string {
+  if (number === 0) return 'Every passage has a card.';
+  return number === 1 ? '1 passage without a card is marked.' : `${count(number)} passages without a card are marked.`;
 }
 
 export const count = (n: number) => n.toLocaleString('en');
