@@ -11,6 +11,7 @@ import type { Log, Upstream } from './upstream.ts';
 
 const CARDS = 8;
 const MODEL_CALL = 'POST /api/v1/chat/completions';
+/** The service has more: the targets it is compared with do not check where a card comes from. */
 const CARD = ['back', 'front', 'id', 'prompt'];
 /** How Edge Functions count the requests of a user. */
 const COUNTERS = ['POST /rest/v1/rpc/transact_ai_user_state', 'POST /rest/v1/rpc/take_request'];
@@ -116,7 +117,7 @@ async function writeOf(upstream: Upstream, call: string): Promise<unknown> {
 function checkCandidates(candidates: Row[]): void {
   assert.equal(candidates.length, CARDS);
   assert.equal(new Set(candidates.flatMap(({ id, front }) => [id, front])).size, 2 * CARDS);
-  for (const candidate of candidates) assert.deepEqual(Object.keys(candidate).sort(), CARD);
+  for (const candidate of candidates) assert.deepEqual(CARD.filter((member) => !(member in candidate)), []);
 }
 
 /** Expects the session with its text, candidates and end, written in steps or by one call of `finish_ai_session`. */

@@ -8,6 +8,9 @@ interface Candidate {
   front: string;
   back: string;
   prompt: string;
+  source: { start: number; end: number } | null;
+  supported: boolean | null;
+  notes: string[];
 }
 
 const sampleFile = 'examples/sample-text.txt';
@@ -33,11 +36,18 @@ export async function makeSampleCandidates(workerUrl: string, token: string, req
   const answer = await response.text();
   if (response.status !== 201) throw new Failure(`No cards: the Worker answered ${response.status} ${answer}`);
   const { candidates } = JSON.parse(answer) as { candidates: Candidate[] };
-  const lines = candidates.map(({ front, back, prompt }, index) => {
+  const lines = candidates.map((candidate, index) => {
+    const { front, back, prompt } = candidate;
     const number = `${index + 1}.`.padStart(5);
-    return `${number} ${front}\n      ${back}\n      (${prompt})`;
+    return `${number} ${front}\n      ${back}\n      (${prompt})\n      [${originOf(candidate)}]`;
   });
   return `${candidates.length} ${candidates.length === 1 ? 'card' : 'cards'} from ${sampleFile}:\n\n${lines.join('\n')}`;
+}
+
+/** Where a candidate comes from, in a few words. */
+function originOf({ source, supported, notes }: Candidate): string {
+  const place = source === null ? 'no source' : `characters ${source.start} to ${source.end}`;
+  return [place, ...(supported === false ? ['not supported'] : []), ...notes].join(', ');
 }
 
 /** The command for bash, in the project's root. */

@@ -3,7 +3,7 @@
 
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
-import { type Answer, create, eventually, expectProblem, lesson, read, remaining, rowsOf, sendRequest, type Service, type SignedIn, signIn } from '../service/service.ts';
+import { type Answer, candidateOf, create, eventually, expectProblem, lesson, read, remaining, rowsOf, sendRequest, type Service, type SignedIn, signIn } from '../service/service.ts';
 import { createGate } from '../support/gate.ts';
 import { FINISH_PATH, SESSIONS_PATH } from '../support/gateway.ts';
 import { answer, gated, httpError, type ModelBehaviour, refusal } from '../support/model_behaviour.ts';
@@ -90,7 +90,7 @@ async function expectOnce(user: SignedIn, calls = 1): Promise<{ id: string; cand
   assert.deepEqual(events.map(({ type, session_id }) => [type, session_id]), [['ai_session.completed', id]]);
   const paid = service.world.openrouter.requests.where(({ headers }) => headers['x-session-id'] === id);
   assert.equal(paid.length, calls, 'model calls');
-  return { id, candidates: candidates.map(({ id, front, back, prompt }) => ({ id, front, back, prompt })) };
+  return { id, candidates: candidates.map(candidateOf) };
 }
 
 for (const [how, key] of [['without a key', {}], ['with a key', KEYED]] as const) {

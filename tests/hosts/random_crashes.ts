@@ -10,6 +10,7 @@ import { after, before, describe, it } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
 import {
   type Answer,
+  candidateOf,
   create,
   createStream,
   eventually,
@@ -179,7 +180,7 @@ export function randomCrashes<S extends Service>(host: LoadedHost<S>): void {
     it('the candidates of a response are the stored ones', () => {
       for (const { body } of answers.filter(({ status }) => status === 201)) {
         const stored = candidates.filter(({ session_id }) => session_id === body.id);
-        assert.deepEqual(stored.map(({ id, front, back, prompt }) => ({ id, front, back, prompt })), body.candidates);
+        assert.deepEqual(stored.map(candidateOf), body.candidates);
       }
     });
 

@@ -7,7 +7,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
-import { type Answer, create, eventually, lesson, remaining, type Row, sendRequest, type SignedIn, signIn } from '../service/service.ts';
+import { type Answer, candidateOf, create, eventually, lesson, remaining, type Row, sendRequest, type SignedIn, signIn } from '../service/service.ts';
 import { parseEvents } from '../support/event_stream.ts';
 import { FINISH_PATH } from '../support/gateway.ts';
 import { answer, cutAfter, httpError, type ModelBehaviour, refusal } from '../support/model_behaviour.ts';
@@ -105,7 +105,7 @@ describe(`idempotency keys and ${CRASHES} crashes (KEY_SEED=${seed})`, () => {
     for (const { mode, answer } of exchanges) {
       const candidates = candidatesIn(mode, answer);
       const id = answer.headers.get('location')?.split('/').at(-1);
-      const rows = (stored.get(id) ?? []).map(({ id, front, back, prompt }) => ({ id, front, back, prompt }));
+      const rows = (stored.get(id) ?? []).map(candidateOf);
       if (candidates !== undefined) assert.deepEqual(rows, candidates, `${id} ${mode}`);
     }
   });

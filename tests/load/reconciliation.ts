@@ -1,6 +1,7 @@
 // Reconciles responses, rows, model calls and limits of a load run. Each check returns a sentence per deviation.
 
 import type { Row, SignedIn } from '../service/service.ts';
+import { candidateOf } from '../support/stored_session.ts';
 import type { Calls } from './model_behaviours.ts';
 import type { Answered } from './requests.ts';
 
@@ -72,7 +73,7 @@ function candidates({ answered, rows }: Books): string[] {
   const wrong: string[] = [];
   for (const { answer, scenario } of answered.filter(isCreated)) {
     const { id, partial, candidates } = answer.body;
-    const expected = (stored.get(id) ?? []).map(({ id, front, back, prompt }) => ({ id, front, back, prompt }));
+    const expected = (stored.get(id) ?? []).map(candidateOf);
     if (JSON.stringify(candidates) !== JSON.stringify(expected)) wrong.push(`session ${id} has other candidates in its response than in its rows`);
     if (partial !== (scenario?.outcome === 'partial')) wrong.push(`session ${id}: partial is ${partial} for a model outcome of ${scenario?.outcome}`);
   }

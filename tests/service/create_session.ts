@@ -7,6 +7,7 @@ import { concernsRows } from '../support/gateway.ts';
 import { answer, content } from '../support/model_behaviour.ts';
 import type { ModelRequest } from '../support/model_request.ts';
 import {
+  candidateOf,
   create,
   lesson,
   pathOf,
@@ -35,12 +36,12 @@ function withDefaults(start: StartService): void {
     assert.equal(created.headers.get('content-type'), 'application/json');
     assert.equal(created.headers.get('cache-control'), 'no-store');
     assert.equal(created.headers.get('location'), pathOf(service(), created.body.id));
-    assert.deepEqual(Object.keys(created.body).sort(), ['candidates', 'id', 'partial']);
+    assert.deepEqual(Object.keys(created.body).sort(), ['candidates', 'coverage', 'id', 'partial']);
     assert.match(created.body.id, UUID_V7);
     assert.equal(created.body.partial, false);
     assert.equal(created.body.candidates.length, 20);
     for (const candidate of created.body.candidates) {
-      assert.deepEqual(Object.keys(candidate).sort(), ['back', 'front', 'id', 'prompt']);
+      assert.deepEqual(Object.keys(candidate).sort(), ['back', 'front', 'id', 'notes', 'prompt', 'source', 'supported']);
       assert.match(candidate.id, UUID_V7);
       for (const [field, max] of Object.entries({ front: 200, back: 500, prompt: 500 })) {
         const characters = [...candidate[field]].length;
@@ -67,10 +68,7 @@ function withDefaults(start: StartService): void {
     assert.equal(session?.['partial'], false);
     assert.equal(session?.['error_code'], null);
     assert.ok(session?.['ended_at'] >= session?.['created_at']);
-    assert.deepEqual(
-      candidates.map(({ id, front, back, prompt }) => ({ id, front, back, prompt })),
-      body.candidates,
-    );
+    assert.deepEqual(candidates.map(candidateOf), body.candidates);
     assert.deepEqual(
       candidates.map(({ position, session_id }) => ({ position, session_id })),
       body.candidates.map((_: unknown, position: number) => ({ position, session_id: body.id })),

@@ -12,6 +12,7 @@ import { answer, cutByLength, gated, httpError, type ModelBehaviour, refusal } f
 import type { ModelRequest } from '../support/model_request.ts';
 import {
   type Answer,
+  candidateOf,
   create,
   endedSession,
   eventually,
@@ -99,7 +100,7 @@ function sameKey(service: () => Service): void {
         assert.equal(again.status, { 'in sync mode': 201, 'in stream mode': 200, 'in async mode': 202 }[mode], again.text);
         assert.equal(sessionIn(again), id);
         const { candidates } = await rowsOf(service(), user);
-        const stored = candidates.map(({ id, front, back, prompt }) => ({ id, front, back, prompt }));
+        const stored = candidates.map(candidateOf);
         if (mode !== 'in async mode') assert.equal(stored.length, 20);
         assert.deepEqual(candidatesIn(again) ?? stored, stored);
         // Each request counts as a request only.

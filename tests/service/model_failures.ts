@@ -27,6 +27,7 @@ import { type MarkedScript, scriptByMark } from '../support/model_by_mark.ts';
 import { within } from '../support/within.ts';
 import {
   type Answer,
+  candidateOf,
   create,
   eventually,
   expectProblem,
@@ -36,8 +37,8 @@ import {
   type Row,
   rowsOf,
   type Service,
-  signIn,
   type SignedIn,
+  signIn,
   started,
   type StartService,
   type Variables,
@@ -131,7 +132,7 @@ export async function expectCandidates(met: Met, expected: { partial: boolean; c
   assert.deepEqual(sessions.map(({ id, status, error_code, partial }) => ({ id, status, error_code, partial })), [
     { id: answer.body.id, status: 'completed', error_code: null, partial },
   ]);
-  assert.deepEqual(candidates.map(({ id, front, back, prompt }) => ({ id, front, back, prompt })), answer.body.candidates);
+  assert.deepEqual(candidates.map(candidateOf), answer.body.candidates);
   assert.deepEqual(events.map(({ type, session_id }) => ({ type, session_id })), [{ type: 'ai_session.completed', session_id: answer.body.id }]);
   assert.deepEqual([events[0]?.['data'].attempts, events[0]?.['data'].candidates], [attempts, given.length]);
   if (dropped !== undefined) assert.equal(events[0]?.['data'].dropped, dropped);

@@ -9,6 +9,7 @@ import { gunzipSync } from 'node:zlib';
 import { content, httpError, type ModelBehaviour, refusal, silence } from '../support/model_behaviour.ts';
 import {
   type Answer,
+  candidateOf,
   eventually,
   lesson,
   type RequestOptions,
@@ -260,7 +261,7 @@ function compression(service: () => Service): void {
     const { id, partial, candidates } = JSON.parse(json);
     const rows = await rowsOf(service(), user);
     assert.deepEqual([id, partial], [rows.sessions[0]?.['id'], false]);
-    assert.deepEqual(candidates, rows.candidates.map(({ id, front, back, prompt }) => ({ id, front, back, prompt })));
+    assert.deepEqual(candidates, rows.candidates.map(candidateOf));
     assert.equal(candidates.length, 20);
   };
 

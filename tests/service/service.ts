@@ -9,6 +9,8 @@ import type { StreamEvent } from '../support/event_stream.ts';
 import { EventSubscriber } from '../support/event_subscriber.ts';
 import type { User, World } from '../support/world.ts';
 
+export { candidateOf } from '../support/stored_session.ts';
+
 /** A running service in a local world of its own. */
 export type Service = {
   /** The URL for clients, perhaps with a base path; without a slash at the end. */

@@ -22,6 +22,7 @@ import {
   refusal,
 } from '../support/model_behaviour.ts';
 import {
+  candidateOf,
   create,
   createStream,
   eventually,
@@ -95,12 +96,12 @@ function asItComes(start: StartService): void {
     const { sessions, candidates } = await rowsOf(service(), user);
     assert.deepEqual(sessions.map(({ id, status, partial }) => [id, status, partial]), [[id, 'completed', false]]);
     const streamed = events.slice(1, -1).map(({ data: { index, ...candidate } }) => candidate);
-    assert.deepEqual(candidates.map(({ id, front, back, prompt }) => ({ id, front, back, prompt })), streamed);
+    assert.deepEqual(candidates.map(candidateOf), streamed);
     const found = await read(service(), user.token, id);
     assert.deepEqual(found.body.candidates, streamed);
     assert.deepEqual(done, { id, count: 20, partial: false, usage: found.body.usage });
     assert.ok(done.usage.completion_tokens > 0);
-    assert.deepEqual(Object.keys(events[1]?.data), ['index', 'id', 'front', 'back', 'prompt']);
+    assert.deepEqual(Object.keys(events[1]?.data), ['index', 'id', 'front', 'back', 'prompt', 'source', 'supported', 'notes']);
   });
 
   it('the headers prevent buffering', async () => {

@@ -207,6 +207,14 @@ export function refusal(text = 'I cannot help with that.'): ModelBehaviour {
   };
 }
 
+/** Invented cards: each names a sentence of the text, and its answer has a name and a number that are not in it. */
+export function inventsCards(count: number): ModelBehaviour {
+  return (turn) => {
+    const invent = (candidate: Candidate, n: number) => ({ ...candidate, front: `Who measured it first, and when? (${n + 1})`, back: `Ludmila Vantor, in ${1743 + n}.` });
+    return answer({ candidates: turn.candidates(count).map(invent) })(turn);
+  };
+}
+
 // The format of the message
 
 export const fenced: ModelBehaviour = answer({ around: ['```json\n', '\n```'] });
