@@ -390,8 +390,10 @@ impl Generation {
             return None;
         }
         let ending = Ending::interrupted(!self.candidates.is_empty(), Code::AiTimeout, self.attempts, now_ms);
-        let sentences = || Sentences::of(&self.accepted.input_text.decoded());
-        Some(Ending { coverage_percent: coverage_percent(&self.candidates, sentences), ..ending })
+        let coverage_percent = coverage_percent(&self.candidates, |sources| {
+            Sentences::of(&self.accepted.input_text.decoded()).coverage_percent(sources)
+        });
+        Some(Ending { coverage_percent, ..ending })
     }
 
     /// When it is abandoned because it cannot be resumed, or its ending not persisted: early without candidates, because none is
@@ -456,14 +458,15 @@ impl Generation {
     }
 }
 
-/// Returns the share of the text with these sentences that has one of the candidates; `None` where no candidate has a source.
+/// Returns the share of the text that has one of the candidates, which `percent_of` computes from their sources; `None` where no
+/// candidate has a source.
 pub fn coverage_percent(
     candidates: &[Rc<SessionCandidate>],
-    sentences: impl FnOnce() -> Sentences,
+    percent_of: impl FnOnce(&[Passage]) -> usize,
 ) -> Option<u32> {
     let sources: Vec<Passage> = candidates.iter().filter_map(|candidate| candidate.citation.source).collect();
-    let percent = || sentences().coverage_percent(&sources);
-    (!sources.is_empty()).then(percent).and_then(|percent| u32::try_from(percent).ok())
+    let percent = (!sources.is_empty()).then(|| percent_of(&sources))?;
+    u32::try_from(percent).ok()
 }
 
 /// A generation that has ended, and whether the attempt to persist it succeeded.

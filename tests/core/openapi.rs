@@ -406,6 +406,20 @@ fn every_limit_is_that_of_the_code() {
             assert_eq!(schema(name)["properties"][field]["maxLength"], chars_max, "{name}: {field}");
         }
     }
+    let source = &schema("Source")["properties"];
+    assert_eq!([&source["start"]["minimum"], &source["end"]["minimum"]], [0, 1]);
+    assert_eq!(source["start"]["maximum"], new_session::INPUT_TEXT_MAX - 1);
+    assert_eq!(source["end"]["maximum"], new_session::INPUT_TEXT_MAX);
+}
+
+#[test]
+fn every_note_is_documented_and_allowed_by_the_database() {
+    let notes = set(Note::ALL.iter().map(|note| note.code()));
+    assert_eq!(strings(&schema("Notes")["items"]["enum"]), notes);
+    let migration = include_str!("../../migrations/20261128130000_flashcard_candidates_source.sql");
+    let allowed = migration.split("array_position(notes, '").skip(1);
+    let allowed = allowed.map(|rest| rest.split('\'').next().expect("a code"));
+    assert_eq!(set(allowed), notes);
 }
 
 fn config() -> Config {

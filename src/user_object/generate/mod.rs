@@ -318,7 +318,8 @@ async fn generate<H: UserObjectHost>(
     (note.first_candidate_ms, note.answered_ms) = (step.first_candidate_ms(), step.answered_ms());
     if ending.code.is_none() {
         let all = [run.stored_from(0), candidates.clone()].concat();
-        ending.coverage_percent = coverage_percent(&all, || checks.checker().sentences().clone());
+        let percent_of = |sources: &[_]| checks.checker().sentences().coverage_percent(sources);
+        ending.coverage_percent = coverage_percent(&all, percent_of);
     }
     Ok(Generated { ending, note, row, candidates, until_ms })
 }
