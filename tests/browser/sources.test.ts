@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { Page } from 'playwright-core';
-import { answer } from '../support/model_behaviour.ts';
+import { answer, inventsCards } from '../support/model_behaviour.ts';
 import { button, cards, cardsAre, expectAccessible, make, openSignedIn, phase, picture, says, staged } from './stage.ts';
 
 type Card = { front: string; back: string; prompt: string; source?: unknown };
@@ -111,6 +111,53 @@ describe('the source of a card on the page', () => {
       assert.equal(await sourceButton(tab, n).isVisible(), n === 0);
     }
     await expectAccessible(tab, 'cards without a source');
+  });
+
+  it('invented cards are labelled as without support', async () => {
+    const { sentence } = languages['Latin letters']!;
+    const { tab } = await openSignedIn(stage());
+    stage().service.world.openrouter.next(inventsCards(4));
+    await make(tab, textOf(sentence));
+    await phase(tab, 'done');
+    await cardsAre(tab, 4);
+    for (let n = 0; n < 4; n += 1) {
+      await cards(tab).nth(n).getByText('No support: the answer is not in the passage that the card comes from. Check this card.').waitFor();
+    }
+    await expectAccessible(tab, 'invented cards');
+    await picture(tab, 'invented-cards');
+    await sourceButton(tab, 1).click();
+    await says(tab, '#source-about', 'The answer is not in it: check this card.');
+    await tab.keyboard.press('Escape');
+
+    // A good model's cards of the same text have no label.
+    await make(tab, `${sentence(99)} ${textOf(sentence)}`);
+    await phase(tab, 'done');
+    await cardsAre(tab, 20);
+    assert.equal(await tab.locator('.support:visible').count(), 0);
+    for (let n = 0; n < 20; n += 1) assert.equal(await sourceButton(tab, n).isVisible(), true);
+  });
+
+  it('a note is shown as advice until the card is edited', async () => {
+    const { sentence } = languages['Latin letters']!;
+    const { tab } = await openSignedIn(stage());
+    nextCards([
+      { front: 'Does planet 1 circle its star in exactly 20 days?', back: 'Yes.', prompt: 'Tests it.', source: [1] },
+      cardFrom(2, sentence(2)),
+    ]);
+    await make(tab, textOf(sentence));
+    await phase(tab, 'done');
+    const advice = cards(tab).nth(0).getByRole('list', { name: 'Advice' });
+    await advice.getByText('The answer is only yes or no: ask for the fact itself.').waitFor();
+    assert.equal(await cards(tab).nth(1).getByRole('list', { name: 'Advice' }).isVisible(), false);
+    await expectAccessible(tab, 'a card with advice');
+    const card = cards(tab).nth(0);
+    await card.getByRole('button', { name: /^Edit/ }).click();
+    await card.getByLabel('Front').fill('In how many days does planet 1 circle its star?');
+    await card.getByLabel('Back').fill('20');
+    await card.getByRole('button', { name: 'Save' }).click();
+    assert.equal(await advice.isVisible(), false);
+    assert.equal(await card.locator('.support').isVisible(), false);
+    assert.equal(await sourceButton(tab, 0).isVisible(), true);
   });
 
   it('the passage of a past session is marked in the stored text', async () => {
