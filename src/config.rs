@@ -264,7 +264,7 @@ const KEYS_EXPECTED: &str = "must be a JSON object whose `default` is a publisha
 const JWKS_EXPECTED: &str = "must be a JSON Web Key Set: an object with the list `keys`, or that list";
 const PRICE_EXPECTED: &str = "must be US dollars per million tokens in and out, as 1/5: each 0.000001 to 10000, with at most 6 decimals";
 const SPEND_EXPECTED: &str = "must be US dollars/seconds, as 0.50/86400: up to 1000000, with at most 9 decimals, in 1 to 2678400 seconds";
-const SPEND_TOO_LOW: &str = "must be enough for one generation: 46000 tokens in and max_tokens out at AI_MAX_PRICE, where \
+const SPEND_TOO_LOW: &str = "must be enough for one generation: 51000 tokens in and max_tokens out at AI_MAX_PRICE, where \
     max_tokens is 400 * MAX_CANDIDATES + 1000, at most 16000";
 /// Picodollars a token.
 const PRICES: std::ops::RangeInclusive<u64> = 1..=10_000_000_000;
@@ -964,10 +964,10 @@ mod tests {
 
     #[test]
     fn a_limit_in_money_must_be_enough_for_one_generation() {
-        // (46000 tokens in + 9000 out) * 1 dollar per million.
+        // (51000 tokens in + 9000 out) * 1 dollar per million.
         let with = |spend| read(&[("AI_MAX_PRICE", "1/1"), ("RATE_LIMIT_SPEND", spend)]);
-        assert!(with("0.055/60").is_ok());
-        let errors = with("0.054999999/60").expect_err("one generation can cost more");
+        assert!(with("0.06/60").is_ok());
+        let errors = with("0.059999999/60").expect_err("one generation can cost more");
         let too_low = ConfigError { variable: "RATE_LIMIT_SPEND", expected: SPEND_TOO_LOW };
         assert_eq!(errors, [too_low]);
     }

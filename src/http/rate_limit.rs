@@ -81,7 +81,7 @@ mod tests {
         spend: None,
     };
 
-    /// Five generations of 0.091 dollars.
+    /// Five generations of 0.096 dollars.
     const SPEND_POLICY: SpendPolicy = SpendPolicy {
         limit: 500_000_000,
         window_s: 86_400,
@@ -105,7 +105,7 @@ mod tests {
         ledger.reserve(&policies, Uuid::nil(), 1_000, 60_000, 0).expect("quota is available");
         // 0.448 dollars are left; those reserved are treated as staying until 60 s, and a window.
         assert_eq!(spend(&ledger), r#""spend";r=4;t=87264"#);
-        ledger.reconcile(Uuid::nil(), Reported { calls: 1, nanodollars: 45_000_000 }, 0);
+        ledger.reconcile(Uuid::nil(), Reported { calls: 1, nanodollars: 20_000_000 }, 0);
         assert_eq!(spend(&ledger), r#""spend";r=5"#);
         // Objects and edges of two deployments.
         assert_eq!(rate_limit(&ledger, &POLICIES, 0).matches("spend").count(), 0);

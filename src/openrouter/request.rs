@@ -136,7 +136,7 @@ mod tests {
     use super::*;
     use crate::citation::sentences::Sentences;
     use crate::keyed_hash::short_hash;
-    use crate::quota::{PROMPT_TOKENS_MAX, Price, TEXT_BYTES_MAX};
+    use crate::quota::{PROMPT_TOKENS_MAX, Price, TEXT_BYTES_MAX, TEXT_BYTES_PER_BYTE_OF_NUMBERS};
 
     fn settings() -> ModelApi {
         ModelApi {
@@ -287,13 +287,17 @@ mod tests {
             zero_data_retention: true,
             ..settings()
         };
-        for text in ["", TEXT, &"\u{1f600}".repeat(10_000), &"\"".repeat(10_000)] {
+        let sentences = ["\u{1f600}".repeat(12), "\u{3002}".to_owned()].concat().repeat(10_000 / 13);
+        for text in ["", TEXT, &"\u{1f600}".repeat(10_000), &"\"".repeat(10_000), &sentences] {
             let request = request_of(text);
             let bytes = build(&most, &request, true).body.len();
-            let without_text = u64::try_from(bytes - request.text.escaped().len()).expect("it is small");
-            // As much again for the chat template, and a provider's own words around the schema.
-            assert!(2 * without_text <= PROMPT_TOKENS_MAX, "{without_text} bytes");
             let text_bytes = u64::try_from(request.text.escaped().len()).expect("it is small");
+            let most_bytes = text_bytes + text_bytes / TEXT_BYTES_PER_BYTE_OF_NUMBERS + PROMPT_TOKENS_MAX / 2;
+            // As much again as the rest for the chat template, and a provider's own words around the schema.
+            assert!(
+                u64::try_from(bytes).expect("it is small") <= most_bytes,
+                "{bytes} of {most_bytes} bytes"
+            );
             assert!(text_bytes <= TEXT_BYTES_MAX, "{text_bytes} bytes");
         }
     }

@@ -31,5 +31,8 @@ pub use ledger::{
 };
 pub use reads::{READS, Reads};
 pub use remembered::RememberedRefusals;
-pub use spend::{PROMPT_TOKENS_MAX, Price, Reported, Spend, SpendPolicy, SpendStatus, TEXT_BYTES_MAX};
+pub use spend::{
+    PROMPT_TOKENS_MAX, Price, Reported, Spend, SpendPolicy, SpendStatus, TEXT_BYTES_MAX,
+    TEXT_BYTES_PER_BYTE_OF_NUMBERS,
+};
 pub use window::{Quota, QuotaStatus, Reservation, Window};

@@ -25,6 +25,9 @@ use crate::json::record::{FromJson, Items, ToJson, write_tuple};
 pub const PROMPT_TOKENS_MAX: u64 = 6_000;
 /// The most bytes of a text: 10000 characters of four. Each is a token at most.
 pub const TEXT_BYTES_MAX: u64 = 40_000;
+/// The bytes of a text for each byte of the numbers of its sentences: a sentence has 48 or more, and its number at most six (three
+/// digits, a space, a line break in JSON).
+pub const TEXT_BYTES_PER_BYTE_OF_NUMBERS: u64 = 8;
 
 /// The most that a token costs, in picodollars: as many as dollars per million tokens with six decimals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +55,8 @@ impl SpendPolicy {
     /// Returns the most that one model call for a text of so many bytes can cost, in nanodollars, rounded up.
     #[must_use]
     pub fn cost_max(&self, text_bytes: usize) -> u64 {
-        let text_tokens_max = u64::try_from(text_bytes).unwrap_or(u64::MAX);
+        let text_bytes = u64::try_from(text_bytes).unwrap_or(u64::MAX);
+        let text_tokens_max = text_bytes.saturating_add(text_bytes / TEXT_BYTES_PER_BYTE_OF_NUMBERS);
         let prompt = PROMPT_TOKENS_MAX.saturating_add(text_tokens_max).saturating_mul(self.price.prompt);
         let completion = self.answer_tokens_max.saturating_mul(self.price.completion);
         prompt.saturating_add(completion).div_ceil(1000)
@@ -313,8 +317,8 @@ mod tests {
     const MINUTE: SpendPolicy = SpendPolicy {
         limit: 1_000,
         window_s: 60,
-        price: Price { prompt: 8, completion: 16 },
-        answer_tokens_max: 2_000,
+        price: Price { prompt: 4, completion: 49 },
+        answer_tokens_max: 4_000,
     };
     const A: Uuid = Uuid::from_u128(1);
     const B: Uuid = Uuid::from_u128(2);
@@ -341,9 +345,9 @@ mod tests {
             price: Price { prompt: 1_000_000, completion: 5_000_000 },
             answer_tokens_max: 9_000,
         };
-        // (6000 + 1000 tokens) at 1 dollar and 9000 tokens at 5 dollars for a million of them.
-        assert_eq!(policy.cost_max(1_000), 7_000_000 + 45_000_000);
-        assert_eq!(policy.largest_cost(), 46_000_000 + 45_000_000);
+        // (6000 + 1000 + 125 tokens) at 1 dollar and 9000 tokens at 5 dollars for a million of them.
+        assert_eq!(policy.cost_max(1_000), 7_125_000 + 45_000_000);
+        assert_eq!(policy.largest_cost(), 51_000_000 + 45_000_000);
         let fraction = SpendPolicy { price: Price { prompt: 1, completion: 1 }, ..policy };
         assert_eq!(fraction.cost_max(1), 16, "15.001, rounded up");
         assert_eq!(MINUTE.largest_cost(), 400);

@@ -58,9 +58,9 @@ fn pause_ms() -> impl Strategy<Value = u64> {
     prop_oneof![4 => Just(0), 4 => 0..12_u64, 4 => 0..400_u64, 2 => 900..1_100_u64, 1 => 0..7_000_u64]
 }
 
-/// The largest call costs 85 to 213 nanodollars.
+/// The largest call costs 76 to 228 nanodollars.
 fn policy() -> impl Strategy<Value = SpendPolicy> {
-    (213..2_000_u64, 1..6_u32, 1..4_u64, 1..4_u64).prop_map(|(limit, window_s, prompt, completion)| {
+    (228..2_000_u64, 1..6_u32, 1..4_u64, 1..4_u64).prop_map(|(limit, window_s, prompt, completion)| {
         SpendPolicy { limit, window_s, price: Price { prompt, completion }, answer_tokens_max: 25_000 }
     })
 }
