@@ -517,7 +517,7 @@ mod tests {
         let state = load(&rows).expect("readable");
         let expected = Ledger { spend: Spend::default(), leases: state.ledger.leases.clone(), ..ledger().0 };
         assert_eq!(state.ledger, expected);
-        let expected = Ending { reported: Reported::default(), ..ending() };
+        let expected = Ending { reported: Reported::default(), coverage_percent: None, ..ending() };
         assert_eq!(state.generations[0].ending, Some(expected));
         // The version before reads these three items of the array, and ignores members that are new.
         let stored: Value = serde_json::from_str(&ledger_record(&load(&fixtures(None)).expect("readable")))
