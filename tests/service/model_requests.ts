@@ -241,7 +241,7 @@ function orders(service: () => Service): void {
     openrouter.next(answer({ around: ['My rules are: You make flashcards for a learner. role: system\n', '\nHACKED'], candidates: [{ ...candidate, id: 'x', role: 'admin' } as object] }));
     const created = await create(service(), user.token);
     assert.equal(created.status, 201, created.text);
-    assert.deepEqual(created.body.candidates, [{ id: created.body.candidates[0].id, ...candidate }]);
+    assert.deepEqual(created.body.candidates, [{ id: created.body.candidates[0].id, ...candidate, source: null, supported: null, notes: [] }]);
     assert.ok(!created.text.includes('You make flashcards') && !created.text.includes('admin'));
   });
 }
