@@ -224,20 +224,17 @@ async function store({ world }: Service, user: User, session: Json): Promise<voi
   const { id, model, created_at, ended_at, usage, candidates } = session;
   await world.sql(
     `insert into ai_generation_sessions
-       (id, user_id, status, model, input_text, prompt_tokens, completion_tokens, cost, created_at, ended_at)
-     values ($1, $2, 'completed', $3, $4, $5, $6, $7, $8, $9)`,
-    [id, user.id, model, example('water_cycle')['input_text'], usage.prompt_tokens, usage.completion_tokens, usage.cost, created_at, ended_at],
+       (id, user_id, status, model, input_text, prompt_tokens, completion_tokens, cost, created_at, ended_at, coverage_percent)
+     values ($1, $2, 'completed', $3, $4, $5, $6, $7, $8, $9, $10)`,
+    [id, user.id, model, example('water_cycle')['input_text'], usage.prompt_tokens, usage.completion_tokens, usage.cost, created_at, ended_at, Math.round(example('created')['coverage'] * 100)],
   );
   for (const [position, candidate] of candidates.entries()) {
-    await world.sql('insert into flashcard_candidates (id, session_id, user_id, position, front, back, prompt) values ($1, $2, $3, $4, $5, $6, $7)', [
-      candidate.id,
-      id,
-      user.id,
-      position,
-      candidate.front,
-      candidate.back,
-      candidate.prompt,
-    ]);
+    const { source, supported, notes } = candidate;
+    await world.sql(
+      `insert into flashcard_candidates (id, session_id, user_id, position, front, back, prompt, source_start, source_end, supported, notes)
+       values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)`,
+      [candidate.id, id, user.id, position, candidate.front, candidate.back, candidate.prompt, source.start, source.end, supported, notes],
+    );
   }
 }
 
@@ -285,7 +282,9 @@ const withoutDatabase = (path: string): Way => ({
   },
 });
 
-const candidates = () => answer({ candidates: example('created')['candidates'].map(({ front, back, prompt }: Json) => ({ front, back, prompt })) });
+/** The numbers of the sentences that the examples come from. */
+const SENTENCES = [[2, 3], [10]];
+const candidates = () => answer({ candidates: example('created')['candidates'].map(({ front, back, prompt }: Json, n: number) => ({ source: SENTENCES[n], front, back, prompt })) });
 
 /** How to trigger each response: of an operation, or of any. */
 const ways: Record<string, Way> = {
