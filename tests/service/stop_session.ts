@@ -132,7 +132,7 @@ function afterSome(service: () => Service): void {
       const response = await waiting;
       assert.deepEqual([response.status, response.body.partial, response.body.candidates], [201, true, found.body.candidates]);
       assert.equal(remaining(response)['generations'], 49);
-      const end = new RegExp(`event: done\ndata: {"id":"${id}","count":${count},"partial":true,"usage":null}\n\n$`);
+      const end = new RegExp(`event: done\ndata: {"id":"${id}","count":${count},"partial":true,"usage":null,"coverage":0\\.\\d+}\n\n$`);
       assert.match((await stream).text, end);
       const { sessions, candidates, events } = await rowsOf(service(), user);
       assert.deepEqual(sessions.map(({ status, partial }) => [status, partial]), [['completed', true]]);

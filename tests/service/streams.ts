@@ -99,7 +99,7 @@ function asItComes(start: StartService): void {
     assert.deepEqual(candidates.map(candidateOf), streamed);
     const found = await read(service(), user.token, id);
     assert.deepEqual(found.body.candidates, streamed);
-    assert.deepEqual(done, { id, count: 20, partial: false, usage: found.body.usage });
+    assert.deepEqual(done, { id, count: 20, partial: false, usage: found.body.usage, coverage: Number(sessions[0]?.['coverage_percent']) / 100 });
     assert.ok(done.usage.completion_tokens > 0);
     assert.deepEqual(Object.keys(events[1]?.data), ['index', 'id', 'front', 'back', 'prompt', 'source', 'supported', 'notes']);
   });
