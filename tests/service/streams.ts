@@ -367,8 +367,9 @@ function leaving(start: StartService): void {
   });
 }
 
-/** Lines of level error, or of an uncaught error. */
+/** Lines of level error, or of an uncaught error. A host may log its data points, too. */
 function isComplaint(line: string): boolean {
+  if (line.startsWith('POINT ')) return false;
   try {
     return JSON.parse(line).level === 'error';
   } catch {
