@@ -23,7 +23,8 @@ pub(super) fn is_upper_case(c: char) -> bool {
 /// scripts, whole columns of their blocks.
 pub(super) fn is_mark(c: char) -> bool {
     match c {
-        '\0'..='\u{2ff}' => false,
+        // Latin, Greek, Cyrillic; Chinese and Korean: first, because most letters are of these.
+        '\0'..='\u{2ff}' | '\u{370}'..='\u{482}' | '\u{48a}'..='\u{590}' | '\u{3400}'..='\u{d7ff}' => false,
         '\u{900}'..='\u{dff}' => is_indic_mark(c),
         '\u{300}'..='\u{36f}' | '\u{483}'..='\u{489}' // Latin, Cyrillic
         | '\u{591}'..='\u{5bd}' | '\u{5bf}' | '\u{5c1}' | '\u{5c2}' | '\u{5c4}' | '\u{5c5}' | '\u{5c7}' // Hebrew
@@ -68,6 +69,12 @@ pub(super) fn class(c: char) -> Class {
     match c {
         'a'..='z' | 'A'..='Z' => Class::Letter,
         '0'..='9' => digit(c, '0'),
+        // Letters of Latin, Greek, Cyrillic, Arabic, the Indic scripts and Chinese: first, because most characters are of these.
+        'À'..='Ö' | 'Ø'..='ö' | 'ø'..='\u{37d}' | '\u{388}'..='\u{559}' | '\u{620}'..='\u{65f}' => {
+            Class::Letter
+        }
+        '\u{900}'..='\u{963}' => Class::Letter,
+        '\u{4e00}'..='\u{9fff}' => Class::Spaceless,
         '\0'..='\u{a9}' | '\u{ab}'..='\u{b1}' | '\u{b4}'..='\u{b8}' | '\u{bb}'..='\u{bf}' | '×' | '÷' => {
             Class::Other
         }
@@ -198,11 +205,14 @@ pub(super) fn push_folded(text: &mut String, c: char) {
         'ύ' | 'ϋ' | 'ΰ' | 'Ύ' => Some('υ'),
         'ώ' | 'Ώ' => Some('ω'),
         'ς' => Some('σ'),
+        'а'..='я' => Some(c),
+        'А'..='Я' => char::from_u32(u32::from(c).saturating_add(32)),
         'أ' | 'إ' | 'آ' | 'ٱ' => Some('ا'),
         'ى' | 'ی' | 'ئ' => Some('ي'),
         'ؤ' => Some('و'),
         'ة' => Some('ه'),
         'ک' => Some('ك'),
+        '\u{621}'..='\u{63a}' | '\u{641}'..='\u{64a}' | '゠'..='ヿ' => Some(c),
         // Devanagari: the precomposed letters with a dot, the two nasal signs, and the dot itself.
         '\u{958}' => Some('क'),
         '\u{959}' => Some('ख'),
@@ -224,7 +234,9 @@ pub(super) fn push_folded(text: &mut String, c: char) {
             None
         }
     };
-    text.extend(folded);
+    if let Some(c) = folded {
+        text.push(c);
+    }
 }
 
 /// Whether the mark is a vowel of Thai, Lao, Burmese, Khmer or Tibetan.

@@ -6,11 +6,9 @@
 //! supported  every number and name of the back, and most of its content words, occur in the source
 //! ```
 
-use std::collections::VecDeque;
-
 use super::notes::{self, Gist, Language};
 use super::sentences::{Passage, Sentences};
-use super::support::is_supported;
+use super::support::{Index, is_supported};
 use super::words::{Kind, Text, Words};
 
 /// The most sentences of a source. A wider range shows a learner no passage, and makes every answer look supported.
@@ -86,14 +84,14 @@ pub struct Checker {
     language: Language,
     /// Whether a capital within a sentence marks a name: not where all nouns have one.
     capitals: bool,
-    earlier: VecDeque<Gist>,
+    earlier: Vec<Gist>,
 }
 
 impl Checker {
     /// Reads a sanitized text, once for all its candidates.
     #[must_use]
     pub fn new(text: &str) -> Self {
-        let sample = Words::with_languages(part(text, 0, SAMPLE_CHARS));
+        let sample = Words::with_languages(beginning(text));
         let words = || sample.list.iter().filter(|token| token.kind == Kind::Word);
         let names = words().filter(|token| token.is_name).count();
         Self {
@@ -101,7 +99,7 @@ impl Checker {
             language: Language::of(text, &sample),
             capitals: names.saturating_mul(100) < words().count().saturating_mul(NAMES_PERCENT_MAX),
             text: Text::new(text),
-            earlier: VecDeque::new(),
+            earlier: Vec::new(),
         }
     }
 
@@ -114,17 +112,19 @@ impl Checker {
     /// Checks a valid candidate, and remembers it for the later ones (near duplicates). `named` is from [`read_numbers`].
     #[must_use]
     pub fn check(&mut self, front: &str, back: &str, named: &[usize]) -> Citation {
-        let source = source(&self.sentences, named);
+        let numbers = source(&self.sentences, named);
+        let source = numbers.and_then(|(first, last)| self.sentences.passage(first, last));
         let (front_words, back_words) = (Words::with_languages(front), Words::with_languages(back));
-        let supported = source.map(|Passage { start, end }| {
-            let source = Words::of(part(&self.text.text, start, end.saturating_sub(start)));
-            is_supported(&front_words, &back_words, &source, self.capitals, &mut self.text)
+        let given = Index::of(&front_words);
+        let supported = numbers.map(|(first, last)| {
+            let source = Words::of(self.sentences.text_of(&self.text.text, first, last));
+            is_supported(&front_words, &given, &back_words, &source, self.capitals, &mut self.text)
         });
         let gist = Gist::of(&front_words, &back_words);
         let mut notes = Vec::new();
         for note in Note::ALL {
             let applies = match note {
-                Note::AnswerInQuestion => notes::has_answer_in_question(&front_words, &back_words),
+                Note::AnswerInQuestion => notes::has_answer_in_question(&given, &back_words),
                 Note::YesOrNo => notes::is_yes_or_no(back),
                 Note::RefersToText => notes::refers_to_text(&front_words, &back_words, &mut self.text),
                 Note::NearDuplicate => self.earlier.iter().any(|earlier| earlier.is_like(&gist)),
@@ -146,17 +146,16 @@ impl Checker {
 
     fn keep(&mut self, gist: Gist) {
         if self.earlier.len() >= EARLIER_MAX {
-            self.earlier.pop_front();
+            self.earlier.remove(0);
         }
-        self.earlier.push_back(gist);
+        self.earlier.push(gist);
     }
 }
 
-/// Returns `count` characters of a text from the one at `start` on.
-fn part(text: &str, start: usize, count: usize) -> &str {
-    let place = |text: &str, chars: usize| text.char_indices().nth(chars).map_or(text.len(), |(at, _)| at);
-    let rest = text.get(place(text, start)..).unwrap_or_default();
-    rest.get(..place(rest, count)).unwrap_or_default()
+/// Returns the first [`SAMPLE_CHARS`] characters.
+fn beginning(text: &str) -> &str {
+    let end = text.char_indices().nth(SAMPLE_CHARS).map_or(text.len(), |(at, _)| at);
+    text.get(..end).unwrap_or_default()
 }
 
 /// Reads the numbers of sentences out of a member of the model's answer, raw JSON of any type: the integers of a list, also as
@@ -177,15 +176,12 @@ pub fn read_numbers(json: &[u8]) -> Vec<usize> {
     numbers
 }
 
-/// Returns the smallest passage with all named sentences that exist.
-fn source(sentences: &Sentences, named: &[usize]) -> Option<Passage> {
+/// Returns the first and the last of the named sentences that exist, where they are near enough.
+fn source(sentences: &Sentences, named: &[usize]) -> Option<(usize, usize)> {
     let existing =
         || named.iter().copied().filter(|number| (1..=sentences.count()).contains(number)).take(NAMED_MAX);
     let (first, last) = (existing().min()?, existing().max()?);
-    if last.saturating_sub(first) >= SENTENCES_MAX {
-        return None;
-    }
-    sentences.passage(first, last)
+    (last.saturating_sub(first) < SENTENCES_MAX).then_some((first, last))
 }
 
 #[cfg(test)]
@@ -199,7 +195,7 @@ mod tests {
     #[test]
     fn the_source_is_the_smallest_passage_with_all_named_sentences() {
         let checker = Checker::new(TEXT);
-        let passage = |first, last| checker.sentences().passage(first, last);
+        let passage = |first, last| Some((first, last));
         for (named, expected) in [
             (&[2][..], passage(2, 2)),
             (&[4, 3], passage(3, 4)),
@@ -212,7 +208,7 @@ mod tests {
         }
         let long = "One sentence of the text, which is long enough to have a number. ".repeat(20);
         let sentences = Sentences::of(long.trim());
-        assert_eq!(source(&sentences, &[1, SENTENCES_MAX]), sentences.passage(1, SENTENCES_MAX));
+        assert_eq!(source(&sentences, &[1, SENTENCES_MAX]), Some((1, SENTENCES_MAX)));
         assert_eq!(source(&sentences, &[1, SENTENCES_MAX + 1]), None);
     }
 

@@ -21,5 +21,6 @@ mod notes;
 mod numbers;
 pub mod record;
 pub mod sentences;
+mod sort;
 mod support;
 mod words;

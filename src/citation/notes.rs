@@ -1,8 +1,9 @@
 //! Advice on a candidate, from its own words, the language of the text and the candidates before it.
 
 use super::characters::{Class, class, push_folded};
-use super::languages::{CONJUNCTIONS, Counts, REFERENCES, YES_OR_NO, has_word};
-use super::support::{Index, Item, items};
+use super::languages::{CONJUNCTIONS, Counts, REFERENCE_BEGINNINGS, REFERENCES, YES_OR_NO, has_word};
+use super::sort::sort;
+use super::support::{Index, Item, contains, items};
 use super::words::{Kind, Text, Words};
 
 /// The least items of a list.
@@ -11,8 +12,7 @@ const LIST_ITEMS_MIN: usize = 4;
 const LIST_ITEM_CHARS_MAX: usize = 40;
 
 /// Whether everything that the back says is in the front.
-pub(super) fn has_answer_in_question(front: &Words, back: &Words) -> bool {
-    let given = Index::of(front);
+pub(super) fn has_answer_in_question(given: &Index<'_>, back: &Words) -> bool {
     let mut count = 0_usize;
     let all = items(back).all(|item| {
         count = count.saturating_add(1);
@@ -29,6 +29,9 @@ pub(super) fn has_answer_in_question(front: &Words, back: &Words) -> bool {
 pub(super) fn is_yes_or_no(back: &str) -> bool {
     let mut first = String::new();
     for c in back.trim_start().chars().take_while(|c| c.is_whitespace() || class(*c) != Class::Other) {
+        if first.len() > YES_OR_NO_BYTES_MAX {
+            return false;
+        }
         push_folded(&mut first, c);
     }
     has_word(YES_OR_NO, first.trim())
@@ -36,6 +39,9 @@ pub(super) fn is_yes_or_no(back: &str) -> bool {
 
 /// Whether the front or the back has a phrase that refers to a text, and the text itself does not have it.
 pub(super) fn refers_to_text(front: &Words, back: &Words, text: &mut Text) -> bool {
+    if ![front, back].iter().any(|words| words.list.iter().any(|token| may_refer(words.text(token)))) {
+        return false;
+    }
     let (front, back) = (joined(front), joined(back));
     let mut found =
         REFERENCES.iter().filter(|phrase| has_phrase(&front, phrase) || has_phrase(&back, phrase)).peekable();
@@ -43,6 +49,11 @@ pub(super) fn refers_to_text(front: &Words, back: &Words, text: &mut Text) -> bo
         let text = joined(text.words());
         found.any(|phrase| !has_phrase(&text, phrase))
     }
+}
+
+/// Whether a word may be one of a reference: every phrase has such a word.
+fn may_refer(word: &str) -> bool {
+    REFERENCE_BEGINNINGS.iter().any(|beginning| word.as_bytes().starts_with(beginning.as_bytes()))
 }
 
 /// Joins the folded words: one space where the text has anything between two.
@@ -63,7 +74,12 @@ fn joined(words: &Words) -> String {
 fn has_phrase(joined: &str, phrase: &str) -> bool {
     let has_spaces = phrase.contains(' ')
         || phrase.chars().next().is_some_and(|c| class(c) == Class::Letter && !is_katakana(c));
-    if has_spaces { joined.contains(&[" ", phrase, " "].concat()) } else { joined.contains(phrase) }
+    let mut searched = String::from(phrase);
+    if has_spaces {
+        searched.insert(0, ' ');
+        searched.push(' ');
+    }
+    contains(joined.as_bytes(), searched.as_bytes())
 }
 
 const fn is_katakana(c: char) -> bool {
@@ -79,17 +95,32 @@ pub(super) fn is_list(back: &str) -> bool {
     if back.contains(['$', '\\']) {
         return false; // A formula, in which commas separate no items.
     }
-    let count = |separators: &[char]| {
-        let parts: Vec<&str> =
-            back.split(separators).map(str::trim).filter(|part| !part.is_empty()).collect();
-        let are_short = parts.iter().all(|part| part.chars().nth(LIST_ITEM_CHARS_MAX).is_none());
-        // "a, b and c": the last part has two items.
-        let has_two = |part: &&str| part.split_whitespace().skip(1).any(is_conjunction);
-        let last = parts.last().is_some_and(has_two) && parts.len() > 1;
-        if are_short { parts.len().saturating_add(usize::from(last)) } else { 0 }
-    };
-    count(&[';', '；']) >= LIST_ITEMS_MIN.saturating_sub(1)
-        || count(&[',', '،', '、', '，']) >= LIST_ITEMS_MIN
+    items_between(back, ";；") >= LIST_ITEMS_MIN.saturating_sub(1)
+        || items_between(back, ",،、，") >= LIST_ITEMS_MIN
+}
+
+/// Returns the number of short items between separators; 0 where one is long.
+fn items_between(back: &str, separators: &str) -> usize {
+    let mut count = 0_usize;
+    let mut last = "";
+    let mut rest = back;
+    while !rest.is_empty() {
+        let end = rest.find(|c| separators.contains(c)).unwrap_or(rest.len());
+        let (item, after) = rest.split_at_checked(end).unwrap_or_default();
+        if !item.trim().is_empty() {
+            last = item.trim();
+            count = count.saturating_add(1);
+        }
+        if last.chars().nth(LIST_ITEM_CHARS_MAX).is_some() {
+            return 0;
+        }
+        let mut after = after.chars();
+        after.next();
+        rest = after.as_str();
+    }
+    // "a, b and c": the last item is two.
+    let is_two = count > 1 && last.split_whitespace().skip(1).any(is_conjunction);
+    count.saturating_add(usize::from(is_two))
 }
 
 fn is_conjunction(word: &str) -> bool {
@@ -97,6 +128,9 @@ fn is_conjunction(word: &str) -> bool {
     word.chars().for_each(|c| push_folded(&mut folded, c));
     has_word(CONJUNCTIONS, &folded)
 }
+
+/// More bytes than an answer that is yes or no, with white space after it.
+const YES_OR_NO_BYTES_MAX: usize = 64;
 
 /// The number of scripts that are distinguished.
 const SCRIPTS: usize = 10;
@@ -109,9 +143,11 @@ struct Scripts([usize; SCRIPTS]);
 impl Scripts {
     fn of(texts: &[&str]) -> Self {
         let mut counts = Self::default();
-        for c in texts.iter().flat_map(|text| text.chars()) {
-            if let Some(count) = script(c).and_then(|script| counts.0.get_mut(script)) {
-                *count = count.saturating_add(1);
+        for text in texts {
+            for c in text.chars() {
+                if let Some(count) = script(c).and_then(|script| counts.0.get_mut(script)) {
+                    *count = count.saturating_add(1);
+                }
             }
         }
         counts
@@ -207,12 +243,12 @@ fn add_words(counts: &mut Counts, words: &Words) {
     }
 }
 
-/// What a candidate says, as sorted hashes of 32 bits (as wide as the other lists that are sorted, so that one sort is compiled).
+/// What a candidate says, as sorted hashes.
 #[derive(Debug)]
 pub(super) struct Gist {
-    all: Vec<u128>,
-    back: Vec<u128>,
-    numbers: Vec<u128>,
+    all: Vec<u64>,
+    back: Vec<u64>,
+    numbers: Vec<u64>,
 }
 
 impl Gist {
@@ -221,7 +257,7 @@ impl Gist {
             Self { all: hashes(front, false), back: hashes(back, false), numbers: hashes(back, true) };
         gist.all.extend_from_slice(&gist.back);
         for list in [&mut gist.all, &mut gist.back, &mut gist.numbers] {
-            list.sort_unstable();
+            sort(list);
             list.dedup();
         }
         gist
@@ -229,7 +265,7 @@ impl Gist {
 
     /// Whether both test the same fact: the same numbers, and most of what the shorter one says, in the answer and altogether.
     pub(super) fn is_like(&self, other: &Self) -> bool {
-        let is_shared = |one: &[u128], other: &[u128], percent: usize| {
+        let is_shared = |one: &[u64], other: &[u64], percent: usize| {
             let smaller = one.len().min(other.len());
             smaller > 0 && shared(one, other).saturating_mul(100) >= smaller.saturating_mul(percent)
         };
@@ -242,11 +278,11 @@ impl Gist {
 }
 
 /// Returns a hash for each item: of the first five letters of a word, so that its forms are equal.
-fn hashes(words: &Words, numbers_only: bool) -> Vec<u128> {
+fn hashes(words: &Words, numbers_only: bool) -> Vec<u64> {
     let hash = |text: &mut dyn Iterator<Item = char>| {
         // FNV-1a.
         let hash = text.fold(0x811c_9dc5_u32, |hash, c| (hash ^ u32::from(c)).wrapping_mul(0x0100_0193));
-        u128::from(hash)
+        u64::from(hash)
     };
     let item_hash = |item: Item<'_>| match item {
         Item::Number(readings, _) => readings.first().map(|reading| hash(&mut words.text(reading).chars())),
@@ -258,8 +294,17 @@ fn hashes(words: &Words, numbers_only: bool) -> Vec<u128> {
 }
 
 /// Counts the hashes that two sorted lists share.
-fn shared(one: &[u128], other: &[u128]) -> usize {
-    one.iter().filter(|hash| other.binary_search(hash).is_ok()).count()
+fn shared(one: &[u64], mut other: &[u64]) -> usize {
+    let mut count = 0_usize;
+    for hash in one {
+        while let Some((first, rest)) = other.split_first()
+            && first <= hash
+        {
+            count = count.saturating_add(usize::from(first == hash));
+            other = rest;
+        }
+    }
+    count
 }
 
 #[cfg(test)]
@@ -278,7 +323,10 @@ mod tests {
             ("Is it so?", "Yes", false),
         ] {
             assert_eq!(
-                has_answer_in_question(&Words::with_languages(front), &Words::with_languages(back)),
+                has_answer_in_question(
+                    &Index::of(&Words::with_languages(front)),
+                    &Words::with_languages(back)
+                ),
                 expected,
                 "{front} {back}"
             );

@@ -29,70 +29,93 @@ impl Number {
 /// Reads the number at the beginning of the characters; returns it and its length. The first character is a digit.
 pub(super) fn read_number(chars: &[char]) -> (Number, usize) {
     let chars = chars.get(..CHARS_MAX.min(chars.len())).unwrap_or_default();
-    let whole = digits(chars);
-    let mut groups = vec![whole.clone()];
+    // The digits of all groups, and where each group ends in them.
+    let mut digits = String::new();
+    push_digits(&mut digits, chars);
+    let whole = digits.len();
+    let mut ends = vec![whole];
     let mut separators: Vec<char> = Vec::new();
-    let mut length = whole.len();
-    // The length after each group.
-    let mut lengths = vec![length];
-    while let Some(separator) = chars.get(length).copied().and_then(separator) {
-        let group = digits(chars.get(length.saturating_add(1)..).unwrap_or_default());
+    while let Some(rest) = chars.get(digits.len().saturating_add(separators.len())..)
+        && let Some((c, rest)) = rest.split_first()
+        && let Some(separator) = separator(*c)
+    {
+        let before = digits.len();
+        push_digits(&mut digits, rest);
+        let count = digits.len().saturating_sub(before);
         // A space separates groups of three digits only, and no number in words.
-        let is_group = group.len() == 3 && groups.first().is_some_and(|first| first.len() <= 3);
-        if group.is_empty()
-            || separator == ' ' && !(is_group && separators.iter().all(|before| *before == ' '))
-        {
+        let is_group = count == 3 && whole <= 3 && separators.iter().all(|before| *before == ' ');
+        if count == 0 || separator == ' ' && !is_group {
+            digits.truncate(before);
             break;
         }
-        length = length.saturating_add(1).saturating_add(group.len());
         separators.push(separator);
-        groups.push(group);
-        lengths.push(length);
+        ends.push(digits.len());
     }
     // The last group has three digits, those before it three, or two as in India.
-    let are_threes = |groups: &[String]| {
-        groups.last().is_some_and(|last| last.len() == 3)
-            && groups.iter().skip(1).all(|group| matches!(group.len(), 2 | 3))
-            && groups.first().is_some_and(|first| first.len() <= 3 && !first.starts_with('0'))
+    let are_threes = |ends: &[usize]| {
+        let sizes = || ends.iter().zip(ends.iter().skip(1)).map(|(start, end)| end.saturating_sub(*start));
+        sizes().all(|size| matches!(size, 2 | 3))
+            && sizes().last() == Some(3)
+            && whole <= 3
+            && !digits.starts_with('0')
     };
     let is_decimal = |separator: char| matches!(separator, '.' | ',');
-    let alone = |number: String| Number { first: number, second: None };
-    let (number, length) = match (separators.as_slice(), groups.split_last()) {
-        ([], _) | (_, None) => (alone(whole_number(&whole)), length),
-        ([separator], Some((last, _))) if are_threes(&groups) => {
-            let second = is_decimal(*separator).then(|| [&whole_number(&whole), ".", last].concat());
-            (Number { first: groups.concat(), second }, length)
+    let alone = |first: String| Number { first, second: None };
+    let length = digits.len().saturating_add(separators.len());
+    let whole_digits = digits.get(..whole).unwrap_or_default();
+    let front = ends.get(..separators.len()).unwrap_or_default();
+    let (front_digits, last) =
+        digits.split_at_checked(front.last().copied().unwrap_or(whole)).unwrap_or_default();
+    let (number, length) = match separators.as_slice() {
+        [] => (alone(decimal(whole_digits, "")), length),
+        [separator] if are_threes(&ends) => {
+            let second = is_decimal(*separator).then(|| decimal(whole_digits, last));
+            (Number { first: digits.clone(), second }, length)
         }
-        ([separator], Some((last, _))) if is_decimal(*separator) => (alone(decimal(&whole, last)), length),
-        ([first, others @ ..], _) if others.iter().all(|other| other == first) && are_threes(&groups) => {
-            (alone(groups.concat()), length)
+        [separator] if is_decimal(*separator) => {
+            (alone(decimal(whole_digits, last.trim_end_matches('0'))), length)
         }
-        ([first, others @ .., point], Some((last, front)))
+        [first, others @ ..] if others.iter().all(|other| other == first) && are_threes(&ends) => {
+            (alone(digits.clone()), length)
+        }
+        [first, others @ .., point]
             if is_decimal(*point)
                 && point != first
                 && others.iter().all(|other| other == first)
                 && are_threes(front) =>
         {
-            (alone(decimal(&front.concat(), last)), length)
+            (alone(decimal(front_digits, last.trim_end_matches('0'))), length)
         }
         // A date, a version, a list: one number, and the others on their own.
-        _ => (alone(whole_number(&whole)), lengths.first().copied().unwrap_or(length)),
+        _ => (alone(decimal(whole_digits, "")), whole),
     };
     match chars.get(length).copied().and_then(half) {
         Some(fraction) if number.second.is_none() && !number.first.contains('.') => {
-            (alone([&number.first, fraction].concat()), length.saturating_add(1))
+            (alone(number.first + fraction), length.saturating_add(1))
         }
         _ => (number, length),
     }
 }
 
-/// Returns the digits at the beginning, as ASCII.
-fn digits(chars: &[char]) -> String {
-    let digit = |c: &char| match class(*c) {
-        Class::Digit(digit) => char::from_digit(digit.into(), 10),
-        _ => None,
-    };
-    chars.iter().map_while(digit).collect()
+/// Appends the digits at the beginning, as ASCII.
+fn push_digits(digits: &mut String, chars: &[char]) {
+    for c in chars {
+        let Class::Digit(digit) = class(*c) else { return };
+        digits.push(char::from(b'0'.saturating_add(digit)));
+    }
+}
+
+/// Returns a number without leading zeros.
+fn decimal(whole: &str, part: &str) -> String {
+    let mut number = whole.trim_start_matches('0').to_owned();
+    if number.is_empty() {
+        number.push('0');
+    }
+    if !part.is_empty() {
+        number.push('.');
+        number.push_str(part);
+    }
+    number
 }
 
 /// Returns the kind of a separator: a space, or the character itself.
@@ -104,17 +127,6 @@ const fn separator(c: char) -> Option<char> {
         '\'' | '’' => '\'',
         _ => return None,
     })
-}
-
-fn whole_number(digits: &str) -> String {
-    let significant = digits.trim_start_matches('0');
-    if significant.is_empty() { "0".to_owned() } else { significant.to_owned() }
-}
-
-fn decimal(whole: &str, part: &str) -> String {
-    let part = part.trim_end_matches('0');
-    let whole = whole_number(whole);
-    if part.is_empty() { whole } else { [&whole, ".", part].concat() }
 }
 
 /// Returns the decimals of a fraction after a whole number.

@@ -13,6 +13,7 @@
 
 use super::abbreviations::is_abbreviation;
 use super::characters::{is_lower_case, is_mark};
+use super::sort::sort;
 use crate::lower_case::push_lower_case;
 
 /// A longer sentence is cut at white space before this many characters: a learner has to find the fact in the passage, and an
@@ -87,6 +88,13 @@ impl Sentences {
         Some(Passage { start: first.passage.start, end: last.passage.end })
     }
 
+    /// Returns the text from one sentence to another, both by number. `text` is the one that was split.
+    pub(super) fn text_of<'a>(&self, text: &'a str, first: usize, last: usize) -> &'a str {
+        let find = |number: usize| self.list.get(number.checked_sub(1)?);
+        let range = find(first).zip(find(last)).map(|(first, last)| first.start..last.end);
+        range.and_then(|range| text.get(range)).unwrap_or_default()
+    }
+
     /// Returns the text with a number and a space before each sentence, each sentence on a line of its own. Nothing else
     /// changes: blank lines, indentation and line ends within a sentence are kept. `text` is the one that was split.
     ///
@@ -108,13 +116,12 @@ impl Sentences {
             numbered.push_str(&index.saturating_add(1).to_string());
             numbered.push(' ');
             numbered.push_str(indentation);
-            let mut is_after_line = false;
-            for c in text.get(sentence.start..sentence.end).unwrap_or_default().chars() {
-                if is_after_line && c.is_ascii_digit() {
+            let lines = text.get(sentence.start..sentence.end).unwrap_or_default();
+            for (index, line) in lines.split_inclusive('\n').enumerate() {
+                if index > 0 && line.starts_with(|c: char| c.is_ascii_digit()) {
                     numbered.push(' ');
                 }
-                is_after_line = c == '\n';
-                numbered.push(c);
+                numbered.push_str(line);
             }
             end_before = sentence.end;
         }
@@ -125,16 +132,21 @@ impl Sentences {
     /// where every sentence has one. A sentence has a candidate where one of the passages contains a part of it.
     #[must_use]
     pub fn coverage_percent(&self, sources: &[Passage]) -> usize {
-        let mut sources = sources.to_vec();
-        sources.sort_unstable();
-        let mut rest = sources.iter().peekable();
+        let packed = |passage: &Passage| {
+            let [start, end] = [passage.start, passage.end].map(|at| u32::try_from(at).unwrap_or(u32::MAX));
+            u64::from(start) << 32 | u64::from(end)
+        };
+        let mut sources: Vec<u64> = sources.iter().map(packed).collect();
+        sort(&mut sources);
+        let place = |bits: u64| usize::try_from(bits & 0xffff_ffff).unwrap_or_default();
+        let mut rest = sources.iter().map(|packed| (place(packed >> 32), place(*packed))).peekable();
         let (mut covered, mut all, mut end) = (0_usize, 0_usize, 0);
         for sentence in self.passages() {
             let length = sentence.end.saturating_sub(sentence.start);
             all = all.saturating_add(length);
             // The farthest end among the sources that begin before the sentence ends.
-            while let Some(source) = rest.next_if(|source| source.start < sentence.end) {
-                end = source.end.max(end);
+            while let Some(source) = rest.next_if(|(start, _)| *start < sentence.end) {
+                end = source.1.max(end);
             }
             if end > sentence.start {
                 covered = covered.saturating_add(length);
@@ -186,6 +198,9 @@ impl Splitter {
     /// Handles one character, or a terminator with its closing marks; returns the next one's place.
     fn step(&mut self, at: usize, c: char) -> usize {
         let next = at.saturating_add(1);
+        if is_plain(c) && at.saturating_sub(*self.start.get_or_insert(at)) < CHARS_MAX {
+            return next;
+        }
         if is_line_end(c) {
             if !self.is_wrapped(at) {
                 self.end(at);
@@ -400,6 +415,15 @@ impl Splitter {
         letters().for_each(|c| push_lower_case(&mut folded, *c));
         word.contains(&'.') || is_abbreviation(&folded)
     }
+}
+
+/// Whether the character is one of the frequent letters, digits and commas, which never end a sentence.
+const fn is_plain(c: char) -> bool {
+    matches!(
+        c,
+        'a'..='z' | 'A'..='Z' | '0'..='9' | ',' | '\u{c0}'..='\u{52f}' | '\u{620}'..='\u{6d3}' | '\u{900}'..='\u{963}'
+            | '\u{3041}'..='\u{30ff}' | '\u{4e00}'..='\u{9fff}'
+    )
 }
 
 const fn is_line_end(c: char) -> bool {

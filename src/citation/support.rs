@@ -8,6 +8,7 @@
 //! given, so they count on neither side. A word occurs where one of the source begins as it does ([`begin_alike`]).
 
 use super::languages::has_word;
+use super::sort::sort;
 use super::words::{Kind, Text, Token, Words};
 
 /// The share of the back's content words and pairs that the source must have, in percent.
@@ -117,13 +118,37 @@ fn is_content(word: &str, token: &Token) -> bool {
 /// What a text contains, sorted for look-ups.
 #[derive(Debug, Default)]
 pub(super) struct Index<'a> {
-    words: Vec<&'a str>,
-    /// The first three letters of each word, and its place in `words`.
-    by_beginning: Vec<u128>,
+    words: Vec<Form<'a>>,
     /// A reading of a number, and its unit.
     numbers: Vec<(&'a str, &'a str)>,
-    /// As [`pair`] packs them.
-    pairs: Vec<u128>,
+    /// As [`pair`] packs them, sorted.
+    pairs: Vec<u64>,
+}
+
+/// A word, ready for comparisons.
+#[derive(Debug, Clone, Copy)]
+struct Form<'a> {
+    text: &'a str,
+    /// The first three letters: forms of one word have the same.
+    beginning: u64,
+    /// Whether it has the letters of a part of a compound.
+    is_long: bool,
+}
+
+impl<'a> Form<'a> {
+    #[inline(never)]
+    fn of(text: &'a str) -> Self {
+        let mut chars = text.chars();
+        let mut beginning = 0;
+        for _ in 0..3 {
+            beginning = beginning << 21 | chars.next().map_or(0, |c| u64::from(u32::from(c)));
+        }
+        Self { text, beginning, is_long: chars.nth(PART_CHARS_MIN.saturating_sub(4)).is_some() }
+    }
+
+    fn begins_alike(&self, other: &Self) -> bool {
+        self.beginning == other.beginning && begin_alike(self.text, other.text)
+    }
 }
 
 impl<'a> Index<'a> {
@@ -134,8 +159,10 @@ impl<'a> Index<'a> {
             let folded = text.text(token);
             match token.kind {
                 Kind::Word => {
-                    index.words.push(folded);
-                    index.words.extend(without_clitic(folded));
+                    index.words.push(Form::of(folded));
+                    if let Some(folded) = without_clitic(folded) {
+                        index.words.push(Form::of(folded));
+                    }
                 }
                 Kind::Number => {
                     let rest = text.list.get(place..).unwrap_or_default();
@@ -154,45 +181,39 @@ impl<'a> Index<'a> {
                 }
             }
         }
-        let key =
-            |(place, word): (usize, &&str)| Some(beginning(word) | u128::from(u32::try_from(place).ok()?));
-        index.by_beginning = index.words.iter().enumerate().filter_map(key).collect();
-        index.by_beginning.sort_unstable();
-        index.pairs.sort_unstable();
+        sort(&mut index.pairs);
         index
     }
 
     /// Whether the text has the word, or one that begins as it does.
     pub(super) fn has_word(&self, word: &str) -> bool {
-        self.has_form_of(word)
-            || without_clitic(word).is_some_and(|word| self.has_form_of(word))
-            || self.has_part_or_compound_of(word)
+        let form = Form::of(word);
+        self.has_form_of(&form)
+            || without_clitic(word).is_some_and(|word| self.has_form_of(&Form::of(word)))
+            || form.is_long && self.has_part_or_compound_of(word)
     }
 
-    fn has_form_of(&self, word: &str) -> bool {
-        let beginning = beginning(word);
-        let start = self.by_beginning.partition_point(|known| *known < beginning);
-        let forms = self.by_beginning.iter().skip(start).take_while(|known| *known >> 32 == beginning >> 32);
-        let mut words = forms.filter_map(|known| self.words.get(usize::try_from(*known & 0xffff_ffff).ok()?));
-        words.any(|known| begin_alike(known, word))
+    #[inline(never)]
+    fn has_form_of(&self, word: &Form<'_>) -> bool {
+        self.words.iter().any(|known| known.begins_alike(word))
     }
 
     /// Whether the text has a word that may come from the name: with a common beginning of all letters of the shorter one but
     /// two, and at least four ("Солнца", "солнечное").
     fn has_name(&self, name: &str) -> bool {
         self.words.iter().any(|known| {
-            let shorter = known.chars().count().min(name.chars().count());
-            common(known, name) >= 4.max(shorter.saturating_sub(2))
+            let shorter = known.text.chars().count().min(name.chars().count());
+            common(known.text, name) >= 4.max(shorter.saturating_sub(2))
         })
     }
 
     /// Whether a word of the text is a part of this compound, or a compound with this word.
     fn has_part_or_compound_of(&self, word: &str) -> bool {
-        let is_long = |word: &str| word.chars().nth(PART_CHARS_MIN.saturating_sub(1)).is_some();
-        is_long(word)
-            && self.words.iter().filter(|known| is_long(known)).any(|known| {
-                word.starts_with(known) || word.ends_with(known) || known.contains(without_last(word))
-            })
+        let (word, stem) = (word.as_bytes(), without_last(word).as_bytes());
+        self.words.iter().filter(|known| known.is_long).any(|known| {
+            let known = known.text.as_bytes();
+            word.starts_with(known) || word.ends_with(known) || contains(known, stem)
+        })
     }
 
     /// Returns the units that the number has in the text.
@@ -222,16 +243,14 @@ fn is_unit(word: &str) -> bool {
     has_word(UNITS, word)
 }
 
-/// Packs the first three letters above 32 bits.
-fn beginning(word: &str) -> u128 {
-    let mut chars = word.chars();
-    let mut next = || u128::from(u32::from(chars.next().unwrap_or_default()));
-    next() << 96 | next() << 64 | next() << 32
+/// Packs two letters.
+fn pair(first: char, second: char) -> u64 {
+    u64::from(u32::from(first)) << 32 | u64::from(u32::from(second))
 }
 
-/// Packs two letters.
-fn pair(first: char, second: char) -> u128 {
-    u128::from(u32::from(first)) << 32 | u128::from(u32::from(second))
+/// Whether a short text contains another one. The search of the standard library prepares for long texts.
+pub(super) fn contains(text: &[u8], part: &[u8]) -> bool {
+    part.len() <= text.len() && text.windows(part.len()).any(|window| window == part)
 }
 
 /// Returns a word without its last letter, which may be an ending.
@@ -289,13 +308,14 @@ impl Tally<'_> {
 /// sentence marks a name; `text` gives the words of the whole text, which are read only for an answer that is in doubt.
 pub(super) fn is_supported(
     front: &Words,
+    given: &Index<'_>,
     back: &Words,
     source: &Words,
     capitals: bool,
     text: &mut Text,
 ) -> bool {
     let source = Index::of(source);
-    let mut tally = tally(back, Some(&Index::of(front)), &source, capitals);
+    let mut tally = tally(back, Some(given), &source, capitals);
     if tally.lacks_fact {
         return false;
     }
@@ -311,10 +331,15 @@ pub(super) fn is_supported(
     }
     // Words that the text has elsewhere name the subject of a sentence that says "it": they count on neither side.
     let text = text.words();
-    let is_elsewhere = |word: &&&str| {
-        text.list.iter().any(|token| token.kind == Kind::Word && begin_alike(text.text(token), word))
-    };
-    tally.count = tally.count.saturating_sub(tally.missing.iter().filter(is_elsewhere).count());
+    let missing: Vec<Form<'_>> = tally.missing.iter().map(|word| Form::of(word)).collect();
+    let mut is_elsewhere = vec![false; missing.len()];
+    for token in text.list.iter().filter(|token| token.kind == Kind::Word) {
+        let known = Form::of(text.text(token));
+        for (word, is_elsewhere) in missing.iter().zip(&mut is_elsewhere) {
+            *is_elsewhere |= word.begins_alike(&known);
+        }
+    }
+    tally.count = tally.count.saturating_sub(is_elsewhere.iter().filter(|is| **is).count());
     tally.is_most()
 }
 
@@ -376,7 +401,14 @@ mod tests {
 
     fn supported(front: &str, back: &str, source: &str) -> bool {
         let [front, back, source] = [front, back, source].map(Words::with_languages);
-        is_supported(&front, &back, &source, true, &mut Text::new("The sea is elsewhere."))
+        is_supported(
+            &front,
+            &Index::of(&front),
+            &back,
+            &source,
+            true,
+            &mut Text::new("The sea is elsewhere."),
+        )
     }
 
     #[test]

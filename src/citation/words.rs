@@ -195,6 +195,9 @@ fn is_of_word(c: char) -> bool {
 /// Removes the Arabic article, with the conjunction or preposition before it, where a word of two letters or more is left.
 fn remove_article(folded: &mut String, start: usize) {
     let word = folded.get(start..).unwrap_or_default();
+    if !matches!(word.as_bytes(), [0xd8 | 0xd9, ..]) {
+        return; // No Arabic letter.
+    }
     let article = ["ال", "وال", "بال", "فال", "كال", "لل", "ولل"]
         .iter()
         .filter_map(|article| word.strip_prefix(*article))
