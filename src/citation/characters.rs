@@ -3,6 +3,17 @@
 
 use crate::lower_case::{lower_case, push_lower_case};
 
+/// Returns the characters of a text: once for all that reads it, because decoding is a part of the time.
+pub(super) fn characters(text: &str) -> Vec<char> {
+    let mut characters = Vec::with_capacity(text.len());
+    if text.is_ascii() {
+        characters.extend(text.bytes().map(char::from));
+    } else {
+        characters.extend(text.chars());
+    }
+    characters
+}
+
 /// Whether the character is a lower-case letter of Latin, Greek, Cyrillic or Armenian, the scripts with two cases.
 pub(super) fn is_lower_case(c: char) -> bool {
     match c {

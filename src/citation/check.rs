@@ -6,6 +6,7 @@
 //! supported  every number and name of the back, and most of its content words, occur in the source
 //! ```
 
+use super::characters::characters;
 use super::notes::{self, Gist, Language};
 use super::sentences::{Passage, Sentences};
 use super::support::{Index, is_supported};
@@ -91,12 +92,14 @@ impl Checker {
     /// Reads a sanitized text, once for all its candidates.
     #[must_use]
     pub fn new(text: &str) -> Self {
-        let sample = Words::with_languages(beginning(text));
+        let chars = characters(text);
+        let sample = chars.get(..SAMPLE_CHARS.min(chars.len())).unwrap_or_default();
+        let sample = Words::of_characters_with_languages(sample.to_vec());
         let words = || sample.list.iter().filter(|token| token.kind == Kind::Word);
         let names = words().filter(|token| token.is_name).count();
         Self {
-            sentences: Sentences::of(text),
-            language: Language::of(text, &sample),
+            sentences: Sentences::of_characters(&chars, text.len()),
+            language: Language::of(&chars, &sample),
             capitals: names.saturating_mul(100) < words().count().saturating_mul(NAMES_PERCENT_MAX),
             text: Text::new(text),
             earlier: Vec::new(),
@@ -128,7 +131,7 @@ impl Checker {
                 Note::YesOrNo => notes::is_yes_or_no(back),
                 Note::RefersToText => notes::refers_to_text(&front_words, &back_words, &mut self.text),
                 Note::NearDuplicate => self.earlier.iter().any(|earlier| earlier.is_like(&gist)),
-                Note::OtherLanguage => self.language.is_other(&[front, back], &[&front_words, &back_words]),
+                Note::OtherLanguage => self.language.is_other([&front_words, &back_words]),
                 Note::ListAnswer => notes::is_list(back),
             };
             if applies {
@@ -150,12 +153,6 @@ impl Checker {
         }
         self.earlier.push(gist);
     }
-}
-
-/// Returns the first [`SAMPLE_CHARS`] characters.
-fn beginning(text: &str) -> &str {
-    let end = text.char_indices().nth(SAMPLE_CHARS).map_or(text.len(), |(at, _)| at);
-    text.get(..end).unwrap_or_default()
 }
 
 /// Reads the numbers of sentences out of a member of the model's answer, raw JSON of any type: the integers of a list, also as

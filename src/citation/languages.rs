@@ -159,7 +159,15 @@ const fn following(slot: usize) -> usize {
 
 /// Whether a list of words has the word.
 pub(super) fn has_word(words: &str, word: &str) -> bool {
-    words.split(' ').any(|known| known == word)
+    let (mut rest, word) = (words.as_bytes(), word.as_bytes());
+    loop {
+        match rest.strip_prefix(word) {
+            Some([] | [b' ', ..]) => return true,
+            _ => {}
+        }
+        let Some(end) = rest.iter().position(|byte| *byte == b' ') else { return false };
+        rest = rest.get(end.saturating_add(1)..).unwrap_or_default();
+    }
 }
 
 /// Counts by language.

@@ -95,17 +95,17 @@ pub(super) fn is_list(back: &str) -> bool {
     if back.contains(['$', '\\']) {
         return false; // A formula, in which commas separate no items.
     }
-    items_between(back, ";；") >= LIST_ITEMS_MIN.saturating_sub(1)
-        || items_between(back, ",،、，") >= LIST_ITEMS_MIN
+    items_between(back, is_semicolon) >= LIST_ITEMS_MIN.saturating_sub(1)
+        || items_between(back, is_comma) >= LIST_ITEMS_MIN
 }
 
 /// Returns the number of short items between separators; 0 where one is long.
-fn items_between(back: &str, separators: &str) -> usize {
+fn items_between(back: &str, is_separator: fn(char) -> bool) -> usize {
     let mut count = 0_usize;
     let mut last = "";
     let mut rest = back;
     while !rest.is_empty() {
-        let end = rest.find(|c| separators.contains(c)).unwrap_or(rest.len());
+        let end = rest.find(is_separator).unwrap_or(rest.len());
         let (item, after) = rest.split_at_checked(end).unwrap_or_default();
         if !item.trim().is_empty() {
             last = item.trim();
@@ -123,6 +123,14 @@ fn items_between(back: &str, separators: &str) -> usize {
     count.saturating_add(usize::from(is_two))
 }
 
+const fn is_semicolon(c: char) -> bool {
+    matches!(c, ';' | '；')
+}
+
+const fn is_comma(c: char) -> bool {
+    matches!(c, ',' | '،' | '、' | '，')
+}
+
 fn is_conjunction(word: &str) -> bool {
     let mut folded = String::new();
     word.chars().for_each(|c| push_folded(&mut folded, c));
@@ -130,7 +138,7 @@ fn is_conjunction(word: &str) -> bool {
 }
 
 /// More bytes than an answer that is yes or no, with white space after it.
-const YES_OR_NO_BYTES_MAX: usize = 64;
+const YES_OR_NO_BYTES_MAX: usize = 24;
 
 /// The number of scripts that are distinguished.
 const SCRIPTS: usize = 10;
@@ -141,11 +149,11 @@ const KANA: usize = 7;
 struct Scripts([usize; SCRIPTS]);
 
 impl Scripts {
-    fn of(texts: &[&str]) -> Self {
+    fn of(texts: &[&[char]]) -> Self {
         let mut counts = Self::default();
         for text in texts {
-            for c in text.chars() {
-                if let Some(count) = script(c).and_then(|script| counts.0.get_mut(script)) {
+            for c in *text {
+                if let Some(count) = script(*c).and_then(|script| counts.0.get_mut(script)) {
                     *count = count.saturating_add(1);
                 }
             }
@@ -198,7 +206,7 @@ const CANDIDATE_WORDS_MIN: usize = 3;
 
 impl Language {
     /// Reads a text; `sample` is its beginning.
-    pub(super) fn of(text: &str, sample: &Words) -> Self {
+    pub(super) fn of(text: &[char], sample: &Words) -> Self {
         let mut words = Counts::default();
         add_words(&mut words, sample);
         let best = words.best(TEXT_WORDS_MIN).map(|(language, _)| language);
@@ -207,8 +215,8 @@ impl Language {
 
     /// Whether a candidate is in another language: mostly in a script that the text hardly has, or with the frequent words of
     /// another language and hardly any of the text's.
-    pub(super) fn is_other(&self, texts: &[&str], words: &[&Words]) -> bool {
-        let scripts = Scripts::of(texts);
+    pub(super) fn is_other(&self, words: [&Words; 2]) -> bool {
+        let scripts = Scripts::of(&words.map(|words| words.chars.as_slice()));
         let letters = scripts.all();
         if letters < 8 {
             return false;
@@ -310,6 +318,7 @@ fn shared(one: &[u64], mut other: &[u64]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::citation::characters::characters;
 
     #[test]
     fn an_answer_in_the_question_is_found() {
@@ -428,9 +437,9 @@ mod tests {
             (japanese, "水を昇らせるのは何か。", false),
             ("Hund dog Katze cat", "What is the dog that is in the house?", false),
         ] {
-            let language = Language::of(text, &Words::with_languages(text));
+            let language = Language::of(&characters(text), &Words::with_languages(text));
             assert_eq!(
-                language.is_other(&[card], &[&Words::with_languages(card)]),
+                language.is_other([&Words::with_languages(card), &Words::default()]),
                 expected,
                 "{card} for {text}"
             );

@@ -12,7 +12,7 @@
 //! One pass, linear in the text; no panic on any text.
 
 use super::abbreviations::is_abbreviation;
-use super::characters::{is_lower_case, is_mark};
+use super::characters::{characters, is_lower_case, is_mark};
 use super::sort::sort;
 use crate::lower_case::push_lower_case;
 
@@ -60,10 +60,15 @@ impl Sentences {
     /// Splits a sanitized text. Every character that is no white space is in exactly one sentence.
     #[must_use]
     pub fn of(text: &str) -> Self {
-        let mut splitter = Splitter { chars: text.chars().collect(), ..Splitter::default() };
+        Self::of_characters(&characters(text), text.len())
+    }
+
+    /// The same for a text in characters, and its bytes.
+    pub(super) fn of_characters(chars: &[char], bytes: usize) -> Self {
+        let mut splitter = Splitter { chars, ..Splitter::default() };
         splitter.run();
         let mut list = splitter.found;
-        if list.len().saturating_mul(BYTES_PER_NUMBER_MIN) > text.len() {
+        if list.len().saturating_mul(BYTES_PER_NUMBER_MIN) > bytes {
             list = joined(&list);
         }
         Self { list }
@@ -173,8 +178,8 @@ fn joined(list: &[Sentence]) -> Vec<Sentence> {
 
 /// The state of the one pass.
 #[derive(Default)]
-struct Splitter {
-    chars: Vec<char>,
+struct Splitter<'a> {
+    chars: &'a [char],
     found: Vec<Sentence>,
     /// The first character of the open sentence.
     start: Option<usize>,
@@ -186,7 +191,7 @@ struct Splitter {
     counted: (usize, usize),
 }
 
-impl Splitter {
+impl Splitter<'_> {
     fn run(&mut self) {
         let mut at = 0;
         while let Some(c) = self.at(at) {
@@ -198,8 +203,13 @@ impl Splitter {
     /// Handles one character, or a terminator with its closing marks; returns the next one's place.
     fn step(&mut self, at: usize, c: char) -> usize {
         let next = at.saturating_add(1);
-        if is_plain(c) && at.saturating_sub(*self.start.get_or_insert(at)) < CHARS_MAX {
-            return next;
+        if is_plain(c) {
+            let length = at.saturating_sub(*self.start.get_or_insert(at));
+            let rest = self.chars.get(at..).unwrap_or_default().iter().take(CHARS_MAX.saturating_sub(length));
+            let plain = rest.take_while(|c| is_plain(**c)).count();
+            if plain > 0 {
+                return at.saturating_add(plain);
+            }
         }
         if is_line_end(c) {
             if !self.is_wrapped(at) {

@@ -6,7 +6,7 @@
 //! ```
 //! A script without spaces between words gives a [`Kind::Character`] for each letter; a run of katakana is a word.
 
-use super::characters::{Class, class, is_mark, is_upper_case, push_folded};
+use super::characters::{Class, characters, class, is_mark, is_upper_case, push_folded};
 use super::languages::languages_of;
 use super::numbers::read_number;
 
@@ -58,6 +58,7 @@ impl Text {
 /// The tokens of a text.
 #[derive(Debug, Default)]
 pub(super) struct Words {
+    pub(super) chars: Vec<char>,
     folded: String,
     pub(super) list: Vec<Token>,
 }
@@ -65,8 +66,15 @@ pub(super) struct Words {
 impl Words {
     /// Reads a text.
     pub(super) fn of(text: &str) -> Self {
-        let chars: Vec<char> = text.chars().collect();
-        let mut words = Self { folded: String::with_capacity(text.len()), list: Vec::new() };
+        Self::of_characters(characters(text))
+    }
+
+    fn of_characters(chars: Vec<char>) -> Self {
+        let mut words = Self {
+            chars: Vec::new(),
+            folded: String::with_capacity(chars.len()),
+            list: Vec::with_capacity(chars.len() / 4),
+        };
         let mut at = 0;
         // Whether a word at `at` begins a sentence, so that its capital says nothing.
         let mut is_first = true;
@@ -135,12 +143,18 @@ impl Words {
                 }
             };
         }
+        words.chars = chars;
         words
     }
 
     /// Reads a text, and looks each word up among the frequent ones: once, because a look-up is half of the work of a check.
     pub(super) fn with_languages(text: &str) -> Self {
-        let mut words = Self::of(text);
+        Self::of_characters_with_languages(characters(text))
+    }
+
+    /// The same for a text in characters.
+    pub(super) fn of_characters_with_languages(chars: Vec<char>) -> Self {
+        let mut words = Self::of_characters(chars);
         for token in &mut words.list {
             if token.kind == Kind::Word {
                 let word = words.folded.get(token.folded.0..token.folded.1).unwrap_or_default();
@@ -161,7 +175,9 @@ impl Words {
         let end = at.saturating_add(word.len());
         self.push(Kind::Word, (at, end), is_name, &mut |folded| {
             let start = folded.len();
-            word.iter().for_each(|c| push_folded(folded, *c));
+            for c in word {
+                if c.is_ascii() { folded.push(c.to_ascii_lowercase()) } else { push_folded(folded, *c) }
+            }
             remove_article(folded, start);
         });
     }
@@ -189,7 +205,7 @@ impl Words {
 }
 
 fn is_of_word(c: char) -> bool {
-    class(c) == Class::Letter || is_mark(c)
+    c.is_ascii_alphabetic() || !c.is_ascii() && (class(c) == Class::Letter || is_mark(c))
 }
 
 /// Removes the Arabic article, with the conjunction or preposition before it, where a word of two letters or more is left.
