@@ -27,7 +27,10 @@ pub(super) fn is_lower_case(c: char) -> bool {
 
 /// Whether the character is an upper-case letter.
 pub(super) fn is_upper_case(c: char) -> bool {
-    c.is_ascii_uppercase() || !c.is_ascii() && lower_case(c).is_some()
+    // No look-up for the scripts without case and for small Cyrillic letters.
+    let is_caseless =
+        matches!(c, '\0'..='\u{7f}' | 'а'..='я' | '\u{590}'..='\u{109f}' | '\u{3000}'..='\u{9fff}');
+    c.is_ascii_uppercase() || !is_caseless && lower_case(c).is_some()
 }
 
 /// Whether the character combines with the one before it: marks, joiners, variation selectors, emoji modifiers. Of Indic
@@ -112,7 +115,6 @@ pub(super) fn class(c: char) -> Class {
         | '〇'
         | '\u{3041}'..='\u{3096}'
         | '\u{3400}'..='\u{4dbf}'
-        | '\u{4e00}'..='\u{9fff}'
         | '\u{f900}'..='\u{faff}'
         | '\u{20000}'..='\u{3ffff}' => Class::Spaceless,
         // Punctuation of living scripts within their blocks.

@@ -161,9 +161,8 @@ const fn following(slot: usize) -> usize {
 pub(super) fn has_word(words: &str, word: &str) -> bool {
     let (mut rest, word) = (words.as_bytes(), word.as_bytes());
     loop {
-        match rest.strip_prefix(word) {
-            Some([] | [b' ', ..]) => return true,
-            _ => {}
+        if let Some([] | [b' ', ..]) = rest.strip_prefix(word) {
+            return true;
         }
         let Some(end) = rest.iter().position(|byte| *byte == b' ') else { return false };
         rest = rest.get(end.saturating_add(1)..).unwrap_or_default();

@@ -137,7 +137,7 @@ fn is_conjunction(word: &str) -> bool {
     has_word(CONJUNCTIONS, &folded)
 }
 
-/// More bytes than an answer that is yes or no, with white space after it.
+/// The most bytes of an answer that is yes or no, with white space around it; that of a longer one is not searched.
 const YES_OR_NO_BYTES_MAX: usize = 24;
 
 /// The number of scripts that are distinguished.

@@ -55,7 +55,7 @@ pub(super) fn read_number(chars: &[char]) -> (Number, usize) {
     let are_threes = |ends: &[usize]| {
         let sizes = || ends.iter().zip(ends.iter().skip(1)).map(|(start, end)| end.saturating_sub(*start));
         sizes().all(|size| matches!(size, 2 | 3))
-            && sizes().last() == Some(3)
+            && sizes().next_back() == Some(3)
             && whole <= 3
             && !digits.starts_with('0')
     };

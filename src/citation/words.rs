@@ -94,7 +94,8 @@ impl Words {
                 }
                 Class::Letter => next,
                 Class::Spaceless => {
-                    words.push(Kind::Character, (at, next), false, &mut |folded| folded.push(c));
+                    words.folded.push(c);
+                    words.push(Kind::Character, (at, next), false);
                     is_first = false;
                     next
                 }
@@ -102,25 +103,28 @@ impl Words {
                     let (number, length) = read_number(rest);
                     for reading in number.readings() {
                         let end = at.saturating_add(length);
-                        words.push(Kind::Number, (at, end), false, &mut |folded| folded.push_str(reading));
+                        words.folded.push_str(reading);
+                        words.push(Kind::Number, (at, end), false);
                     }
                     is_first = false;
                     at.saturating_add(length.max(1))
                 }
                 Class::RaisedDigit(_) => {
-                    let digits = rest.iter().map_while(|c| match class(*c) {
-                        Class::RaisedDigit(digit) => char::from_digit(digit.into(), 10),
-                        _ => None,
-                    });
-                    let end = at.saturating_add(digits.clone().count());
-                    words.push(Kind::Number, (at, end), false, &mut |folded| folded.extend(digits.clone()));
+                    let mut end = at;
+                    while let Some(Class::RaisedDigit(digit)) = chars.get(end).map(|c| class(*c)) {
+                        words.folded.push(char::from(b'0'.saturating_add(digit)));
+                        end = end.saturating_add(1);
+                    }
+                    words.push(Kind::Number, (at, end), false);
                     end
                 }
                 Class::Other => {
                     if matches!(c, '%' | '٪' | '％') {
-                        words.push(Kind::Word, (at, next), false, &mut |folded| folded.push('%'));
+                        words.folded.push('%');
+                        words.push(Kind::Word, (at, next), false);
                     } else if let Some(value) = fraction(c) {
-                        words.push(Kind::Number, (at, next), false, &mut |folded| folded.push_str(value));
+                        words.folded.push_str(value);
+                        words.push(Kind::Number, (at, next), false);
                     }
                     is_first = is_first && !matches!(c, ',' | '-')
                         || matches!(
@@ -173,33 +177,23 @@ impl Words {
         let capitals = word.iter().take(2).take_while(|c| is_upper_case(**c)).count();
         let is_name = capitals == 2 || capitals == 1 && !is_first;
         let end = at.saturating_add(word.len());
-        self.push(Kind::Word, (at, end), is_name, &mut |folded| {
-            let start = folded.len();
-            for c in word {
-                if c.is_ascii() { folded.push(c.to_ascii_lowercase()) } else { push_folded(folded, *c) }
+        for c in word {
+            if c.is_ascii() {
+                self.folded.push(c.to_ascii_lowercase());
+            } else {
+                push_folded(&mut self.folded, *c);
             }
-            remove_article(folded, start);
-        });
+        }
+        self.push(Kind::Word, (at, end), is_name);
     }
 
-    fn push(
-        &mut self,
-        kind: Kind,
-        (at, end): (usize, usize),
-        is_name: bool,
-        write: &mut dyn FnMut(&mut String),
-    ) {
-        let start = self.folded.len();
-        write(&mut self.folded);
+    /// Adds a token of what was appended to the folded text since the last one, if anything was.
+    fn push(&mut self, kind: Kind, (at, end): (usize, usize), is_name: bool) {
+        let start = self.list.last().map_or(0, |token| token.folded.1);
+        let start = start.saturating_add(article_length(self.folded.get(start..).unwrap_or_default()));
         if start < self.folded.len() {
-            self.list.push(Token {
-                kind,
-                at,
-                end,
-                is_name,
-                languages: "",
-                folded: (start, self.folded.len()),
-            });
+            let folded = (start, self.folded.len());
+            self.list.push(Token { kind, at, end, is_name, languages: "", folded });
         }
     }
 }
@@ -208,20 +202,21 @@ fn is_of_word(c: char) -> bool {
     c.is_ascii_alphabetic() || !c.is_ascii() && (class(c) == Class::Letter || is_mark(c))
 }
 
-/// Removes the Arabic article, with the conjunction or preposition before it, where a word of two letters or more is left.
-fn remove_article(folded: &mut String, start: usize) {
-    let word = folded.get(start..).unwrap_or_default();
-    if !matches!(word.as_bytes(), [0xd8 | 0xd9, ..]) {
-        return; // No Arabic letter.
+/// Whether the first letter may be Arabic: of the characters U+0600 to U+067F.
+pub(super) const fn is_arabic(word: &str) -> bool {
+    matches!(word.as_bytes(), [0xd8 | 0xd9, ..])
+}
+
+/// Returns the bytes of the Arabic article, with the conjunction or preposition before it, where a word of two letters or more is
+/// left.
+fn article_length(word: &str) -> usize {
+    if !is_arabic(word) {
+        return 0;
     }
-    let article = ["ال", "وال", "بال", "فال", "كال", "لل", "ولل"]
-        .iter()
-        .filter_map(|article| word.strip_prefix(*article))
-        .find(|rest| rest.chars().nth(1).is_some());
-    if let Some(rest) = article {
-        let length = word.len().saturating_sub(rest.len());
-        folded.replace_range(start..start.saturating_add(length), "");
-    }
+    let articles = ["ال", "وال", "بال", "فال", "كال", "لل", "ولل"];
+    let mut rests = articles.iter().filter_map(|article| word.strip_prefix(*article));
+    let rest = rests.find(|rest| rest.chars().nth(1).is_some());
+    rest.map_or(0, |rest| word.len().saturating_sub(rest.len()))
 }
 
 /// Returns the value of a fraction that is one character.
