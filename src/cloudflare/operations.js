@@ -53,16 +53,28 @@ export function measure(environment, texts, figures) {
 const spans = new Map();
 let lastSpan = 0;
 
-/** Begins a span of the current trace. Returns its number; 0 where no trace is sampled, or the runtime has no such spans. */
+/**
+ * Begins a span of the current trace. Returns its number; 0 where no trace is sampled, or the runtime has no such spans. A span that
+ * fails costs no generation.
+ */
 export function begin_span(tracing, name) {
-  const span = tracing?.startActiveSpan?.(name, (span) => span);
-  if (!span?.isTraced) return 0;
-  spans.set(++lastSpan, span);
-  return lastSpan;
+  try {
+    const span = tracing?.startActiveSpan?.(name, (span) => span);
+    if (!span?.isTraced) return 0;
+    spans.set(++lastSpan, span);
+    return lastSpan;
+  } catch {
+    return 0;
+  }
 }
 
 /** Ends a span. */
 export function end_span(number) {
-  spans.get(number)?.end();
+  const span = spans.get(number);
   spans.delete(number);
+  try {
+    span?.end();
+  } catch {
+    // As above.
+  }
 }

@@ -53,3 +53,19 @@ describe('a traced deployment', () => {
     });
   }
 });
+
+it('a platform whose spans fail costs no generation', async () => {
+  const { begin_span, end_span } = await import(new URL('../../src/cloudflare/operations.js', import.meta.url).href);
+  const fail = () => {
+    throw new Error('no span');
+  };
+  assert.equal(begin_span({ startActiveSpan: fail }, 'persist'), 0);
+  assert.equal(begin_span(undefined, 'persist'), 0);
+  let calls = 0;
+  const span = { isTraced: true, end: () => (calls++, fail()) };
+  const number = begin_span({ startActiveSpan: (_name: string, run: (span: unknown) => unknown) => run(span) }, 'persist');
+  assert.notEqual(number, 0);
+  end_span(number);
+  end_span(number);
+  assert.equal(calls, 1, 'a span ends once');
+});
