@@ -129,7 +129,8 @@ function checkRows(log: Log, request: HttpRequest, id: string, candidates: Row[]
   assert.deepEqual({ id: opened?.['id'], input_text: opened?.['input_text'], model: opened?.['model'] }, { id, ...sent }, name);
   const [finished] = bodies('POST /rest/v1/rpc/finish_ai_session') as { session: Row; candidates: Row[]; event: Row }[];
   const written = finished?.candidates ?? (bodies('POST /rest/v1/flashcard_candidates') as Row[][])[0];
-  assert.deepEqual(written?.map(({ id, front, back, prompt }) => ({ id, front, back, prompt })), candidates, name);
+  const cards = (rows: Row[] | undefined) => rows?.map(({ id, front, back, prompt }) => ({ id, front, back, prompt }));
+  assert.deepEqual(cards(written), cards(candidates), name);
   const [ended] = bodies('PATCH /rest/v1/ai_generation_sessions') as Row[];
   assert.equal((finished?.session ?? ended)?.['status'], 'completed', name);
   assert.ok(finished?.event ?? bodies('POST /rest/v1/event_logs')[0], `${name} writes an event`);

@@ -19,7 +19,22 @@ pub enum Answer {
 /// The composed answers, by the name of the list in the root and whether it is a stream. To be dropped when the settings
 /// change.
 #[derive(Default)]
-pub struct Answers(HashMap<(String, bool), Rc<Answer>>);
+pub struct Answers(HashMap<(Cards, bool), Rc<Answer>>);
+
+/// The form of the cards that a request's schema describes.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Cards {
+    /// The member of the answer's root that contains them.
+    list: String,
+    /// Whether each names its sentences.
+    has_source: bool,
+}
+
+impl Default for Cards {
+    fn default() -> Self {
+        Self { list: "candidates".to_owned(), has_source: false }
+    }
+}
 
 /// The parts of a request that decide the answer.
 #[derive(Deserialize)]
@@ -43,36 +58,43 @@ impl Answers {
     /// `None` when the request is no JSON.
     pub fn find(&mut self, settings: &Settings, body: &[u8]) -> Option<Rc<Answer>> {
         let request: Request = serde_json::from_slice(body).ok()?;
-        let list = request.response_format.and_then(|format| format.json_schema).and_then(list_of);
-        let (list, stream) = (list.unwrap_or_else(|| "candidates".to_owned()), request.stream);
-        let compose = |(list, stream): &(String, bool)| {
-            let message = message(list, settings.cards);
+        let form = request.response_format.and_then(|format| format.json_schema).and_then(cards_of);
+        let (form, stream) = (form.unwrap_or_default(), request.stream);
+        let compose = |(form, stream): &(Cards, bool)| {
+            let message = message(form, settings.cards);
             let chunks = chunks_of(&message, settings.chunk_bytes.max(1));
             Rc::new(if *stream { stream_of(&chunks) } else { whole(&message, chunks.len()) })
         };
-        let key = (list, stream);
+        let key = (form, stream);
         Some(Rc::clone(self.0.entry(key.clone()).or_insert_with(|| compose(&key))))
     }
 }
 
-/// The member of the answer's root that contains the cards: the schema's first list.
-fn list_of(format: JsonSchema) -> Option<String> {
+/// The form of the cards: the schema's first list.
+fn cards_of(format: JsonSchema) -> Option<Cards> {
     let properties = format.schema.get("properties")?.as_object()?;
-    let list =
+    let (list, schema) =
         properties.iter().find(|(_, schema)| schema.get("type").is_some_and(|kind| kind == "array"))?;
-    Some(list.0.clone())
+    let has_source = schema.pointer("/items/properties/source").is_some();
+    Some(Cards { list: list.clone(), has_source })
 }
 
+/// The sentences of the text.
+const SENTENCES: usize = 23;
+
 /// The message: cards of some 220 bytes, as a model writes them of a page about the water cycle.
-fn message(list: &str, cards: usize) -> String {
+fn message(Cards { list, has_source }: &Cards, cards: usize) -> String {
     let cards: Vec<String> = (1..=cards)
         .map(|number| {
-            json!({
+            let mut card = json!({
                 "front": format!("{number}. What carries water from the sea into the air?"),
                 "back": "Evaporation: the sun's heat turns surface water into vapour, which rises with warm air.",
                 "prompt": format!("Tests step {number} of the way of water through sea, air and land."),
-            })
-            .to_string()
+            });
+            if *has_source {
+                card["source"] = json!([number % SENTENCES + 1]);
+            }
+            card.to_string()
         })
         .collect();
     format!("{{\"{list}\":[{}]}}", cards.join(","))
