@@ -39,6 +39,10 @@ describe('the candidate maker', () => {
     });
   });
 
+  it('a text of punctuation has a candidate with a word', () => {
+    for (const { prompt } of makeCandidates('»"'.repeat(500), 20)) assert.match(prompt, /\p{L}/u);
+  });
+
   it('the requested number of candidates covers the whole text', () => {
     const text = Array.from({ length: 100 }, (_, i) => `Sentence number ${i} speaks of thing${i}.`).join(' ');
     const candidates = makeCandidates(text, 5);

@@ -35,7 +35,8 @@ function makeCandidate(sentence: string): Candidate {
   return {
     front: `${lastChars(before, half)}${BLANK}${firstChars(after, half)}`.trim(),
     back: firstChars(sentence, BACK_CHARS - 1),
-    prompt: firstChars(`“${firstChars(term, FRONT_CHARS)}”: ${firstChars(sentence, 120)}`, PROMPT_CHARS - 1),
+    // The service drops a candidate of punctuation alone.
+    prompt: firstChars(`${/[\p{L}\p{N}]/u.test(term) ? '' : 'Character '}“${firstChars(term, FRONT_CHARS)}”: ${firstChars(sentence, 120)}`, PROMPT_CHARS - 1),
   };
 }
 
