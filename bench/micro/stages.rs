@@ -118,15 +118,16 @@ fn citation(criterion: &mut Criterion) {
         "Water rises from the sea as vapour, cools high above the land and falls as rain in the mountains. ";
     let text: String = sentence.chars().cycle().take(10_000).collect();
     let text = text.trim();
+    let sentences = Sentences::of(text);
     criterion.bench_function("citation: sentences, numbered, 10000 characters", |bencher| {
         bencher.iter(|| Sentences::of(black_box(text)).numbered(text));
     });
     criterion.bench_function("citation: text of 10000 characters, read for the check", |bencher| {
-        bencher.iter(|| Checker::new(black_box(text)));
+        bencher.iter(|| Checker::new(black_box(text), &sentences));
     });
     criterion.bench_function("citation: 20 candidates", |bencher| {
         bencher.iter_batched_ref(
-            || Checker::new(text),
+            || Checker::new(text, &sentences),
             |checker| {
                 for number in 1..=20 {
                     let front = "What carries water from the sea into the air?";

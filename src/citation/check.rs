@@ -6,7 +6,6 @@
 //! supported  every number and name of the back, and most of its content words, occur in the source
 //! ```
 
-use super::characters::characters;
 use super::notes::{self, Gist, Language};
 use super::sentences::{Passage, Sentences};
 use super::support::{Index, is_supported};
@@ -77,50 +76,42 @@ impl Note {
     }
 }
 
-/// Checks the candidates of one text, in their order. Owns what it needs of the text.
+/// Checks the candidates of one text, in their order.
 #[derive(Debug)]
-pub struct Checker {
-    text: Text,
-    sentences: Sentences,
+pub struct Checker<'a> {
+    text: Text<'a>,
+    sentences: &'a Sentences,
     language: Language,
     /// Whether a capital within a sentence marks a name: not where all nouns have one.
     capitals: bool,
     earlier: Vec<Gist>,
 }
 
-impl Checker {
-    /// Reads a sanitized text, once for all its candidates.
+impl<'a> Checker<'a> {
+    /// Reads a sanitized text and its sentences, once for all its candidates.
     #[must_use]
-    pub fn new(text: &str) -> Self {
-        let chars = characters(text);
-        let sample = chars.get(..SAMPLE_CHARS.min(chars.len())).unwrap_or_default();
-        let sample = Words::of_characters_with_languages(sample.to_vec());
+    pub fn new(text: &'a str, sentences: &'a Sentences) -> Self {
+        let sample = Words::of_characters_with_languages(text.chars().take(SAMPLE_CHARS).collect());
         let words = || sample.list.iter().filter(|token| token.kind == Kind::Word);
         let names = words().filter(|token| token.is_name).count();
         Self {
-            sentences: Sentences::of_characters(&chars, text.len()),
-            language: Language::of(&chars, &sample),
+            sentences,
+            language: Language::of(text, &sample),
             capitals: names.saturating_mul(100) < words().count().saturating_mul(NAMES_PERCENT_MAX),
             text: Text::new(text),
             earlier: Vec::new(),
         }
     }
 
-    /// Returns the sentences of the text.
-    #[must_use]
-    pub const fn sentences(&self) -> &Sentences {
-        &self.sentences
-    }
-
     /// Checks a valid candidate, and remembers it for the later ones (near duplicates). `named` is from [`read_numbers`].
     #[must_use]
     pub fn check(&mut self, front: &str, back: &str, named: &[usize]) -> Citation {
-        let numbers = source(&self.sentences, named);
+        let numbers = source(self.sentences, named);
         let source = numbers.and_then(|(first, last)| self.sentences.passage(first, last));
         let (front_words, back_words) = (Words::with_languages(front), Words::with_languages(back));
         let given = Index::of(&front_words);
         let supported = numbers.map(|(first, last)| {
-            let source = Words::of(self.sentences.text_of(&self.text.text, first, last));
+            let source = Words::of(self.sentences.text_of(self.text.text, first, last));
             is_supported(&front_words, &given, &back_words, &source, self.capitals, &mut self.text)
         });
         let gist = Gist::of(&front_words, &back_words);
@@ -191,7 +182,7 @@ mod tests {
 
     #[test]
     fn the_source_is_the_smallest_passage_with_all_named_sentences() {
-        let checker = Checker::new(TEXT);
+        let sentences = Sentences::of(TEXT);
         let passage = |first, last| Some((first, last));
         for (named, expected) in [
             (&[2][..], passage(2, 2)),
@@ -201,7 +192,7 @@ mod tests {
             (&[], None),
             (&[0, 99], None),
         ] {
-            assert_eq!(source(checker.sentences(), named), expected, "{named:?}");
+            assert_eq!(source(&sentences, named), expected, "{named:?}");
         }
         let long = "One sentence of the text, which is long enough to have a number. ".repeat(20);
         let sentences = Sentences::of(long.trim());
@@ -232,17 +223,19 @@ mod tests {
 
     #[test]
     fn a_candidate_without_a_source_is_neither_supported_nor_not() {
-        let mut checker = Checker::new(TEXT);
+        let sentences = Sentences::of(TEXT);
+        let mut checker = Checker::new(TEXT, &sentences);
         let citation = checker.check("What lifts water?", "Evaporation", &[]);
         assert_eq!(citation, Citation::default());
         let citation = checker.check("What cools the vapour?", "The height above the land", &[2]);
-        assert_eq!((citation.source, citation.supported), (checker.sentences().passage(2, 2), Some(true)));
+        assert_eq!((citation.source, citation.supported), (sentences.passage(2, 2), Some(true)));
         assert_eq!(checker.check("Who wrote of tides?", "Laplace, in 1775", &[3]).supported, Some(false));
     }
 
     #[test]
     fn notes_have_the_order_of_the_contract() {
-        let mut checker = Checker::new(TEXT);
+        let sentences = Sentences::of(TEXT);
+        let mut checker = Checker::new(TEXT, &sentences);
         let citation = checker.check("According to the text, is it yes?", "Yes; no; true", &[1]);
         assert_eq!(citation.notes, [Note::YesOrNo, Note::RefersToText, Note::ListAnswer]);
         let codes = Note::ALL.map(Note::code);
@@ -262,7 +255,8 @@ mod tests {
     #[test]
     fn a_remembered_candidate_is_compared_too() {
         let card = ("Which process lifts water from the ocean?", "Evaporation");
-        let mut checker = Checker::new(TEXT);
+        let sentences = Sentences::of(TEXT);
+        let mut checker = Checker::new(TEXT, &sentences);
         checker.remember(card.0, card.1);
         let citation = checker.check("What process lifts the water of the ocean?", card.1, &[1]);
         assert_eq!(citation.notes, [Note::NearDuplicate]);
@@ -288,7 +282,8 @@ mod tests {
         fn any_text_and_candidate_are_checked(
             text in texts(), front in texts(), back in texts(), named in prop::collection::vec(0..9_usize, 0..4),
         ) {
-            let mut checker = Checker::new(&text);
+            let sentences = Sentences::of(&text);
+            let mut checker = Checker::new(&text, &sentences);
             let length = text.chars().count();
             for _ in 0..2 {
                 let citation = checker.check(&front, &back, &named);
@@ -300,9 +295,10 @@ mod tests {
         /// What is copied out of the source is supported.
         #[test]
         fn a_sentence_of_the_text_supports_itself(text in texts()) {
-            let mut checker = Checker::new(&text);
+            let sentences = Sentences::of(&text);
+            let mut checker = Checker::new(&text, &sentences);
             let chars: Vec<char> = text.chars().collect();
-            let passages: Vec<Passage> = checker.sentences().passages().collect();
+            let passages: Vec<Passage> = sentences.passages().collect();
             for (index, passage) in passages.iter().enumerate().take(3) {
                 let back: String = chars[passage.start..passage.end].iter().collect();
                 prop_assert_eq!(checker.check("", &back, &[index + 1]).supported, Some(true), "{}", back);

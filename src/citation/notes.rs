@@ -38,7 +38,7 @@ pub(super) fn is_yes_or_no(back: &str) -> bool {
 }
 
 /// Whether the front or the back has a phrase that refers to a text, and the text itself does not have it.
-pub(super) fn refers_to_text(front: &Words, back: &Words, text: &mut Text) -> bool {
+pub(super) fn refers_to_text(front: &Words, back: &Words, text: &mut Text<'_>) -> bool {
     if ![front, back].iter().any(|words| words.list.iter().any(|token| may_refer(words.text(token)))) {
         return false;
     }
@@ -46,7 +46,7 @@ pub(super) fn refers_to_text(front: &Words, back: &Words, text: &mut Text) -> bo
     let mut found =
         REFERENCES.iter().filter(|phrase| has_phrase(&front, phrase) || has_phrase(&back, phrase)).peekable();
     found.peek().is_some() && {
-        let text = joined(text.words());
+        let text = joined(text.words().0);
         found.any(|phrase| !has_phrase(&text, phrase))
     }
 }
@@ -149,16 +149,10 @@ const KANA: usize = 7;
 struct Scripts([usize; SCRIPTS]);
 
 impl Scripts {
-    fn of(texts: &[&[char]]) -> Self {
-        let mut counts = Self::default();
-        for text in texts {
-            for c in *text {
-                if let Some(count) = script(*c).and_then(|script| counts.0.get_mut(script)) {
-                    *count = count.saturating_add(1);
-                }
-            }
+    fn add(&mut self, c: char) {
+        if let Some(count) = script(c).and_then(|script| self.0.get_mut(script)) {
+            *count = count.saturating_add(1);
         }
-        counts
     }
 
     /// Returns the count of a script; that of Chinese characters includes kana.
@@ -206,17 +200,19 @@ const CANDIDATE_WORDS_MIN: usize = 3;
 
 impl Language {
     /// Reads a text; `sample` is its beginning.
-    pub(super) fn of(text: &[char], sample: &Words) -> Self {
-        let mut words = Counts::default();
+    pub(super) fn of(text: &str, sample: &Words) -> Self {
+        let (mut words, mut scripts) = (Counts::default(), Scripts::default());
+        text.chars().for_each(|c| scripts.add(c));
         add_words(&mut words, sample);
         let best = words.best(TEXT_WORDS_MIN).map(|(language, _)| language);
-        Self { scripts: Scripts::of(&[text]), words, best }
+        Self { scripts, words, best }
     }
 
     /// Whether a candidate is in another language: mostly in a script that the text hardly has, or with the frequent words of
     /// another language and hardly any of the text's.
     pub(super) fn is_other(&self, words: [&Words; 2]) -> bool {
-        let scripts = Scripts::of(&words.map(|words| words.chars.as_slice()));
+        let mut scripts = Scripts::default();
+        words.iter().flat_map(|words| &words.chars).for_each(|c| scripts.add(*c));
         let letters = scripts.all();
         if letters < 8 {
             return false;
@@ -318,7 +314,6 @@ fn shared(one: &[u64], mut other: &[u64]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::citation::characters::characters;
 
     #[test]
     fn an_answer_in_the_question_is_found() {
@@ -437,7 +432,7 @@ mod tests {
             (japanese, "水を昇らせるのは何か。", false),
             ("Hund dog Katze cat", "What is the dog that is in the house?", false),
         ] {
-            let language = Language::of(&characters(text), &Words::with_languages(text));
+            let language = Language::of(text, &Words::with_languages(text));
             assert_eq!(
                 language.is_other([&Words::with_languages(card), &Words::default()]),
                 expected,

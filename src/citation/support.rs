@@ -295,7 +295,7 @@ pub(super) fn is_supported(
     back: &Words,
     source: &Words,
     capitals: bool,
-    text: &mut Text,
+    text: &mut Text<'_>,
 ) -> bool {
     let source = Index::of(source);
     let mut tally = tally(back, Some(given), &source, capitals);
@@ -313,10 +313,8 @@ pub(super) fn is_supported(
         return false;
     }
     // Words that the text has elsewhere name the subject of a sentence that says "it": they count on neither side.
-    let text = text.words();
-    let is_elsewhere = |word: &&&str| {
-        text.list.iter().any(|token| token.kind == Kind::Word && begin_alike(text.text(token), word))
-    };
+    let (words, beginnings) = text.words();
+    let is_elsewhere = |word: &&&str| beginnings.alike(words, word).any(|known| begin_alike(known, word));
     tally.count = tally.count.saturating_sub(tally.missing.iter().filter(is_elsewhere).count());
     tally.is_most()
 }
@@ -375,6 +373,8 @@ fn is_small(number: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn supported(front: &str, back: &str, source: &str) -> bool {
@@ -482,5 +482,25 @@ mod tests {
             index.has_word("membranen") && index.has_word("thylakoide") && index.has_word("metalllettern")
         );
         assert!(!index.has_word("zellkern"));
+    }
+
+    proptest! {
+        /// The words of a whole text are found by their beginnings.
+        #[test]
+        fn each_form_of_a_word_is_in_the_list_of_its_beginning(
+            text in "([a-c]{1,5}|[ая]{1,4}|[的水]|[ก-ค]{1,3}|[0-9]{1,3}|,)( ([a-c]{1,5}|[ая]{1,4}|é[a-c]{0,3}|[的水]|[0-9]{1,3})){0,40}",
+            word in "[a-c]{1,6}|[ая]{1,5}|é[a-c]{0,4}",
+        ) {
+            let mut whole = Text::new(&text);
+            let (words, beginnings) = whole.words();
+            let is_scanned = words
+                .list
+                .iter()
+                .any(|token| token.kind == Kind::Word && begin_alike(words.text(token), &word));
+            let is_listed = beginnings.alike(words, &word).any(|known| begin_alike(known, &word));
+            prop_assert_eq!(is_listed, is_scanned);
+            let listed: Vec<&str> = beginnings.alike(words, &word).collect();
+            prop_assert!(listed.iter().enumerate().all(|(place, known)| !listed[..place].contains(known)));
+        }
     }
 }

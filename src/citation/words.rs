@@ -39,20 +39,74 @@ pub(super) struct Token {
 
 /// A whole text, whose tokens are read once they are needed.
 #[derive(Debug)]
-pub(super) struct Text {
-    pub(super) text: String,
-    words: Option<Words>,
+pub(super) struct Text<'a> {
+    pub(super) text: &'a str,
+    words: Option<(Words, Beginnings)>,
 }
 
-impl Text {
-    pub(super) fn new(text: &str) -> Self {
-        Self { text: text.to_owned(), words: None }
+impl<'a> Text<'a> {
+    pub(super) const fn new(text: &'a str) -> Self {
+        Self { text, words: None }
     }
 
-    /// Returns the tokens.
-    pub(super) fn words(&mut self) -> &Words {
-        self.words.get_or_insert_with(|| Words::of(&self.text))
+    /// Returns the tokens, and the words by their beginnings.
+    pub(super) fn words(&mut self) -> (&Words, &Beginnings) {
+        let (words, beginnings) = self.words.get_or_insert_with(|| {
+            let words = Words::of(self.text);
+            let beginnings = Beginnings::of(&words);
+            (words, beginnings)
+        });
+        (words, beginnings)
     }
+}
+
+/// The different words of a text, in a list for each hash of their first bytes: a comparison of each word of a candidate with each of
+/// the text would be most of the check's time.
+#[derive(Debug)]
+pub(super) struct Beginnings {
+    /// For each hash the last word's place in the tokens, plus one; 0: none.
+    last: Vec<u16>,
+    /// For each token the place of the word before it in its list, in the same form.
+    before: Vec<u16>,
+}
+
+/// The hashes of [`Beginnings`], a power of two.
+const BEGINNINGS: usize = 512;
+/// The bytes that are hashed: two forms of a word have them in common.
+const BEGINNING_BYTES: usize = 3;
+
+impl Beginnings {
+    fn of(words: &Words) -> Self {
+        let mut beginnings = Self { last: vec![0; BEGINNINGS], before: vec![0; words.list.len()] };
+        for (place, token) in words.list.iter().enumerate() {
+            let word = words.text(token);
+            if token.kind != Kind::Word || beginnings.alike(words, word).any(|other| other == word) {
+                continue;
+            }
+            let last = beginnings.last.get_mut(beginning(word));
+            if let (Some(last), Some(before)) = (last, beginnings.before.get_mut(place)) {
+                *before = *last;
+                *last = u16::try_from(place.saturating_add(1)).unwrap_or_default();
+            }
+        }
+        beginnings
+    }
+
+    /// Iterates over the words of a text whose first [`BEGINNING_BYTES`] may be those of the word.
+    pub(super) fn alike<'a>(&'a self, words: &'a Words, word: &str) -> impl Iterator<Item = &'a str> {
+        let mut next = self.last.get(beginning(word)).copied();
+        std::iter::from_fn(move || {
+            let place = usize::from(next?).checked_sub(1)?;
+            next = self.before.get(place).copied();
+            words.list.get(place).map(|token| words.text(token))
+        })
+    }
+}
+
+/// Returns the hash of the first bytes of a word.
+fn beginning(word: &str) -> usize {
+    let bytes = word.bytes().take(BEGINNING_BYTES);
+    bytes.fold(0_usize, |hash, byte| hash.wrapping_mul(37) ^ usize::from(byte)) & BEGINNINGS.saturating_sub(1)
 }
 
 /// The tokens of a text.

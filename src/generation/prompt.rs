@@ -67,13 +67,12 @@ pub fn system_message(candidates_max: usize) -> String {
     [before, &candidates_max.to_string(), after].concat()
 }
 
-/// Returns the user message, escaped as a part of a JSON string: the text with its numbers, between its two lines. `key` is the
-/// service's secret.
+/// Returns the user message, escaped as a part of a JSON string: the text with the numbers of its sentences, between its two
+/// lines. `key` is the service's secret.
 #[must_use]
-pub fn escaped_user_message(key: &str, text: &JsonString) -> String {
-    let decoded = text.decoded();
-    let hash = |count: u32| short_hash(key, &[MARK_LABEL, &count.to_be_bytes(), decoded.as_bytes()]);
-    let numbered = Sentences::of(&decoded).numbered(&decoded);
+pub fn escaped_user_message(key: &str, text: &str, sentences: &Sentences) -> String {
+    let hash = |count: u32| short_hash(key, &[MARK_LABEL, &count.to_be_bytes(), text.as_bytes()]);
+    let numbered = sentences.numbered(text);
     let mark = first_outside(&numbered, hash);
     ["TEXT ", &mark, r"\n", JsonString::new(&numbered).escaped(), r"\nTEXT ", &mark].concat()
 }
@@ -101,7 +100,7 @@ mod tests {
 
     /// The message as the model reads it.
     fn user_message(key: &str, text: &str) -> String {
-        let escaped = escaped_user_message(key, &JsonString::new(text));
+        let escaped = escaped_user_message(key, text, &Sentences::of(text));
         serde_json::from_str(&["\"", &escaped, "\""].concat()).expect("it is a JSON string")
     }
 

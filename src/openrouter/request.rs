@@ -13,11 +13,11 @@
 //!
 //! The request is always for a stream: only then does closing the connection end the billing.
 
+use crate::citation::sentences::Sentences;
 use crate::config::{ModelApi, answer_tokens_max};
 use crate::generation::prompt::{ANSWER_SCHEMA, escaped_user_message, system_message};
 use crate::http::Request;
 use crate::json::record::quoted;
-use crate::json_string::JsonString;
 use crate::money;
 use crate::pseudonym::pseudonym;
 
@@ -38,7 +38,9 @@ pub struct ModelRequest<'a> {
     /// One of the allowed models.
     pub model: &'a str,
     /// Sanitized.
-    pub text: &'a JsonString,
+    pub text: &'a str,
+    /// Those of the text.
+    pub sentences: &'a Sentences,
     /// The caller does not allow a cached answer.
     pub no_cache: bool,
     /// W3C Trace Context, forwarded.
@@ -91,7 +93,7 @@ fn body(settings: &ModelApi, request: &ModelRequest<'_>) -> String {
         r#","messages":[{"role":"system","content":"#,
         &quoted(&system_message(settings.candidates_max)),
         r#"},{"role":"user","content":""#,
-        &escaped_user_message(request.secret, request.text),
+        &escaped_user_message(request.secret, request.text, request.sentences),
         r#""}],"stream":true,"usage":{"include":true},"response_format":{"type":"json_schema","json_schema":"#,
         r#"{"name":"flashcards","strict":true,"schema":"#,
         ANSWER_SCHEMA,
@@ -134,7 +136,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::citation::sentences::Sentences;
+    use crate::json_string::JsonString;
     use crate::keyed_hash::short_hash;
     use crate::quota::{PROMPT_TOKENS_MAX, Price, TEXT_BYTES_MAX, TEXT_BYTES_PER_BYTE_OF_NUMBERS};
 
@@ -163,7 +165,8 @@ mod tests {
             session_id: "018f3a3e-0000-7000-8000-00000000000a",
             user_id: "018f3a3e-0000-7000-8000-000000000001",
             model: "b/2",
-            text: Box::leak(Box::new(JsonString::new(text))),
+            text: Box::leak(text.to_owned().into_boxed_str()),
+            sentences: Box::leak(Box::new(Sentences::of(text))),
             no_cache: false,
             traceparent: None,
             referer: "https://cards.example",
@@ -291,7 +294,8 @@ mod tests {
         for text in ["", TEXT, &"\u{1f600}".repeat(10_000), &"\"".repeat(10_000), &sentences] {
             let request = request_of(text);
             let bytes = build(&most, &request, true).body.len();
-            let text_bytes = u64::try_from(request.text.escaped().len()).expect("it is small");
+            let text_bytes =
+                u64::try_from(JsonString::new(request.text).escaped().len()).expect("it is small");
             let most_bytes = text_bytes + text_bytes / TEXT_BYTES_PER_BYTE_OF_NUMBERS + PROMPT_TOKENS_MAX / 2;
             // As much again as the rest for the chat template, and a provider's own words around the schema.
             assert!(

@@ -7,11 +7,11 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use ai_sessions::citation::sentences::Sentences;
 use ai_sessions::config::ModelApi;
 use ai_sessions::generation::candidate::{Candidate, DroppedCounts};
 use ai_sessions::generation::usage::Usage;
 use ai_sessions::http::problem::Code;
-use ai_sessions::json_string::JsonString;
 use ai_sessions::openrouter::call::{Answer, Extent};
 use ai_sessions::openrouter::request::{ModelRequest, allows_reuse, build};
 use ai_sessions::ports::reusable_timer::ReusableTimer;
@@ -52,13 +52,14 @@ fn settings() -> ModelApi {
 
 const SESSION_ID: &str = "018f3a3e-0000-7000-8000-00000000000a";
 
-fn request(text: &JsonString, no_cache: bool) -> ModelRequest<'_> {
+fn request<'a>(text: &'a str, sentences: &'a Sentences, no_cache: bool) -> ModelRequest<'a> {
     ModelRequest {
         secret: "secret",
         session_id: SESSION_ID,
         user_id: "018f3a3e-0000-7000-8000-000000000001",
         model: "a/1",
         text,
+        sentences,
         no_cache,
         traceparent: None,
         referer: "https://cards.example",
@@ -133,8 +134,9 @@ async fn drive(
     mut store: impl FnMut(Vec<Candidate>),
     attempts_counted: &mut Vec<u32>,
 ) -> Answer {
-    let text = JsonString::new("some text");
-    let request = request(&text, call.no_cache);
+    let text = "some text";
+    let sentences = Sentences::of(text);
+    let request = request(text, &sentences, call.no_cache);
     let &ModelApi { attempts_max, candidates_max, idle_timeout_ms, .. } = settings;
     let (deadline_ms, allows_reuse) = (call.deadline_ms, allows_reuse(settings, &request));
     let step_settings =

@@ -34,9 +34,11 @@ pub(crate) struct Checked<'a> {
 pub(crate) fn checked(documents: &[Document]) -> Vec<Checked<'_>> {
     let mut checked = Vec::new();
     for document in documents {
-        let mut checker = Checker::new(&document.text());
+        let text = document.text();
+        let sentences = Sentences::of(&text);
+        let mut checker = Checker::new(&text, &sentences);
         for card in &document.cards {
-            let named = document.named(card, checker.sentences());
+            let named = document.named(card, &sentences);
             let citation = checker.check(&card.front, &card.back, &named);
             checked.push(Checked { document, card, citation });
         }

@@ -23,10 +23,10 @@ use super::run::{Run, RunResult};
 use super::session_view::{SessionView, rfc3339};
 use super::{LogFields, UserObject, UserObjectHost, log_fields};
 use crate::citation::check::Checker;
+use crate::citation::sentences::Sentences;
 use crate::generation::candidate::Candidate;
 use crate::http::problem::Code;
 use crate::ids::new_id;
-use crate::json_string::JsonString;
 use crate::openrouter::call::{Answer, Extent};
 use crate::openrouter::request::{ModelRequest, allows_reuse, build};
 use crate::ports::reusable_timer::ReusableTimer;
@@ -180,12 +180,15 @@ async fn generate<H: UserObjectHost>(
     let (id, policies) = (generation.accepted.id, &config.rate_limit);
     let text_bytes = generation.accepted.text_bytes();
     let (session_id, user_id) = (id.to_string(), generation.accepted.user_id.to_string());
+    let text = generation.accepted.input_text.decoded();
+    let sentences = Sentences::of(&text);
     let request = ModelRequest {
         secret: &config.service_secret,
         session_id: &session_id,
         user_id: &user_id,
         model: &generation.accepted.model,
-        text: &generation.accepted.input_text,
+        text: &text,
+        sentences: &sentences,
         no_cache: generation.accepted.no_cache,
         traceparent: generation.accepted.credentials.traceparent.as_deref(),
         referer: &generation.accepted.referer,
@@ -207,7 +210,7 @@ async fn generate<H: UserObjectHost>(
     let mut model_stage = None;
     let mut connection = Connection::Closed;
     let mut timer = ReusableTimer::new(host);
-    let mut checks = Checks::of(&generation.accepted.input_text);
+    let mut checks = Checks { text: &text, sentences: &sentences, checker: None };
     let (ended, held) = loop {
         if run.is_stopped() && !is_stop_handled {
             is_stop_handled = true;
@@ -318,8 +321,7 @@ async fn generate<H: UserObjectHost>(
     (note.first_candidate_ms, note.answered_ms) = (step.first_candidate_ms(), step.answered_ms());
     if ending.code.is_none() {
         let all = [run.stored_from(0), candidates.clone()].concat();
-        let percent_of = |sources: &[_]| checks.checker().sentences().coverage_percent(sources);
-        ending.coverage_percent = coverage_percent(&all, percent_of);
+        ending.coverage_percent = coverage_percent(&all, |sources| sentences.coverage_percent(sources));
     }
     Ok(Generated { ending, note, row, candidates, until_ms })
 }
@@ -435,20 +437,13 @@ async fn reject_unknown_user<H: UserObjectHost>(
 
 /// The checks of the candidates of one run against the text.
 struct Checks<'a> {
-    text: &'a JsonString,
-    /// Present from the first candidate on: a run without one does not split the text.
-    checker: Option<Checker>,
+    text: &'a str,
+    sentences: &'a Sentences,
+    /// Present from the first candidate on.
+    checker: Option<Checker<'a>>,
 }
 
-impl<'a> Checks<'a> {
-    const fn of(text: &'a JsonString) -> Self {
-        Self { text, checker: None }
-    }
-
-    fn checker(&mut self) -> &mut Checker {
-        self.checker.get_or_insert_with(|| Checker::new(&self.text.decoded()))
-    }
-
+impl Checks<'_> {
     /// Checks accepted candidates, in their order, and gives them their ids.
     fn check(
         &mut self,
@@ -457,7 +452,8 @@ impl<'a> Checks<'a> {
     ) -> Vec<Rc<SessionCandidate>> {
         let now_ms = host.now_ms();
         let check = |candidate: Candidate| {
-            let citation = self.checker().check(&candidate.front, &candidate.back, &candidate.sentences);
+            let checker = self.checker.get_or_insert_with(|| Checker::new(self.text, self.sentences));
+            let citation = checker.check(&candidate.front, &candidate.back, &candidate.sentences);
             Rc::new(SessionCandidate::new(new_id(now_ms, host.random_bits()), candidate, citation))
         };
         candidates.into_iter().map(check).collect()
