@@ -79,7 +79,7 @@ impl Note {
 /// Checks the candidates of one text, in their order.
 #[derive(Debug)]
 pub struct Checker<'a> {
-    text: Text<'a>,
+    text: Text,
     sentences: &'a Sentences,
     language: Language,
     /// Whether a capital within a sentence marks a name: not where all nouns have one.
@@ -90,15 +90,16 @@ pub struct Checker<'a> {
 impl<'a> Checker<'a> {
     /// Reads a sanitized text and its sentences, once for all its candidates.
     #[must_use]
-    pub fn new(text: &'a str, sentences: &'a Sentences) -> Self {
-        let sample = Words::of_characters_with_languages(text.chars().take(SAMPLE_CHARS).collect());
-        let words = || sample.list.iter().filter(|token| token.kind == Kind::Word);
+    pub fn new(text: &str, sentences: &'a Sentences) -> Self {
+        let text = Text::new(text, SAMPLE_CHARS);
+        let sample = text.words.between(0, SAMPLE_CHARS);
+        let words = || sample.iter().filter(|token| token.kind == Kind::Word);
         let names = words().filter(|token| token.is_name).count();
         Self {
             sentences,
-            language: Language::of(text, &sample),
+            language: Language::of(&text.words),
             capitals: names.saturating_mul(100) < words().count().saturating_mul(NAMES_PERCENT_MAX),
-            text: Text::new(text),
+            text,
             earlier: Vec::new(),
         }
     }
@@ -109,10 +110,9 @@ impl<'a> Checker<'a> {
         let numbers = source(self.sentences, named);
         let source = numbers.and_then(|(first, last)| self.sentences.passage(first, last));
         let (front_words, back_words) = (Words::with_languages(front), Words::with_languages(back));
-        let given = Index::of(&front_words);
-        let supported = numbers.map(|(first, last)| {
-            let source = Words::of(self.sentences.text_of(self.text.text, first, last));
-            is_supported(&front_words, &given, &back_words, &source, self.capitals, &mut self.text)
+        let given = Index::of(&front_words, &front_words.list);
+        let supported = source.map(|source| {
+            is_supported(&front_words, &given, &back_words, source, self.capitals, &mut self.text)
         });
         let gist = Gist::of(&front_words, &back_words);
         let mut notes = Vec::new();
@@ -120,7 +120,7 @@ impl<'a> Checker<'a> {
             let applies = match note {
                 Note::AnswerInQuestion => notes::has_answer_in_question(&given, &back_words),
                 Note::YesOrNo => notes::is_yes_or_no(back),
-                Note::RefersToText => notes::refers_to_text(&front_words, &back_words, &mut self.text),
+                Note::RefersToText => notes::refers_to_text(&front_words, &back_words, &self.text.words),
                 Note::NearDuplicate => self.earlier.iter().any(|earlier| earlier.is_like(&gist)),
                 Note::OtherLanguage => self.language.is_other([&front_words, &back_words]),
                 Note::ListAnswer => notes::is_list(back),

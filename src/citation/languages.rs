@@ -134,9 +134,11 @@ static PLACES: LazyLock<Vec<u16>> = LazyLock::new(|| {
 
 /// Returns the letters of the languages in which the word is frequent; empty for any other word.
 pub(super) fn languages_of(word: &str) -> &'static str {
+    if word.len() > BYTES_MAX {
+        return "";
+    }
     let mut slot = slot(word);
-    let is_short = word.len() <= BYTES_MAX;
-    while let Some(place) = PLACES.get(slot).filter(|place| is_short && **place != 0) {
+    while let Some(place) = PLACES.get(slot).filter(|place| **place != 0) {
         let line = FREQUENT.get(usize::from(*place).saturating_sub(1)..).unwrap_or_default();
         if let Some(languages) = line.strip_prefix(word).and_then(|rest| rest.strip_prefix(' ')) {
             return languages.split('\n').next().unwrap_or_default();

@@ -93,13 +93,6 @@ impl Sentences {
         Some(Passage { start: first.passage.start, end: last.passage.end })
     }
 
-    /// Returns the text from one sentence to another, both by number. `text` is the one that was split.
-    pub(super) fn text_of<'a>(&self, text: &'a str, first: usize, last: usize) -> &'a str {
-        let find = |number: usize| self.list.get(number.checked_sub(1)?);
-        let range = find(first).zip(find(last)).map(|(first, last)| first.start..last.end);
-        range.and_then(|range| text.get(range)).unwrap_or_default()
-    }
-
     /// Returns the text with a number and a space before each sentence, each sentence on a line of its own. Nothing else
     /// changes: blank lines, indentation and line ends within a sentence are kept. `text` is the one that was split.
     ///

@@ -8,6 +8,7 @@
 //! given, so they count on neither side. A word occurs where one of the source begins as it does ([`begin_alike`]).
 
 use super::languages::has_word;
+use super::sentences::Passage;
 use super::sort::sort;
 use super::words::{Kind, Text, Token, Words, is_arabic};
 
@@ -46,7 +47,7 @@ pub(super) fn items(words: &Words) -> impl Iterator<Item = Item<'_>> {
                     at = at
                         .saturating_add(rest.iter().take_while(|other| is_reading_of(token, other)).count());
                     let readings = list.get(start..at).unwrap_or_default();
-                    return Some(Item::Number(readings, following(words, token.end, at)));
+                    return Some(Item::Number(readings, following(words, list, token.end, at)));
                 }
                 Kind::Word if is_content(words.text(token), token) => return Some(Item::Word(token)),
                 Kind::Word => {}
@@ -75,9 +76,9 @@ fn is_reading_of(token: &Token, other: &Token) -> bool {
 }
 
 /// Returns the word directly after a number: its unit, perhaps.
-fn following(words: &Words, end: usize, next: usize) -> Option<&str> {
+fn following<'a>(words: &'a Words, list: &[Token], end: usize, next: usize) -> Option<&'a str> {
     let token =
-        words.list.get(next).filter(|token| token.kind == Kind::Word && token.at.saturating_sub(end) <= 1)?;
+        list.get(next).filter(|token| token.kind == Kind::Word && token.at.saturating_sub(end) <= 1)?;
     Some(words.text(token))
 }
 
@@ -126,10 +127,10 @@ pub(super) struct Index<'a> {
 }
 
 impl<'a> Index<'a> {
-    /// Sorts what is in a text.
-    pub(super) fn of(text: &'a Words) -> Self {
-        let mut index = Self::default();
-        for (place, token) in text.list.iter().enumerate() {
+    /// Sorts what is in a part of a text.
+    pub(super) fn of(text: &'a Words, list: &[Token]) -> Self {
+        let mut index = Self { words: Vec::with_capacity(list.len()), ..Self::default() };
+        for (place, token) in list.iter().enumerate() {
             let folded = text.text(token);
             match token.kind {
                 Kind::Word => {
@@ -137,16 +138,16 @@ impl<'a> Index<'a> {
                     index.words.extend(without_clitic(folded));
                 }
                 Kind::Number => {
-                    let rest = text.list.get(place..).unwrap_or_default();
+                    let rest = list.get(place..).unwrap_or_default();
                     let readings = rest.iter().take_while(|other| is_reading_of(token, other)).count();
-                    let unit = following(text, token.end, place.saturating_add(readings));
+                    let unit = following(text, list, token.end, place.saturating_add(readings));
                     index.numbers.push((folded, unit.unwrap_or_default()));
                 }
                 Kind::Character => {
                     let c = letter(text, token);
                     index.pairs.push(pair(c, '\0'));
                     if let Some(other) =
-                        text.list.get(place.saturating_add(1)).filter(|other| other.at == token.end)
+                        list.get(place.saturating_add(1)).filter(|other| other.at == token.end)
                     {
                         index.pairs.push(pair(c, letter(text, other)));
                     }
@@ -166,7 +167,9 @@ impl<'a> Index<'a> {
 
     #[inline(never)]
     fn has_form_of(&self, word: &str) -> bool {
-        self.words.iter().any(|known| begin_alike(known, word))
+        // Most pairs of words differ in the first byte.
+        let first = word.bytes().next();
+        self.words.iter().any(|known| known.bytes().next() == first && begin_alike(known, word))
     }
 
     /// Whether the text has a word that may come from the name: with a common beginning of all letters of the shorter one but
@@ -183,7 +186,9 @@ impl<'a> Index<'a> {
         let (word, stem) = (word.as_bytes(), without_last(word).as_bytes());
         self.words.iter().any(|text| {
             let known = text.as_bytes();
-            (word.starts_with(known) || word.ends_with(known) || contains(known, stem)) && is_long(text)
+            known.len() >= PART_CHARS_MIN
+                && (word.starts_with(known) || word.ends_with(known) || contains(known, stem))
+                && is_long(text)
         })
     }
 
@@ -288,16 +293,16 @@ impl Tally<'_> {
 }
 
 /// Whether the source has every number, every name and most words of the back. `capitals` says whether a capital within a
-/// sentence marks a name; `text` gives the words of the whole text, which are read only for an answer that is in doubt.
+/// sentence marks a name.
 pub(super) fn is_supported(
     front: &Words,
     given: &Index<'_>,
     back: &Words,
-    source: &Words,
+    source: Passage,
     capitals: bool,
-    text: &mut Text<'_>,
+    text: &mut Text,
 ) -> bool {
-    let source = Index::of(source);
+    let source = Index::of(&text.words, text.words.between(source.start, source.end));
     let mut tally = tally(back, Some(given), &source, capitals);
     if tally.lacks_fact {
         return false;
@@ -313,8 +318,7 @@ pub(super) fn is_supported(
         return false;
     }
     // Words that the text has elsewhere name the subject of a sentence that says "it": they count on neither side.
-    let (words, beginnings) = text.words();
-    let is_elsewhere = |word: &&&str| beginnings.alike(words, word).any(|known| begin_alike(known, word));
+    let is_elsewhere = |word: &&&str| text.alike(word).any(|known| begin_alike(known, word));
     tally.count = tally.count.saturating_sub(tally.missing.iter().filter(is_elsewhere).count());
     tally.is_most()
 }
@@ -378,15 +382,11 @@ mod tests {
     use super::*;
 
     fn supported(front: &str, back: &str, source: &str) -> bool {
-        let [front, back, source] = [front, back, source].map(Words::with_languages);
-        is_supported(
-            &front,
-            &Index::of(&front),
-            &back,
-            &source,
-            true,
-            &mut Text::new("The sea is elsewhere."),
-        )
+        let [front, back] = [front, back].map(Words::with_languages);
+        let passage = Passage { start: 0, end: source.chars().count() };
+        let mut text = Text::new(&[source, " The sea is elsewhere."].concat(), 0);
+        let given = Index::of(&front, &front.list);
+        is_supported(&front, &given, &back, passage, true, &mut text)
     }
 
     #[test]
@@ -477,7 +477,7 @@ mod tests {
             assert_eq!(begin_alike(one, other), expected, "{one} {other}");
         }
         let words = Words::of("Thylakoidmembranen Lettern");
-        let index = Index::of(&words);
+        let index = Index::of(&words, &words.list);
         assert!(
             index.has_word("membranen") && index.has_word("thylakoide") && index.has_word("metalllettern")
         );
@@ -491,15 +491,12 @@ mod tests {
             text in "([a-c]{1,5}|[ая]{1,4}|[的水]|[ก-ค]{1,3}|[0-9]{1,3}|,)( ([a-c]{1,5}|[ая]{1,4}|é[a-c]{0,3}|[的水]|[0-9]{1,3})){0,40}",
             word in "[a-c]{1,6}|[ая]{1,5}|é[a-c]{0,4}",
         ) {
-            let mut whole = Text::new(&text);
-            let (words, beginnings) = whole.words();
-            let is_scanned = words
-                .list
-                .iter()
-                .any(|token| token.kind == Kind::Word && begin_alike(words.text(token), &word));
-            let is_listed = beginnings.alike(words, &word).any(|known| begin_alike(known, &word));
-            prop_assert_eq!(is_listed, is_scanned);
-            let listed: Vec<&str> = beginnings.alike(words, &word).collect();
+            let mut text = Text::new(&text, 0);
+            let is_form =
+                |token: &&Token| token.kind == Kind::Word && begin_alike(text.words.text(token), &word);
+            let is_scanned = text.words.list.iter().any(|token| is_form(&token));
+            let listed: Vec<&str> = text.alike(&word).collect();
+            prop_assert_eq!(listed.iter().any(|known| begin_alike(known, &word)), is_scanned);
             prop_assert!(listed.iter().enumerate().all(|(place, known)| !listed[..place].contains(known)));
         }
     }

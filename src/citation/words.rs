@@ -37,26 +37,26 @@ pub(super) struct Token {
     folded: (usize, usize),
 }
 
-/// A whole text, whose tokens are read once they are needed.
+/// A whole text.
 #[derive(Debug)]
-pub(super) struct Text<'a> {
-    pub(super) text: &'a str,
-    words: Option<(Words, Beginnings)>,
+pub(super) struct Text {
+    pub(super) words: Words,
+    /// Present once an answer is in doubt.
+    beginnings: Option<Beginnings>,
 }
 
-impl<'a> Text<'a> {
-    pub(super) const fn new(text: &'a str) -> Self {
-        Self { text, words: None }
+impl Text {
+    /// Reads a text, and looks the words of its first characters up among the frequent ones.
+    pub(super) fn new(text: &str, sample_chars: usize) -> Self {
+        let mut words = Words::of(text);
+        words.read_languages(sample_chars);
+        Self { words, beginnings: None }
     }
 
-    /// Returns the tokens, and the words by their beginnings.
-    pub(super) fn words(&mut self) -> (&Words, &Beginnings) {
-        let (words, beginnings) = self.words.get_or_insert_with(|| {
-            let words = Words::of(self.text);
-            let beginnings = Beginnings::of(&words);
-            (words, beginnings)
-        });
-        (words, beginnings)
+    /// Iterates over the words whose beginning may be that of the word.
+    pub(super) fn alike<'a>(&'a mut self, word: &str) -> impl Iterator<Item = &'a str> {
+        let beginnings = self.beginnings.get_or_insert_with(|| Beginnings::of(&self.words));
+        beginnings.alike(&self.words, word)
     }
 }
 
@@ -93,7 +93,7 @@ impl Beginnings {
     }
 
     /// Iterates over the words of a text whose first [`BEGINNING_BYTES`] may be those of the word.
-    pub(super) fn alike<'a>(&'a self, words: &'a Words, word: &str) -> impl Iterator<Item = &'a str> {
+    fn alike<'a>(&'a self, words: &'a Words, word: &str) -> impl Iterator<Item = &'a str> {
         let mut next = self.last.get(beginning(word)).copied();
         std::iter::from_fn(move || {
             let place = usize::from(next?).checked_sub(1)?;
@@ -120,10 +120,9 @@ pub(super) struct Words {
 impl Words {
     /// Reads a text.
     pub(super) fn of(text: &str) -> Self {
-        Self::of_characters(characters(text))
-    }
-
-    fn of_characters(chars: Vec<char>) -> Self {
+        let chars = characters(text);
+        // The places of characters are those of bytes.
+        let ascii = if text.is_ascii() { text } else { "" };
         let mut words = Self {
             chars: Vec::new(),
             folded: String::with_capacity(chars.len()),
@@ -141,7 +140,9 @@ impl Words {
                     let length = rest.iter().take_while(|c| is_of_word(**c)).count();
                     let is_command = at.checked_sub(1).and_then(|before| chars.get(before)) == Some(&'\\');
                     if !is_command {
-                        words.push_word(at, rest.get(..length).unwrap_or_default(), is_first);
+                        let word = rest.get(..length).unwrap_or_default();
+                        let ascii = ascii.get(at..at.saturating_add(length)).unwrap_or_default();
+                        words.push_word(at, word, ascii, is_first);
                     }
                     is_first = false;
                     at.saturating_add(length.max(1))
@@ -207,19 +208,25 @@ impl Words {
 
     /// Reads a text, and looks each word up among the frequent ones: once, because a look-up is half of the work of a check.
     pub(super) fn with_languages(text: &str) -> Self {
-        Self::of_characters_with_languages(characters(text))
+        let mut words = Self::of(text);
+        words.read_languages(usize::MAX);
+        words
     }
 
-    /// The same for a text in characters.
-    pub(super) fn of_characters_with_languages(chars: Vec<char>) -> Self {
-        let mut words = Self::of_characters(chars);
-        for token in &mut words.list {
+    /// Looks the words before a place up among the frequent ones.
+    fn read_languages(&mut self, end: usize) {
+        for token in self.list.iter_mut().take_while(|token| token.at < end) {
             if token.kind == Kind::Word {
-                let word = words.folded.get(token.folded.0..token.folded.1).unwrap_or_default();
+                let word = self.folded.get(token.folded.0..token.folded.1).unwrap_or_default();
                 token.languages = languages_of(word);
             }
         }
-        words
+    }
+
+    /// Returns the tokens that begin in a range of characters.
+    pub(super) fn between(&self, start: usize, end: usize) -> &[Token] {
+        let place = |at| self.list.partition_point(|token| token.at < at);
+        self.list.get(place(start)..place(end)).unwrap_or_default()
     }
 
     /// Returns the folded form of a token.
@@ -227,16 +234,18 @@ impl Words {
         self.folded.get(token.folded.0..token.folded.1).unwrap_or_default()
     }
 
-    fn push_word(&mut self, at: usize, word: &[char], is_first: bool) {
+    /// `ascii` is the word too, where it is known to have no other characters.
+    fn push_word(&mut self, at: usize, word: &[char], ascii: &str, is_first: bool) {
         let capitals = word.iter().take(2).take_while(|c| is_upper_case(**c)).count();
         let is_name = capitals == 2 || capitals == 1 && !is_first;
         let end = at.saturating_add(word.len());
-        for c in word {
-            if c.is_ascii() {
-                self.folded.push(c.to_ascii_lowercase());
-            } else {
-                push_folded(&mut self.folded, *c);
-            }
+        let start = self.folded.len();
+        self.folded.push_str(ascii);
+        if let Some(folded) = self.folded.get_mut(start..) {
+            folded.make_ascii_lowercase();
+        }
+        if ascii.is_empty() {
+            word.iter().for_each(|c| push_folded(&mut self.folded, *c));
         }
         self.push(Kind::Word, (at, end), is_name);
     }
