@@ -121,11 +121,11 @@ impl Words {
     /// Reads a text.
     pub(super) fn of(text: &str) -> Self {
         let chars = characters(text);
-        // The places of characters are those of bytes.
-        let ascii = if text.is_ascii() { text } else { "" };
+        // Of ASCII alone: the places of characters are those of bytes, and of folded ones.
+        let is_ascii = text.is_ascii();
         let mut words = Self {
             chars: Vec::new(),
-            folded: String::with_capacity(chars.len()),
+            folded: if is_ascii { text.to_ascii_lowercase() } else { String::with_capacity(text.len()) },
             list: Vec::with_capacity(chars.len() / 4),
         };
         let mut at = 0;
@@ -133,6 +133,7 @@ impl Words {
         let mut is_first = true;
         while let Some(c) = chars.get(at).copied() {
             let next = at.saturating_add(1);
+            let folded = words.folded.len();
             let rest = chars.get(at..).unwrap_or_default();
             at = match class(c) {
                 Class::Letter if is_mark(c) => next,
@@ -140,9 +141,7 @@ impl Words {
                     let length = rest.iter().take_while(|c| is_of_word(**c)).count();
                     let is_command = at.checked_sub(1).and_then(|before| chars.get(before)) == Some(&'\\');
                     if !is_command {
-                        let word = rest.get(..length).unwrap_or_default();
-                        let ascii = ascii.get(at..at.saturating_add(length)).unwrap_or_default();
-                        words.push_word(at, word, ascii, is_first);
+                        words.push_word(at, rest.get(..length).unwrap_or_default(), is_first, is_ascii);
                     }
                     is_first = false;
                     at.saturating_add(length.max(1))
@@ -150,16 +149,16 @@ impl Words {
                 Class::Letter => next,
                 Class::Spaceless => {
                     words.folded.push(c);
-                    words.push(Kind::Character, (at, next), false);
+                    words.push(Kind::Character, (at, next), folded, false);
                     is_first = false;
                     next
                 }
                 Class::Digit(_) => {
                     let (number, length) = read_number(rest);
                     for reading in number.readings() {
-                        let end = at.saturating_add(length);
+                        let (end, folded) = (at.saturating_add(length), words.folded.len());
                         words.folded.push_str(reading);
-                        words.push(Kind::Number, (at, end), false);
+                        words.push(Kind::Number, (at, end), folded, false);
                     }
                     is_first = false;
                     at.saturating_add(length.max(1))
@@ -170,16 +169,16 @@ impl Words {
                         words.folded.push(char::from(b'0'.saturating_add(digit)));
                         end = end.saturating_add(1);
                     }
-                    words.push(Kind::Number, (at, end), false);
+                    words.push(Kind::Number, (at, end), folded, false);
                     end
                 }
                 Class::Other => {
                     if matches!(c, '%' | '٪' | '％') {
                         words.folded.push('%');
-                        words.push(Kind::Word, (at, next), false);
+                        words.push(Kind::Word, (at, next), folded, false);
                     } else if let Some(value) = fraction(c) {
                         words.folded.push_str(value);
-                        words.push(Kind::Number, (at, next), false);
+                        words.push(Kind::Number, (at, next), folded, false);
                     }
                     is_first = is_first && !matches!(c, ',' | '-')
                         || matches!(
@@ -234,25 +233,22 @@ impl Words {
         self.folded.get(token.folded.0..token.folded.1).unwrap_or_default()
     }
 
-    /// `ascii` is the word too, where it is known to have no other characters.
-    fn push_word(&mut self, at: usize, word: &[char], ascii: &str, is_first: bool) {
+    fn push_word(&mut self, at: usize, word: &[char], is_first: bool, is_ascii: bool) {
         let capitals = word.iter().take(2).take_while(|c| is_upper_case(**c)).count();
         let is_name = capitals == 2 || capitals == 1 && !is_first;
         let end = at.saturating_add(word.len());
-        let start = self.folded.len();
-        self.folded.push_str(ascii);
-        if let Some(folded) = self.folded.get_mut(start..) {
-            folded.make_ascii_lowercase();
+        if is_ascii {
+            let folded = (at, end);
+            self.list.push(Token { kind: Kind::Word, at, end, is_name, languages: "", folded });
+            return;
         }
-        if ascii.is_empty() {
-            word.iter().for_each(|c| push_folded(&mut self.folded, *c));
-        }
-        self.push(Kind::Word, (at, end), is_name);
+        let folded = self.folded.len();
+        word.iter().for_each(|c| push_folded(&mut self.folded, *c));
+        self.push(Kind::Word, (at, end), folded, is_name);
     }
 
-    /// Adds a token of what was appended to the folded text since the last one, if anything was.
-    fn push(&mut self, kind: Kind, (at, end): (usize, usize), is_name: bool) {
-        let start = self.list.last().map_or(0, |token| token.folded.1);
+    /// Adds a token of what was appended to the folded text since it ended at `start`, if anything was.
+    fn push(&mut self, kind: Kind, (at, end): (usize, usize), start: usize, is_name: bool) {
         let start = start.saturating_add(article_length(self.folded.get(start..).unwrap_or_default()));
         if start < self.folded.len() {
             let folded = (start, self.folded.len());
