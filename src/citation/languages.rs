@@ -141,7 +141,8 @@ pub(super) fn languages_of(word: &str) -> &'static str {
     while let Some(place) = PLACES.get(slot).filter(|place| **place != 0) {
         let line = FREQUENT.get(usize::from(*place).saturating_sub(1)..).unwrap_or_default();
         if let Some(languages) = line.strip_prefix(word).and_then(|rest| rest.strip_prefix(' ')) {
-            return languages.split('\n').next().unwrap_or_default();
+            let end = languages.bytes().position(|byte| byte == b'\n').unwrap_or_default();
+            return languages.get(..end).unwrap_or_default();
         }
         slot = following(slot);
     }

@@ -198,10 +198,18 @@ impl Splitter<'_> {
         let next = at.saturating_add(1);
         if is_plain(c) {
             let length = at.saturating_sub(*self.start.get_or_insert(at));
-            let rest = self.chars.get(at..).unwrap_or_default().iter().take(CHARS_MAX.saturating_sub(length));
-            let plain = rest.take_while(|c| is_plain(**c)).count();
-            if plain > 0 {
-                return at.saturating_add(plain);
+            let rest = self.chars.get(at..).unwrap_or_default();
+            let mut end = at;
+            for pair in rest.windows(2).take(CHARS_MAX.saturating_sub(length)) {
+                match pair {
+                    [' ', after] if after.is_ascii_alphanumeric() => self.space = Some(end),
+                    [c, _] if is_plain(*c) => {}
+                    _ => break,
+                }
+                end = end.saturating_add(1);
+            }
+            if end > at {
+                return end;
             }
         }
         if is_line_end(c) {

@@ -138,7 +138,12 @@ impl Words {
             at = match class(c) {
                 Class::Letter if is_mark(c) => next,
                 Class::Letter if c != 'ー' => {
-                    let length = rest.iter().take_while(|c| is_of_word(**c)).count();
+                    let length = if is_ascii {
+                        let rest = text.bytes().skip(at);
+                        rest.take_while(u8::is_ascii_alphabetic).count()
+                    } else {
+                        rest.iter().take_while(|c| is_of_word(**c)).count()
+                    };
                     let is_command = at.checked_sub(1).and_then(|before| chars.get(before)) == Some(&'\\');
                     if !is_command {
                         words.push_word(at, rest.get(..length).unwrap_or_default(), is_first, is_ascii);
