@@ -168,7 +168,7 @@ pub struct Ending {
     pub is_blocked: bool,
     /// The cost that its model calls reported.
     pub reported: Reported,
-    /// The share of the text that has a candidate; `None` where no candidate has a source.
+    /// The share of the text that has a candidate; `None` for a failure, and in records from before candidates had sources.
     pub coverage_percent: Option<u32>,
 }
 
@@ -390,6 +390,9 @@ impl Generation {
             return None;
         }
         let ending = Ending::interrupted(!self.candidates.is_empty(), Code::AiTimeout, self.attempts, now_ms);
+        if ending.code.is_some() {
+            return Some(ending);
+        }
         let coverage_percent = coverage_percent(&self.candidates, |sources| {
             Sentences::of(&self.accepted.input_text.decoded()).coverage_percent(sources)
         });
@@ -458,15 +461,14 @@ impl Generation {
     }
 }
 
-/// Returns the share of the text that has one of the candidates, which `percent_of` computes from their sources; `None` where no
+/// Returns the share of the text that has one of the candidates, which `percent_of` computes from their sources; 0 where no
 /// candidate has a source.
 pub fn coverage_percent(
     candidates: &[Rc<SessionCandidate>],
     percent_of: impl FnOnce(&[Passage]) -> usize,
 ) -> Option<u32> {
     let sources: Vec<Passage> = candidates.iter().filter_map(|candidate| candidate.citation.source).collect();
-    let percent = (!sources.is_empty()).then(|| percent_of(&sources))?;
-    u32::try_from(percent).ok()
+    u32::try_from(percent_of(&sources)).ok()
 }
 
 /// A generation that has ended, and whether the attempt to persist it succeeded.

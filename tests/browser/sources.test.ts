@@ -113,6 +113,21 @@ describe('the source of a card on the page', () => {
     await expectAccessible(tab, 'cards without a source');
   });
 
+  it('passages without a card are unknown if no card has a source', async () => {
+    const { sentence } = languages['Latin letters']!;
+    const { tab } = await openSignedIn(stage());
+    nextCards([cardFrom(1, sentence(1), [99]), cardFrom(2, sentence(2), null)]);
+    await make(tab, textOf(sentence));
+    await phase(tab, 'done');
+    await button(tab, 'Show text').click();
+    await says(tab, '#source-about', 'It is not known which passages have a card: the sources of the cards are unknown.');
+    assert.equal(await tab.locator('#source-text').textContent(), textOf(sentence));
+    assert.equal(await tab.locator('#source-text mark').count(), 0);
+    await expectAccessible(tab, 'a text whose cards have no source');
+    await button(tab, 'Show what has no card').click();
+    assert.equal(await tab.locator('#source-about').textContent(), '');
+  });
+
   it('invented cards are labelled as without support', async () => {
     const { sentence } = languages['Latin letters']!;
     const { tab } = await openSignedIn(stage());

@@ -9,7 +9,7 @@ use crate::scripted_client::{
 };
 use crate::scripted_database::{Failure, Operation};
 use crate::scripted_host::Reply;
-use crate::scripted_model::{candidate_from, delta, stream};
+use crate::scripted_model::{candidate_from, delta, model_error, stream};
 use crate::scripted_store::Mode;
 use crate::scripted_world::World;
 
@@ -120,14 +120,51 @@ fn a_stream_has_the_same_bytes_from_the_object_and_the_database() {
 }
 
 #[test]
-fn candidates_without_a_source_have_no_coverage() {
-    let world = World::new(Mode::Memory);
-    world.model(answer(&[json!([]), json!(true), json!([0])]));
-    let created = world.request(post().key("k"));
-    assert_eq!(created.candidates(), 3, "none is dropped");
-    assert_eq!(created.json()["coverage"], json!(null));
-    world.run_for(60_000);
-    assert_eq!(world.request(post().key("k")).bytes(), created.bytes());
+fn candidates_without_a_source_cover_nothing() {
+    for mode in MODES {
+        let world = World::new(mode);
+        world.model(answer(&[json!([]), json!(true), json!([0])]));
+        let created = world.request(post().key("k"));
+        assert_eq!(created.candidates(), 3, "none is dropped");
+        assert_eq!(created.json()["coverage"], json!(0.0), "{mode:?}");
+        world.run_for(60_000);
+        let row = world.database().row(created.session()).expect("a row");
+        assert_eq!(row.coverage_percent, json!(0), "{mode:?}");
+        assert_eq!(world.request(post().key("k")).bytes(), created.bytes(), "{mode:?}");
+        let events = stream_text(&world.request(get_events(created.session())));
+        assert!(events.contains("\"coverage\":0.0}"), "{events}");
+    }
+}
+
+#[test]
+fn candidates_without_a_source_cover_nothing_after_a_crash() {
+    for mode in MODES {
+        let world = World::new(mode);
+        let cut = stream()
+            .say(delta("{\"candidates\":["))
+            .say(delta(&candidate_from(1, &json!([99]))))
+            .wait(2_000)
+            .say(delta("]}"));
+        world.model(cut);
+        let call = world.send(post().key("k"));
+        world.run_for(1_000);
+        world.crash();
+        let created = world.wait(&call);
+        assert_eq!((created.status, &created.json()["coverage"]), (201, &json!(0.0)), "{mode:?}");
+    }
+}
+
+#[test]
+fn a_failed_generation_has_no_coverage() {
+    for mode in MODES {
+        let world = World::new(mode);
+        world.model(model_error(403));
+        let failed = world.request(post().key("k"));
+        assert_eq!(failed.code(), "ai_refused", "{mode:?}");
+        world.run_for(60_000);
+        let (id, row) = world.database().rows().first().cloned().expect("a row");
+        assert_eq!((row.status.as_str(), &row.coverage_percent), ("failed", &json!(null)), "{mode:?}: {id}");
+    }
 }
 
 #[test]

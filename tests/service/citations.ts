@@ -104,11 +104,14 @@ export function tests(start: StartService): void {
       });
     }
 
-    it('the coverage of candidates without a source is null', async () => {
-      const { token } = await signIn(service());
+    it('the coverage of candidates without a source is 0', async () => {
+      const user = await signIn(service());
       service().world.openrouter.next(candidates([card(2, {}), card(3, { source: [99] })]));
-      const created = await create(service(), token, body);
-      assert.deepEqual([created.body.coverage, created.body.candidates.length], [null, 2]);
+      const created = await create(service(), user.token, body);
+      assert.deepEqual([created.body.coverage, created.body.candidates.length], [0, 2]);
+      assert.equal((await rowsOf(service(), user)).sessions[0]?.['coverage_percent'], 0);
+      const events = await (await subscribe(service(), user.token, created.body.id)).whole();
+      assert.equal(events.at(-1)?.data.coverage, 0);
     });
   });
 

@@ -168,21 +168,26 @@ fn a_crash_keeps_candidates_and_only_without_any_calls_the_model() {
     let state = in_progress();
     let after_crash = |state: &UserState, now_ms| {
         let found = state.find(ONE).expect("it is in progress");
-        found.ending_after_crash(3, now_ms).map(|ending| (ending.code, ending.partial))
+        let ending = found.ending_after_crash(3, now_ms);
+        ending.map(|ending| (ending.code, ending.partial, ending.coverage_percent))
     };
     let last_ms = T + TIMEOUT_MS - 1_000;
     assert_eq!(after_crash(&state, T + 10_000), None, "there is time for another call");
     assert_eq!(after_crash(&state, last_ms), None);
-    assert_eq!(after_crash(&state, last_ms + 1), Some((Some(Code::AiTimeout), false)));
+    assert_eq!(after_crash(&state, last_ms + 1), Some((Some(Code::AiTimeout), false, None)));
 
     let mut with_candidates = in_progress();
     with_candidates.advance(ONE, Event::Candidates(vec![candidate(1)]), T);
-    assert_eq!(after_crash(&with_candidates, T + 10_000), Some((None, true)), "billed once is enough");
-    assert_eq!(after_crash(&with_candidates, last_ms + 1), Some((None, true)));
+    assert_eq!(
+        after_crash(&with_candidates, T + 10_000),
+        Some((None, true, Some(0))),
+        "billed once is enough"
+    );
+    assert_eq!(after_crash(&with_candidates, last_ms + 1), Some((None, true, Some(0))));
 
     let mut without_attempts = in_progress();
     assert!(without_attempts.begin_attempt(&policies(), ONE, 3, T).0);
-    let expected = Some((Some(Code::AiTimeout), false));
+    let expected = Some((Some(Code::AiTimeout), false, None));
     assert_eq!(after_crash(&without_attempts, T + 10_000), expected, "no attempt is left");
 }
 

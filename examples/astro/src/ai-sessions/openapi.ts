@@ -312,7 +312,7 @@ export interface components {
         Supported: boolean | null;
         /** @description Advice on the flashcard, never a reason to drop it. A later version may add codes. */
         Notes: ("answer_in_question" | "yes_or_no" | "refers_to_text" | "near_duplicate" | "other_language" | "list_answer")[];
-        /** @description How much of the text has a flashcard, by the sentences of the passages; null when no flashcard has a passage. */
+        /** @description How much of the text has a flashcard, by the sentences of the passages; 0 when no flashcard has a passage, null in older sessions. */
         Coverage: number | null;
         SessionSummary: {
             /** Format: uuid */

@@ -135,7 +135,9 @@ export function describeSource(card: Candidate | undefined): string {
   return `The passage of “${card.front}” is marked.${support}`;
 }
 
-export function passages(number: number): string {
+/** The sentence about the passages without a card; their number is undefined if no card has a source. */
+export function describeUncovered(number: number | undefined): string {
+  if (number === undefined) return 'It is not known which passages have a card: the sources of the cards are unknown.';
   if (number === 0) return 'Every passage has a card.';
   return number === 1 ? '1 passage without a card is marked.' : `${count(number)} passages without a card are marked.`;
 }

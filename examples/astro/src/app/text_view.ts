@@ -2,7 +2,7 @@
 import type { Candidate } from '../ai-sessions/documents.ts';
 import { indexText, type Slice, type TextIndex } from '../ai-sessions/passages.ts';
 import { byId } from './elements.ts';
-import { describeSource, passages } from './sentences.ts';
+import { describeSource, describeUncovered } from './sentences.ts';
 
 export interface TextView {
   /** Shows the text of a session; with a card, its passage. */
@@ -32,7 +32,9 @@ export function textView(): TextView {
     const { text } = index;
     const source = sourceOf(shown.card);
     const slices: (Slice & { kind: string })[] = source === null ? [] : [{ ...index.sliceOf(source), kind: 'source' }];
-    const uncovered = index.without(shown.cards.map(sourceOf).filter((each) => each !== null));
+    const sources = shown.cards.map(sourceOf).filter((each) => each !== null);
+    // Cards without any source leave open which passages have one.
+    const uncovered = sources.length === 0 ? [] : index.without(sources);
     if (isToggled()) slices.push(...uncovered.map((slice) => ({ ...slice, kind: 'uncovered' })));
     body.replaceChildren();
     let at = 0;
@@ -41,7 +43,7 @@ export function textView(): TextView {
       at = end;
     }
     body.append(text.slice(at));
-    const withoutCard = isToggled() ? passages(uncovered.length) : '';
+    const withoutCard = isToggled() ? describeUncovered(sources.length === 0 ? undefined : uncovered.length) : '';
     about.textContent = [describeSource(shown.card), withoutCard].filter((words) => words !== '').join(' ');
   }
 
