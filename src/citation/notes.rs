@@ -32,7 +32,11 @@ pub(super) fn is_yes_or_no(back: &str) -> bool {
         if first.len() > YES_OR_NO_BYTES_MAX {
             return false;
         }
-        push_folded(&mut first, c);
+        if !c.is_whitespace() {
+            push_folded(&mut first, c);
+        } else if !first.ends_with(' ') {
+            first.push(' ');
+        }
     }
     has_word(YES_OR_NO, first.trim())
 }
@@ -144,7 +148,7 @@ fn is_conjunction(word: &str) -> bool {
     has_word(CONJUNCTIONS, &folded)
 }
 
-/// The most bytes of an answer that is yes or no, with white space around it; that of a longer one is not searched.
+/// The most bytes of an answer that is yes or no; a longer one is not searched.
 const YES_OR_NO_BYTES_MAX: usize = 24;
 
 /// The number of scripts that are distinguished.
@@ -370,6 +374,14 @@ mod tests {
             "是",
         ] {
             assert!(is_yes_or_no(back), "{back}");
+        }
+        for padding in ["\n", "\u{3000}", " \t"].map(|white_space| white_space.repeat(20)) {
+            for back in
+                [format!("Yes{padding}"), format!("{padding}Nein{padding}, nie"), format!("はい{padding}。")]
+            {
+                assert!(is_yes_or_no(&back), "{back:?}");
+            }
+            assert!(!is_yes_or_no(&format!("No{padding}king")));
         }
         for back in ["Nie wolno", "No king", "Норвегия", "Jakob", "The true one", "لايبزيغ", "はいく", "", "?"]
         {
