@@ -64,6 +64,15 @@ pub(crate) fn sentences_found(documents: &[Document]) -> (usize, usize) {
 }
 
 impl Figures {
+    /// The defects found that the rule can see, and how many there are.
+    fn visible(&self) -> (usize, usize) {
+        let visible = [Defect::Number, Defect::Name, Defect::Invented, Defect::OtherText];
+        let sum = |counts: &BTreeMap<Defect, usize>| -> usize {
+            visible.iter().filter_map(|defect| counts.get(defect)).sum()
+        };
+        (sum(&self.found), sum(&self.count))
+    }
+
     fn add(&mut self, document: &Document, card: &Card, citation: &Citation) {
         self.without_source += usize::from(citation.source.is_none());
         let mut wrong = |what: &str| {
@@ -102,8 +111,61 @@ fn is_found(defect: Defect, citation: &Citation) -> bool {
         Defect::YesOrNo => Note::YesOrNo,
         Defect::Duplicate => Note::NearDuplicate,
         Defect::OtherLanguage => Note::OtherLanguage,
+        Defect::RefersToText => Note::RefersToText,
+        Defect::ListAnswer => Note::ListAnswer,
     };
     citation.notes.contains(&note)
+}
+
+/// Returns what `docs/citation.md` has to state, each without line breaks.
+pub(crate) fn statements(documents: &[Document], checked: &[Checked<'_>]) -> Vec<String> {
+    let all = figures(checked, |_, _| true);
+    let defects = checked.iter().filter(|checked| checked.card.defect.is_some()).count();
+    let (found, sentences) = sentences_found(documents);
+    let mut statements = vec![
+        format!("{} cards, {defects} of them with a seeded defect", checked.len()),
+        format!("Of {} good cards, {} are reported as not supported", all.good, all.good_unsupported),
+        format!("Of the {sentences} sentences of the set, {found} are found"),
+    ];
+    for (defect, count) in &all.count {
+        let found = all.found.get(defect).copied().unwrap_or_default();
+        statements.push(format!("| {} | {found} of {count} |", label(*defect)));
+    }
+    for (code, name) in LANGUAGES {
+        let figures = figures(checked, |document, _| document.language == code);
+        let (found, count) = figures.visible();
+        let Figures { good, good_unsupported, .. } = figures;
+        statements.push(format!("| {name} | {found} of {count} | {good_unsupported} of {good} |"));
+    }
+    statements
+}
+
+const LANGUAGES: [(&str, &str); 8] = [
+    ("ar", "Arabic"),
+    ("de", "German"),
+    ("en", "English"),
+    ("es", "Spanish"),
+    ("hi", "Hindi"),
+    ("ja", "Japanese"),
+    ("pl", "Polish"),
+    ("ru", "Russian"),
+];
+
+/// Returns the name of a defect in the document.
+fn label(defect: Defect) -> &'static str {
+    match defect {
+        Defect::Number => "number changed",
+        Defect::Name => "name swapped, also for another one of the text",
+        Defect::Invented => "invented fact",
+        Defect::OtherText => "from another text",
+        Defect::Negation => "negation",
+        Defect::Leak => "answer in the question",
+        Defect::YesOrNo => "yes or no",
+        Defect::Duplicate => "duplicate in other words",
+        Defect::OtherLanguage => "another language",
+        Defect::RefersToText => "reference to the text",
+        Defect::ListAnswer => "list as an answer",
+    }
 }
 
 /// Returns the figures as a table for people.
@@ -115,7 +177,10 @@ pub(crate) fn table(documents: &[Document], checked: &[Checked<'_>]) -> String {
         figures(checked, |document, card| document.half == Half::HeldOut && card.batch == Batch::First);
     let second = figures(checked, |_, card| card.batch == Batch::Second);
     let third = figures(checked, |_, card| card.batch == Batch::Third);
-    text.push_str("\ndefect: found of seeded (tuned half, held-out half, second batch, third batch)\n");
+    let fourth = figures(checked, |_, card| card.batch == Batch::Fourth);
+    text.push_str(
+        "\ndefect: found of seeded (tuned half, held-out half, second batch, third batch, fourth batch)\n",
+    );
     for (defect, count) in &all.count {
         let of = |figures: &Figures| {
             let get = |counts: &BTreeMap<Defect, usize>| counts.get(defect).copied().unwrap_or_default();
@@ -124,20 +189,23 @@ pub(crate) fn table(documents: &[Document], checked: &[Checked<'_>]) -> String {
         let found = all.found.get(defect).copied().unwrap_or_default();
         let _ = writeln!(
             text,
-            "  {:14} {:3} %   {} ({}, {}, {}, {})",
+            "  {:14} {:3} %   {} ({}, {}, {}, {}, {})",
             format!("{defect:?}"),
             found * 100 / count,
             of(&all),
             of(&tuned),
             of(&held_out),
             of(&second),
-            of(&third)
+            of(&third),
+            of(&fourth)
         );
     }
-    text.push_str("\nfalse alarms on good cards (tuned half, held-out half, second batch, third batch)\n");
+    text.push_str(
+        "\nfalse alarms on good cards (tuned half, held-out half, second batch, third batch, fourth batch)\n",
+    );
     let _ = writeln!(
         text,
-        "  unsupported    {} of {} ({} of {}, {} of {}, {} of {}, {} of {})",
+        "  unsupported    {} of {} ({} of {}, {} of {}, {} of {}, {} of {}, {} of {})",
         all.good_unsupported,
         all.good,
         tuned.good_unsupported,
@@ -147,18 +215,21 @@ pub(crate) fn table(documents: &[Document], checked: &[Checked<'_>]) -> String {
         second.good_unsupported,
         second.good,
         third.good_unsupported,
-        third.good
+        third.good,
+        fourth.good_unsupported,
+        fourth.good
     );
     for note in Note::ALL.map(Note::code) {
         let of = |figures: &Figures| figures.good_notes.get(note).copied().unwrap_or_default();
         let _ = writeln!(
             text,
-            "  {note:18} {} ({}, {}, {}, {})",
+            "  {note:18} {} ({}, {}, {}, {}, {})",
             of(&all),
             of(&tuned),
             of(&held_out),
             of(&second),
-            of(&third)
+            of(&third),
+            of(&fourth)
         );
     }
     text.push_str(
@@ -167,18 +238,9 @@ pub(crate) fn table(documents: &[Document], checked: &[Checked<'_>]) -> String {
     let languages: BTreeSet<&str> = documents.iter().map(|document| document.language.as_str()).collect();
     for language in languages {
         let figures = figures(checked, |document, _| document.language == language);
-        let visible = [Defect::Number, Defect::Name, Defect::Invented, Defect::OtherText];
-        let sum = |counts: &BTreeMap<Defect, usize>| -> usize {
-            visible.iter().filter_map(|defect| counts.get(defect)).sum()
-        };
-        let _ = writeln!(
-            text,
-            "  {language}  {} of {}; {} of {}",
-            sum(&figures.found),
-            sum(&figures.count),
-            figures.good_unsupported,
-            figures.good
-        );
+        let (found, count) = figures.visible();
+        let Figures { good, good_unsupported, .. } = figures;
+        let _ = writeln!(text, "  {language}  {found} of {count}; {good_unsupported} of {good}");
     }
     let (found, sentences) = sentences_found(documents);
     let _ = writeln!(text, "\nsentences found: {found} of {sentences}");

@@ -38,6 +38,10 @@ pub(crate) enum Defect {
     Duplicate,
     /// The card is in another language than the text.
     OtherLanguage,
+    /// It refers to a text that the learner does not see.
+    RefersToText,
+    /// The answer has four items or more, or three on lines of their own.
+    ListAnswer,
 }
 
 /// When a card was written. The documents state what each batch showed at its first measurement.
@@ -51,6 +55,9 @@ pub(crate) enum Batch {
     Second,
     /// After the rule was changed for the second batch: the rule is as it was when this batch was measured.
     Third,
+    /// For the notes on references and lists, with the rule known: half of the references are in its most common phrases, the
+    /// other half in phrases that it does not have.
+    Fourth,
 }
 
 /// A card as a model would write it.
