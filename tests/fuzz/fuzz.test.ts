@@ -13,7 +13,7 @@ const INPUTS_MIN = 500;
 before(buildFuzzTargets);
 
 it('every target has seeds', () => {
-  assert.deepEqual(fuzzTargets, ['body', 'candidate_reader', 'event_stream', 'token']);
+  assert.deepEqual(fuzzTargets, ['body', 'candidate_reader', 'citation', 'event_stream', 'token']);
   assert.deepEqual(readdirSync(new URL('../../fuzz/seeds/', import.meta.url)).sort(), fuzzTargets);
 });
 
