@@ -27,7 +27,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     assert_eq!(sentences.coverage_percent(&passages), if passages.is_empty() { 0 } else { 100 });
 
     let rest: Vec<&[u8]> = parts.take(3 * CARDS_MAX).collect();
-    let mut checker = Checker::new(&text);
+    let mut checker = Checker::new(&text, &sentences);
     let mut before: Vec<[String; 2]> = Vec::new();
     let (mut sources, mut coverage) = (Vec::new(), 0);
     for card in rest.chunks(3) {
@@ -48,7 +48,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
         assert_eq!(notes.collect::<Vec<_>>(), citation.notes, "in the order of the contract, each once");
 
         // After a crash, the cards before it are remembered.
-        let mut after_crash = Checker::new(&text);
+        let mut after_crash = Checker::new(&text, &sentences);
         before.iter().for_each(|[front, back]| after_crash.remember(front, back));
         assert_eq!(after_crash.check(&front, &back, &named), citation);
         before.push([front, back]);

@@ -221,6 +221,21 @@ mod tests {
         assert_eq!(read_numbers("1,".repeat(1_000).as_bytes()).len(), NAMED_MAX);
     }
 
+    /// A sentence over the limit is cut at white space, which may be within a number.
+    #[test]
+    fn a_number_that_a_cut_divides_has_its_parts_in_their_passages() {
+        for shift in 0..12 {
+            let text = ["a".repeat(7 + shift), " 100 200 300 400".repeat(60)].concat();
+            let sentences = Sentences::of(&text);
+            let mut checker = Checker::new(&text, &sentences);
+            assert!(sentences.count() > 1);
+            for (index, passage) in sentences.passages().enumerate() {
+                let back = &text[passage.start..passage.end];
+                assert_eq!(checker.check("", back, &[index + 1]).supported, Some(true), "{shift} {back}");
+            }
+        }
+    }
+
     #[test]
     fn a_candidate_without_a_source_is_neither_supported_nor_not() {
         let sentences = Sentences::of(TEXT);

@@ -302,7 +302,10 @@ pub(super) fn is_supported(
     capitals: bool,
     text: &mut Text,
 ) -> bool {
-    let source = Index::of(&text.words, text.words.between(source.start, source.end));
+    let divided = text.words.divided(source.start, source.end);
+    let words = divided.as_ref().unwrap_or(&text.words);
+    let list = if divided.is_some() { &words.list } else { words.between(source.start, source.end) };
+    let source = Index::of(words, list);
     let mut tally = tally(back, Some(given), &source, capitals);
     if tally.lacks_fact {
         return false;

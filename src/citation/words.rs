@@ -227,6 +227,15 @@ impl Words {
         }
     }
 
+    /// Reads a range of characters on its own, where one of its ends is within a token: a number with spaces in a sentence over
+    /// the limit.
+    pub(super) fn divided(&self, start: usize, end: usize) -> Option<Self> {
+        let before = |at| self.between(0, at).last();
+        let is_within = |at| before(at).is_some_and(|token| token.end > at);
+        (is_within(start) || is_within(end))
+            .then(|| Self::of(&self.chars.get(start..end).unwrap_or_default().iter().collect::<String>()))
+    }
+
     /// Returns the tokens that begin in a range of characters.
     pub(super) fn between(&self, start: usize, end: usize) -> &[Token] {
         let place = |at| self.list.partition_point(|token| token.at < at);
