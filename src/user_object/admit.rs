@@ -7,6 +7,7 @@
 
 use std::rc::Rc;
 
+use futures_util::FutureExt;
 use uuid::Uuid;
 
 use super::command::{Command, Generate};
@@ -63,7 +64,7 @@ pub(super) async fn generate<H: UserObjectHost>(
         if !matches!(decided.0, Admitted::CheckDatabase) {
             break decided;
         }
-        is_stored = Some(is_in_database(object, command, generate.id).await);
+        is_stored = Some(is_in_database(object, command, generate.id).boxed_local().await);
     };
 
     // (4) Reply in the response mode of the client.
@@ -84,7 +85,7 @@ pub(super) async fn generate<H: UserObjectHost>(
             let session = SessionView::of_generation(&generation, false);
             in_mode(session, log_fields(&generation), generate.mode, generate.after)
         }
-        Admitted::Stored(id, is_final) => stored(object, command, generate, id, is_final).await,
+        Admitted::Stored(id, is_final) => stored(object, command, generate, id, is_final).boxed_local().await,
         Admitted::CheckDatabase => failed(Cause::Lost),
         Admitted::Rejected(reply) => Replied::bare(reply),
     };

@@ -7,6 +7,9 @@
 //! The object owns its runs: a request that leaves ends none of them. Each decision is one transaction, which the store may
 //! run more than once, so a run is reserved in the decision and started after it.
 //!
+//! The futures that a first generation does not poll are boxed, here and in the modules below: the engine compiles a function
+//! whole at its first call, and a future that is awaited in one place becomes a part of the function that awaits it.
+//!
 //! Not for: HTTP (`edge`), the storage (the hosts), the decisions themselves (`user_state`).
 
 mod admit;
@@ -25,6 +28,7 @@ mod turns;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
+use futures_util::FutureExt;
 use uuid::Uuid;
 
 use crate::auth::credentials::Credentials;
@@ -130,11 +134,11 @@ impl<H: UserObjectHost> UserObject<H> {
     /// leaves.
     pub async fn execute(&self, command: &Command) -> (Executed, Option<Subscription>) {
         let replied = match &command.operation {
-            Operation::Count => self.count(&command.credentials).await,
+            Operation::Count => self.count(&command.credentials).boxed_local().await,
             Operation::Generate(generate) => admit::generate(self, command, generate).await,
-            Operation::Read { id } => self.read(command, *id).await,
-            Operation::Subscribe { id, after } => self.subscribe(command, *id, *after).await,
-            Operation::Stop { id } => self.stop(command, *id).await,
+            Operation::Read { id } => self.read(command, *id).boxed_local().await,
+            Operation::Subscribe { id, after } => self.subscribe(command, *id, *after).boxed_local().await,
+            Operation::Stop { id } => self.stop(command, *id).boxed_local().await,
         };
         let Replied { reply, quota, refusal_lasts_ms, log, subscription } = replied.unwrap_or_else(failed);
         (Executed { reply, quota, refusal_lasts_ms, log }, subscription)
@@ -320,7 +324,7 @@ impl<H: UserObjectHost> UserObject<H> {
         let turn = self.0.deciding.next();
         // Alone, a state is stored at once; where it is shared, each transaction before may take as long as its store allows.
         let deciding = if self.0.host.is_shared() {
-            within(&self.0.host, TURN_MS, turn).await.map_err(|_| StoreError)?
+            within(&self.0.host, TURN_MS, turn).boxed_local().await.map_err(|_| StoreError)?
         } else {
             turn.await
         };
@@ -415,7 +419,7 @@ impl<H: UserObjectHost> UserObject<H> {
                     run.set_role(Role::Follower);
                     run.set_ended_ms(None);
                     let credentials = generation.accepted.credentials.clone();
-                    object.follow_to_end(&run, generation, &credentials).await;
+                    object.follow_to_end(&run, generation, &credentials).boxed_local().await;
                     return;
                 }
                 Ok(None) | Err(StoreError) => None,

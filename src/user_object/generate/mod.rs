@@ -19,6 +19,8 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use futures_util::FutureExt;
+
 use super::run::{Run, RunResult};
 use super::session_view::{SessionView, rfc3339};
 use super::{LogFields, UserObject, UserObjectHost, log_fields};
@@ -61,7 +63,7 @@ pub(super) async fn run<H: UserObjectHost>(
     // (0) Check the database.
     let is_resumed = run.take_resumed();
     if is_resumed {
-        generation = match resume(object, run, generation).await? {
+        generation = match resume(object, run, generation).boxed_local().await? {
             Resumed::Ended(result) => return Ok(Some(*result)),
             Resumed::Continues(generation) => *generation,
             Resumed::Removed => return Ok(None),
@@ -89,7 +91,7 @@ pub(super) async fn run<H: UserObjectHost>(
     if can_be_held && object.host().now_ms() < until_ms {
         return persist(object, run, generation, Some(until_ms), Some(&note)).await.map(result_of);
     }
-    if !store_held(object, run, &generation).await? {
+    if !store_held(object, run, &generation).boxed_local().await? {
         return Ok(None);
     }
     persist(object, run, generation, None, Some(&note)).await.map(result_of)
@@ -219,13 +221,15 @@ async fn generate<H: UserObjectHost>(
         let has_subscriber = run.subscribers() > 0;
         let input = match step.next(has_subscriber, host.now_ms()) {
             Action::Store(candidates) => {
-                store(object, run, checks.check(host, candidates)).await?;
+                store(object, run, checks.check(host, candidates)).boxed_local().await?;
                 continue;
             }
             Action::CheckQuota => {
                 let now_ms = host.now_ms();
-                let has_quota =
-                    object.peek(|state| state.ledger.has_attempt(policies, text_bytes, now_ms)).await?;
+                let has_quota = object
+                    .peek(|state| state.ledger.has_attempt(policies, text_bytes, now_ms))
+                    .boxed_local()
+                    .await?;
                 Input::QuotaChecked { has_quota, random_bits: host.random_bits() }
             }
             // The admission has counted it; a transaction without a write would be one more round trip before the call.
@@ -250,7 +254,7 @@ async fn generate<H: UserObjectHost>(
             Action::AbandonRow => {
                 is_opening = false;
                 opening_stage = None;
-                row = row_opened(object, generation, Err(&RestError::Unavailable)).await?;
+                row = row_opened(object, generation, Err(&RestError::Unavailable)).boxed_local().await?;
                 Input::RowOpened(false)
             }
             Action::End(ended, held) => break (ended, held),

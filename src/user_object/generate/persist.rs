@@ -2,6 +2,7 @@
 
 use std::pin::pin;
 
+use futures_util::FutureExt;
 use futures_util::future::{Either, join, select};
 
 use super::log::{Note, log_rest};
@@ -50,7 +51,7 @@ pub(super) async fn persist<H: UserObjectHost>(
         let left_ms = until_ms.saturating_sub(began_ms).max(PERSIST_MS_MIN);
         let finishing = within(host, left_ms, finish_or_open(object, &generation, &ending));
         let finished = match held_until_ms {
-            None => finishing.await,
+            None => finishing.boxed_local().await,
             Some(until_ms) => {
                 let (finished, is_stored) =
                     finish_beside_hold(object, run, &generation, finishing, until_ms).await;
@@ -94,7 +95,7 @@ pub(super) async fn persist<H: UserObjectHost>(
     };
     // Output that is stored nowhere else is worth waiting for the store.
     let advanced = match held_until_ms {
-        Some(_) if !is_persisted => in_time(object, advance).await,
+        Some(_) if !is_persisted => in_time(object, advance).boxed_local().await,
         _ => object.transact(advance).await,
     };
     let mut reason = if event == Event::Refused { Reason::Refused } else { Reason::Unavailable };
@@ -129,7 +130,7 @@ async fn finish_beside_hold<H: UserObjectHost, T>(
     match select(finishing.as_mut(), pin!(object.host().sleep(left_ms))).await {
         Either::Left((finished, _)) => (finished, false),
         Either::Right(_) => {
-            let (stored, finished) = join(store_held(object, run, generation), finishing).await;
+            let (stored, finished) = join(store_held(object, run, generation).boxed_local(), finishing).await;
             (finished, stored == Ok(true))
         }
     }
