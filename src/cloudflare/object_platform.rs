@@ -3,12 +3,11 @@
 use std::cell::{Cell, RefCell};
 use std::future::ready;
 use std::num::NonZeroU32;
-use std::time::Duration;
 
 use futures_util::future::LocalBoxFuture;
 use uuid::Uuid;
 use wasm_bindgen::prelude::*;
-use worker::State;
+use worker::worker_sys::DurableObjectState as Context;
 
 use super::metrics::write_point;
 use super::object_storage::{load, store};
@@ -18,6 +17,7 @@ use crate::ports::{Lease, Polled, StoreError};
 use crate::user_state::{UserState, WriteSet};
 use crate::web::clock::now_ms;
 use crate::web::object_host::{ObjectHost, ObjectPlatform};
+use crate::web::operations::Operation;
 use crate::web::settings::{Settings, settings};
 use crate::web::tasks::spawn;
 
@@ -25,11 +25,12 @@ use crate::web::tasks::spawn;
 extern "C" {
     fn begin_span(tracing: &JsValue, name: &str) -> u32;
     fn end_span(number: u32);
+    fn set_alarm(id: u32, storage: &JsValue, after_ms: u32);
+    fn delete_all(id: u32, storage: &JsValue);
 }
 
 pub(super) struct DurableObjectState {
-    state: State,
-    /// The `DurableObjectStorage` of `state`.
+    /// The `DurableObjectStorage`.
     storage: JsValue,
     environment: JsValue,
     /// `tracing` of `cloudflare:workers`.
@@ -42,11 +43,10 @@ pub(super) struct DurableObjectState {
 }
 
 impl DurableObjectState {
-    pub(super) fn new(state: State, environment: JsValue, tracing: JsValue) -> Self {
+    pub(super) fn new(context: &Context, environment: JsValue, tracing: JsValue) -> Self {
         // Without a storage, no write succeeds.
-        let storage = state.as_raw().storage().map_or(JsValue::UNDEFINED, JsValue::from);
+        let storage = context.storage().map_or(JsValue::UNDEFINED, JsValue::from);
         Self {
-            state,
             storage,
             settings: settings(Platform::Cloudflare, &environment),
             environment,
@@ -59,7 +59,7 @@ impl DurableObjectState {
     fn load(&self, memory: Option<UserState>) -> Result<UserState, StoreError> {
         match memory {
             Some(state) => Ok(state),
-            None => load(&self.state.storage().sql()).map_err(|()| StoreError),
+            None => load(&self.storage).map_err(|()| StoreError),
         }
     }
 
@@ -82,6 +82,11 @@ impl DurableObjectState {
         *memory = Some(state);
         Ok(())
     }
+}
+
+/// Runs an operation of the storage.
+async fn succeeded(start: impl FnOnce(u32)) -> Result<(), StoreError> {
+    if Operation::other(start).await.status == 0 { Err(StoreError) } else { Ok(()) }
 }
 
 /// The object is the only one that changes its state, and its storage is synchronous: a decision runs once, and completes at once.
@@ -129,17 +134,15 @@ impl ObjectPlatform for DurableObjectState {
     }
 
     fn set_alarm(&self, at_ms: u64) -> LocalBoxFuture<'_, Result<(), StoreError>> {
-        Box::pin(async move {
-            let after = Duration::from_millis(at_ms.saturating_sub(now_ms()));
-            self.state.storage().set_alarm(after).await.map_err(|_| StoreError)
-        })
+        let after_ms = u32::try_from(at_ms.saturating_sub(now_ms())).unwrap_or(u32::MAX);
+        Box::pin(succeeded(move |id| set_alarm(id, &self.storage, after_ms)))
     }
 
     fn delete(&self) -> LocalBoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async {
             self.memory.take();
             self.has_tables.set(false);
-            self.state.storage().delete_all().await.map_err(|_| StoreError)
+            succeeded(|id| delete_all(id, &self.storage)).await
         })
     }
 

@@ -14,7 +14,6 @@
 use std::cell::Cell;
 
 use wasm_bindgen::prelude::*;
-use worker::{SqlStorage, SqlStorageValue};
 
 use crate::json::record::to_json;
 use crate::user_state::stored::{self, StoredGeneration, StoredRows, batch, ledger_record};
@@ -36,54 +35,40 @@ const SCHEMA: &str = "
 extern "C" {
     #[wasm_bindgen(js_name = store)]
     fn execute(storage: &JsValue, statements: &str) -> bool;
+    fn select(storage: &JsValue, query: &str) -> Option<String>;
 }
 
-/// Ends a statement.
-const STATEMENT_END: char = '\u{1e}';
-/// Before each value of a statement.
+/// Ends a statement, or a row.
+const END: char = '\u{1e}';
+/// Before each value of a statement, and between the values of a row.
 const VALUE: char = '\u{1f}';
 
 /// A row that cannot be read or written.
 pub(super) type StorageResult<T> = Result<T, ()>;
 
 /// Loads the state.
-pub(super) fn load(sql: &SqlStorage) -> StorageResult<UserState> {
-    if rows(sql, "select 1 from sqlite_master where name = 'claims'")?.is_empty() {
+pub(super) fn load(storage: &JsValue) -> StorageResult<UserState> {
+    if rows(storage, "select 1 from sqlite_master where name = 'claims'")?.is_empty() {
         return Ok(UserState::default());
     }
     let mut stored = StoredRows::default();
-    for row in rows(sql, "select record from ledger")? {
-        stored.ledger = text(row.into_iter().next());
+    for (record, _) in rows(storage, "select record from ledger")? {
+        stored.ledger = Some(record);
     }
-    for row in rows(sql, "select record from claims")? {
-        stored.idempotency_records.extend(text(row.into_iter().next()));
+    for (record, _) in rows(storage, "select record from claims")? {
+        stored.idempotency_records.push(record);
     }
     let in_order = "select record, ending from generations order by json_extract(record, '$.started_ms')";
-    for row in rows(sql, in_order)? {
-        let mut row = row.into_iter();
-        let record = text(row.next()).ok_or(())?;
-        stored.generations.push(StoredGeneration {
-            record,
-            ending: text(row.next()),
-            ..StoredGeneration::default()
-        });
+    for (record, ending) in rows(storage, in_order)? {
+        // The column has no empty text: `nullif` makes it null.
+        let ending = Some(ending).filter(|ending| !ending.is_empty());
+        stored.generations.push(StoredGeneration { record, ending, ..StoredGeneration::default() });
     }
     if !stored.generations.is_empty() {
-        for row in rows(sql, "select generation_id, record from candidates order by generation_id, position")?
-        {
-            let mut row = row.into_iter();
-            let id = text(row.next()).ok_or(())?;
-            stored.candidates.push((id, text(row.next()).ok_or(())?));
-        }
+        let in_order = "select generation_id, record from candidates order by generation_id, position";
+        stored.candidates = rows(storage, in_order)?;
     }
     stored::load(&stored).map_err(drop)
-}
-
-fn text(value: Option<SqlStorageValue>) -> Option<String> {
-    match value {
-        Some(SqlStorageValue::String(text)) => Some(text),
-        _ => None,
-    }
 }
 
 /// Stores the writes of a decision: all of them or none.
@@ -118,7 +103,7 @@ impl Statements {
             self.0.push(VALUE);
             self.0.push_str(value);
         }
-        self.0.push(STATEMENT_END);
+        self.0.push(END);
         Ok(())
     }
 
@@ -172,6 +157,14 @@ impl Statements {
     }
 }
 
-fn rows(sql: &SqlStorage, query: &str) -> StorageResult<Vec<Vec<SqlStorageValue>>> {
-    sql.exec(query, None).map_err(drop)?.raw().collect::<worker::Result<_>>().map_err(drop)
+/// Rows of one or two values; the second is empty where there is none.
+fn rows(storage: &JsValue, query: &str) -> StorageResult<Vec<(String, String)>> {
+    let rows = select(storage, query).ok_or(())?;
+    Ok(rows
+        .split_terminator(END)
+        .map(|row| {
+            let (first, second) = row.split_once(VALUE).unwrap_or((row, ""));
+            (first.to_owned(), second.to_owned())
+        })
+        .collect())
 }

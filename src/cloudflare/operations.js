@@ -1,6 +1,6 @@
 // The call of a user object and its storage: one crossing each.
 
-import { begin } from '../web/operations.js';
+import { begin, wait_for } from '../web/operations.js';
 
 /** Sends a command: status 1 with the text and the body of the reply, 0 without a reply, 2 when the object is overloaded. */
 export async function execute(id, environment, name, command) {
@@ -36,6 +36,25 @@ export function store(storage, statements) {
     return false;
   }
 }
+
+/** Reads rows: U+001E after each, U+001F between its values. A value that is no text is empty. `undefined` when the query fails. */
+export function select(storage, query) {
+  const text = (value) => (typeof value === 'string' ? value : '');
+  try {
+    return [...storage.sql.exec(query).raw()].map((row) => `${row.map(text).join('\x1f')}\x1e`).join('');
+  } catch {
+    return undefined;
+  }
+}
+
+/** Calls the storage at once; an exception is a rejection. */
+const call = async (operation) => operation();
+
+/** Sets the alarm of the object: status 1 when it is set. */
+export const set_alarm = (id, storage, after_ms) => wait_for(id, call(() => storage.setAlarm(Date.now() + after_ms)));
+
+/** Deletes all that the storage contains: status 1 when it is deleted. */
+export const delete_all = (id, storage) => wait_for(id, call(() => storage.deleteAll()));
 
 /** Writes a data point to the binding METRICS: texts, separated by U+001F, and figures. Returns whether there is such a binding. */
 export function measure(environment, texts, figures) {

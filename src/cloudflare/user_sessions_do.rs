@@ -41,7 +41,7 @@ impl UserSessions {
     #[wasm_bindgen(constructor)]
     pub fn new(context: JsValue, env: JsValue, tracing: JsValue) -> Self {
         let context: Context = context.unchecked_into();
-        let host = ObjectHost::new(Rc::new(DurableObjectState::new(context.into(), env, tracing)));
+        let host = ObjectHost::new(Rc::new(DurableObjectState::new(&context, env, tracing)));
         Self(Rc::new(Object { host, object: OnceCell::new() }))
     }
 

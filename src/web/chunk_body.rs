@@ -6,10 +6,9 @@ use std::task::{Context, Poll, ready};
 
 use js_sys::Uint8Array;
 use wasm_bindgen::prelude::*;
-use wasm_bindgen_futures::JsFuture;
 use web_sys::ReadableStream;
 
-use super::operations::detach;
+use super::operations::{Operation, detach};
 use crate::ports::{Body, Unreachable};
 
 #[wasm_bindgen]
@@ -18,7 +17,7 @@ extern "C" {
     type ChunkReader;
 
     #[wasm_bindgen(method)]
-    fn read(this: &ChunkReader) -> js_sys::Promise<Chunk>;
+    fn read(this: &ChunkReader) -> js_sys::Promise;
 
     #[wasm_bindgen(method)]
     fn cancel(this: &ChunkReader) -> js_sys::Promise;
@@ -35,7 +34,7 @@ pub(crate) struct ChunkBody {
     /// `None` after the end.
     reader: Option<ChunkReader>,
     /// The read in progress; it continues while nothing polls it.
-    reading: Option<JsFuture<Chunk>>,
+    reading: Option<Operation>,
     gathered: Vec<u8>,
     /// The least number of bytes that the read in progress still waits for; 0 when there is none.
     wanted: usize,
@@ -53,11 +52,12 @@ impl ChunkBody {
         let Some(reader) = &self.reader else {
             return Poll::Ready(if self.is_cut { Err(Unreachable) } else { Ok(None) });
         };
-        let reading = self.reading.get_or_insert_with(|| JsFuture::from(reader.read()));
-        let chunk = ready!(Pin::new(reading).poll(context));
+        let reading = self.reading.get_or_insert_with(|| Operation::of(&reader.read()));
+        let end = ready!(Pin::new(reading).poll(context));
         self.reading = None;
-        self.is_cut = chunk.is_err();
-        let bytes = chunk.ok().and_then(|chunk| chunk.value()).map(|bytes| bytes.to_vec());
+        self.is_cut = end.status == 0;
+        let bytes = (!self.is_cut).then(|| end.value.unchecked_into::<Chunk>().value()).flatten();
+        let bytes = bytes.map(|bytes| bytes.to_vec());
         if bytes.is_none() {
             self.reader = None;
         }
