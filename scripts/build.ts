@@ -13,6 +13,7 @@ import { assetsFolder, buildFolder, cargoTool, edgeFunctionFolder, npmPackage, r
 import { run } from './run_program.ts';
 import { ensureRustToolchain } from './rust_toolchain.ts';
 import { Failure, messageOf, runScript, step } from './steps.ts';
+import { emptyFunctions } from './wasm_functions.ts';
 import { shortenImports } from './wasm_imports.ts';
 
 /** The fingerprint of the inputs of build/; written last, so that an interrupted build does not count. */
@@ -99,6 +100,7 @@ async function buildModule(): Promise<void> {
     await shortenNames();
     await bundleEdgeFunction();
     await bundleWorker();
+    await emptyUnusedFunctions();
     await stripNames();
     // A file that was saved while the compiler ran may not be in the module: then the next build compiles again.
     if (!(await changedSince(start))) await writeFile(stampFile, await fingerprint(tools));
@@ -165,6 +167,21 @@ async function bundleWorker(): Promise<void> {
 const unusedClasses = ['intounderlying', 'minifyconfig', 'r2range', 'containerstartupoptions'];
 
 /**
+ * The bodies of functions that the linker keeps, although nothing calls them or they do nothing. The promises and tasks of js-sys are
+ * those of the classes above alone (the crate may not use them: clippy.toml); pointers to them are in tables, so no optimizer removes them.
+ * worker's panic hook calls that of the standard library, which writes to a stderr that this target does not have. Only functions
+ * whose code is unlike any other may be here: the compiler merges equal ones under the name of one of them.
+ */
+const emptiedBody = (name: string) =>
+  /^js_sys::futures::(future_to_promise::\{\{closure\}\}|queue::Queue::(new|schedule_task)\b)/.test(name) ? 'trap' : /^<std\S*::panicking::default_hook as /.test(name) ? 'nothing' : undefined;
+
+/** Empties those functions. The optimizer then removes what only they call. */
+async function emptyUnusedFunctions(): Promise<void> {
+  const module = join(buildFolder, 'index_bg.wasm');
+  await writeFile(module, emptyFunctions(await readFile(module), emptiedBody));
+}
+
+/**
  * Removes the names of functions: 30 KB gzipped that only a stack trace would use. Before that it sorts the functions by name:
  * adjacent functions then resemble each other, which saves 3 KB gzipped. A second pass for size may assume that no data is in the first
  * kilobyte: the linker puts the stack there. Exception handling is not enabled: Deno 2.1 refuses it.
@@ -211,7 +228,7 @@ async function inputs(): Promise<string[]> {
   const targetFolder = process.env['CARGO_TARGET_DIR'] ?? join(root, 'target');
   const listed = await readFile(join(targetFolder, 'wasm32-unknown-unknown/release/ai_sessions.d'), 'utf8').catch(() => '');
   const included = listed.split(/(?<!\\)\s+/).slice(1).map((file) => file.replaceAll('\\ ', ' '));
-  const settings = ['Cargo.toml', 'Cargo.lock', 'rust-toolchain.toml', 'tools/Cargo.lock', 'scripts/build.ts', 'scripts/wasm_bindgen.mjs', 'scripts/wasm_imports.ts', 'scripts/esbuild.mjs'].map((file) => join(root, file));
+  const settings = ['Cargo.toml', 'Cargo.lock', 'rust-toolchain.toml', 'tools/Cargo.lock', 'scripts/build.ts', 'scripts/wasm_bindgen.mjs', 'scripts/wasm_functions.ts', 'scripts/wasm_imports.ts', 'scripts/esbuild.mjs'].map((file) => join(root, file));
   const npmTools = ['binaryen', 'esbuild'].map((name) => npmPackage(name, 'package.json'));
   const files = [...new Set([...sources, ...included.filter((file) => file !== ''), ...settings, ...npmTools])].sort();
   const present = await Promise.all(files.map((file) => stat(file).then(() => true, () => false)));

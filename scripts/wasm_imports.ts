@@ -17,7 +17,11 @@ export function shortenImports(wasm: Uint8Array, script: string): { wasm: Uint8A
 }
 
 /** Rewrites the section of imports (WebAssembly Core Specification, section 5.5.5). */
-function withImports(wasm: Uint8Array, renamed: (name: string) => string): Uint8Array {
+const withImports = (wasm: Uint8Array, renamed: (name: string) => string) =>
+  withSections(wasm, (id, reader) => (id === IMPORT_SECTION ? importSection(reader, renamed) : undefined));
+
+/** Replaces sections of a module: those for which `replaced` returns the bytes of another. */
+export function withSections(wasm: Uint8Array, replaced: (id: number, reader: Reader, end: number) => Uint8Array | undefined): Uint8Array {
   const header = 8;
   const parts = [wasm.subarray(0, header)];
   const reader = new Reader(wasm, header);
@@ -25,10 +29,9 @@ function withImports(wasm: Uint8Array, renamed: (name: string) => string): Uint8
     const start = reader.at;
     const id = reader.number();
     const end = reader.number() + reader.at;
-    if (id === IMPORT_SECTION) {
-      const section = importSection(reader, renamed);
-      parts.push(Uint8Array.of(id), leb128(section.length), section);
-    } else parts.push(wasm.subarray(start, end));
+    const section = replaced(id, reader, end);
+    if (section === undefined) parts.push(wasm.subarray(start, end));
+    else parts.push(Uint8Array.of(id), leb128(section.length), section);
     reader.at = end;
   }
   return Buffer.concat(parts);
@@ -45,7 +48,8 @@ function importSection(reader: Reader, renamed: (name: string) => string): Uint8
   return Buffer.concat(parts);
 }
 
-class Reader {
+/** Reads the values of a module's binary format. */
+export class Reader {
   readonly bytes: Uint8Array;
   at: number;
 
@@ -75,7 +79,8 @@ class Reader {
 
 const text = (value: string) => Buffer.concat([leb128(Buffer.byteLength(value)), Buffer.from(value)]);
 
-function leb128(value: number): Uint8Array {
+/** An unsigned number in LEB128. */
+export function leb128(value: number): Uint8Array {
   const bytes: number[] = [];
   for (let rest = value; ; rest >>>= 7) {
     if (rest < 0x80) return Uint8Array.from([...bytes, rest]);
