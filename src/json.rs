@@ -5,6 +5,7 @@
 //!
 //! Not for: the text of the model (`generation::candidate_finder`), the service's own records ([`record`]).
 
+mod number;
 pub mod record;
 pub mod scan;
 pub mod strict;

@@ -9,10 +9,8 @@ use std::borrow::Cow;
 use std::fmt;
 use std::rc::Rc;
 
-use serde::de::IgnoredAny;
-
 use crate::json::record::{FromJson, ToJson, quoted};
-use crate::json::strict::read_text;
+use crate::json::strict::{follows_grammar, read_text};
 
 /// A JSON string (RFC 8259, section 7). Cloning does not copy it.
 #[derive(Clone)]
@@ -75,9 +73,8 @@ impl ToJson for JsonString {
 impl FromJson for JsonString {
     fn read(json: &[u8]) -> Option<Self> {
         // A check that accepts a lone surrogate: the text is only copied.
-        serde_json::from_slice::<IgnoredAny>(json).ok()?;
         let quoted = std::str::from_utf8(json).ok()?.trim_ascii();
-        quoted.starts_with('"').then(|| Self { quoted: Rc::from(quoted) })
+        (quoted.starts_with('"') && follows_grammar(json)).then(|| Self { quoted: Rc::from(quoted) })
     }
 }
 
