@@ -7,6 +7,7 @@ use crate::json::{Cursor, Value};
 use crate::keyed_hash::{hex, keyed_hash};
 use crate::money;
 use crate::quota::{Policies, Price, Quota, SpendPolicy};
+use crate::text_search::{contains, split_once};
 
 /// The platform of a deployment: some variables, defaults and bounds differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -432,7 +433,7 @@ impl Reader<'_> {
         let is_plain = text.bytes().all(|byte| byte.is_ascii_graphic() && !br#""\<>"#.contains(&byte));
         let path = base_path(&text);
         let first = path.split('/').nth(1).unwrap_or_default();
-        if !is_url(&text) || !is_plain || path.contains("//") || ROUTES.contains(&first) {
+        if !is_url(&text) || !is_plain || contains(path, "//") || ROUTES.contains(&first) {
             self.reject(VARIABLE, PUBLIC_URL_EXPECTED);
             return None;
         }
@@ -643,7 +644,7 @@ fn is_url(text: &str) -> bool {
 /// The base path of a public URL: `https://host/base` → `/base`; empty for an origin.
 #[must_use]
 pub fn base_path(url: &str) -> &str {
-    let (_, rest) = url.split_once("://").unwrap_or(("", url));
+    let (_, rest) = split_once(url, "://").unwrap_or(("", url));
     rest.find('/').and_then(|at| rest.get(at..)).unwrap_or_default()
 }
 
@@ -701,7 +702,7 @@ const WITHOUT_ORIGIN: &[&str] = &["about", "blob", "data", "file", "javascript",
 /// "special scheme" of the URL Standard; other schemes have an "opaque host", which stays unchanged.
 /// `trap_guard.js` does the same.
 fn as_browsers_write(origin: &str) -> Option<String> {
-    let (scheme, host) = origin.split_once("://")?;
+    let (scheme, host) = split_once(origin, "://")?;
     let scheme = scheme.to_ascii_lowercase();
     let is_of = |text: &str, others: &[u8]| {
         !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || others.contains(&byte))

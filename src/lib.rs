@@ -32,6 +32,7 @@ pub mod ports;
 pub mod pseudonym;
 pub mod readiness;
 pub mod rfc3339;
+pub mod text_search;
 
 pub mod auth;
 pub mod citation;

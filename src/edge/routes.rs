@@ -1,5 +1,7 @@
 //! The table of routes.
 
+use crate::text_search::split_once;
+
 /// Every route. A path has a row for each of its methods.
 pub const TABLE: &[(&str, &str, Route)] = &[
     ("POST", "/ai-sessions", Route::CreateSession),
@@ -62,7 +64,7 @@ pub enum Match<'a> {
 pub fn find<'a>(method: &str, path: &'a str) -> Match<'a> {
     let mut methods = Vec::new();
     for (known, pattern, route) in TABLE {
-        let id = match pattern.split_once("{id}") {
+        let id = match split_once(pattern, "{id}") {
             None if *pattern == path => "",
             Some((before, after)) => {
                 match path.strip_prefix(before).and_then(|rest| rest.strip_suffix(after)) {

@@ -14,6 +14,7 @@
 use crate::citation::sentences::Sentences;
 use crate::json_string::JsonString;
 use crate::keyed_hash::short_hash;
+use crate::text_search::contains;
 
 /// Separates these hashes from the other kinds that [`crate::keyed_hash`] makes with the same key.
 const MARK_LABEL: &[u8] = b"ai-sessions/text-mark\0";
@@ -82,7 +83,7 @@ fn first_outside(text: &str, mut mark: impl FnMut(u32) -> String) -> String {
     let mut count = 0;
     loop {
         let found = mark(count);
-        if !text.contains(&found) {
+        if !contains(text, &found) {
             return found;
         }
         count = count.wrapping_add(1);

@@ -1,9 +1,11 @@
 //! The parts of an absolute URL.
 
+use crate::text_search::split_once;
+
 /// `https://host/path?query` → (`https://host`, `/path`).
 #[must_use]
 pub fn split_url(url: &str) -> (&str, &str) {
-    let after_scheme = url.find("://").map_or(0, |at| at.saturating_add(3));
+    let after_scheme = split_once(url, "://").map_or(0, |(_, rest)| url.len().saturating_sub(rest.len()));
     let host_end = url.get(after_scheme..).and_then(|rest| rest.find(['/', '?', '#']));
     let at = host_end.map_or(url.len(), |end| after_scheme.saturating_add(end));
     let (origin, rest) = url.split_at_checked(at).unwrap_or((url, ""));

@@ -22,6 +22,7 @@ const SHARED: &[&str] = &[
     "pseudonym",
     "readiness",
     "rfc3339",
+    "text_search",
 ];
 const PURE: &[&str] = &["auth", "citation", "generation", "input", "quota", "user_state"];
 const VENDORS: &[&str] = &["openrouter", "supabase"];
@@ -49,8 +50,8 @@ const PURE_FILES: &[&str] = &[
 fn allowed(module: &str) -> Option<Vec<&'static str>> {
     let layers: &[&[&'static str]] = match module {
         // The settings are of the stages' own types.
-        "config" => &[&["json", "keyed_hash", "money", "quota"]],
-        "http" => &[&["config", "json", "quota"]],
+        "config" => &[&["json", "keyed_hash", "money", "quota", "text_search"]],
+        "http" => &[&["config", "json", "quota", "text_search"]],
         "ids"
         | "json"
         | "keyed_hash"
@@ -58,7 +59,8 @@ fn allowed(module: &str) -> Option<Vec<&'static str>> {
         | "lower_case"
         | "money"
         | "points"
-        | "rfc3339" => &[],
+        | "rfc3339"
+        | "text_search" => &[],
         "json_string" => &[&["json"]],
         "readiness" => &[&["http"]],
         "pseudonym" => &[&["keyed_hash"]],
