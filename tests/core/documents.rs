@@ -225,7 +225,7 @@ fn the_documents_mark_the_reserved_code() {
 
 #[test]
 fn every_host_in_the_readme_runs_the_tests() {
-    let hosts = [("Cloudflare Worker", "workerd.test.ts"), ("Edge Function", "supabase_edge_1.test.ts")];
+    let hosts = [("Cloudflare Worker", "workerd_1.test.ts"), ("Edge Function", "supabase_edge_1.test.ts")];
     for (name, tests) in hosts {
         let has_tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hosts").join(tests).exists();
         assert_eq!(read("README.md").contains(name), has_tests, "{name}: tests/hosts/{tests}");

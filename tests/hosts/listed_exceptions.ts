@@ -55,6 +55,7 @@ export async function serviceTests(
     const { tests } = (await import(new URL(file, folder).href)) as ServiceTests;
     describe(file, () => tests(start));
   }
+  if (exceptions.length === 0) return;
   runner.it('each exception is a test of the suite, listed once', () => {
     for (const { file, test, reason } of listed) console.log(`expected to fail: ${file}: ${test} (${reason})`);
     assert.deepEqual([...left.values()], []);
