@@ -1,25 +1,22 @@
 /** Runs test files with Node's own runner, each in its own process, and counts the results. */
-import { once } from 'node:events';
 import { relative } from 'node:path';
 import { run } from 'node:test';
 import { spec } from 'node:test/reporters';
 import { root } from './paths.ts';
 import { type Counts, judge } from './test_counts.ts';
 
-/** CI has two cores, and each file may start a database of its own. */
-const filesAtOnce = 2;
-
-/** A file that hangs fails: the slowest needs a small part of this. */
+/** A file that hangs fails: the slowest needs half of this. */
 const fileDeadlineMs = 10 * 60_000;
 
-export async function runNodeTests(files: string[]): Promise<Counts> {
+/** Runs the files, so many at once; `write` receives the report. */
+export async function runNodeTests(files: string[], atOnce: number, write: (text: string) => void): Promise<Counts> {
   const counts = { passed: 0, failed: 0, skipped: 0 };
   if (files.length === 0) {
     console.error('There is no test file to run, which counts as a failure.');
     return judge(counts, true);
   }
   let endedWell = true;
-  const tests = run({ files, concurrency: filesAtOnce, timeout: fileDeadlineMs, cwd: root });
+  const tests = run({ files, concurrency: atOnce, timeout: fileDeadlineMs, cwd: root });
   tests.on('test:pass', ({ name, file, details, skip, todo }) => {
     if (details.type === 'suite') return;
     // A file without a test is reported as one that passed, under the file's own name.
@@ -33,9 +30,7 @@ export async function runNodeTests(files: string[]): Promise<Counts> {
     if (details.type !== 'suite') counts.failed += 1;
   });
   tests.on('test:summary', ({ success }) => (endedWell &&= success));
-  const report = tests.compose(spec);
-  report.pipe(process.stdout, { end: false });
-  await once(report, 'end');
-  if (counts.skipped > 0) console.log(`${counts.skipped} skipped`);
+  for await (const text of tests.compose(spec)) write(String(text));
+  if (counts.skipped > 0) write(`${counts.skipped} skipped\n`);
   return judge(counts, endedWell);
 }

@@ -1,12 +1,13 @@
 /** `npm test`: cargo's tests, then Node's against the built module; the last line counts those of all runners. */
-import { glob, readFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { glob, readFile, stat } from 'node:fs/promises';
+import { basename, join } from 'node:path';
 import { build } from './build.ts';
 import { ensureChromium } from './chromium.ts';
 import { ensureClickHouse } from './clickhouse.ts';
 import { buildExamplePage } from './example_page.ts';
 import { buildFuzzTargets } from './fuzz.ts';
 import { runNodeTests } from './node_tests.ts';
+import { OrderedOutput } from './ordered_output.ts';
 import { root } from './paths.ts';
 import { runRust } from './run_program.ts';
 import { ensureRustToolchain } from './rust_toolchain.ts';
@@ -14,8 +15,35 @@ import { Failure, messageOf, runScript } from './steps.ts';
 import { ensureApiTester } from './test_api.ts';
 import { type Counts, add, countsOfCargo, judge, none } from './test_counts.ts';
 
-/** The folders of tests/. The files in tests/service are run by each host's file in tests/hosts. */
-const parts = ['core', 'scripts', 'support', 'client', 'database', 'hosts', 'browser', 'api', 'operations', 'fuzz'];
+/** Parts that run one after the other, beside the other lanes of the stage. */
+interface Lane {
+  /** Folders of tests/. */
+  parts: string[];
+  /** The files; default: all. */
+  has?: (file: string) => boolean;
+  /** How many files run at once; default: one. */
+  atOnce?: number;
+}
+
+/** CI has two cores, and each file may start a database of its own. */
+const filesAtOnce = 2;
+
+/** tests/service on a host: most of its tests wait for a deadline, so that a third file keeps two cores no more than busy. */
+const isServiceSuite = (file: string) => /^(workerd|supabase_edge)_\d+\.test\.ts$/.test(basename(file));
+
+/** The stages run one after the other. The lanes of a stage take about the same time. */
+const stages: Lane[][] = [
+  [{ parts: ['scripts'] }, { parts: ['support', 'client', 'database'] }],
+  [
+    { parts: ['hosts'], has: isServiceSuite, atOnce: filesAtOnce },
+    { parts: ['hosts'], has: (file) => !isServiceSuite(file) },
+  ],
+  [{ parts: ['browser'], atOnce: filesAtOnce }],
+  [{ parts: ['operations'] }, { parts: ['api', 'fuzz'] }],
+];
+
+/** The files in tests/service are run by each host's files in tests/hosts. */
+const parts = [...new Set(['core', ...stages.flat().flatMap((lane) => lane.parts)])];
 
 /** The builds that a part needs; a failed build fails its part only. */
 const builds = new Map<string, () => Promise<void>>([
@@ -37,12 +65,18 @@ await runScript(async () => {
   if (unknown !== undefined) throw new Failure(`There are no tests "${unknown}": take some of ${parts.join(', ')}, or none of them for all.`);
   const chosen = requested.length > 0 ? requested : parts;
 
-  const counts = new Map<string, Counts>();
-  if (chosen.includes('core')) counts.set('core', await cargoTests());
-  for (const part of chosen.filter((part) => part !== 'core')) {
-    const make = builds.get(part);
-    const isReady = make === undefined || (await isBuilt(make));
-    counts.set(part, isReady ? await runNodeTests(await testFiles(part)) : { passed: 0, failed: 1 });
+  const counts = new Map<string, Counts>(chosen.map((part) => [part, none]));
+  const count = (part: string, more: Counts) => void counts.set(part, add(counts.get(part) ?? none, more));
+  if (chosen.includes('core')) count('core', await cargoTests());
+  for (const stage of stages) {
+    const wanted = parts.filter((part) => chosen.includes(part) && stage.some((lane) => lane.parts.includes(part)));
+    const ready = new Set<string>();
+    for (const part of wanted) {
+      const make = builds.get(part);
+      if (make === undefined || (await isBuilt(make))) ready.add(part);
+      else count(part, { passed: 0, failed: 1 });
+    }
+    await runStage(stage, ready, count);
   }
   if (requested.length === 0) counts.set('README.md', await statedCounts(counts));
 
@@ -79,8 +113,24 @@ function isBuilt(make: () => Promise<void>): Promise<boolean> {
   );
 }
 
+/** Runs the lanes of a stage side by side. A lane alone runs as many files at once as two lanes do. */
+async function runStage(stage: Lane[], ready: Set<string>, count: (part: string, counts: Counts) => void): Promise<void> {
+  const lanes = stage.map((lane) => ({ ...lane, parts: lane.parts.filter((part) => ready.has(part)) })).filter(({ parts }) => parts.length > 0);
+  const output = new OrderedOutput((text) => void process.stdout.write(text));
+  await Promise.all(
+    lanes.map(async ({ parts, has = () => true, atOnce = 1 }, lane) => {
+      for (const part of parts) {
+        const files = (await testFiles(part)).filter(has);
+        count(part, await runNodeTests(files, lanes.length === 1 ? filesAtOnce : atOnce, (text) => output.write(lane, text)));
+      }
+      output.end(lane);
+    }),
+  );
+}
+
+/** Largest first: a long file that starts last leaves a core idle. */
 async function testFiles(folder: string): Promise<string[]> {
-  const files: string[] = [];
-  for await (const file of glob(`tests/${folder}/**/*.test.ts`, { cwd: root })) files.push(join(root, file));
-  return files.sort();
+  const files: { file: string; bytes: number }[] = [];
+  for await (const name of glob(`tests/${folder}/**/*.test.ts`, { cwd: root })) files.push({ file: join(root, name), bytes: (await stat(join(root, name))).size });
+  return files.sort((a, b) => b.bytes - a.bytes || a.file.localeCompare(b.file)).map(({ file }) => file);
 }
