@@ -61,6 +61,16 @@ const brokenCandidates = (count: number) => Array.from({ length: count }, (_, n)
 const POEM = content('I am sorry, here is a poem instead.');
 const FEW_VALID = answer({ candidates: [...fewCandidates(3), ...brokenCandidates(12)] });
 
+/** Every second user gets poems, at each attempt: exactly half, since 11 of 24 failures are needed for the slow burn. */
+function poemsForHalf(): ModelBehaviour {
+  const users: string[] = [];
+  return (turn) => {
+    const user = String(turn.request.body?.['user']);
+    if (!users.includes(user)) users.push(user);
+    return (users.indexOf(user) % 2 === 0 ? POEM : FEW_VALID)(turn);
+  };
+}
+
 /** An hour without an incident: every learner succeeds, and the failures are those that every service has. */
 export const CLEAN: Incident & { play: Play } = {
   name: 'a clean hour',
@@ -112,8 +122,7 @@ export const INCIDENTS: readonly Incident[] = [
   { name: 'a broken deployment (500)', variables: { MAX_CANDIDATES: 'many' }, play: (stage) => everyLearner(stage) },
   {
     name: 'garbage from the model',
-    // By user, so that a second attempt gets garbage, too.
-    play: withModel((turn) => (String(turn.request.body?.['user']).charCodeAt(0) % 2 === 0 ? POEM : FEW_VALID)(turn)),
+    play: withModel(poemsForHalf()),
   },
   { name: 'no traffic', play: 'nothing' },
   {
