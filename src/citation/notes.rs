@@ -57,8 +57,11 @@ pub(super) fn refers_to_text(front: &Words, back: &Words, text: &Words) -> bool 
 
 /// Whether a word may be one of a reference: every phrase has such a word.
 fn may_refer(word: &str) -> bool {
-    // Most words begin with another letter than all of these.
-    let may = word.bytes().next().is_some_and(|byte| matches!(byte, b't' | b'p' | b'a' | b'm' | 0x80..));
+    // Most words are shorter than the beginnings of ASCII, or begin with another letter than all.
+    let may = word.bytes().next().is_some_and(|byte| match byte {
+        b't' | b'p' | b'a' | b'm' => word.len() >= 4,
+        _ => byte >= 0x80,
+    });
     may && REFERENCE_BEGINNINGS.iter().any(|beginning| word.as_bytes().starts_with(beginning.as_bytes()))
 }
 

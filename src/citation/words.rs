@@ -133,6 +133,10 @@ impl Words {
         let mut is_first = true;
         while let Some(c) = chars.get(at).copied() {
             let next = at.saturating_add(1);
+            if c == ' ' {
+                at = next; // the most frequent character, which is in no token and begins no sentence
+                continue;
+            }
             let folded = words.folded.len();
             let rest = chars.get(at..).unwrap_or_default();
             at = match class(c) {
