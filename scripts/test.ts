@@ -28,8 +28,11 @@ interface Lane {
 /** CI has two cores, and each file may start a database of its own. */
 const filesAtOnce = 2;
 
-/** tests/service on a host: most of its tests wait for a deadline, so that a third file keeps two cores no more than busy. */
-const isServiceSuite = (file: string) => /^(workerd|supabase_edge)_\d+\.test\.ts$/.test(basename(file));
+/**
+ * Files that run tests/service, or a part of it: never three at once, because their deadlines are real. Most of the tests wait for one, so that
+ * a file of another kind beside two of them keeps two cores no more than busy.
+ */
+const isServiceSuite = (file: string) => /^((workerd|supabase_edge)_\d+|base_path|supabase_newest_deno)\.test\.ts$/.test(basename(file));
 
 /** The stages run one after the other. The lanes of a stage take about the same time. */
 const stages: Lane[][] = [
