@@ -136,20 +136,25 @@ fn candidates_without_a_source_cover_nothing() {
     }
 }
 
+/// The response to a request whose host crashes after the first candidate, which names this sentence.
+fn created_after_crash(world: &World, sentence: usize) -> ClientResponse {
+    let cut = stream()
+        .say(delta("{\"candidates\":["))
+        .say(delta(&candidate_from(1, &json!([sentence]))))
+        .wait(2_000)
+        .say(delta("]}"));
+    world.model(cut);
+    let call = world.send(post().key("k"));
+    world.run_for(1_000);
+    world.crash();
+    world.wait(&call)
+}
+
 #[test]
 fn candidates_without_a_source_cover_nothing_after_a_crash() {
     for mode in MODES {
         let world = World::new(mode);
-        let cut = stream()
-            .say(delta("{\"candidates\":["))
-            .say(delta(&candidate_from(1, &json!([99]))))
-            .wait(2_000)
-            .say(delta("]}"));
-        world.model(cut);
-        let call = world.send(post().key("k"));
-        world.run_for(1_000);
-        world.crash();
-        let created = world.wait(&call);
+        let created = created_after_crash(&world, 99);
         assert_eq!((created.status, &created.json()["coverage"]), (201, &json!(0.0)), "{mode:?}");
     }
 }
@@ -171,16 +176,7 @@ fn a_failed_generation_has_no_coverage() {
 fn a_source_survives_a_crash() {
     for mode in MODES {
         let world = World::new(mode);
-        let cut = stream()
-            .say(delta("{\"candidates\":["))
-            .say(delta(&candidate_from(1, &json!([7]))))
-            .wait(2_000)
-            .say(delta("]}"));
-        world.model(cut);
-        let call = world.send(post().key("k"));
-        world.run_for(1_000);
-        world.crash();
-        let created = world.wait(&call);
+        let created = created_after_crash(&world, 7);
         assert_eq!(
             (sources(&created.json()), &created.json()["coverage"]),
             (vec![source(7)], &json!(0.05)),
